@@ -1,0 +1,54 @@
+"""transom keeps a language model's context inside a budget you set.
+
+Policies work without torch; what needs it is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transom.errors import MissingExtraError, TransomError
+from transom.policies import Chunked, Full, Policy, Sinks, Window
+
+if TYPE_CHECKING:
+    from transom.context import Context, Usage
+    from transom.kv import BoundedCache
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BoundedCache",
+    "Chunked",
+    "Context",
+    "Full",
+    "Policy",
+    "Sinks",
+    "TransomError",
+    "Usage",
+    "Window",
+]
+
+_NEED_TORCH = {
+    "BoundedCache": "transom.kv",
+    "Context": "transom.context",
+    "Usage": "transom.context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module 'transom' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_NEED_TORCH[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        raise MissingExtraError(
+            f"transom.{name} needs {error.name}, which is not installed; "
+            "run: pip install 'transom[torch]'."
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,165 @@
+"""Attention of many queries over kept keys, each query seeing what the policy lets it see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transom.attention.rotary import Rotary
+from transom.policies import Policy
+
+__all__ = ["Visibility"]
+
+QUERY_BLOCK = 512  # bounds the scratch memory of a long prompt; larger is no faster
+
+
+class Block(NamedTuple):
+    """What a block of queries sees: which columns of the keys, and who sees which of them."""
+
+    queries: slice
+    columns: Tensor | slice
+    mask: Tensor  # (rows, 1, q_len, columns) bool
+
+
+@dataclass(frozen=True, eq=False)
+class Visibility:
+    """Who sees whom in one forward pass of several tokens; the same for every layer.
+
+    Attributes:
+        policy: decides what is visible.
+        queries: `(rows, q_len)` int64 positions; `rows` is 1 when all rows of the batch agree.
+        keys: `(rows, kv_len)` int64 positions in any order, -1 where there is no key.
+        rotary: how the model turns its queries; needed with `turn`.
+        turn: `(rows, q_len, rotary_dim)` cosines and sines that bring each query to where the
+            pinned keys, at the angles they came with, are at their compact distance; None when
+            every key is at the right distance already.
+        unturned: layers without rotary positions, which need no turning.
+
+    Turning the query rather than the pinned keys is what makes a chunk of many queries exact:
+    each query has its own distance to the pinned keys, and these stay as they are.
+    """
+
+    policy: Policy
+    queries: Tensor
+    keys: Tensor
+    rotary: Rotary | None = None
+    turn: tuple[Tensor, Tensor] | None = None
+    unturned: frozenset[int] = frozenset()
+    _shared: dict[bool, Block] = field(default_factory=dict, repr=False)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
+    ) -> Tensor:
+        """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
+
+        Args:
+            q: `(batch, heads, q_len, head_dim)`, rotary applied.
+            k: `(batch, kv_heads, kv_len, head_dim)`, rotary applied; pinned keys at the angles
+                they came with.
+            v: `(batch, kv_heads, kv_len, value_dim)`.
+            scaling: of the scores, `head_dim ** -0.5` by default.
+            layer: the layer's index, to look up in `unturned`.
+
+        Scratch memory is that of one block of queries, never `q_len * kv_len`.
+        """
+        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+        split = self.turn is not None and layer not in self.unturned
+        attend = self._attend_split if split else self._attend_together
+        outputs = [
+            attend(q[:, :, block.queries], k, v, scaling, block)
+            for start in range(0, q.shape[2], QUERY_BLOCK)
+            for block in (self._block(start, local_only=split),)
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _attend_together(
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
+    ) -> Tensor:
+        return _sdpa(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
+
+    def _attend_split(
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
+    ) -> Tensor:
+        """One softmax over pinned and local keys, though they meet the query at two angles.
+
+        The scores of the pinned keys are computed apart and enter the fused attention as the bias
+        of keys that are zero.
+        """
+        assert self.turn is not None and self.rotary is not None
+        cos, sin = (table[:, None, block.queries] for table in self.turn)
+        where, present = self._pinned()
+        pinned = _take(k, where)
+        scores = _scores(self.rotary.turn(q, cos, sin), pinned) * scaling
+        order = torch.arange(self.policy.pinned, device=q.device)
+        seen = (order <= self.queries[:, None, block.queries, None]) & present[:, None, None]
+
+        # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
+        precise = torch.float32 if q.device.type == "cpu" else q.dtype
+        size = (*q.shape[:3], where.shape[1] + block.mask.shape[3])
+        bias = torch.full(size, -torch.inf, dtype=precise, device=q.device)
+        bias[..., : where.shape[1]] = scores.masked_fill(~seen, -torch.inf)
+        bias[..., where.shape[1] :].masked_fill_(block.mask, 0)
+        k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
+        v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
+        return _sdpa(q, k, v, bias, scaling)
+
+    def _block(self, start: int, local_only: bool) -> Block:
+        """The block of queries from `start`, computed once per pass when it is the only one."""
+        if local_only in self._shared:
+            return self._shared[local_only]
+        span = slice(start, start + QUERY_BLOCK)
+        queries = self.queries[:, span]
+        pinned = (self.keys >= 0) & (self.keys < self.policy.pinned)
+        wanted = (self.keys >= self.policy.local_start(queries.min())) & (self.keys >= 0)
+        wanted = (wanted & (self.keys <= queries.max())) & ~pinned
+        if not local_only:
+            wanted |= pinned
+        anywhere = wanted.any(dim=0)
+        columns = slice(None) if bool(anywhere.all()) else anywhere.nonzero().flatten()
+        keys = self.keys[:, None, None, columns]
+        mask = self.policy.visible(queries[:, None, :, None], keys) & (keys >= 0)
+        if local_only:
+            mask &= keys >= self.policy.pinned
+        else:
+            # A padding query before its row's first token sees nothing, and a softmax over
+            # nothing is NaN. Its output is never used, so it may as well see everything.
+            mask |= ~mask.any(dim=-1, keepdim=True)
+        block = Block(span, columns, mask)
+        if self.queries.shape[1] <= QUERY_BLOCK:
+            self._shared[local_only] = block
+        return block
+
+    def _pinned(self) -> tuple[Tensor, Tensor]:
+        """`(rows, pinned)`: in which column each pinned key is, and whether it is there yet."""
+        order = torch.arange(self.policy.pinned, device=self.keys.device)
+        found = self.keys[:, None, :] == order[:, None]
+        return found.int().argmax(dim=-1), found.any(dim=-1)
+
+
+def _take(x: Tensor, where: Tensor) -> Tensor:
+    """Columns of `x`, `(batch, kv_heads, kv_len, dim)`, by the indices of each row."""
+    if where.shape[0] == 1:
+        return x.index_select(2, where[0])
+    batch, heads, _, dim = x.shape
+    return x.gather(2, where[:, None, :, None].expand(batch, heads, -1, dim))
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    """`(batch, heads, q_len, kv_len)` products, each group of heads with its kv head."""
+    batch, heads, q_len, dim = q.shape
+    kv_heads = k.shape[1]
+    grouped = q.reshape(batch, kv_heads, heads // kv_heads * q_len, dim)
+    return (grouped @ k.transpose(2, 3)).reshape(batch, heads, q_len, -1)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    groups = q.shape[1] // k.shape[1]
+    gqa = groups > 1
+    if gqa and q.device.type != "cpu":
+        # Off the CPU, grouped heads with a mask would run on the unfused kernel.
+        k, v, gqa = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), False
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=gqa)

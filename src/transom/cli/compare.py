@@ -1,0 +1,101 @@
+"""One text through several policies, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transom.cli.bars import Bars
+from transom.cli.interrupt import Interrupt
+from transom.errors import InputError
+from transom.policies import Policy
+
+if TYPE_CHECKING:
+    from transom.evaluate import Run
+    from transom.models import Loaded
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A text, and what reading it came to under each policy.
+
+    Attributes:
+        model: name it was loaded by.
+        characters, tokens: of the text that was to be read, so after any limit.
+        trained_length: tokens the model was trained on; None if it does not say.
+        runs: in the order of the policies; fewer when interrupted.
+        interrupted: whether Ctrl-C ended it early.
+    """
+
+    model: str
+    characters: int
+    tokens: int
+    trained_length: int | None
+    runs: tuple[Run, ...]
+    interrupted: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as JSON values."""
+        return {
+            "model": self.model,
+            "text": {"characters": self.characters, "tokens": self.tokens},
+            "runs": [run.to_json() for run in self.runs],
+        }
+
+
+def compare(
+    loaded: Loaded,
+    text: str,
+    policies: Sequence[Policy],
+    *,
+    limit: int | None = None,
+    ask: str | None = None,
+    chunk: int = 512,
+    max_new_tokens: int = 128,
+) -> Comparison:
+    """Read `text`, or its first `limit` tokens, under each policy, with bars and until Ctrl-C.
+
+    Raises:
+        InputError: when the text has no tokens.
+        UnsupportedModelError: when the model cannot follow one of the policies.
+    """
+    import numpy as np
+
+    from transom.context import Context
+    from transom.evaluate import read
+
+    # All of them before the first reading, so that what cannot work is refused at once.
+    waiting = [Context(loaded.model, loaded.tokenizer, policy, chunk=chunk) for policy in policies]
+    ids = np.array(waiting[0].encode(text), dtype=np.int32)
+    characters = len(text)
+    if limit is not None and limit < len(ids):
+        ids = ids[:limit]
+        characters = len(loaded.tokenizer.decode(ids, skip_special_tokens=True))
+    if not len(ids):
+        raise InputError("the tokenizer made no tokens of the text; expected at least one.")
+    runs = []
+    with Interrupt() as interrupt, Bars() as bars:
+        while waiting and not interrupt.requested:
+            context = waiting.pop(0)  # let go afterwards: its memory is not the next one's
+            run = read(
+                context,
+                ids,
+                ask=ask,
+                max_new_tokens=max_new_tokens,
+                on_progress=bars.start(str(context.policy), len(ids)),
+                stop=lambda: interrupt.requested,
+            )
+            if run.tokens:
+                runs.append(run)
+    config = loaded.model.config.get_text_config(decoder=True)
+    return Comparison(
+        model=loaded.name,
+        characters=characters,
+        tokens=len(ids),
+        trained_length=getattr(config, "max_position_embeddings", None),
+        runs=tuple(runs),
+        interrupted=interrupt.requested,
+    )

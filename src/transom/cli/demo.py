@@ -1,0 +1,63 @@
+"""`transom demo`: past the trained length of a real model, in a fixed window and without one."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from transom import models
+from transom.cli.compare import Comparison, compare
+from transom.cli.tables import plain_size, print_comparison, result_console
+from transom.policies import Full, Sinks, Window
+
+__all__ = ["demo"]
+
+MODEL = "smollm2"
+# Half as many again as the model was trained on: enough to see full attention fail, and little
+# enough for two cores to read it three times within four minutes.
+TOKENS = 12_500
+PLOT = "demo.png"
+
+
+def demo() -> None:
+    """Show it: a small model, a long text, with and without a bound.
+
+    Reads the Python language reference, for a few minutes on two cores, and saves a picture,
+    demo.png, in the current folder.
+    """
+    from transom.evaluate.plot import plot_runs
+
+    loaded = models.load(MODEL, report=lambda line: print(line, file=sys.stderr))
+    comparison = compare(loaded, reference(), [Sinks(), Window(), Full()], limit=TOKENS)
+    console = result_console()
+    if comparison.runs:
+        print_comparison(console, comparison)
+        plot_runs(comparison.runs, PLOT, comparison.trained_length)
+        console.print(f"\n{in_words(comparison)}\nThe loss along the text: {PLOT}", soft_wrap=True)
+    if comparison.interrupted:
+        raise typer.Exit(130)
+
+
+def reference() -> str:
+    """The Python language reference by topic, which every CPython carries."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def in_words(comparison: Comparison) -> str:
+    """The result in a sentence per policy: loss before and after the trained length, and memory."""
+    trained = comparison.trained_length
+    sentences = []
+    for run in comparison.runs:
+        size = plain_size(run.kv_bytes_peak)
+        if trained is None or run.tokens <= trained:
+            sentences.append(f"{run.policy}: loss {run.loss:.2f}, with {size}.")
+            continue
+        before, after = run.curve.stretch(0, trained), run.curve.stretch(trained, run.tokens)
+        sentences.append(
+            f"{run.policy}: loss {before.loss:.2f} up to {trained:,} tokens, {after.loss:.2f} "
+            f"after, with {size} of keys and values."
+        )
+    return "\n".join(sentences)

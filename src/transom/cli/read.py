@@ -1,0 +1,120 @@
+"""`transom read`: a text of any length through a model, in a fixed window."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transom import models
+from transom.cli.compare import Comparison, compare
+from transom.cli.tables import print_comparison, result_console
+from transom.cli.text import read_text
+from transom.errors import InputError
+from transom.policies import Policy, Sinks, parse
+
+__all__ = ["read"]
+
+STDOUT = "-"
+INTERRUPTED = 130
+
+
+def read(
+    book: Annotated[
+        str, typer.Argument(metavar="FILE", help="UTF-8 text, or - for standard input.")
+    ],
+    policy: Annotated[
+        str, typer.Option(metavar="POLICY", help="What to keep; see `transom policies`.")
+    ] = str(Sinks()),
+    compare_with: Annotated[
+        list[str] | None,
+        typer.Option("--compare", metavar="POLICY", help="One more; repeat it, or part by ';'."),
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="See `transom models`.")] = "smollm2",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Read only that many tokens.")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A question to answer after reading.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", help="The longest answer, in tokens.")
+    ] = 128,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the loss along the text, as PNG.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write all figures; - for standard output.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per forward pass.")] = 512,
+) -> None:
+    """Read a text in a fixed window and see what that costs.
+
+    Shows what was kept, speed and memory, and the loss along the text. Ctrl-C ends the reading
+    with the figures so far; a second one aborts at once.
+    """
+    chosen = [parse(policy), *_others(compare_with or ())]
+    _at_least_one("--limit", limit)
+    _at_least_one("--max-new-tokens", max_new_tokens)
+    _at_least_one("--chunk", chunk)
+    for path in (plot, None if json in (None, STDOUT) else Path(str(json))):
+        _check_folder(path)
+    if plot is not None:
+        from transom.evaluate.plot import plot_runs
+    text = read_text(book)
+    comparison = compare(
+        models.load(model, report=lambda line: print(line, file=sys.stderr)),
+        text,
+        chosen,
+        limit=limit,
+        ask=ask,
+        chunk=chunk,
+        max_new_tokens=max_new_tokens,
+    )
+    if comparison.interrupted:
+        print("interrupted; these are the figures so far", file=sys.stderr)
+    if comparison.runs:
+        print_comparison(result_console(stderr=json == STDOUT), comparison)
+        if plot is not None:
+            plot_runs(comparison.runs, plot, comparison.trained_length)
+    if json is not None:
+        _write_json(comparison, json)
+    if comparison.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _others(specifications: list[str] | tuple[()]) -> list[Policy]:
+    return [parse(text) for given in specifications for text in given.split(";") if text.strip()]
+
+
+def _at_least_one(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(f"{option} is {value}; expected at least 1 token.")
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse now what could not be written after a long reading."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file to write.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: {path.parent} is not a folder open to writing.")
+
+
+def _write_json(comparison: Comparison, target: str) -> None:
+    text = json_format.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
+    if target == STDOUT:
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)  # so that a reader never sees half a file
+    finally:
+        unfinished.unlink(missing_ok=True)

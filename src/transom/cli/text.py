@@ -1,0 +1,37 @@
+"""The text to read: a file or standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from transom.errors import InputError
+
+__all__ = ["read_text"]
+
+STDIN = "-"
+
+
+def read_text(source: str) -> str:
+    """All of the file called `source`, or of standard input for `-`, with plain newlines.
+
+    Raises:
+        InputError: when it cannot be read, is not UTF-8, or holds no text.
+    """
+    name = "standard input" if source == STDIN else source
+    try:
+        data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {name}: {error.strerror}; expected a text file, or - for standard input."
+        ) from error
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is not UTF-8 text (byte {data[error.start]:#04x} at offset {error.start:,}); "
+            "convert it first, e.g. with iconv -t UTF-8."
+        ) from error
+    if not text.strip():
+        raise InputError(f"{name} is empty; expected some text to read.")
+    return text

@@ -1,0 +1,379 @@
+"""One model, one policy, one cache: text of any length in bounded memory."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transom import models
+from transom.chat import Message, Turns
+from transom.errors import InputError
+from transom.kv import BoundedCache
+from transom.kv.compiled import CompiledStep
+from transom.kv.slots import Positions
+from transom.policies import Policy, Sinks, parse
+from transom.sampling import Sampler
+
+__all__ = ["Context", "Usage"]
+
+SCORED_AT_ONCE = 128  # rows of logits turned to losses together: a vocabulary wide, in float32
+REBASE_AT = 8192  # positions beyond which float32 angles are worth refreshing
+
+
+class Usage(NamedTuple):
+    """Where a context stands.
+
+    Attributes:
+        seen: tokens fed so far.
+        kept: tokens still visible.
+        dropped: tokens that no longer are.
+        kv_bytes: bytes allocated for keys and values.
+        position: rotary position that the next token gets.
+    """
+
+    seen: int
+    kept: int
+    dropped: int
+    kv_bytes: int
+    position: int
+
+
+class Context:
+    """A model's context, kept inside the budget of a policy however much is appended.
+
+    Tokens are fed in chunks and every token sees exactly what the policy says, so the result does
+    not depend on how the text was cut up. Several contexts can share one model.
+
+    Args:
+        model: a transformers causal language model.
+        tokenizer: its tokenizer; not needed when only ids are appended.
+        policy: what to keep, as a policy or its text.
+        positions: see `BoundedCache`.
+        chunk: tokens per forward pass; larger is faster and takes more scratch memory.
+        compile: run single-token steps through `torch.compile`, once for all of them.
+
+    Raises:
+        UnsupportedModelError: when the model cannot be bounded, or not be compiled.
+        PolicyError: on a policy text that makes no sense.
+        InputError: on a chunk below 1.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        policy: Policy | str = Sinks(),  # noqa: B008 - frozen, so sharing the default is safe
+        *,
+        positions: Positions = "compact",
+        chunk: int = 512,
+        compile: bool = False,
+    ) -> None:
+        if chunk < 1:
+            raise InputError(f"chunk is {chunk}; expected at least 1 token per forward pass.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.policy = parse(policy) if isinstance(policy, str) else policy
+        self.chunk = chunk
+        self.cache = BoundedCache(self.policy, config=model.config, positions=positions)
+        self._compiled = CompiledStep(model, self.cache) if compile else None
+        self._last_only = (
+            {"logits_to_keep": 1}
+            if "logits_to_keep" in inspect.signature(model.forward).parameters
+            else {}
+        )
+        self._logits: Tensor | None = None
+        self._conversing = False
+        self._reply: Literal["open", "ended"] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        policy: Policy | str = Sinks(),  # noqa: B008
+        *,
+        positions: Positions = "compact",
+        chunk: int = 512,
+        compile: bool = False,
+        **kwargs: Any,
+    ) -> Context:
+        """Load a model and its tokenizer and give them a context.
+
+        Args:
+            name: `"smollm2"`, a hub id or a local folder; see `transom.models.load`, which also
+                takes the remaining arguments.
+
+        Raises:
+            ModelNotFoundError: when the name resolves to nothing that can be loaded.
+        """
+        loaded = models.load(name, **kwargs)
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            policy,
+            positions=positions,
+            chunk=chunk,
+            compile=compile,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens seen, kept and dropped, bytes held, and the next position."""
+        cache = self.cache
+        position = cache.seen - cache.slots.base
+        return Usage(cache.seen, cache.kept, cache.dropped, cache.nbytes, position)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` as the next thing in this context.
+
+        Special tokens that the tokenizer puts before a text are added only at the very start.
+        """
+        return self._encode(text, special=self.cache.seen == 0)
+
+    def append(self, content: str | Sequence[int] | Sequence[Message] | Any) -> int:
+        """Feed text, token ids or chat messages; returns how many tokens that was.
+
+        Ids may be a list, a range, or a 1-D numpy array or torch tensor. Messages are
+        `{"role": ..., "content": ...}` and go through the model's chat template.
+
+        Raises:
+            InputError: when the content is none of these; nothing has been fed then.
+        """
+        ids = self._ids(content, reply=False)
+        for chunk in ids.split(self.chunk):
+            self._logits = self._forward(chunk, every=False)[-1]
+        return len(ids)
+
+    def score(self, content: str | Sequence[int] | Any) -> np.ndarray:
+        """Append, and say how surprising each token was.
+
+        Scoring a text piece by piece gives the same as scoring it at once.
+
+        Returns:
+            `(tokens,)` float32: negative log-likelihood in nats of each token given what the policy
+            let it see. NaN for the first token of the context, which nothing predicts.
+        """
+        losses = []
+        for chunk in self._ids(content, reply=False).split(self.chunk):
+            before = self._logits
+            logits = self._forward(chunk, every=True)
+            self._logits = logits[-1].clone()
+            first = (
+                _losses(before[None], chunk[:1])
+                if before is not None
+                else [torch.tensor([torch.nan])]
+            )
+            losses += [*first, *_losses(logits[:-1], chunk[1:])]
+        return torch.cat(losses).cpu().numpy() if losses else np.empty(0, dtype=np.float32)
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message] | None = ...,
+        *,
+        max_new_tokens: int = ...,
+        stream: Literal[False] = ...,
+        **sampling: Any,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message] | None = ...,
+        *,
+        max_new_tokens: int = ...,
+        stream: Literal[True],
+        **sampling: Any,
+    ) -> Iterator[str]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> str | Iterator[str]:
+        """Continue the context, after appending `prompt` if there is one.
+
+        What is generated becomes part of the context. After chat messages the model answers them.
+
+        Args:
+            max_new_tokens: where to stop if the model does not end by itself.
+            stream: give an iterator over pieces of text as they come, instead of all of it.
+            sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`; see
+                `transom.sampling.Sampler`. By default always the likeliest token.
+
+        Raises:
+            InputError: without a tokenizer, in an empty context, or on unknown settings.
+        """
+        if self.tokenizer is None:
+            raise InputError("generate gives text, so it needs a tokenizer; pass one to Context.")
+        unknown = sampling.keys() - inspect.signature(Sampler).parameters.keys()
+        if unknown:
+            known = ", ".join(inspect.signature(Sampler).parameters)
+            raise InputError(f"unknown settings {sorted(unknown)}; known: {known}.")
+        sampler = Sampler(**sampling)
+        ids = self._ids(prompt, reply=True) if prompt is not None else torch.empty(0)
+        if self.cache.seen + len(ids) == 0:
+            raise InputError("the context is empty, so nothing can be continued; append first.")
+        replies = prompt is not None and _are_messages(prompt)
+        if prompt is not None:
+            self.append(ids)
+        pieces = self._pieces(self._sample(sampler, max_new_tokens, replies))
+        return pieces if stream else "".join(pieces)
+
+    def fork(self) -> Context:
+        """An independent copy that goes on from here; the model is shared, the cache copied."""
+        twin = copy.copy(self)
+        twin.cache = copy.deepcopy(self.cache)
+        if self._compiled is not None:
+            twin._compiled = CompiledStep(self.model, twin.cache)
+        return twin
+
+    def reset(self) -> None:
+        """Forget everything; the memory stays allocated."""
+        self.cache.reset()
+        self._logits = None
+        self._conversing = False
+        self._reply = None
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        if self.tokenizer is None:
+            raise InputError("text needs a tokenizer; pass one to Context, or append token ids.")
+        return cast(
+            "list[int]", self.tokenizer(text, add_special_tokens=special, verbose=False).input_ids
+        )
+
+    def _ids(self, content: Any, reply: bool) -> Tensor:
+        """Any accepted content as `(tokens,)` int64 ids on the model's device."""
+        if _are_messages(content):
+            ids = self._encode(self._render(content, reply), special=False)
+            self._conversing = True
+        elif isinstance(content, str):
+            ids = self.encode(content)
+        else:
+            ids = content
+        self._reply = None
+        return _checked(ids, self.model.config.get_text_config().vocab_size).to(self.model.device)
+
+    def _render(self, messages: Sequence[Message], reply: bool) -> str:
+        turns = Turns(self.tokenizer)
+        if not self._conversing:
+            return turns.opening(messages, reply)
+        closing = turns.closing(self._reply == "ended") if self._reply else ""
+        return closing + turns.next(messages, reply)
+
+    def _sample(self, sampler: Sampler, max_new_tokens: int, replies: bool) -> Iterator[int]:
+        draw = sampler.start(self.model.device)
+        ends = _end_tokens(self.model, self.tokenizer)
+        generated: list[int] = []
+        while len(generated) < max_new_tokens:
+            assert self._logits is not None
+            token = draw(self._logits, generated)
+            self._logits = self._forward(torch.tensor([token]).to(self.model.device), False)[-1]
+            self._reply = ("ended" if token in ends else "open") if replies else None
+            if token in ends:
+                return
+            generated.append(token)
+            yield token
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Text as it becomes certain: a character may take several tokens to complete."""
+        pending: list[int] = []
+        shown = ""
+        for token in tokens:
+            pending.append(token)
+            text = self.tokenizer.decode(pending, skip_special_tokens=True)
+            if text.endswith("\ufffd") or len(text) <= len(shown):
+                continue
+            yield text[len(shown) :]
+            # The last token stays: some tokenizers drop a space at the start of what they decode.
+            pending = pending[-1:]
+            shown = self.tokenizer.decode(pending, skip_special_tokens=True)
+        rest = self.tokenizer.decode(pending, skip_special_tokens=True)[len(shown) :]
+        if rest:
+            yield rest
+
+    @torch.no_grad()
+    def _forward(self, ids: Tensor, every: bool) -> Tensor:
+        """Feed `(tokens,)` ids; logits `(tokens, vocabulary)`, or of the last one only."""
+        self._rebase(len(ids))
+        start = self.cache.seen - self.cache.slots.base
+        if self._compiled is not None and len(ids) == 1 and self._compiled.ready:
+            return self._compiled(ids, start)
+        output = self.model(
+            input_ids=ids[None],
+            position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
+            past_key_values=self.cache,
+            use_cache=True,
+            **({} if every else self._last_only),
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def _rebase(self, tokens: int) -> None:
+        """Keep positions small, where the model's float32 angles are accurate."""
+        cache, slots = self.cache, self.cache.slots
+        capacity = self.policy.capacity
+        if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
+            return
+        position = cache.seen - slots.base
+        if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
+            cache.rebase(position - capacity)
+
+
+def _losses(logits: Tensor, targets: Tensor) -> list[Tensor]:
+    return [
+        F.cross_entropy(rows.float(), wanted, reduction="none")
+        for rows, wanted in zip(
+            logits.split(SCORED_AT_ONCE), targets.split(SCORED_AT_ONCE), strict=True
+        )
+    ]
+
+
+def _are_messages(content: Any) -> bool:
+    return (
+        isinstance(content, Sequence)
+        and not isinstance(content, str)
+        and len(content) > 0
+        and isinstance(content[0], dict)
+    )
+
+
+def _checked(ids: Any, vocabulary: int) -> Tensor:
+    try:
+        tensor = torch.as_tensor(list(ids) if isinstance(ids, range) else ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot append {type(ids).__name__} ({error}); expected text, whole-number token ids "
+            "or chat messages."
+        ) from error
+    if tensor.dim() != 1:
+        raise InputError(
+            f"ids have shape {tuple(tensor.shape)}; expected one dimension, (tokens,)."
+        )
+    if tensor.numel() == 0:
+        return tensor.long()
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InputError(f"ids are {tensor.dtype}; expected whole numbers.")
+    low, high = int(tensor.min()), int(tensor.max())
+    if low < 0 or high >= vocabulary:
+        raise InputError(
+            f"ids range from {low} to {high}; this model's vocabulary has 0 to {vocabulary - 1}."
+        )
+    return tensor.long()
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    config = getattr(model, "generation_config", None) or model.config
+    ends = config.eos_token_id
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    return set() if ends is None else set(ends if isinstance(ends, list) else [ends])

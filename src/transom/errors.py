@@ -1,0 +1,62 @@
+"""Every error transom raises on purpose, in one tree.
+
+```
+TransomError
+├── PolicyError            (ValueError)    a policy's text or parameters make no sense
+├── InputError             (ValueError)    what was appended, scored or asked for cannot be used
+├── CacheError             (RuntimeError)  the cache was asked for something it cannot do exactly
+├── ModelError
+│   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
+│   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
+└── MissingExtraError      (ImportError)   an optional part of transom is not installed
+```
+
+Each one also derives from the builtin that plain Python code would have raised, so an
+`except ValueError` written before transom came along keeps working. A message says what
+came, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CacheError",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "ModelNotFoundError",
+    "PolicyError",
+    "TransomError",
+    "UnsupportedModelError",
+]
+
+
+class TransomError(Exception):
+    """The root: `except TransomError` catches everything transom raises on purpose."""
+
+
+class PolicyError(TransomError, ValueError):
+    """A policy's text or parameters make no sense."""
+
+
+class InputError(TransomError, ValueError):
+    """Tokens, text, messages or settings that cannot be used; nothing was changed."""
+
+
+class CacheError(TransomError, RuntimeError):
+    """The cache cannot do what was asked without giving a wrong answer."""
+
+
+class ModelError(TransomError):
+    """Something about the model itself."""
+
+
+class ModelNotFoundError(ModelError, OSError):
+    """A model's name resolves to nothing that can be loaded from here."""
+
+
+class UnsupportedModelError(ModelError, ValueError):
+    """A model whose architecture cannot be bounded without being silently wrong."""
+
+
+class MissingExtraError(TransomError, ImportError):
+    """An optional dependency is needed; the message names the extra to install."""

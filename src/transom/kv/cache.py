@@ -1,0 +1,231 @@
+"""A transformers cache that holds what its policy keeps, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from transom.attention.huggingface import select_attention
+from transom.attention.rotary import Rotary
+from transom.attention.visibility import Visibility
+from transom.errors import CacheError, PolicyError, UnsupportedModelError
+from transom.kv.layer import BoundedLayer
+from transom.kv.slots import Positions, Slots
+from transom.policies import Policy
+
+__all__ = ["BoundedCache"]
+
+# Models whose full-attention layers have no rotary positions, only their sliding ones do.
+ROTARY_ONLY_WHEN_SLIDING = ("cohere2", "exaone4", "exaone_moe")
+
+
+class BoundedCache(Cache):
+    """The keys and values of the tokens that a policy keeps.
+
+    Works wherever transformers takes `past_key_values`, `model.generate` included:
+
+        cache = BoundedCache(Sinks(4, window=1020), config=model.config)
+        model.generate(ids, past_key_values=cache, prefill_chunk_size=512)
+
+    Each query sees exactly what `policy.visible` says, in prompts as in single steps, for every
+    row of a padded batch. Storage is allocated at the first token and never grows (`Full` grows in
+    blocks). Layers that already slide or are linear stay as the model has them; the policy applies
+    to those with full attention. Building a cache sets `config._attn_implementation` (see
+    `transom.attention.huggingface.select_attention`); other caches keep working with the model.
+
+    Args:
+        policy: what to keep.
+        config: of the model that will use the cache: `model.config`, the same object.
+        positions: `"compact"` moves pinned keys along so that no distance exceeds the policy's
+            size, which lets a model read past its trained length; `"absolute"` leaves every key at
+            the position it was seen at.
+
+    Raises:
+        UnsupportedModelError: when the model's positions cannot be bounded (learned absolute
+            positions, ALiBi, dynamic or longrope rotary), or its layers cannot.
+        PolicyError: when `positions` is neither of the two.
+    """
+
+    def __init__(self, policy: Policy, *, config: Any, positions: Positions = "compact") -> None:
+        if positions not in get_args(Positions):
+            raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
+        config = config.get_text_config(decoder=True)
+        self.policy = policy
+        layers = DynamicCache(config=config).layers
+        bounded = _bounded_layers(config, policy, layers)
+        rotary = Rotary.from_config(config) if policy.capacity is not None else None
+        heads = config.num_attention_heads
+        self.slots = Slots(
+            policy,
+            positions,
+            rotary,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            unturned=_without_rotary(config),
+        )
+        for index in bounded:
+            layers[index] = BoundedLayer(index, self.slots, self, last=index == bounded[-1])
+        self._native: list[Any] = [x for x in layers if not isinstance(x, BoundedLayer)]
+        super().__init__(layers=layers)
+        select_attention(config)
+
+    def begin(
+        self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
+    ) -> Tensor | Visibility | None:
+        """Plan a forward pass; called by the mask function, before any layer runs."""
+        return self.slots.begin(tokens, batch, attention_mask, device).visible
+
+    @property
+    def seen(self) -> int:
+        """Tokens fed so far, per row, padding included."""
+        return self.slots.seen
+
+    @property
+    def kept(self) -> int:
+        """Tokens still visible to the next forward pass, in the longest row."""
+        return self.policy.kept(max(self.slots.lengths, default=0))
+
+    @property
+    def dropped(self) -> int:
+        """Tokens no longer visible, in the longest row."""
+        return max(self.slots.lengths, default=0) - self.kept
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for keys and values, in all layers."""
+        return sum(_layer_bytes(layer) for layer in self.layers)
+
+    @property
+    def is_bounded_throughout(self) -> bool:
+        """Whether the policy applies to every layer, with none left as the model has it."""
+        return not self._native
+
+    def rebase(self, by: int) -> None:
+        """Turn every kept key back by `by` positions, so that position ids can start lower.
+
+        From then on feed `position_ids` smaller by `by` in all. Float32 angles lose accuracy as
+        positions grow (0.06 rad at a million); `Context` rebases every so often, each time at
+        least a policy's size after the last, so that a key is turned once in its life at most.
+
+        Raises:
+            CacheError: with no bound, with absolute positions, or with layers of the model's own.
+        """
+        slots = self.slots
+        if slots.rotary is None or slots.positions != "compact" or not self.is_bounded_throughout:
+            raise CacheError(
+                "rebase needs a bounded policy with compact positions on every layer; "
+                f"this cache has {self.policy} with {slots.positions} positions."
+            )
+        slots.base += by
+        matrix = slots.rotary.matrix(torch.tensor(-by), slots.head_dim)
+        for layer in self.layers:
+            assert isinstance(layer, BoundedLayer)
+            layer.rebase(matrix)
+
+    def reset(self) -> None:
+        """Forget every token; storage stays allocated."""
+        super().reset()  # type: ignore[no-untyped-call]
+        self.slots.clear()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Drop the newest `-tokens_to_remove` tokens (the number is negative, as in transformers).
+
+        Raises:
+            CacheError: when those tokens have already evicted others, which cannot come back, or
+                rows are padded. So assisted decoding works up to the policy's capacity and then
+                stops with this error instead of going on wrongly.
+        """
+        if tokens_to_remove > 0:
+            raise CacheError(
+                f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
+                "tokens to remove."
+            )
+        if tokens_to_remove == 0:
+            return
+        if not self.slots.can_crop(-tokens_to_remove):
+            raise CacheError(
+                f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
+                f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "
+                "Use a larger policy or 'full' for assisted decoding."
+            )
+        for layer in self._native:
+            layer.crop(tokens_to_remove)
+        self.slots.crop(-tokens_to_remove)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row `i` becomes what row `beam_idx[i]` was, for beam search."""
+        self._take_rows(beam_idx, lambda layer: layer.reorder_cache(beam_idx))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row `repeats` times in a row."""
+        rows = torch.arange(len(self.slots.lengths)).repeat_interleave(repeats)
+        self._take_rows(rows, lambda layer: layer.batch_repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the given rows only; `indices` as for indexing, a bool mask included."""
+        rows = torch.arange(len(self.slots.lengths))[indices.cpu()]
+        self._take_rows(rows, lambda layer: layer.batch_select_indices(indices))
+
+    def _take_rows(self, rows: Tensor, native: Callable[[Any], None]) -> None:
+        for layer in self._native:
+            native(layer)
+        for layer in self.layers:
+            if isinstance(layer, BoundedLayer):
+                layer.take_rows(rows)
+        self.slots.reorder(rows.tolist())
+
+    def __repr__(self) -> str:
+        return (
+            f"BoundedCache({str(self.policy)!r}, seen={self.seen}, kept={self.kept}, "
+            f"nbytes={self.nbytes})"
+        )
+
+
+def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]:
+    """Indices of the layers that the policy applies to."""
+    kinds = [type(layer) for layer in layers]
+    full = [index for index, kind in enumerate(kinds) if kind is DynamicLayer]
+    if full:
+        growing = {
+            kind.__name__
+            for kind in kinds
+            if issubclass(kind, DynamicLayer)
+            and kind is not DynamicLayer
+            and not getattr(kind, "is_sliding", False)
+        }
+        if growing:
+            raise UnsupportedModelError(
+                f"{config.model_type} has layers of its own that grow with the text "
+                f"({', '.join(sorted(growing))}), which no policy can bound yet."
+            )
+        return full
+    sliding = [index for index, kind in enumerate(kinds) if kind is DynamicSlidingWindowLayer]
+    if not sliding:
+        raise UnsupportedModelError(
+            f"{config.model_type} has no layer with full attention, so there is nothing to bound."
+        )
+    window = min(layers[index].sliding_window for index in sliding)
+    if policy.capacity is None or policy.capacity > window:
+        raise UnsupportedModelError(
+            f"every attention layer of {config.model_type} already slides over {window} tokens, "
+            f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
+        )
+    return sliding
+
+
+def _without_rotary(config: Any) -> frozenset[int]:
+    if config.model_type in ROTARY_ONLY_WHEN_SLIDING:
+        return frozenset(range(config.num_hidden_layers))
+    flags = getattr(config, "no_rope_layers", None) or []
+    return frozenset(index for index, uses_rotary in enumerate(flags) if not uses_rotary)
+
+
+def _layer_bytes(layer: Any) -> int:
+    if isinstance(layer, BoundedLayer):
+        return layer.nbytes
+    tensors = [value for value in vars(layer).values() if isinstance(value, Tensor)]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)

@@ -1,0 +1,95 @@
+"""Single-token steps through `torch.compile`, compiled once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transom.attention.visibility import Visibility
+from transom.errors import UnsupportedModelError
+from transom.kv.cache import BoundedCache
+from transom.kv.slots import Plan
+
+__all__ = ["CompiledStep"]
+
+
+class CompiledStep:
+    """Feeds one token to a model and a bounded cache, in one compiled graph.
+
+    What changes from step to step, the slot, the mask and the turn of the pinned keys, lives in
+    tensors that keep their shape and address, so that the graph made for the first step serves
+    every later one. Planning stays outside the graph.
+
+    Raises:
+        UnsupportedModelError: unless the policy is bounded and applies to every layer; otherwise
+            some storage would change its shape.
+    """
+
+    def __init__(self, model: Any, cache: BoundedCache) -> None:
+        if cache.policy.capacity is None or not cache.is_bounded_throughout:
+            raise UnsupportedModelError(
+                f"compile=True needs storage of fixed shape: a bounded policy (this is "
+                f"{cache.policy}) on every layer of {model.config.model_type}, none of which may "
+                "slide by itself. Leave compile off."
+            )
+        self._cache = cache
+        self._plan: Plan | None = None
+
+        def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+            logits: Tensor = model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+            return logits
+
+        # Compiled code is kept per code object; a copy gives this cache a graph of its own, so that
+        # many contexts in one process do not count as recompilations of one another.
+        step.__code__ = step.__code__.replace()
+        self._step = torch.compile(step, fullgraph=True, dynamic=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pinned tokens have all arrived; before that, steps run uncompiled."""
+        lengths = self._cache.slots.lengths
+        return len(lengths) == 1 and lengths[0] > self._cache.policy.pinned
+
+    def __call__(self, ids: Tensor, position: int) -> Tensor:
+        """Feed `(1,)` ids at a position; logits `(1, vocabulary)`. Mutates the cache."""
+        slots = self._cache.slots
+        plan = slots.begin(1, 1, None, ids.device)
+        if self._plan is None:
+            self._plan = self._fixed(plan, ids.device)
+        fixed = self._plan
+        assert isinstance(fixed.visible, Tensor) and not isinstance(plan.visible, Visibility)
+        fixed.lengths = plan.lengths
+        fixed.slots.copy_(plan.slots)
+        fixed.visible[..., : plan.stored] = True if plan.visible is None else plan.visible
+        if fixed.turn is not None and plan.turn is not None:
+            fixed.turn.copy_(plan.turn)
+        positions = torch.full((1, 1), position, device=ids.device)
+        fixed.started = True
+        slots.plan = fixed
+        logits = self._step(ids[None], positions, fixed.visible)
+        slots.commit()
+        return logits[0].clone()
+
+    def _fixed(self, plan: Plan, device: torch.device) -> Plan:
+        policy, slots = self._cache.policy, self._cache.slots
+        assert policy.capacity is not None
+        turn = None
+        if policy.pinned and slots.rotary is not None and slots.positions == "compact":
+            turn = torch.eye(slots.head_dim, device=device)[None, None].clone()
+        return replace(
+            plan,
+            slots=plan.slots.clone(),
+            stored=policy.capacity,
+            turn=turn,
+            visible=torch.zeros((1, 1, 1, policy.capacity), dtype=torch.bool, device=device),
+            commits=False,
+        )

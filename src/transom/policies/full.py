@@ -1,0 +1,29 @@
+"""`full`: see everything, keep everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.base import Policy
+
+__all__ = ["Full"]
+
+
+@dataclass(frozen=True)
+class Full(Policy):
+    """Every past token stays visible: ordinary causal attention, memory without a bound.
+
+    >>> Full().kept(100_000)
+    100000
+    """
+
+    name: ClassVar[str] = "full"
+    summary: ClassVar[str] = "keeps every token; memory grows with the text"
+
+    @property
+    def capacity(self) -> None:
+        return None
+
+    def local_start(self, q: Any) -> Any:
+        return q * 0

@@ -1,0 +1,104 @@
+"""Policies as text: `sinks:4,window=1020` and back, for the command line and config files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any
+
+from transom.errors import PolicyError
+from transom.policies.base import Policy, spelled
+from transom.policies.chunked import Chunked
+from transom.policies.full import Full
+from transom.policies.sinks import Sinks
+from transom.policies.window import Window
+
+__all__ = ["known", "parameters", "parse"]
+
+BUILT_IN: tuple[type[Policy], ...] = (Full, Window, Sinks, Chunked)
+ENTRY_POINTS = "transom.policies"
+
+
+@cache
+def known() -> Mapping[str, type[Policy]]:
+    """Every policy by name: the built-in ones, then those that installed packages register.
+
+    A package registers a policy class under the entry-point group `transom.policies`.
+
+    Raises:
+        PolicyError: when two policies claim one name, or an entry point is not a policy.
+    """
+    found: dict[str, type[Policy]] = {policy.name: policy for policy in BUILT_IN}
+    for entry in entry_points(group=ENTRY_POINTS):
+        policy = entry.load()
+        if not (isinstance(policy, type) and issubclass(policy, Policy)):
+            raise PolicyError(
+                f"entry point {entry.name!r} ({entry.value}) is {policy!r}; "
+                "expected a subclass of transom.policies.Policy."
+            )
+        if policy.name in found:
+            raise PolicyError(
+                f"entry point {entry.name!r} ({entry.value}) registers the policy {policy.name!r}, "
+                f"which {found[policy.name].__module__} already defines; rename one of them."
+            )
+        found[policy.name] = policy
+    return MappingProxyType(found)
+
+
+def parameters(policy: type[Policy]) -> dict[str, Any]:
+    """The keys of a policy's text and their defaults, in order.
+
+    >>> parameters(Sinks)
+    {'sinks': 4, 'window': 1020}
+    """
+    return {spelled(field.name): field.default for field in fields(policy)}
+
+
+def parse(text: str) -> Policy:
+    """Read a policy from its text: a name, then the first parameter, then `key=value` pairs.
+
+    Parameters left out take their defaults; the first may be named too.
+
+    Raises:
+        PolicyError: on an unknown name or key, a value that is not a whole number, or a
+            parameter out of range. The message lists what is known.
+
+    >>> parse("sinks:4,window=1020")
+    Sinks(sinks=4, window=1020)
+    >>> parse("window:size=512") == parse(str(Window(512)))
+    True
+    """
+    name, _, rest = text.strip().partition(":")
+    policies = known()
+    if name not in policies:
+        raise PolicyError(f"unknown policy {name!r}; known policies: {', '.join(policies)}.")
+    policy = policies[name]
+    keys = {spelled(field.name): field.name for field in fields(policy)}
+    given: dict[str, int] = {}
+    for index, item in enumerate(rest.split(",") if rest else ()):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals and index == 0 and keys:
+            key, value = next(iter(keys)), key
+        elif not equals:
+            raise PolicyError(
+                f"{text!r}: expected key=value, got {item.strip()!r}.{_takes(policy)}"
+            )
+        if key not in keys:
+            raise PolicyError(f"{text!r}: {name} has no parameter {key!r}.{_takes(policy)}")
+        if keys[key] in given:
+            raise PolicyError(f"{text!r}: {key} is given twice.")
+        try:
+            given[keys[key]] = int(value)
+        except ValueError:
+            raise PolicyError(
+                f"{text!r}: {key} is {value!r}; expected a whole number of tokens."
+            ) from None
+    return policy(**given)
+
+
+def _takes(policy: type[Policy]) -> str:
+    known_keys = ", ".join(f"{key}={value}" for key, value in parameters(policy).items())
+    return f" It takes {known_keys}." if known_keys else f" {policy.name} takes no parameters."

@@ -1,0 +1,45 @@
+"""`sinks`: the first few tokens and the most recent ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.base import Policy, at_least
+
+__all__ = ["Sinks"]
+
+
+@dataclass(frozen=True)
+class Sinks(Policy):
+    """The first `sinks` tokens, for ever, and the `window` most recent ones.
+
+    The first tokens take up attention that has nowhere else to go; keeping a handful of them
+    keeps the loss flat at any length.
+
+    Source: StreamingLLM, https://arxiv.org/abs/2309.17453.
+
+    >>> Sinks(4, window=1020).capacity
+    1024
+    """
+
+    sinks: int = 4
+    window: int = 1020
+
+    name: ClassVar[str] = "sinks"
+    summary: ClassVar[str] = "keeps the first few tokens and the most recent ones"
+
+    def __post_init__(self) -> None:
+        at_least(self, "sinks", 1)
+        at_least(self, "window", 1)
+
+    @property
+    def capacity(self) -> int:
+        return self.sinks + self.window
+
+    @property
+    def pinned(self) -> int:
+        return self.sinks
+
+    def local_start(self, q: Any) -> Any:
+        return q - self.window + 1

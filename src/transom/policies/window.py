@@ -1,0 +1,39 @@
+"""`window`: the most recent tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.base import Policy, at_least
+
+__all__ = ["Window"]
+
+
+@dataclass(frozen=True)
+class Window(Policy):
+    """The `size` most recent tokens, the query's own included.
+
+    Models trained with full attention lean on their first tokens, so their loss rises once those
+    leave the window (see `Sinks`).
+
+    Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
+
+    >>> Window(4).spans(10)
+    (Span(start=6, stop=10),)
+    """
+
+    size: int = 1024
+
+    name: ClassVar[str] = "window"
+    summary: ClassVar[str] = "keeps the most recent tokens"
+
+    def __post_init__(self) -> None:
+        at_least(self, "size", 1)
+
+    @property
+    def capacity(self) -> int:
+        return self.size
+
+    def local_start(self, q: Any) -> Any:
+        return q - self.size + 1

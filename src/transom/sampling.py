@@ -1,0 +1,89 @@
+"""Choosing the next token from the model's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from transom.errors import InputError
+
+__all__ = ["Sampler"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How to choose; the defaults choose the most likely token every time.
+
+    Attributes:
+        temperature: 0 for the most likely token; otherwise logits are divided by it.
+        top_k, top_p, min_p: keep the k likeliest tokens; the likeliest that together have
+            probability p; those at least p times as likely as the likeliest.
+        repetition_penalty: divides the logits of tokens generated before in this call.
+        seed: for the same text again; None for a different one each time.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise InputError(f"temperature is {self.temperature!r}; expected 0 or more.")
+        filters = (self.top_k, self.top_p, self.min_p)
+        if self.temperature == 0 and any(value is not None for value in filters):
+            raise InputError(
+                "top_k, top_p and min_p choose among likely tokens, but temperature is 0, which "
+                "always takes the likeliest; give a temperature above 0."
+            )
+
+    def start(self, device: torch.device) -> Draw:
+        """Begin one generation."""
+        processors = LogitsProcessorList()
+        try:
+            if self.repetition_penalty is not None:
+                processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+            if self.temperature:
+                processors.append(TemperatureLogitsWarper(float(self.temperature)))
+            if self.top_k is not None:
+                processors.append(TopKLogitsWarper(self.top_k))
+            if self.top_p is not None:
+                processors.append(TopPLogitsWarper(self.top_p))
+            if self.min_p is not None:
+                processors.append(MinPLogitsWarper(self.min_p))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator(device).manual_seed(self.seed)
+        return Draw(processors, generator, greedy=self.temperature == 0)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One generation under way."""
+
+    processors: LogitsProcessorList
+    generator: torch.Generator | None
+    greedy: bool
+
+    def __call__(self, logits: Tensor, generated: Sequence[int]) -> int:
+        """The next token id, given `(vocabulary,)` logits and what was generated before."""
+        history = torch.tensor([list(generated)], dtype=torch.long, device=logits.device)
+        scores: Tensor = self.processors(history, logits[None].float())[0]  # type: ignore[arg-type]
+        if self.greedy:
+            return int(scores.argmax())
+        return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator))

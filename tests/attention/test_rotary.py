@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import CohereConfig, DeepseekV3Config, GlmConfig, GPT2Config, LlamaConfig
+
+from tests.kv.models import CONFIGS
+from transom.attention.rotary import Rotary, modelling_module
+from transom.errors import UnsupportedModelError
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "rope_theta": 1e4,
+    "original_max_position_embeddings": 512,
+}
+KNOWN = {
+    **CONFIGS,
+    "glm": GlmConfig(head_dim=32, num_attention_heads=2),
+    "cohere": CohereConfig(hidden_size=64, num_attention_heads=2),
+    "yarn": LlamaConfig(hidden_size=64, num_attention_heads=2, rope_parameters=YARN),
+}
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_turns_as_the_model_does(family: str) -> None:
+    """A key that the model put at position 5, turned by 90, is what it would have put at 95."""
+    config = KNOWN[family]
+    rotary = Rotary.from_config(config)
+    module = modelling_module(config)
+    embedding_class = next(v for n, v in vars(module).items() if n.endswith("RotaryEmbedding"))
+    layer = ["full_attention"] if "full_attention" in config.rope_parameters else []
+    embedding = embedding_class(config)
+    x = torch.randn(1, 2, 1, rotary.dim)
+    placed = {
+        position: module.apply_rotary_pos_emb(
+            x, x, *embedding(x, torch.tensor([[position]]), *layer)
+        )[1]
+        for position in (5, 95)
+    }
+    turned = rotary.turn(placed[5], *rotary.angles(torch.tensor(90)))
+    torch.testing.assert_close(turned, placed[95], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_matrix_turns_like_turn_and_leaves_the_rest(interleaved: bool) -> None:
+    rotary = Rotary(torch.tensor([1.0, 0.1, 0.003], dtype=torch.float64), interleaved)
+    x, by = torch.randn(2, 4, 10), torch.tensor([7, -300])
+    cos, sin = rotary.angles(by)
+    turned = rotary.turn(x, cos[:, None], sin[:, None])
+    torch.testing.assert_close(x @ rotary.matrix(by, 10), turned, atol=1e-5, rtol=1e-5)
+    assert torch.equal(turned[..., 6:], x[..., 6:])
+    torch.testing.assert_close(turned.norm(), x.norm())
+
+
+def test_a_million_positions_away_and_back() -> None:
+    rotary = Rotary.from_config(CONFIGS["llama"])
+    x = torch.randn(3, 8)
+    there = rotary.turn(x, *rotary.angles(torch.tensor(1_000_003)))
+    back = rotary.turn(there, *rotary.angles(torch.tensor(-1_000_000)))
+    torch.testing.assert_close(
+        back, rotary.turn(x, *rotary.angles(torch.tensor(3))), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_bfloat16_in_bfloat16_out() -> None:
+    rotary = Rotary.from_config(CONFIGS["llama"])
+    x = torch.randn(3, 8, dtype=torch.bfloat16)
+    assert rotary.turn(x, *rotary.angles(torch.tensor(3))).dtype == torch.bfloat16
+
+
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_type": kind, "rope_theta": 1e4, **more}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (GPT2Config(), "learned absolute positions"),
+        (LlamaConfig(rope_parameters=rope("dynamic", factor=2.0)), "'dynamic'"),
+        (
+            LlamaConfig(
+                rope_parameters=rope(
+                    "longrope",
+                    factor=2.0,
+                    original_max_position_embeddings=512,
+                    short_factor=[1.0] * 64,
+                    long_factor=[2.0] * 64,
+                )
+            ),
+            "'longrope'",
+        ),
+        (DeepseekV3Config(), "latent"),
+    ],
+)
+def test_positions_that_cannot_be_bounded_are_refused(config: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=reason):
+        Rotary.from_config(config)

@@ -1,0 +1,141 @@
+"""Small random models of each family, and the dense reference run through a whole model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PhiConfig,
+    Qwen3Config,
+    SmolLM3Config,
+)
+
+from transom.attention.reference import reference_attention
+from transom.attention.rotary import Rotary
+
+VOCABULARY = 97
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {**COMMON, "num_key_value_heads": 2}
+CONFIGS = {
+    "llama": LlamaConfig(**GROUPED),
+    "qwen3": Qwen3Config(**GROUPED, head_dim=16),
+    "mistral": MistralConfig(**GROUPED, head_dim=8, sliding_window=None),
+    "mistral-sliding": MistralConfig(**GROUPED, head_dim=8, sliding_window=40),
+    "gemma3": Gemma3TextConfig(
+        **GROUPED,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    ),
+    "gpt-neox": GPTNeoXConfig(**COMMON),
+    "phi": PhiConfig(**GROUPED),
+    "smollm3": SmolLM3Config(**GROUPED, no_rope_layers=[1, 0, 1]),
+}
+
+
+def tiny(family: str, **changes: Any) -> Any:
+    """A small random model, different weights in every layer, always the same ones."""
+    config = type(CONFIGS[family]).from_dict({**CONFIGS[family].to_dict(), **changes})
+    torch.manual_seed(7)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+def tokens(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, shape, generator=generator)
+
+
+@contextmanager
+def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
+    """While open, full-attention layers of `model` run the slow reference of `policy`."""
+    config = model.config
+    rotary = Rotary.from_config(config)
+    flags = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    if "full_attention" not in kinds:
+        kinds = ["full_attention"] * config.num_hidden_layers
+    sdpa = AttentionInterface()["sdpa"]
+
+    def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **kw: Any):
+        if local_size is not None and "sliding_attention" in kinds:
+            full = AttentionMaskInterface()["sdpa"]
+            return full(attention_mask=attention_mask, local_size=local_size, **kw)
+        return attention_mask
+
+    def attention(module, q, k, v, mask, scaling=None, **kw):
+        if kinds[module.layer_idx] != "full_attention":
+            return sdpa(module, q, k, v, mask, scaling=scaling, **kw)
+        valid = None if mask is None else mask.bool()
+        places = torch.arange(q.shape[2])[None].expand(q.shape[0], -1)
+        if valid is not None:
+            places = (valid.long().cumsum(1) - 1).clamp(min=0)
+        turning = rotary if flags[module.layer_idx] else None
+        if turning is not None:
+            cos, sin = turning.angles(-places)
+            q, k = (turning.turn(x, cos[:, None], sin[:, None]) for x in (q, k))
+        output = reference_attention(
+            q, k, v, policy, turning, valid=valid, compact=compact, scaling=scaling
+        )
+        return output.transpose(1, 2).contiguous(), None
+
+    before = config._attn_implementation
+    AttentionInterface.register("reference", attention)
+    AttentionMaskInterface.register("reference", mask)
+    config._attn_implementation = "reference"
+    try:
+        yield model
+    finally:
+        config._attn_implementation = before
+        AttentionInterface._global_mapping.pop("reference")
+        AttentionMaskInterface._global_mapping.pop("reference")
+
+
+def dense_logits(
+    model: Any, ids: Tensor, policy: Any, mask: Tensor | None = None, compact: bool = True
+) -> Tensor:
+    """Logits of one dense pass under the policy, by the slow reference."""
+    positions = None if mask is None else (mask.long().cumsum(1) - 1).clamp(min=0)
+    with dense_reference(model, policy, compact), torch.no_grad():
+        return model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+
+
+def chunked_logits(
+    model: Any, ids: Tensor, cache: Any, sizes: list[int], mask: Tensor | None = None
+) -> Tensor:
+    """Logits of the same ids fed through `cache` in chunks of the given sizes."""
+    positions = None if mask is None else (mask.long().cumsum(1) - 1).clamp(min=0)
+    logits, start = [], cache.get_seq_length()
+    with torch.no_grad():
+        for size in sizes:
+            stop = start + size
+            logits.append(
+                model(
+                    ids[:, start:stop],
+                    past_key_values=cache,
+                    attention_mask=None if mask is None else mask[:, :stop],
+                    position_ids=None if positions is None else positions[:, start:stop],
+                ).logits
+            )
+            start = stop
+    return torch.cat(logits, dim=1)

@@ -1,0 +1,195 @@
+"""The bounded cache, fed in any chunks, is one dense pass under the policy's mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import DynamicCache
+
+from tests.kv.models import CONFIGS, chunked_logits, dense_logits, tiny, tokens
+from transom.kv import BoundedCache
+from transom.policies import Chunked, Full, Policy, Sinks, Window
+
+CLOSE = 1e-3  # of logits, in float32; what is reached is about 3e-5, see test_figure_reached
+LENGTH = 80
+POLICIES = [Full(), Window(20), Sinks(3, 17), Chunked(20, 6)]
+BOUNDED = [policy for policy in POLICIES if policy.capacity]
+CHUNKINGS = {
+    "1": [1] * LENGTH,
+    "7": [7] * 11 + [3],
+    "64": [64, 16],
+    "all": [LENGTH],
+    "mixed": [1, 18, 1, 1, 2, 30, 1, 26],
+}
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert not torch.isnan(a).any()
+    return float((a - b).abs().max())
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_any_chunking_is_the_dense_pass(family: str, policy: Policy) -> None:
+    if family == "mistral-sliding" and policy.capacity is None:
+        pytest.skip("a model whose layers all slide cannot keep everything; refusal tested below")
+    model, ids = tiny(family), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, policy)
+    for sizes in CHUNKINGS.values():
+        cache = BoundedCache(policy, config=model.config)
+        assert difference(chunked_logits(model, ids, cache, sizes), expected) < CLOSE
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+def test_figure_reached(policy: Policy) -> None:
+    model, ids = tiny("llama"), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, policy)
+    cache = BoundedCache(policy, config=model.config)
+    assert difference(chunked_logits(model, ids, cache, [1] * LENGTH), expected) < 1e-4
+
+
+def test_the_policies_differ_from_each_other_and_from_absolute_positions() -> None:
+    """So that the equalities above say something."""
+    model, ids = tiny("llama"), tokens(1, LENGTH)
+    results = [dense_logits(model, ids, policy) for policy in POLICIES]
+    results.append(dense_logits(model, ids, Sinks(3, 17), compact=False))
+    for index, one in enumerate(results):
+        for other in results[index + 1 :]:
+            assert difference(one, other) > 0.1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-neox"])
+def test_absolute_positions(family: str) -> None:
+    model, ids = tiny(family), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, Sinks(3, 17), compact=False)
+    for sizes in CHUNKINGS.values():
+        cache = BoundedCache(Sinks(3, 17), config=model.config, positions="absolute")
+        assert difference(chunked_logits(model, ids, cache, sizes), expected) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "policy", [Full(), Window(LENGTH), Sinks(4, LENGTH - 4), Chunked(LENGTH, 16)], ids=str
+)
+@pytest.mark.parametrize("family", [name for name in CONFIGS if name != "mistral-sliding"])
+def test_room_for_everything_is_a_dynamic_cache(family: str, policy: Policy) -> None:
+    model, ids = tiny(family), tokens(2, LENGTH)
+    for sizes in CHUNKINGS.values():
+        theirs = chunked_logits(model, ids, DynamicCache(config=model.config), sizes)
+        ours = chunked_logits(model, ids, BoundedCache(policy, config=model.config), sizes)
+        assert difference(ours, theirs) < CLOSE
+
+
+def left_padded(lengths: list[int], total: int) -> torch.Tensor:
+    return torch.stack([(torch.arange(total) >= total - length).long() for length in lengths])
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "phi", "smollm3"])
+def test_left_padded_rows_are_the_rows_alone(family: str, policy: Policy) -> None:
+    model, ids = tiny(family), tokens(3, 50)
+    mask = left_padded([50, 33, 6], 50)
+    expected = dense_logits(model, ids, policy, mask)
+    for sizes in ([50], [1] * 50, [7] * 7 + [1], [13, 1, 36]):
+        cache = BoundedCache(policy, config=model.config)
+        got = chunked_logits(model, ids, cache, sizes, mask)
+        for row in range(3):
+            real = mask[row].bool()
+            assert difference(got[row, real], expected[row, real]) < CLOSE
+    alone = dense_logits(model, ids[1:2, 17:], policy)
+    assert difference(expected[1, 17:], alone[0]) < CLOSE
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_policy_any_padding_any_chunking(data: st.DataObject) -> None:
+    """Also padding in the middle, as between the turns of a batch of conversations."""
+    model = tiny("llama")
+    length = data.draw(st.integers(1, 28))
+    rows = data.draw(st.integers(1, 3))
+    policy: Any = data.draw(
+        st.one_of(
+            st.just(Full()),
+            st.builds(Window, st.integers(1, 30)),
+            st.builds(Sinks, st.integers(1, 6), st.integers(1, 20)),
+            st.integers(1, 20).flatmap(
+                lambda size: st.builds(Chunked, st.just(size), st.integers(1, size))
+            ),
+        )
+    )
+    bits = data.draw(st.lists(st.booleans(), min_size=rows * length, max_size=rows * length))
+    mask = torch.tensor(bits).reshape(rows, length).long()
+    sizes = []
+    while sum(sizes) < length:
+        sizes.append(data.draw(st.integers(1, length - sum(sizes))))
+    ids = tokens(rows, length)
+    expected = dense_logits(model, ids, policy, mask)
+    cache = BoundedCache(policy, config=model.config)
+    got = chunked_logits(model, ids, cache, sizes, mask)
+    real = mask.bool()
+    if real.any():
+        assert difference(got[real], expected[real]) < CLOSE
+    assert cache.slots.lengths == mask.sum(1).tolist()
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+def test_bfloat16_is_as_close_as_bfloat16_gets(policy: Policy) -> None:
+    """On average no further from float32 than the same model with a DynamicCache, give or take."""
+    exact, model, ids = tiny("llama"), tiny("llama").bfloat16(), tokens(1, LENGTH)
+    dynamic = chunked_logits(model, ids, DynamicCache(config=model.config), [LENGTH])
+    theirs = (dynamic - dense_logits(exact, ids, Full())).abs().mean()
+    expected = dense_logits(exact, ids, policy)
+    for sizes in CHUNKINGS.values():
+        cache = BoundedCache(policy, config=model.config)
+        got = chunked_logits(model, ids, cache, sizes)
+        assert cache.layers[0].keys.dtype == torch.bfloat16
+        assert (got - expected).abs().mean() < 1.25 * theirs
+
+
+@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+def test_rebasing_changes_nothing(policy: Policy) -> None:
+    model, ids = tiny("llama"), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, policy)
+    cache = BoundedCache(policy, config=model.config)
+    logits = []
+    with torch.no_grad():
+        for start in range(0, LENGTH, 8):
+            if start in (32, 56):
+                cache.rebase(20)
+            places = torch.arange(start, start + 8)[None] - cache.slots.base
+            chunk = ids[:, start : start + 8]
+            logits.append(model(chunk, past_key_values=cache, position_ids=places).logits)
+    assert difference(torch.cat(logits, 1), expected) < CLOSE
+
+
+def test_eager_attention_too() -> None:
+    model, ids = tiny("llama"), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, Sinks(3, 17))
+    model.set_attn_implementation("eager")
+    cache = BoundedCache(Sinks(3, 17), config=model.config)
+    assert difference(chunked_logits(model, ids, cache, CHUNKINGS["mixed"]), expected) < CLOSE
+
+
+def test_other_caches_and_none_still_work_with_the_model() -> None:
+    model, ids = tiny("llama"), tokens(2, 30)
+    mask = left_padded([30, 20], 30)
+    with torch.no_grad():
+        before = model(ids, attention_mask=mask).logits
+        BoundedCache(Window(8), config=model.config)
+        assert model.config._attn_implementation == "transom|sdpa"
+        assert torch.equal(model(ids, attention_mask=mask).logits, before)
+        assert torch.equal(model(ids, attention_mask=mask, use_cache=False).logits, before)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("policy", [Window(48), Sinks(4, 44), Chunked(48, 16)], ids=str)
+def test_on_the_real_model(smollm2: Any, policy: Policy) -> None:
+    text = "Call me Ishmael. Some years ago, never mind how long precisely, " * 8
+    ids = torch.tensor([smollm2.tokenizer(text).input_ids[:120]])
+    expected = dense_logits(smollm2.model, ids, policy)
+    for sizes in ([120], [7] * 17 + [1], [1] * 120, [64, 56]):
+        cache = BoundedCache(policy, config=smollm2.model.config)
+        assert difference(chunked_logits(smollm2.model, ids, cache, sizes), expected) < CLOSE

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from transom.errors import PolicyError
+from transom.policies import Chunked, Full, Sinks, Window, known, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("full", Full()),
+        ("window:1024", Window(1024)),
+        ("window:size=1024", Window(1024)),
+        ("window", Window()),
+        ("window:", Window()),
+        (" sinks:4,window=1020 ", Sinks(4, 1020)),
+        ("sinks:sinks=4, window=1020", Sinks(4, 1020)),
+        ("sinks:window=8", Sinks(window=8)),
+        ("chunked:4096,chunk=128", Chunked(4096, 128)),
+        ("window:1_000", Window(1000)),
+    ],
+)
+def test_spellings(text: str, policy: Any) -> None:
+    assert parse(text) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("windw:4", "known policies: full, window, sinks, chunked"),
+        ("", "unknown policy ''"),
+        ("window:sise=4", "has no parameter 'sise'. It takes size=1024"),
+        ("full:3", "takes no parameters"),
+        ("sinks:4,1020", "expected key=value, got '1020'. It takes sinks=4, window=1020"),
+        ("sinks:4,sinks=5", "sinks is given twice"),
+        ("window:4.5", "size is '4.5'; expected a whole number"),
+        ("window:0", "size is 0; expected at least 1"),
+        ("window:-3", "size is -3"),
+    ],
+)
+def test_errors_say_what_came_and_what_is_known(text: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse(text)
+    assert message in str(caught.value)
+
+
+class Mine(Window):
+    name = "mine"
+
+
+class Clash(Window):
+    name = "sinks"
+
+
+def registered(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
+    module = __import__("transom.policies.parse", fromlist=["entry_points"])
+    entries = [EntryPoint(name=f"e{i}", value=v, group="g") for i, v in enumerate(values)]
+    monkeypatch.setattr(module, "entry_points", lambda group: entries)
+    known.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_registry() -> Any:
+    yield
+    known.cache_clear()
+
+
+def test_a_package_can_register_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(monkeypatch, f"{__name__}:Mine")
+    assert parse("mine:7") == Mine(7)
+    assert str(Mine(7)) == "mine:7"
+
+
+def test_a_taken_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(monkeypatch, f"{__name__}:Clash")
+    with pytest.raises(PolicyError, match=r"'sinks', which transom\.policies\.sinks already"):
+        known()
+
+
+def test_an_entry_point_must_be_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered(monkeypatch, "builtins:int")
+    with pytest.raises(PolicyError, match="expected a subclass of"):
+        known()
