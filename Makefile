@@ -20,7 +20,7 @@ demo: $(READY) ## read a long text through a real model, in a fixed window
 	$(BIN)/transom demo
 
 test: $(READY) ## run the tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
 
 check: $(READY) ## lint, formatting, types and the import contracts
 	$(BIN)/ruff check .
@@ -29,4 +29,4 @@ check: $(READY) ## lint, formatting, types and the import contracts
 	$(BIN)/lint-imports
 
 bench: $(READY) ## run every benchmark
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -215,7 +215,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(model, tmp_path):
     os.close(ours)
     assert reading.returncode == 130
     assert re.search(r"sinks:2,window=30.*200,000.*tok/s.*KV \d+\.?\d* kB.*loss \d", bar)
-    assert "interrupted; these are the figures so far" in bar
+    assert "interrupted; the figures so far:" in bar
     [one] = json.loads(out.read_text())["runs"]  # the second was not begun
     assert 0 < one["tokens"] < 200_000
     assert one["kept"] + one["dropped"] == one["tokens"]

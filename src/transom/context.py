@@ -146,7 +146,7 @@ class Context:
             InputError: when the content is none of these; nothing has been fed then.
         """
         ids = self._ids(content, reply=False)
-        for chunk in ids.split(self.chunk):
+        for chunk in self._chunks(ids):
             self._logits = self._forward(chunk, every=False)[-1]
         return len(ids)
 
@@ -160,7 +160,7 @@ class Context:
             let it see. NaN for the first token of the context, which nothing predicts.
         """
         losses = []
-        for chunk in self._ids(content, reply=False).split(self.chunk):
+        for chunk in self._chunks(self._ids(content, reply=False)):
             before = self._logits
             logits = self._forward(chunk, every=True)
             self._logits = logits[-1].clone()
@@ -263,6 +263,9 @@ class Context:
         self._reply = None
         return _checked(ids, self.model.config.get_text_config().vocab_size).to(self.model.device)
 
+    def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
+        return ids.split(self.chunk) if len(ids) else ()
+
     def _render(self, messages: Sequence[Message], reply: bool) -> str:
         turns = Turns(self.tokenizer)
         if not self._conversing:
@@ -363,12 +366,13 @@ def _checked(ids: Any, vocabulary: int) -> Tensor:
         return tensor.long()
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"ids are {tensor.dtype}; expected whole numbers.")
+    tensor = tensor.long()
     low, high = int(tensor.min()), int(tensor.max())
     if low < 0 or high >= vocabulary:
         raise InputError(
             f"ids range from {low} to {high}; this model's vocabulary has 0 to {vocabulary - 1}."
         )
-    return tensor.long()
+    return tensor
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -43,7 +43,7 @@ class Rotary:
         return 2 * self.inv_freq.numel()
 
     def angles(self, by: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, `(*by.shape, rotary_dim)` float32 each, of a turn by `by` positions."""
+        """Cosines and sines of a turn by `by` positions, `(*by.shape, rotary_dim)` float32 each."""
         theta = by.to(torch.float64)[..., None] * self.inv_freq.to(by.device)
         pairs = (
             theta.repeat_interleave(2, -1) if self.interleaved else torch.cat((theta, theta), -1)

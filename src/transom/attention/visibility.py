@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ class Block(NamedTuple):
     queries: slice
     columns: Tensor | slice
     mask: Tensor  # (rows, 1, q_len, columns) bool
+    bias: list[Tensor]  # see Visibility._bias; every layer fills in the same one
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,21 +93,29 @@ class Visibility:
         """
         assert self.turn is not None and self.rotary is not None
         cos, sin = (table[:, None, block.queries] for table in self.turn)
-        where, present = self._pinned()
+        where, present = self._pinned
         pinned = _take(k, where)
         scores = _scores(self.rotary.turn(q, cos, sin), pinned) * scaling
         order = torch.arange(self.policy.pinned, device=q.device)
         seen = (order <= self.queries[:, None, block.queries, None]) & present[:, None, None]
 
-        # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
-        precise = torch.float32 if q.device.type == "cpu" else q.dtype
-        size = (*q.shape[:3], where.shape[1] + block.mask.shape[3])
-        bias = torch.full(size, -torch.inf, dtype=precise, device=q.device)
-        bias[..., : where.shape[1]] = scores.masked_fill(~seen, -torch.inf)
-        bias[..., where.shape[1] :].masked_fill_(block.mask, 0)
+        bias = self._bias(block, q)
+        bias[..., : self.policy.pinned] = scores.masked_fill(~seen, -torch.inf)
         k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
         v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
         return _sdpa(q, k, v, bias, scaling)
+
+    def _bias(self, block: Block, q: Tensor) -> Tensor:
+        """Room for the scores of the pinned keys, then the mask of the local ones, per head."""
+        # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
+        dtype = torch.float32 if q.device.type == "cpu" else q.dtype
+        size = (*q.shape[:3], self.policy.pinned + block.mask.shape[3])
+        if block.bias and block.bias[-1].shape == size:
+            return block.bias[-1]
+        bias = torch.full(size, -torch.inf, dtype=dtype, device=q.device)
+        bias[..., self.policy.pinned :].masked_fill_(block.mask, 0)
+        block.bias.append(bias)
+        return bias
 
     def _block(self, start: int, local_only: bool) -> Block:
         """The block of queries from `start`, computed once per pass when it is the only one."""
@@ -128,11 +138,12 @@ class Visibility:
             # A padding query before its row's first token sees nothing, and a softmax over
             # nothing is NaN. Its output is never used, so it may as well see everything.
             mask |= ~mask.any(dim=-1, keepdim=True)
-        block = Block(span, columns, mask)
+        block = Block(span, columns, mask, bias=[])
         if self.queries.shape[1] <= QUERY_BLOCK:
             self._shared[local_only] = block
         return block
 
+    @cached_property
     def _pinned(self) -> tuple[Tensor, Tensor]:
         """`(rows, pinned)`: in which column each pinned key is, and whether it is there yet."""
         order = torch.arange(self.policy.pinned, device=self.keys.device)

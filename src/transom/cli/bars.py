@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from transom.cli.tables import plain_size
-
-if TYPE_CHECKING:
-    from transom.evaluate import Progress
+from transom.evaluate import Progress
 
 __all__ = ["Bars"]
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
 from transom.errors import InputError
+from transom.evaluate import Run, read
 from transom.policies import Policy
 
 if TYPE_CHECKING:
-    from transom.evaluate import Run
     from transom.models import Loaded
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["INTERRUPTED", "Comparison", "compare"]
+
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,7 @@ def compare(
         InputError: when the text has no tokens.
         UnsupportedModelError: when the model cannot follow one of the policies.
     """
-    import numpy as np
-
-    from transom.context import Context
-    from transom.evaluate import read
+    from transom.context import Context  # here, so that the terminal starts without torch
 
     # All of them before the first reading, so that what cannot work is refused at once.
     waiting = [Context(loaded.model, loaded.tokenizer, policy, chunk=chunk) for policy in policies]
@@ -90,6 +92,8 @@ def compare(
             )
             if run.tokens:
                 runs.append(run)
+    if interrupt.requested:
+        print("interrupted; the figures so far:", file=sys.stderr)
     config = loaded.model.config.get_text_config(decoder=True)
     return Comparison(
         model=loaded.name,

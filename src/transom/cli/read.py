@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from transom import models
-from transom.cli.compare import Comparison, compare
+from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.tables import print_comparison, result_console
 from transom.cli.text import read_text
 from transom.errors import InputError
@@ -20,7 +20,6 @@ from transom.policies import Policy, Sinks, parse
 __all__ = ["read"]
 
 STDOUT = "-"
-INTERRUPTED = 130
 
 
 def read(
@@ -75,14 +74,12 @@ def read(
         chunk=chunk,
         max_new_tokens=max_new_tokens,
     )
-    if comparison.interrupted:
-        print("interrupted; these are the figures so far", file=sys.stderr)
     if comparison.runs:
         print_comparison(result_console(stderr=json == STDOUT), comparison)
-        if plot is not None:
-            plot_runs(comparison.runs, plot, comparison.trained_length)
     if json is not None:
         _write_json(comparison, json)
+    if plot is not None and comparison.runs:
+        plot_runs(comparison.runs, plot, comparison.trained_length)
     if comparison.interrupted:
         raise typer.Exit(INTERRUPTED)
 

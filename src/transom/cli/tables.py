@@ -10,14 +10,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from transom.evaluate.reading import COLUMNS
+
 if TYPE_CHECKING:
     from transom.cli.compare import Comparison
 
-COLUMNS = 8
-
 __all__ = ["plain_size", "print_comparison", "print_table", "result_console"]
 
-WIDE = 10_000  # columns of what is piped, where no terminal says
+WIDE = 1_000_000  # columns of what is piped, where no terminal says
 
 
 def result_console(stderr: bool = False) -> Console:
@@ -74,7 +74,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     print_table(
         console,
-        "Speed, and memory at its peak: bytes of keys and values, and of the whole process",
+        "Speed and peak memory: keys and values (KV), whole process (RSS)",
         ("policy", "tokens/s", "KV bytes", "", "KV bound", "RSS"),
         [
             (
@@ -92,7 +92,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     _print_stretches(console, comparison)
     for run in runs:
         if run.answer is not None:
-            console.print(f"\n{run.policy} answers:\n{run.answer}", soft_wrap=True)
+            console.print(f"\n{run.policy} answers:\n{run.answer}")
 
 
 def plain_size(size: int) -> str:

@@ -40,12 +40,12 @@ def plot_runs(runs: Sequence[Run], path: Path | str, trained_length: int | None 
         middles = [(point.start + point.stop) / 2 for point in points]
         losses = np.array([point.loss for point in points])
         axes.plot(middles, losses, color=colour, linewidth=1, alpha=0.25)
-        label = f"{run.policy}   {run.kv_bytes_peak / 1e6:,.4g} MB of keys and values"
+        label = f"{run.policy}   {run.kv_bytes_peak / 1e6:,.1f} MB of keys and values"
         axes.plot(middles, _smooth(losses), color=colour, linewidth=2.2, label=label)
     axes.set_xlabel("tokens read")
     axes.set_ylabel("loss (nats per token)")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.margins(x=0)
+    axes.set_xlim(0, max(run.tokens for run in runs))
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

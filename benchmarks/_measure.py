@@ -1,0 +1,63 @@
+"""Timing things against each other on a noisy machine, and writing down what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import transformers
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(
+    steps: dict[str, Callable[[], object]], rounds: int, warm: int = 5
+) -> dict[str, list[float]]:
+    """Seconds per call of each step, taken in turns, so that a slow moment hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warm + rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn >= warm:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], over: str, under: str) -> float:
+    """Median of the ratios of calls made one right after the other."""
+    return median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """What this ran on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def write(name: str, result: dict[str, Any]) -> None:
+    """Write a result with the machine it came from to `results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    print(f"\nwrote {path}")

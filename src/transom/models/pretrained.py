@@ -1,0 +1,76 @@
+"""What transformers loads: a model with its tokenizer, from its own format or from GGUF."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transom.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    import torch
+
+# The keywords of `from_pretrained` that say where to look; a tokenizer needs them as well.
+_WHERE = {
+    "cache_dir",
+    "force_download",
+    "gguf_file",
+    "local_files_only",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+}
+
+
+def from_pretrained(where: str, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
+    """Model and tokenizer; an OSError if one of them is missing or cannot be read."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, **{key: value for key, value in kwargs.items() if key in _WHERE}
+        )
+    except ValueError as error:  # What transformers says of a tokenizer that is not there.
+        raise OSError(f"there is no tokenizer to be read: {gist(error)}") from error
+    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
+
+
+def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
+    """The model as plain dense weights, which can be saved, cast and compiled."""
+    from transformers import GgufConfig
+
+    dense = {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
+    try:
+        # The bar of the GGUF reader has no switch of its own.
+        with no_progress_bars(), redirect_stderr(io.StringIO()):
+            return from_pretrained(str(file.parent), dtype, dense | kwargs)
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{file} is no GGUF model that transformers can load: {gist(error)}"
+        ) from error
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers silent meanwhile; its bars are shown again if they were before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def gist(error: Exception) -> str:
+    """An error's message on one line, to stand inside a sentence."""
+    return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" [...]").rstrip(
+        "."
+    )

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
+from tests.kv.test_oracle import POLICIES
+from transom.context import Context
+from transom.errors import InputError, PolicyError
+from transom.policies import Full, Policy, Sinks, Window
+
+
+class Letters:
+    """A tokenizer of one id per character, as little as a Context needs."""
+
+    eos_token, eos_token_id, chat_template = "$", 2, None
+
+    def __call__(self, text: str, add_special_tokens: bool, verbose: bool) -> Any:
+        ids = [1] * add_special_tokens + [3 + ord(letter) % 90 for letter in text]
+        return type("Encoding", (), {"input_ids": ids})
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(chr(30 + i) for i in ids if i > 2 or not skip_special_tokens)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_score_is_the_loss_of_the_dense_pass(policy: Policy) -> None:
+    model, ids = tiny("llama"), tokens(1, 70)
+    logits = dense_logits(model, ids, policy)
+    expected = F.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none").numpy()
+    got = Context(model, policy=policy, chunk=16).score(ids[0])
+    assert got.dtype == np.float32
+    assert np.isnan(got[0])
+    np.testing.assert_allclose(got[1:], expected, atol=1e-3)
+
+
+@given(cuts=st.lists(st.integers(0, 60), max_size=5), chunk=st.integers(1, 70))
+@settings(max_examples=25, deadline=None)
+def test_score_does_not_depend_on_the_cuts(cuts: list[int], chunk: int) -> None:
+    model, ids = tiny("llama"), tokens(60)
+    whole = Context(model, policy=Sinks(3, 9)).score(ids)
+    edges = [0, *sorted(cuts), 60]
+    context = Context(model, policy=Sinks(3, 9), chunk=chunk)
+    pieces = [context.score(ids[a:b]) for a, b in pairwise(edges)]
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-3)
+
+
+def test_append_then_score_equals_score() -> None:
+    model, ids = tiny("llama"), tokens(60)
+    whole = Context(model, policy=Window(12)).score(ids)
+    context = Context(model, policy=Window(12), chunk=8)
+    assert context.append(ids[:41]) == 41
+    np.testing.assert_allclose(context.score(ids[41:]), whole[41:], atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_generate_is_greedy_generate_under_the_mask(policy: Policy) -> None:
+    model, ids = tiny("llama"), tokens(1, 50)
+    context = Context(model, Letters(), policy, chunk=16)
+    context.append(ids[0])
+    text = context.generate(max_new_tokens=12)
+    with dense_reference(model, policy):
+        full = model.generate(ids, use_cache=False, do_sample=False, max_new_tokens=12)
+    new = full[0, 50:].tolist()
+    assert text == Letters().decode(new, True)
+    assert context.usage.seen == 50 + len(new)
+
+
+def test_stream_gives_the_same_text_in_pieces() -> None:
+    model = tiny("llama")
+    contexts = [Context(model, Letters(), Sinks(3, 9)) for _ in range(2)]
+    settings: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0.8, "top_k": 30, "seed": 5}
+    whole = contexts[0].generate("hello there", **settings)
+    pieces = list(contexts[1].generate("hello there", stream=True, **settings))
+    assert "".join(pieces) == whole
+    assert len(pieces) > 1
+
+
+def test_generated_text_is_part_of_the_context() -> None:
+    model = tiny("llama")
+    context = Context(model, Letters(), Window(12))
+    context.append(tokens(20))
+    generated = context.generate(max_new_tokens=5)
+    again = Context(model, Letters(), Window(12))
+    again.append(tokens(20))
+    again.append([ord(letter) - 30 for letter in generated])
+    np.testing.assert_allclose(again.score(tokens(9)), context.score(tokens(9)), atol=1e-3)
+
+
+def test_an_end_token_stops_and_is_fed() -> None:
+    model = tiny("llama")
+    context = Context(model, Letters(), Window(12))
+    context.append(tokens(20))
+    first = context.fork()
+    token = ord(first.generate(max_new_tokens=1)) - 30
+    model.generation_config.eos_token_id = [token]
+    try:
+        assert context.generate(max_new_tokens=9) == ""
+    finally:
+        model.generation_config.eos_token_id = 2
+    assert context.usage.seen == 21
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    model, ids = tiny("llama"), tokens(60)
+    whole = Context(model, policy=Sinks(3, 9)).score(ids)
+    context = Context(model, policy=Sinks(3, 9))
+    context.append(ids[:30])
+    twin = context.fork()
+    twin.append(tokens(25, seed=8))
+    np.testing.assert_allclose(context.score(ids[30:]), whole[30:], atol=1e-3)
+    assert (twin.usage.seen, context.usage.seen) == (55, 60)
+
+
+def test_contexts_share_a_model_and_take_turns() -> None:
+    model, ids = tiny("llama"), tokens(60)
+    policies: list[Policy] = [Full(), Window(9), Sinks(2, 9)]
+    alone = [Context(model, policy=policy).score(ids) for policy in policies]
+    contexts = [Context(model, policy=policy) for policy in policies]
+    turns = [[c.score(ids[i : i + 10]) for c in contexts] for i in range(0, 60, 10)]
+    for index, expected in enumerate(alone):
+        got = np.concatenate([turn[index] for turn in turns])
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_positions_stay_small_however_much_is_read() -> None:
+    """Rebasing, without which float32 angles lose accuracy; the loss does not notice it."""
+    model, ids = tiny("llama"), tokens(20_000)
+    context = Context(model, policy=Sinks(3, 29), chunk=700)
+    losses = context.score(ids)
+    assert context.usage.position < 8192 + 700
+    assert context.cache.slots.base > 0
+    tail = Context(model, policy=Window(32), chunk=700)  # what it would be without sinks differs
+    tail.append(ids[:19_000])
+    assert np.abs(tail.score(ids[19_000:]) - losses[19_000:]).max() > 0.1
+    expected = dense_logits(model, torch.cat((ids[:3], ids[-29 - 29 * 3 :]))[None], Sinks(3, 29))
+    # Three layers see back 3 * 29 tokens besides the sinks: the last loss depends on no more.
+    last = F.cross_entropy(expected[0, -2:-1], ids[-1:]).item()
+    assert losses[-1] == pytest.approx(last, abs=1e-3)
+
+
+def test_reset_starts_over() -> None:
+    model, ids = tiny("llama"), tokens(40)
+    context = Context(model, policy=Window(9))
+    first = context.score(ids)
+    context.reset()
+    assert context.usage[:3] == (0, 0, 0)
+    np.testing.assert_array_equal(context.score(ids), first)
+
+
+@pytest.mark.parametrize("ids", [[5, 6, 7], range(5, 8), np.array([5, 6, 7], dtype=np.uint16)])
+def test_ids_of_many_kinds(ids: Any) -> None:
+    context = Context(tiny("llama"), policy=Window(9))
+    assert context.append(ids) == 3
+
+
+def test_empty_input_is_nothing() -> None:
+    context = Context(tiny("llama"), Letters(), Window(9))
+    assert context.append([]) == 0
+    assert context.score([]).shape == (0,)
+    context.append([4])
+    assert context.append("") == 0
+    assert context.usage.seen == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, VOCABULARY], f"0 to {VOCABULARY - 1}"),
+        ([-1, 4], "range from -1"),
+        ([1.5], "expected whole numbers"),
+        ([True], "expected whole numbers"),
+        ([[1, 2]], r"shape \(1, 2\)"),
+        ([None], "cannot append"),
+        (["a", "b"], "cannot append"),
+        (7, "shape"),
+        (None, "cannot append"),
+    ],
+)
+def test_bad_content_changes_nothing(content: Any, message: str) -> None:
+    context = Context(tiny("llama"), policy=Window(9))
+    context.append([4, 5])
+    with pytest.raises(InputError, match=message):
+        context.append(content)
+    assert context.usage.seen == 2
+
+
+def test_what_is_missing_is_named() -> None:
+    model = tiny("llama")
+    with pytest.raises(InputError, match="needs a tokenizer"):
+        Context(model).append("text")
+    with pytest.raises(InputError, match="needs a tokenizer"):
+        Context(model).generate()
+    with pytest.raises(InputError, match="chat template"):
+        Context(model, Letters()).append([{"role": "user", "content": "hi"}])
+    with pytest.raises(InputError, match="context is empty"):
+        Context(model, Letters()).generate()
+    with pytest.raises(InputError, match=r"unknown settings \['temprature'\]; known: temperature"):
+        Context(model, Letters()).generate("hi", temprature=1)
+    with pytest.raises(InputError, match="chunk is 0"):
+        Context(model, chunk=0)
+    with pytest.raises(PolicyError, match="known policies"):
+        Context(model, policy="windw:3")
+
+
+@pytest.mark.model
+def test_the_snippet_of_the_readme(smollm2: Any) -> None:
+    context = Context(smollm2.model, smollm2.tokenizer, policy=Sinks(4, window=124))
+    context.append("The whale swam past the ship, and the captain shouted. " * 30)
+    answer = context.generate(
+        [{"role": "user", "content": "Which animal swam past the ship? One word."}],
+        max_new_tokens=12,
+    )
+    assert "whale" in answer.lower()
+    assert context.usage.kept == 128
+    assert context.usage.seen > 300

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from transom.errors import InputError
+from transom.sampling import Sampler
+
+LOGITS = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+
+
+def drawn(times: int = 2000, **settings: Any) -> Counter[int]:
+    draw = Sampler(seed=1, **settings).start(torch.device("cpu"))
+    return Counter(draw(LOGITS, []) for _ in range(times))
+
+
+def test_greedy_by_default() -> None:
+    assert set(drawn(5)) == {0}
+
+
+def test_frequencies_follow_the_temperature() -> None:
+    counts = drawn(temperature=1.0)
+    assert counts[0] / 2000 == pytest.approx(0.5, abs=0.04)
+    assert counts[3] / 2000 == pytest.approx(0.05, abs=0.02)
+    assert drawn(temperature=0.5)[0] > counts[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [({"top_k": 2}, {0, 1}), ({"top_p": 0.75}, {0, 1}), ({"min_p": 0.2}, {0, 1, 2})],
+)
+def test_filters(settings: dict[str, Any], allowed: set[int]) -> None:
+    assert set(drawn(temperature=1.0, **settings)) == allowed
+
+
+def test_repetition_penalty_needs_no_temperature() -> None:
+    draw = Sampler(repetition_penalty=5.0).start(torch.device("cpu"))
+    assert draw(LOGITS, []) == 0
+    assert draw(LOGITS, [0]) == 1
+
+
+def test_a_seed_repeats() -> None:
+    assert drawn(50, temperature=1.0) == drawn(50, temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -1.0}, "expected 0 or more"),
+        ({"temperature": float("nan")}, "expected 0 or more"),
+        ({"top_k": 5}, "temperature is 0"),
+        ({"temperature": 1.0, "top_p": 1.5}, "top_p"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Sampler(**settings).start(torch.device("cpu"))
