@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CohereConfig, DeepseekV3Config, GlmConfig, GPT2Config, LlamaConfig
+from transformers import (
+    CohereConfig,
+    DeepseekV3Config,
+    GlmConfig,
+    GPT2Config,
+    Llama4TextConfig,
+    LlamaConfig,
+    ViTConfig,
+)
 
 from tests.kv.models import CONFIGS
 from transom.attention.rotary import Rotary, modelling_module
@@ -93,6 +101,8 @@ def rope(kind: str, **more: Any) -> dict[str, Any]:
             "'longrope'",
         ),
         (DeepseekV3Config(), "latent"),
+        (Llama4TextConfig(), "exactly one rotary embedding"),
+        (ViTConfig(rope_parameters=rope("default")), "no causal language model"),
     ],
 )
 def test_positions_that_cannot_be_bounded_are_refused(config: Any, reason: str) -> None:

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPTNeoXConfig,
+    Lfm2Config,
     LlamaConfig,
     MistralConfig,
     PhiConfig,
@@ -50,6 +51,7 @@ CONFIGS = {
     ),
     "gpt-neox": GPTNeoXConfig(**COMMON),
     "phi": PhiConfig(**GROUPED),
+    "lfm2": Lfm2Config(**GROUPED, layer_types=["conv", "full_attention", "full_attention"]),
     "smollm3": SmolLM3Config(**GROUPED, no_rope_layers=[1, 0, 1]),
 }
 

@@ -215,6 +215,12 @@ def test_a_model_that_slides_throughout_takes_only_smaller_policies() -> None:
             BoundedCache(policy, config=config)
 
 
+def test_hybrid_models_keep_their_own_linear_layers() -> None:
+    cache = BoundedCache(Window(12), config=CONFIGS["lfm2"])
+    kinds = [type(layer).__name__ for layer in cache.layers]
+    assert kinds == ["LinearAttentionLayer", "BoundedLayer", "BoundedLayer"]
+
+
 def test_hybrid_models_keep_their_own_sliding_layers() -> None:
     model = tiny("gemma3")
     cache = BoundedCache(Window(12), config=model.config)

@@ -17,6 +17,7 @@ from transom.errors import CacheError, UnsupportedModelError
 __all__ = ["PlannedOffset", "Planner", "select_attention"]
 
 PREFIX = "transom|"
+BASES = ("sdpa", "eager")
 
 
 class Planner(Protocol):
@@ -49,10 +50,18 @@ def select_attention(config: Any) -> None:
     This is what `model.set_attn_implementation` does: `config._attn_implementation` becomes
     `"transom|sdpa"` (after what it was). Without a bounded cache, and for every single-token step,
     the former implementation runs unchanged. Undo with `model.set_attn_implementation("sdpa")`.
+
+    Raises:
+        UnsupportedModelError: when the model runs an attention that takes no mask per key.
     """
     base = config._attn_implementation
     if base is None or base.startswith(PREFIX):
         return
+    if base not in BASES:
+        raise UnsupportedModelError(
+            f"the model runs {base!r} attention; a bounded cache needs one of {', '.join(BASES)}: "
+            "call model.set_attn_implementation('sdpa') first."
+        )
     name = PREFIX + base
     AttentionInterface.register(name, partial(_attention, base=base))
     AttentionMaskInterface.register(name, partial(_mask, base=base))
@@ -85,6 +94,8 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     if not isinstance(attention_mask, Visibility):
+        if base == "eager" and attention_mask is not None:
+            attention_mask = _additive(attention_mask, query.dtype)
         forward = _base_attention(base, module)
         result: tuple[Tensor, Tensor | None] = forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
@@ -100,6 +111,14 @@ def _attention(
         raise CacheError("attention dropout is on; a bounded cache is for inference: model.eval().")
     output = attention_mask.attend(query, key, value, scaling, layer=module.layer_idx)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as eager attention takes it: transformers' own already is, a planned one is bool."""
+    if mask.dtype != torch.bool:
+        return mask
+    lowest = torch.finfo(dtype).min
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, lowest)
 
 
 def _base_attention(base: str, module: Any) -> Callable[..., Any]:
