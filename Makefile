@@ -12,8 +12,9 @@ setup: $(READY) ## make .venv and install transom with its extras
 
 # The stamp is written last, so that an interrupted install is taken up again.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@echo "installing transom and what it needs into $(VENV), for a minute or two ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 demo: $(READY) ## read a long text through a real model, in a fixed window

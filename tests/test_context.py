@@ -155,12 +155,6 @@ def test_reset_starts_over() -> None:
     np.testing.assert_array_equal(context.score(ids), first)
 
 
-@pytest.mark.parametrize("ids", [[5, 6, 7], range(5, 8), np.array([5, 6, 7], dtype=np.uint16)])
-def test_ids_of_many_kinds(ids: Any) -> None:
-    context = Context(tiny("llama"), policy=Window(9))
-    assert context.append(ids) == 3
-
-
 def test_empty_input_is_nothing() -> None:
     context = Context(tiny("llama"), Letters(), Window(9))
     assert context.append([]) == 0
@@ -172,17 +166,7 @@ def test_empty_input_is_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        ([1, VOCABULARY], f"0 to {VOCABULARY - 1}"),
-        ([-1, 4], "range from -1"),
-        ([1.5], "expected whole numbers"),
-        ([True], "expected whole numbers"),
-        ([[1, 2]], r"shape \(1, 2\)"),
-        ([None], "cannot append"),
-        (["a", "b"], "cannot append"),
-        (7, "shape"),
-        (None, "cannot append"),
-    ],
+    [([1, VOCABULARY], f"0 to {VOCABULARY - 1}"), (["a", "b"], "cannot use list"), (None, "None")],
 )
 def test_bad_content_changes_nothing(content: Any, message: str) -> None:
     context = Context(tiny("llama"), policy=Window(9))

@@ -19,7 +19,8 @@ from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.kv.slots import Positions
 from transom.policies import Policy, Sinks, parse
-from transom.sampling import Sampler
+from transom.sampling import Sampler, end_tokens
+from transom.tokens import as_ids, pieces
 
 __all__ = ["Context", "Usage"]
 
@@ -226,8 +227,8 @@ class Context:
         replies = prompt is not None and _are_messages(prompt)
         if prompt is not None:
             self.append(ids)
-        pieces = self._pieces(self._sample(sampler, max_new_tokens, replies))
-        return pieces if stream else "".join(pieces)
+        text = pieces(self.tokenizer, self._sample(sampler, max_new_tokens, replies))
+        return text if stream else "".join(text)
 
     def fork(self) -> Context:
         """An independent copy that goes on from here; the model is shared, the cache copied."""
@@ -261,7 +262,8 @@ class Context:
         else:
             ids = content
         self._reply = None
-        return _checked(ids, self.model.config.get_text_config().vocab_size).to(self.model.device)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()
@@ -275,7 +277,7 @@ class Context:
 
     def _sample(self, sampler: Sampler, max_new_tokens: int, replies: bool) -> Iterator[int]:
         draw = sampler.start(self.model.device)
-        ends = _end_tokens(self.model, self.tokenizer)
+        ends = end_tokens(self.model, self.tokenizer)
         generated: list[int] = []
         while len(generated) < max_new_tokens:
             assert self._logits is not None
@@ -286,23 +288,6 @@ class Context:
                 return
             generated.append(token)
             yield token
-
-    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Text as it becomes certain: a character may take several tokens to complete."""
-        pending: list[int] = []
-        shown = ""
-        for token in tokens:
-            pending.append(token)
-            text = self.tokenizer.decode(pending, skip_special_tokens=True)
-            if text.endswith("\ufffd") or len(text) <= len(shown):
-                continue
-            yield text[len(shown) :]
-            # The last token stays: some tokenizers drop a space at the start of what they decode.
-            pending = pending[-1:]
-            shown = self.tokenizer.decode(pending, skip_special_tokens=True)
-        rest = self.tokenizer.decode(pending, skip_special_tokens=True)[len(shown) :]
-        if rest:
-            yield rest
 
     @torch.no_grad()
     def _forward(self, ids: Tensor, every: bool) -> Tensor:
@@ -348,36 +333,3 @@ def _are_messages(content: Any) -> bool:
         and len(content) > 0
         and isinstance(content[0], dict)
     )
-
-
-def _checked(ids: Any, vocabulary: int) -> Tensor:
-    try:
-        tensor = torch.as_tensor(list(ids) if isinstance(ids, range) else ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"cannot append {type(ids).__name__} ({error}); expected text, whole-number token ids "
-            "or chat messages."
-        ) from error
-    if tensor.dim() != 1:
-        raise InputError(
-            f"ids have shape {tuple(tensor.shape)}; expected one dimension, (tokens,)."
-        )
-    if tensor.numel() == 0:
-        return tensor.long()
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise InputError(f"ids are {tensor.dtype}; expected whole numbers.")
-    tensor = tensor.long()
-    low, high = int(tensor.min()), int(tensor.max())
-    if low < 0 or high >= vocabulary:
-        raise InputError(
-            f"ids range from {low} to {high}; this model's vocabulary has 0 to {vocabulary - 1}."
-        )
-    return tensor
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    config = getattr(model, "generation_config", None) or model.config
-    ends = config.eos_token_id
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    return set() if ends is None else set(ends if isinstance(ends, list) else [ends])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from transformers import (
 
 from transom.errors import InputError
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "end_tokens"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,10 @@ class Draw:
         if self.greedy:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator))
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a generation: the model's generation settings, else the tokenizer's."""
+    settings = getattr(model, "generation_config", None) or model.config
+    ends = tokenizer.eos_token_id if settings.eos_token_id is None else settings.eos_token_id
+    return set() if ends is None else set(ends if isinstance(ends, list) else [ends])

@@ -1,0 +1,32 @@
+"""Text from tokens as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["pieces"]
+
+INCOMPLETE = "\ufffd"
+
+
+def pieces(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
+    """Text as soon as it is certain; together, what the tokens say.
+
+    A character may take several tokens to complete, and is held back until it is. Special tokens
+    are left out. Takes the same time per token however many there are.
+    """
+    pending: list[int] = []
+    shown = ""
+    for token in tokens:
+        pending.append(token)
+        text = tokenizer.decode(pending, skip_special_tokens=True)
+        if text.endswith(INCOMPLETE) or len(text) <= len(shown):
+            continue
+        yield text[len(shown) :]
+        # The last token stays: some tokenizers drop a space at the start of what they decode.
+        pending = pending[-1:]
+        shown = tokenizer.decode(pending, skip_special_tokens=True)
+    rest = tokenizer.decode(pending, skip_special_tokens=True)[len(shown) :]
+    if rest:
+        yield rest
