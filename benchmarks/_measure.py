@@ -56,8 +56,13 @@ def machine() -> dict[str, Any]:
 
 
 def write(name: str, result: dict[str, Any]) -> None:
-    """Write a result with the machine it came from to `results/NAME.json`."""
+    """Write results, each with the machine it came from, to `results/NAME.json`.
+
+    Results that are there already and not among these stay.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known |= {key: {**value, "machine": machine()} for key, value in result.items()}
+    path.write_text(json.dumps(known, indent=2) + "\n")
     print(f"\nwrote {path}")

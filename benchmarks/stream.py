@@ -136,15 +136,12 @@ CLAIMS = {"1": along_the_text, "2": against_full, "3": against_recomputing, "4":
 
 def main() -> None:
     """Run the claims named on the command line, or all, and write the results."""
-    chosen = sys.argv[1:] or list(CLAIMS)
-    results = {}
-    for name in chosen:
-        results[CLAIMS[name].__name__] = result = CLAIMS[name]()
-        print(f"\n{result.pop('claim')}")
+    for name in sys.argv[1:] or CLAIMS:
+        result = CLAIMS[name]()
+        print(f"\n{result['claim']}")
         for key, value in result.items():
             print(f"  {key}: {value}")
-    if len(chosen) == len(CLAIMS):
-        write("stream", results)
+        write("stream", {CLAIMS[name].__name__: result})
 
 
 if __name__ == "__main__":

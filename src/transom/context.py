@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
@@ -331,5 +331,5 @@ def _are_messages(content: Any) -> bool:
         isinstance(content, Sequence)
         and not isinstance(content, str)
         and len(content) > 0
-        and isinstance(content[0], dict)
+        and isinstance(content[0], Mapping)
     )

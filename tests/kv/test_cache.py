@@ -231,6 +231,14 @@ def test_hybrid_models_keep_their_own_sliding_layers() -> None:
         cache.rebase(5)
 
 
+def test_rebasing_before_the_cache_is_full_is_refused() -> None:
+    model = tiny("llama")
+    cache = BoundedCache(Window(12), config=model.config)
+    chunked_logits(model, tokens(1, 11), cache, [11])
+    with pytest.raises(CacheError, match="has seen 11"):
+        cache.rebase(5)
+
+
 def test_unknown_positions() -> None:
     with pytest.raises(PolicyError, match="'compact' or 'absolute'"):
         BoundedCache(Window(8), config=CONFIGS["llama"], positions="relative")  # type: ignore[arg-type]

@@ -112,13 +112,19 @@ class BoundedCache(Cache):
         least a policy's size after the last, so that a key is turned once in its life at most.
 
         Raises:
-            CacheError: with no bound, with absolute positions, or with layers of the model's own.
+            CacheError: with no bound, with absolute positions, with layers of the model's own, or
+                before the cache is full, when there is nothing to gain yet.
         """
         slots = self.slots
         if slots.rotary is None or slots.positions != "compact" or not self.is_bounded_throughout:
             raise CacheError(
                 "rebase needs a bounded policy with compact positions on every layer; "
                 f"this cache has {self.policy} with {slots.positions} positions."
+            )
+        if min(slots.lengths, default=0) < (self.policy.capacity or 0):
+            raise CacheError(
+                f"rebase needs a full cache: every row must have seen {self.policy.capacity} "
+                f"tokens; the shortest has seen {min(slots.lengths, default=0)}."
             )
         slots.base += by
         matrix = slots.rotary.matrix(torch.tensor(-by), slots.head_dim)
