@@ -48,11 +48,21 @@ def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> A
     try:
         # The bar of the GGUF reader has no switch of its own.
         with no_progress_bars(), redirect_stderr(io.StringIO()):
-            return from_pretrained(str(file.parent), dtype, dense | kwargs)
+            model, tokenizer = from_pretrained(str(file.parent), dtype, dense | kwargs)
     except OSError as error:
         raise ModelNotFoundError(
             f"{file} is no GGUF model that transformers can load: {gist(error)}"
         ) from error
+    # transformers 5.23 has been seen, once in many runs, to leave an output layer that shares the
+    # input's weights without any. Sharing them again changes nothing where it went well.
+    model.tie_weights()
+    empty = [name for name, weight in model.named_parameters() if weight.is_meta]
+    if empty:
+        raise ModelNotFoundError(
+            f"transformers loaded {file} without weights for {', '.join(empty[:3])}; try again, or "
+            "load the model in transformers' own format."
+        )
+    return model, tokenizer
 
 
 @contextmanager
