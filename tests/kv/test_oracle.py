@@ -16,7 +16,7 @@ from transom.errors import UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Chunked, Full, Policy, Sinks, Window
 
-CLOSE = 1e-3  # of logits, in float32; what is reached is about 3e-5, see test_figure_reached
+CLOSE = 1e-3  # of logits, in float32; what is reached is 4e-5 and, on SmolLM2, 2e-4
 LENGTH = 80
 POLICIES = [Full(), Window(20), Sinks(3, 17), Chunked(20, 6)]
 BOUNDED = [policy for policy in POLICIES if policy.capacity]
