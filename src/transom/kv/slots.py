@@ -60,7 +60,7 @@ class Slots:
     positions and validity are functions of the row's length, padding never takes a slot, and a
     padded row behaves exactly like the same row alone.
 
-    Mutated by `begin` (the pending plan), `commit`, `reorder`, `repeat`, `select`, `crop`, `clear`.
+    Mutated by `begin` (the pending plan), `commit`, `reorder`, `crop` and `clear`.
 
     Attributes:
         seen: columns fed to the model, padding included; what transformers counts.
