@@ -176,6 +176,14 @@ def test_bad_content_changes_nothing(content: Any, message: str) -> None:
     assert context.usage.seen == 2
 
 
+def test_bad_content_does_not_forget_an_unfinished_answer() -> None:
+    context = Context(tiny("llama"), policy=Window(9))
+    context._reply, context._conversing = "open", True
+    with pytest.raises(InputError):
+        context.append([-1])
+    assert (context._reply, context._conversing) == ("open", True)
+
+
 def test_what_is_missing_is_named() -> None:
     model = tiny("llama")
     with pytest.raises(InputError, match="needs a tokenizer"):

@@ -147,8 +147,7 @@ class Context:
             InputError: when the content is none of these; nothing has been fed then.
         """
         ids = self._ids(content, reply=False)
-        for chunk in self._chunks(ids):
-            self._logits = self._forward(chunk, every=False)[-1]
+        self._feed(ids)
         return len(ids)
 
     def score(self, content: str | Sequence[int] | Any) -> np.ndarray:
@@ -225,8 +224,7 @@ class Context:
         if self.cache.seen + len(ids) == 0:
             raise InputError("the context is empty, so nothing can be continued; append first.")
         replies = prompt is not None and _are_messages(prompt)
-        if prompt is not None:
-            self.append(ids)
+        self._feed(ids)
         text = pieces(self.tokenizer, self._sample(sampler, max_new_tokens, replies))
         return text if stream else "".join(text)
 
@@ -254,16 +252,22 @@ class Context:
 
     def _ids(self, content: Any, reply: bool) -> Tensor:
         """Any accepted content as `(tokens,)` int64 ids on the model's device."""
-        if _are_messages(content):
+        messages = _are_messages(content)
+        if messages:
             ids = self._encode(self._render(content, reply), special=False)
-            self._conversing = True
         elif isinstance(content, str):
             ids = self.encode(content)
         else:
             ids = content
-        self._reply = None
         vocabulary = self.model.config.get_text_config().vocab_size
-        return torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
+        checked = torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
+        self._conversing |= messages
+        self._reply = None
+        return checked
+
+    def _feed(self, ids: Tensor) -> None:
+        for chunk in self._chunks(ids):
+            self._logits = self._forward(chunk, every=False)[-1]
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()

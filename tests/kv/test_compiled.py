@@ -41,6 +41,17 @@ def test_a_fork_and_a_longer_chunk_go_on_correctly() -> None:
     assert np.nanmax(np.abs(np.concatenate(got) - expected)) < 1e-3
 
 
+@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+def test_after_a_reset_nothing_of_before_is_left(policy: Policy) -> None:
+    model, ids = tiny("llama"), tokens(60)
+    expected = Context(model, policy=policy).score(ids)
+    context = Context(model, policy=policy, compile=True)
+    for _ in range(2):
+        got = np.concatenate([context.score(ids[i : i + 1]) for i in range(len(ids))])
+        assert np.nanmax(np.abs(got - expected)) < 1e-3
+        context.reset()
+
+
 @pytest.mark.parametrize(("family", "policy"), [("llama", Full()), ("gemma3", Window(12))])
 def test_storage_that_changes_shape_is_refused(family: str, policy: Policy) -> None:
     with pytest.raises(UnsupportedModelError, match="fixed shape"):

@@ -120,6 +120,17 @@ def test_assisted_decoding_is_right_while_everything_fits() -> None:
         assert torch.equal(got, expected(model, ids, policy))
 
 
+def test_assisted_decoding_lets_own_layers_give_up_what_they_recorded() -> None:
+    model, assistant, ids = tiny("gemma3"), tiny("llama", num_hidden_layers=1), tokens(1, 30)
+    assistant.generation_config.num_assistant_tokens = 4
+    cache = BoundedCache(Full(), config=model.config)
+    got = generated(model, ids, Full(), assistant_model=assistant, past_key_values=cache)
+    assert torch.equal(got, expected(model, ids, Full()))
+    recorded = cache.layers[0].keys.shape[2]
+    cache.crop(0)
+    assert cache.layers[0].keys.shape[2] == 7 <= recorded  # a window of 8 less the next query
+
+
 def test_assisted_decoding_refuses_rather_than_being_wrong() -> None:
     model, assistant, ids = tiny("llama"), tiny("llama", num_hidden_layers=1), tokens(1, 10)
     with pytest.raises(CacheError, match="cannot come back"):

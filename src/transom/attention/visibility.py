@@ -71,11 +71,9 @@ class Visibility:
         scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
         split = self.turn is not None and layer not in self.unturned
         attend = self._attend_split if split else self._attend_together
-        outputs = [
-            attend(q[:, :, block.queries], k, v, scaling, block)
-            for start in range(0, q.shape[2], QUERY_BLOCK)
-            for block in (self._block(start, local_only=split),)
-        ]
+        starts = range(0, q.shape[2], QUERY_BLOCK)
+        blocks = (self._block(start, local_only=split) for start in starts)  # one at a time
+        outputs = [attend(q[:, :, block.queries], k, v, scaling, block) for block in blocks]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _attend_together(

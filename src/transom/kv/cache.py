@@ -87,12 +87,12 @@ class BoundedCache(Cache):
     @property
     def kept(self) -> int:
         """Tokens still visible to the next forward pass, in the longest row."""
-        return self.policy.kept(max(self.slots.lengths, default=0))
+        return self.policy.kept(self.slots.longest)
 
     @property
     def dropped(self) -> int:
         """Tokens no longer visible, in the longest row."""
-        return max(self.slots.lengths, default=0) - self.kept
+        return self.slots.longest - self.kept
 
     @property
     def nbytes(self) -> int:
@@ -150,15 +150,13 @@ class BoundedCache(Cache):
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
                 "tokens to remove."
             )
-        if tokens_to_remove == 0:
-            return
-        if not self.slots.can_crop(-tokens_to_remove):
+        if tokens_to_remove and not self.slots.can_crop(-tokens_to_remove):
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
                 f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "
                 "Use a larger policy or 'full' for assisted decoding."
             )
-        for layer in self._native:
+        for layer in self._native:  # also for 0, which lets them give up what they recorded
             layer.crop(tokens_to_remove)
         self.slots.crop(-tokens_to_remove)
 

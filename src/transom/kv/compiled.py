@@ -37,6 +37,7 @@ class CompiledStep:
             )
         self._cache = cache
         self._plan: Plan | None = None
+        self._unturned = torch.eye(cache.slots.head_dim)
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = model(
@@ -69,9 +70,11 @@ class CompiledStep:
         assert isinstance(fixed.visible, Tensor) and not isinstance(plan.visible, Visibility)
         fixed.lengths = plan.lengths
         fixed.slots.copy_(plan.slots)
+        # Whole, not only what this step changes: before a reset there were other values.
+        fixed.visible.zero_()
         fixed.visible[..., : plan.stored] = True if plan.visible is None else plan.visible
-        if fixed.turn is not None and plan.turn is not None:
-            fixed.turn.copy_(plan.turn)
+        if fixed.turn is not None:
+            fixed.turn.copy_(self._unturned if plan.turn is None else plan.turn)
         positions = torch.full((1, 1), position, device=ids.device)
         fixed.started = True
         slots.plan = fixed
@@ -84,7 +87,7 @@ class CompiledStep:
         assert policy.capacity is not None
         turn = None
         if policy.pinned and slots.rotary is not None and slots.positions == "compact":
-            turn = torch.eye(slots.head_dim, device=device)[None, None].clone()
+            turn = self._unturned.to(device, copy=True)[None, None]
         return replace(
             plan,
             slots=plan.slots.clone(),

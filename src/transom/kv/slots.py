@@ -98,9 +98,14 @@ class Slots:
         return None if capacity is None else capacity - self.policy.pinned
 
     @property
+    def longest(self) -> int:
+        """Real tokens in the longest row."""
+        return max(self.lengths, default=0)
+
+    @property
     def filled(self) -> int:
         """Slots in use in the fullest row."""
-        return self._bounded(max(self.lengths, default=0))
+        return self._bounded(self.longest)
 
     def begin(
         self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
