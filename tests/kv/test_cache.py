@@ -216,9 +216,16 @@ def test_a_model_that_slides_throughout_takes_only_smaller_policies() -> None:
 
 
 def test_hybrid_models_keep_their_own_linear_layers() -> None:
-    cache = BoundedCache(Window(12), config=CONFIGS["lfm2"])
+    model = tiny("lfm2")
+    cache = BoundedCache(Window(12), config=model.config)
     kinds = [type(layer).__name__ for layer in cache.layers]
     assert kinds == ["LinearAttentionLayer", "BoundedLayer", "BoundedLayer"]
+    assert cache.nbytes == 0
+    chunked_logits(model, tokens(1, 20), cache, [20])
+    state = cache.layers[0].conv_states[0]
+    bounded = kv_bytes_bound(Window(12), ModelShape.from_config(model.config))
+    assert bounded is not None
+    assert cache.nbytes == bounded + state.untyped_storage().nbytes() > bounded
 
 
 def test_hybrid_models_keep_their_own_sliding_layers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, get_args
 
 import torch
@@ -96,7 +97,7 @@ class BoundedCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated for keys and values, in all layers."""
+        """Bytes allocated in all layers: keys and values, and the states of linear layers."""
         return sum(_layer_bytes(layer) for layer in self.layers)
 
     @property
@@ -231,5 +232,8 @@ def _without_rotary(config: Any) -> frozenset[int]:
 def _layer_bytes(layer: Any) -> int:
     if isinstance(layer, BoundedLayer):
         return layer.nbytes
-    tensors = [value for value in vars(layer).values() if isinstance(value, Tensor)]
+    attention = [getattr(layer, name, None) for name in ("keys", "values")]
+    linear = [getattr(layer, name, {}).values() for name in ("conv_states", "recurrent_states")]
+    tensors = [x for x in (*attention, *chain(*linear)) if x is not None]
+    # Of the storage, since sliding layers keep views of larger tensors alive.
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
