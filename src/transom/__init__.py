@@ -1,6 +1,6 @@
 """transom keeps a language model's context inside a budget you set.
 
-Policies work without torch; what needs it is imported when first used.
+Policies and token windows work without torch; what needs it is imported when first used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transom.errors import MissingExtraError, TransomError
-from transom.policies import Chunked, Full, Policy, Sinks, Window
+from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
+from transom.windows import (
+    ContextWindow,
+    ContextWindowFactory,
+    HierarchicalContext,
+    MemoryEfficientContext,
+    SlidingWindow,
+)
 
 if TYPE_CHECKING:
     from transom.context import Context, Usage
@@ -21,9 +28,15 @@ __all__ = [
     "BoundedCache",
     "Chunked",
     "Context",
+    "ContextWindow",
+    "ContextWindowFactory",
     "Full",
+    "Hierarchical",
+    "HierarchicalContext",
+    "MemoryEfficientContext",
     "Policy",
     "Sinks",
+    "SlidingWindow",
     "TransomError",
     "Usage",
     "Window",

@@ -31,7 +31,7 @@ def test_spellings(text: str, policy: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("windw:4", "known policies: full, window, sinks, chunked"),
+        ("windw:4", "known policies: full, window, sinks, chunked, hierarchical"),
         ("", "unknown policy ''"),
         ("window:sise=4", "has no parameter 'sise'. It takes size=1024"),
         ("full:3", "takes no parameters"),
@@ -57,7 +57,7 @@ class Clash(Window):
 
 
 def registered(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
-    module = __import__("transom.policies.parse", fromlist=["entry_points"])
+    module = __import__("transom.plugins", fromlist=["entry_points"])
     entries = [EntryPoint(name=f"e{i}", value=v, group="g") for i, v in enumerate(values)]
     monkeypatch.setattr(module, "entry_points", lambda group: entries)
     known.cache_clear()

@@ -36,7 +36,7 @@ def test_nothing_is_no_ids(ids: Any) -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([1, 10], "range from 1 to 10; this model's vocabulary has 0 to 9"),
+        ([1, 10], "range from 1 to 10; the vocabulary has 0 to 9"),
         ([-1, 4], "range from -1"),
         ([1.5], "float64"),
         ([float("nan")], "float64"),

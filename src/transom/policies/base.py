@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
+from transom.checks import whole_number
 from transom.errors import PolicyError
 
 __all__ = ["Policy", "Span"]
@@ -113,13 +114,4 @@ def at_least(policy: Policy, field: str, minimum: int) -> None:
     Raises:
         PolicyError: naming the policy, the parameter, what came and what was expected.
     """
-    value = getattr(policy, field)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise PolicyError(
-            f"{policy.name}: {spelled(field)} is {value!r} ({type(value).__name__}); "
-            f"expected a whole number of tokens, at least {minimum}."
-        )
-    if value < minimum:
-        raise PolicyError(
-            f"{policy.name}: {spelled(field)} is {value}; expected at least {minimum}."
-        )
+    whole_number(policy.name, spelled(field), getattr(policy, field), minimum, error=PolicyError)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from importlib.metadata import entry_points
-from types import MappingProxyType
 from typing import Any
 
 from transom.errors import PolicyError
+from transom.plugins import plugins
 from transom.policies.base import Policy, spelled
 from transom.policies.chunked import Chunked
 from transom.policies.full import Full
+from transom.policies.hierarchical import Hierarchical
 from transom.policies.sinks import Sinks
 from transom.policies.window import Window
 
 __all__ = ["known", "parameters", "parse"]
 
-BUILT_IN: tuple[type[Policy], ...] = (Full, Window, Sinks, Chunked)
+BUILT_IN: tuple[type[Policy], ...] = (Full, Window, Sinks, Chunked, Hierarchical)
 ENTRY_POINTS = "transom.policies"
 
 
@@ -31,21 +31,7 @@ def known() -> Mapping[str, type[Policy]]:
     Raises:
         PolicyError: when two policies claim one name, or an entry point is not a policy.
     """
-    found: dict[str, type[Policy]] = {policy.name: policy for policy in BUILT_IN}
-    for entry in entry_points(group=ENTRY_POINTS):
-        policy = entry.load()
-        if not (isinstance(policy, type) and issubclass(policy, Policy)):
-            raise PolicyError(
-                f"entry point {entry.name!r} ({entry.value}) is {policy!r}; "
-                "expected a subclass of transom.policies.Policy."
-            )
-        if policy.name in found:
-            raise PolicyError(
-                f"entry point {entry.name!r} ({entry.value}) registers the policy {policy.name!r}, "
-                f"which {found[policy.name].__module__} already defines; rename one of them."
-            )
-        found[policy.name] = policy
-    return MappingProxyType(found)
+    return plugins(ENTRY_POINTS, Policy, BUILT_IN, PolicyError)
 
 
 def parameters(policy: type[Policy]) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""A nameless file of equal slots, for what is not to stay in memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.errors import InputError
+
+__all__ = ["SpillFile"]
+
+
+class SpillFile:
+    """`slots` arrays of `length` numbers each, in a file that goes when this object does.
+
+    The file takes its full size when it is made, so that a write cannot find the disk full. It is
+    written and read through a memory map whose pages are given back at once, so it adds nothing
+    to the memory of the process for longer than a call.
+
+    Attributes:
+        nbytes: size of the file.
+
+    Raises:
+        InputError: when there is no such folder, it cannot be written to, or it has too little
+            room.
+    """
+
+    def __init__(self, folder: Path, slots: int, length: int, dtype: np.dtype[Any]) -> None:
+        self.nbytes = slots * length * dtype.itemsize
+        try:
+            file = tempfile.TemporaryFile(dir=folder, prefix="transom-")  # noqa: SIM115
+            weakref.finalize(self, file.close)
+            _reserve(file.fileno(), self.nbytes)
+        except OSError as error:
+            raise InputError(
+                f"cannot make a spill file of {self.nbytes:,} bytes in {folder}: {error.strerror}; "
+                "expected a folder open to writing with that much room."
+            ) from error
+        self._map = mmap.mmap(file.fileno(), self.nbytes)
+        self._slots = np.frombuffer(self._map, dtype=dtype).reshape(slots, length)
+
+    def write(self, number: int, values: NDArray[Any]) -> None:
+        """Put `(length,)` values into slot `number`, counted round and round."""
+        self._slots[number % len(self._slots)] = values
+        self._release(number)
+
+    def read(self, number: int) -> NDArray[Any]:
+        """A copy of what is in slot `number`."""
+        values: NDArray[Any] = self._slots[number % len(self._slots)].copy()
+        self._release(number)
+        return values
+
+    def _release(self, number: int) -> None:
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return  # The system takes unused pages back when it needs them.
+        size = self._slots.strides[0]
+        start = number % len(self._slots) * size
+        page = start - start % mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_DONTNEED, page, start + size - page)
+
+
+def _reserve(file: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+        return
+    block = bytes(1 << 20)
+    for start in range(0, size, len(block)):
+        os.write(file, block[: size - start])
