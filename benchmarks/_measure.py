@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import torch
-import transformers
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,10 +47,8 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{name: version(name) for name in ("numpy", "torch", "transformers")},
     }
 
 
@@ -66,3 +63,15 @@ def write(name: str, result: dict[str, Any]) -> None:
     known |= {key: {**value, "machine": machine()} for key, value in result.items()}
     path.write_text(json.dumps(known, indent=2) + "\n")
     print(f"\nwrote {path}")
+
+
+def run_claims(name: str, claims: Sequence[Callable[[], dict[str, Any]]]) -> None:
+    """Run the claims whose numbers the command line has, or all, printing and writing results."""
+    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(claims) + 1)
+    for number in chosen:
+        claim = claims[number - 1]
+        result = claim()
+        print(f"\n{result['claim']}")
+        for key, value in result.items():
+            print(f"  {key}: {value}")
+        write(name, {claim.__name__: result})

@@ -13,7 +13,6 @@ Run `python benchmarks/stream.py`, or with the numbers of the claims to run: `..
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pydoc_data.topics import topics
 from statistics import median
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import interleaved, ratio, write
+from _measure import interleaved, ratio, run_claims
 from transformers import DynamicCache
 
 from transom import Context, models
@@ -131,18 +130,5 @@ def losses(tokens: int = 12_500) -> dict[str, Any]:
     return {"claim": f"loss in nats per token over {tokens} tokens", "runs": runs}
 
 
-CLAIMS = {"1": along_the_text, "2": against_full, "3": against_recomputing, "4": losses}
-
-
-def main() -> None:
-    """Run the claims named on the command line, or all, and write the results."""
-    for name in sys.argv[1:] or CLAIMS:
-        result = CLAIMS[name]()
-        print(f"\n{result['claim']}")
-        for key, value in result.items():
-            print(f"  {key}: {value}")
-        write("stream", {CLAIMS[name].__name__: result})
-
-
 if __name__ == "__main__":
-    main()
+    run_claims("stream", (along_the_text, against_full, against_recomputing, losses))

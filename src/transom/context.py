@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from transom import models
@@ -20,11 +19,12 @@ from transom.kv.compiled import CompiledStep
 from transom.kv.slots import Positions
 from transom.policies import Policy, Sinks, parse
 from transom.sampling import Sampler, end_tokens
+from transom.scoring import by_windows, losses
 from transom.tokens import as_ids, pieces
+from transom.windows import SlidingWindow
 
 __all__ = ["Context", "Usage"]
 
-SCORED_AT_ONCE = 128  # rows of logits turned to losses together: a vocabulary wide, in float32
 REBASE_AT = 8192  # positions beyond which float32 angles are worth refreshing
 
 
@@ -150,27 +150,43 @@ class Context:
         self._feed(ids)
         return len(ids)
 
-    def score(self, content: str | Sequence[int] | Any) -> np.ndarray:
+    def score(
+        self, content: str | Sequence[int] | Any, *, window: SlidingWindow | None = None
+    ) -> np.ndarray:
         """Append, and say how surprising each token was.
 
         Scoring a text piece by piece gives the same as scoring it at once.
 
+        With `window`, nothing is appended. The text is read as one by itself, in windows of these
+        settings that each start from nothing, and every token counts in the first window it is in:
+        perplexity by sliding window, `exp(nanmean(losses))`. It takes `window_size / stride` times
+        as long as reading the text once, and each token has at least `overlap` before it.
+
+        Args:
+            content: text or token ids.
+            window: how to cut; what it holds is neither used nor changed.
+
         Returns:
             `(tokens,)` float32: negative log-likelihood in nats of each token given what the policy
-            let it see. NaN for the first token of the context, which nothing predicts.
+            let it see, or what was before it in its window. NaN for the first token, which nothing
+            predicts, and for what a window with `drop_last` leaves out.
+
+        Raises:
+            InputError: when the content cannot be used, or a window is larger than what the
+                policy lets be seen.
         """
-        losses = []
+        if window is not None:
+            return self._score_by(window, content)
+        scored = []
         for chunk in self._chunks(self._ids(content, reply=False)):
             before = self._logits
             logits = self._forward(chunk, every=True)
             self._logits = logits[-1].clone()
-            first = (
-                _losses(before[None], chunk[:1])
-                if before is not None
-                else [torch.tensor([torch.nan])]
-            )
-            losses += [*first, *_losses(logits[:-1], chunk[1:])]
-        return torch.cat(losses).cpu().numpy() if losses else np.empty(0, dtype=np.float32)
+            unknown = torch.full((1,), torch.nan, device=chunk.device)
+            scored.append(losses(before[None], chunk[:1]) if before is not None else unknown)
+            if len(chunk) > 1:
+                scored.append(losses(logits[:-1], chunk[1:]))
+        return torch.cat(scored).cpu().numpy() if scored else np.empty(0, dtype=np.float32)
 
     @overload
     def generate(
@@ -242,6 +258,25 @@ class Context:
         self._logits = None
         self._conversing = False
         self._reply = None
+
+    def _score_by(self, window: SlidingWindow, content: Any) -> np.ndarray:
+        size, capacity = window.cut.size, self.policy.capacity
+        if capacity is not None and size > capacity:
+            raise InputError(
+                f"windows of {size} ids were asked for, and {self.policy} lets {capacity} be seen; "
+                "expected smaller windows, or a context whose policy is 'full'."
+            )
+        if _are_messages(content):
+            raise InputError("messages cannot be scored by windows; expected text or token ids.")
+        ids = self._encode(content, special=True) if isinstance(content, str) else content
+        reader = Context(self.model, policy="full", chunk=self.chunk)
+
+        def read(ids: np.ndarray) -> np.ndarray:
+            reader.cache.reset()  # but not the last logits: they predict the first token here
+            return reader.score(ids)
+
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return by_windows(as_ids(ids, vocabulary), window.cut, read)
 
     def _encode(self, text: str, special: bool) -> list[int]:
         if self.tokenizer is None:
@@ -319,15 +354,6 @@ class Context:
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
             cache.rebase(position - capacity)
-
-
-def _losses(logits: Tensor, targets: Tensor) -> list[Tensor]:
-    return [
-        F.cross_entropy(rows.float(), wanted, reduction="none")
-        for rows, wanted in zip(
-            logits.split(SCORED_AT_ONCE), targets.split(SCORED_AT_ONCE), strict=True
-        )
-    ]
 
 
 def _are_messages(content: Any) -> bool:

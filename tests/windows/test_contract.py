@@ -248,7 +248,7 @@ def test_states_of_different_settings_or_types_differ(name: str) -> None:
 
 @given(st.integers(1, 12), st.integers(0, 11), texts())
 def test_the_guides_context_window(size: int, pinned: int, text: Any) -> None:
-    ids, pieces = text
+    _, pieces = text
     if pinned >= size:
         with pytest.raises(TransomError, match="pinned"):
             ContextWindow(size, pinned=pinned)
