@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_the_documented_perplexity_weighs_windows_a_little_differently(smollm2: 
     )
     theirs = documented(smollm2.model, ids, size, stride)
     edges = [1, *range(size, len(ids), stride), len(ids)]
-    groups = [losses[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    groups = [losses[a:b] for a, b in pairwise(edges)]
     weights = [len(groups[0]), *(len(group) - 1 for group in groups[1:])]
     means = [float(group.mean()) for group in groups]
     assert np.average(means, weights=weights) == pytest.approx(theirs, abs=1e-4)

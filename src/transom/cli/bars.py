@@ -1,4 +1,4 @@
-"""A progress bar for each reading, on stderr, and only where that is a terminal."""
+"""Progress bars, on stderr, and only where that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
-
-from transom.cli.tables import plain_size
-from transom.evaluate import Progress
 
 __all__ = ["Bars"]
 
@@ -46,15 +43,7 @@ class Bars:
     ) -> None:
         self._bar.stop()
 
-    def start(self, title: str, total: int) -> Callable[[Progress], None]:
-        """Add a bar; returns what moves it."""
+    def start(self, title: str, total: int) -> Callable[[int, str], None]:
+        """Add a bar; returns what moves it to a number, with figures to show behind it."""
         task = self._bar.add_task(title, total=total, figures="")
-
-        def move(progress: Progress) -> None:
-            figures = (
-                f"{progress.tokens_per_second:,.0f} tok/s  "
-                f"KV {plain_size(progress.kv_bytes)}  loss {progress.loss:.2f}"
-            )
-            self._bar.update(task, completed=progress.tokens, figures=figures)
-
-        return move
+        return lambda done, figures: self._bar.update(task, completed=done, figures=figures)

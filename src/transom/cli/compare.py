@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
+from transom.cli.tables import plain_size
 from transom.errors import InputError
-from transom.evaluate import Run, read
+from transom.evaluate import Progress, Run, read
 from transom.policies import Policy
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ class Comparison:
         }
 
 
+def _show(move: Callable[[int, str], None], progress: Progress) -> None:
+    speed, size = f"{progress.tokens_per_second:,.0f} tok/s", plain_size(progress.kv_bytes)
+    move(progress.tokens, f"{speed}  KV {size}  loss {progress.loss:.2f}")
+
+
 def compare(
     loaded: Loaded,
     text: str,
@@ -87,7 +94,7 @@ def compare(
                 ids,
                 ask=ask,
                 max_new_tokens=max_new_tokens,
-                on_progress=bars.start(str(context.policy), len(ids)),
+                on_progress=partial(_show, bars.start(str(context.policy), len(ids))),
                 stop=lambda: interrupt.requested,
             )
             if run.tokens:

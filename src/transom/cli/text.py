@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transom.errors import InputError
 
-__all__ = ["read_text"]
+__all__ = ["read_text", "size_of"]
 
 STDIN = "-"
 
@@ -35,3 +35,18 @@ def read_text(source: str) -> str:
     if not text.strip():
         raise InputError(f"{name} is empty; expected some text to read.")
     return text
+
+
+def size_of(source: str) -> int:
+    """Bytes of the file called `source`; 0 for standard input, whose size is not known.
+
+    Raises:
+        InputError: when there is no such file.
+    """
+    try:
+        return 0 if source == STDIN else Path(source).stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"cannot read {source}: {error.strerror}; expected a text file, or - for standard "
+            "input."
+        ) from error

@@ -10,5 +10,6 @@ This package imports without torch; loading needs `transom[torch]`.
 
 from transom.models.load import Loaded, load
 from transom.models.packaged import CatalogueEntry, catalogue
+from transom.models.tokenizer import load_tokenizer
 
-__all__ = ["CatalogueEntry", "Loaded", "catalogue", "load"]
+__all__ = ["CatalogueEntry", "Loaded", "catalogue", "load", "load_tokenizer"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transom.errors import MissingExtraError, ModelNotFoundError
 from transom.models.conversion import converted
+from transom.models.hub import from_hub
 from transom.models.packaged import ALIASES, Report, cache_folder
 from transom.models.pretrained import from_gguf, from_pretrained, gist, no_progress_bars
 
@@ -50,27 +51,30 @@ def load(
     The first use of an alias writes to the cache folder. That is atomic: an interrupted one leaves
     nothing behind that later calls would take for a model, and processes may race.
     """
-    _require_torch()
+    require_torch()
     path = Path(name).expanduser()
     if name in ALIASES:
-        folder = converted(ALIASES[name], report or _unheard)
+        folder = converted(ALIASES[name], report or unheard)
         model, tokenizer = _from_folder(folder, dtype or "float32", kwargs)
     elif name and path.is_dir():
         model, tokenizer = _from_folder(path, dtype or "auto", kwargs)
     elif path.is_file() and path.suffix == ".gguf":
         model, tokenizer = from_gguf(path, dtype or "auto", kwargs)
     else:
-        model, tokenizer = _from_hub(name, dtype or "auto", kwargs)
+        model, tokenizer = from_hub(
+            name, lambda found: from_pretrained(name, dtype or "auto", kwargs | found), kwargs
+        )
     if device is not None:
         model.to(device)
     return Loaded(model.eval(), tokenizer, name)
 
 
-def _unheard(line: str) -> None:
+def unheard(line: str) -> None:
     """Report to nobody."""
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Say what to install where torch or transformers is missing."""
     for module in ("torch", "transformers"):
         try:
             importlib.import_module(module)
@@ -102,50 +106,3 @@ def _from_folder(folder: Path, dtype: torch.dtype | str, kwargs: dict[str, Any])
             f"the folder {folder} holds no model that transformers can load: {gist(error)}. "
             + expected
         ) from error
-
-
-def _from_hub(name: str, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
-    obstacle = None
-    try:
-        url = _hub_url(name)
-        if not kwargs.get("local_files_only"):
-            obstacle = _hub_obstacle(url, kwargs.get("token"))
-            # Asked all the same, transformers would try again for 23 s for each file.
-            kwargs = kwargs | {"local_files_only": obstacle is not None}
-        return from_pretrained(name, dtype, kwargs)
-    except OSError as error:
-        why = (
-            f"the hub cannot be reached ({obstacle}) and there is no copy of it on this machine"
-            if obstacle
-            else gist(error)
-        )
-        raise ModelNotFoundError(
-            f"no model {name!r}: {why}. Expected an alias ({', '.join(ALIASES)}), a local folder "
-            "in transformers' format, a local .gguf file, or the id of a model on the hub such as "
-            "'Qwen/Qwen3-0.6B': check the spelling, and for a hub id the network."
-        ) from error
-
-
-def _hub_url(name: str) -> str:
-    """Where the hub would have the file that every model has."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return hf_hub_url(name, "config.json")
-    except HFValidationError as error:
-        raise OSError("no file or folder has that name, and no hub id is spelled so") from error
-
-
-def _hub_obstacle(url: str, token: str | bool | None) -> str | None:
-    """Why the hub does not answer, by one request without retries; None if it does."""
-    from huggingface_hub import get_hf_file_metadata
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        get_hf_file_metadata(url, token=token)
-    except HfHubHTTPError:
-        return None  # A refusal is an answer too, and transformers words it better.
-    except Exception as error:  # The errors of whichever HTTP client the hub's library uses.
-        return gist(error)
-    return None

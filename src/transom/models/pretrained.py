@@ -29,15 +29,22 @@ _WHERE = {
 
 def from_pretrained(where: str, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
     """Model and tokenizer; an OSError if one of them is missing or cannot be read."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tokenizer_from_pretrained(where, kwargs)
+    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
+
+
+def tokenizer_from_pretrained(where: str, kwargs: dict[str, Any]) -> Any:
+    """The tokenizer alone; an OSError if it is missing or cannot be read."""
+    from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        return AutoTokenizer.from_pretrained(
             where, **{key: value for key, value in kwargs.items() if key in _WHERE}
         )
     except ValueError as error:  # What transformers says of a tokenizer that is not there.
         raise OSError(f"there is no tokenizer to be read: {gist(error)}") from error
-    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
 
 
 def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:

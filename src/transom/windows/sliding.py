@@ -166,7 +166,7 @@ class SlidingWindow(TokenState):
         """New arrays for that many windows, to be given to `batch` again and again."""
         return self.get_windows().buffers(windows)
 
-    def feed(self, ids: Any) -> Iterator[TokenWindow]:
+    def feed(self, ids: Any, *, offsets: Any = None) -> Iterator[TokenWindow]:
         """Take the next ids, and give out the windows that are finished.
 
         Memory stays constant, also when `ids` is an iterator without end: what no coming window
@@ -176,14 +176,19 @@ class SlidingWindow(TokenState):
 
         Args:
             ids: as for `add_tokens`; an iterator is read as windows are taken.
+            offsets: as for `add_tokens`; not with an iterator.
 
         Raises:
             InputError: when they cannot be used.
         """
-        if isinstance(ids, Iterator):
-            return self._feed(iter(lambda: list(islice(ids, BLOCK)), []))
+        if isinstance(ids, Iterator) and offsets is None:
+            return self._feed(iter(lambda: (list(islice(ids, BLOCK)), None), ([], None)))
         checked = check_ids(ids, self.vocab_size)
-        return self._feed(checked[at : at + BLOCK] for at in range(0, len(checked), BLOCK))
+        placed = self._checked_offsets(offsets, len(checked))
+        blocks = [slice(at, at + BLOCK) for at in range(0, len(checked), BLOCK)]
+        return self._feed(
+            (checked[block], None if placed is None else placed[block]) for block in blocks
+        )
 
     def flush(self) -> TokenWindows:
         """End the document, give out all windows that are left, and let go of all tokens."""
@@ -271,9 +276,9 @@ class SlidingWindow(TokenState):
             )
         return placed
 
-    def _feed(self, blocks: Iterable[Any]) -> Iterator[TokenWindow]:
-        for block in blocks:
-            self.add_tokens(block)
+    def _feed(self, blocks: Iterable[tuple[Any, Any]]) -> Iterator[TokenWindow]:
+        for ids, offsets in blocks:
+            self.add_tokens(ids, offsets=offsets)
             windows = self.get_windows()
             for window in islice(windows, len(windows) - self._unfinished):
                 self._given += 1

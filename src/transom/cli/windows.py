@@ -1,0 +1,197 @@
+"""`transom windows`: texts cut into model-ready windows, in a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from transom.cli.bars import Bars
+from transom.cli.compare import INTERRUPTED
+from transom.cli.tables import plain_size, print_table, result_console
+from transom.cli.text import read_text, size_of
+from transom.errors import InputError
+from transom.export import TableWriter, table_writer
+from transom.windows import Cut, SlidingWindow, TokenWindow
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["windows"]
+
+ROWS = 1024  # windows written at a time
+
+
+def windows(
+    texts: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT...", help="UTF-8 texts, each a document; - for stdin."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Ends in .parquet, .arrow or .npy; without a suffix, a folder for datasets.",
+        ),
+    ],
+    tokenizer: Annotated[
+        str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
+    ] = "smollm2",
+    size: Annotated[int, typer.Option(metavar="N", help="Ids per window.")] = 512,
+    stride: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="From one start to the next; by default half of the size."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(metavar="N", help="Shared with the window before; for --stride.")
+    ] = None,
+    bos: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Put before the tokens of each window.")
+    ] = None,
+    eos: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Put after the tokens of each window.")
+    ] = None,
+    pad_id: Annotated[int, typer.Option(metavar="ID", help="What fills a window.")] = 0,
+    padding_side: Annotated[str, typer.Option(metavar="SIDE", help="right or left.")] = "right",
+    drop_last: Annotated[
+        bool, typer.Option("--drop-last", help="Leave out windows that are not full.")
+    ] = False,
+    packed: Annotated[
+        bool, typer.Option("--packed", help="Let windows cross from one text into the next.")
+    ] = False,
+) -> None:
+    """Cut texts into overlapping windows of token ids.
+
+    Writes a row per window: input_ids, attention_mask, score_mask (over all windows, 1 once for
+    every token but a text's first), document (number of the text, from 0) and start (position of
+    the first token, over all texts), char_start and char_stop (in their texts), and where packed
+    position_ids. As .npy, input_ids go to the path itself and the others beside it.
+    """
+    from transom.models import load_tokenizer
+
+    sizes = [size_of(text) for text in texts]
+    with table_writer(out) as table:
+        encoder = load_tokenizer(tokenizer, report=lambda line: print(line, file=sys.stderr))
+        window = SlidingWindow(
+            size,
+            stride,
+            overlap=overlap,
+            pad_id=pad_id,
+            padding_side=padding_side,  # type: ignore[arg-type]  # checked there
+            drop_last=drop_last,
+            bos_id=_id(encoder, "--bos", bos),
+            eos_id=_id(encoder, "--eos", eos),
+            packed=packed,
+        )
+        began = perf_counter()
+        try:
+            made, real, scored = _write(table, window, encoder, texts, sizes)
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+    seconds = perf_counter() - began
+    console = result_console()
+    print_table(
+        console,
+        "",
+        ("texts", "tokens", "windows", "ids each", "stride", "padding", "scored", "tokens/s"),
+        [
+            (
+                f"{len(texts):,}",
+                f"{window.seen:,}",
+                f"{made:,}",
+                f"{size:,}",
+                f"{window.cut.stride:,}",
+                f"{1 - real / (made * size):.2%}",
+                f"{scored:,}",
+                f"{window.seen / seconds:,.0f}",
+            )
+        ],
+        left=0,
+    )
+    for path in table.files:
+        console.print(f"{path} ({plain_size(_size_on_disk(path))})", soft_wrap=True)
+
+
+def _write(
+    table: TableWriter,
+    window: SlidingWindow,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    sizes: list[int],
+) -> tuple[int, int, int]:
+    """Write all windows; how many there are, how many of their ids are real and how many count."""
+    made = real = scored = 0
+    with Bars() as bars:
+        move = bars.start(str(table.path), max(1, sum(sizes)))
+        stream = _cut(window, tokenizer, zip(texts, accumulate(sizes), strict=True), move)
+        for batch in iter(lambda: [*islice(stream, ROWS)], []):
+            columns = _columns(window.cut, batch)
+            table.write(columns)
+            made += len(batch)
+            real += int(columns["attention_mask"].sum())
+            scored += int(columns["score_mask"].sum())
+    if not made:
+        raise InputError(
+            f"no window of {window.cut.size} ids is full and --drop-last leaves the others out, "
+            "so there is nothing to write; expected a smaller --size."
+        )
+    return made, real, scored
+
+
+def _id(tokenizer: Tokenizer, option: str, token: str | None) -> int | None:
+    if token is None:
+        return None
+    number: int | None = tokenizer.token_to_id(token)
+    if number is None:
+        raise InputError(f"{option} is {token!r}, which the tokenizer has no id for.")
+    return number
+
+
+def _cut(
+    window: SlidingWindow,
+    tokenizer: Tokenizer,
+    texts: Iterable[tuple[str, int]],
+    move: Callable[[int, str], None],
+) -> Iterator[TokenWindow]:
+    for text, done in texts:
+        encoding = tokenizer.encode(read_text(text), add_special_tokens=False)
+        if not len(encoding.ids):
+            raise InputError(f"the tokenizer made no tokens of {text}; expected at least one.")
+        yield from window.feed(encoding.ids, offsets=encoding.offsets)
+        window.end_document()
+        move(done, f"{window.seen:,} tokens")
+    yield from window.flush()
+
+
+def _columns(cut: Cut, batch: list[TokenWindow]) -> dict[str, np.ndarray]:
+    real = np.stack([window.attention_mask for window in batch])
+    offsets = np.stack([window.offsets for window in batch if window.offsets is not None])
+    first = real.argmax(axis=1) + cut.lead
+    last = first + real.sum(axis=1, dtype=np.int64) - (cut.size - cut.content) - 1
+    rows = np.arange(len(batch))
+    columns = {
+        "input_ids": np.stack([window.ids for window in batch]).astype(np.int32),
+        "attention_mask": real,
+        "score_mask": np.stack([window.score_mask for window in batch]),
+        "document": np.array([window.document for window in batch]),
+        "start": np.array([window.start for window in batch]),
+        "char_start": offsets[rows, first, 0],
+        "char_stop": offsets[rows, last, 1],
+    }
+    if cut.packed:
+        columns["position_ids"] = np.stack(
+            [window.position_ids for window in batch if window.position_ids is not None]
+        )
+    return columns
+
+
+def _size_on_disk(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,56 @@
+"""Tables as Arrow and Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from transom.export.table import TableWriter
+
+__all__ = ["Writer", "record_batch"]
+
+
+class Writer(TableWriter):
+    """One file; a batch of rows becomes a record batch, or a row group of Parquet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._writer: Any = None
+
+    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        batch = record_batch(columns)
+        if self._writer is None:
+            make = pq.ParquetWriter if self.path.suffix == ".parquet" else pa.ipc.new_file
+            self._writer = make(str(self._file), batch.schema)
+        self._writer.write_batch(batch)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _publish(self) -> None:
+        self._file.replace(self.path)
+
+    @property
+    def _file(self) -> Path:
+        return self._unfinished / self.path.name
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path]
+
+
+def record_batch(columns: Mapping[str, NDArray[Any]]) -> Any:
+    """Arrays as Arrow columns; `(rows, width)` ones as lists of a fixed size."""
+    return pa.record_batch({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: NDArray[Any]) -> Any:
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

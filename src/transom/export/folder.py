@@ -1,0 +1,55 @@
+"""Tables as folders that `datasets.load_from_disk` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from transom.export.arrow import record_batch
+from transom.export.table import TableWriter
+
+__all__ = ["Writer"]
+
+
+class Writer(TableWriter):
+    """An Arrow stream, which `datasets` then puts into a folder of its own shape."""
+
+    replaces: ClassVar[bool] = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._writer: Any = None
+
+    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        batch = record_batch(columns)
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(str(self._stream), batch.schema)
+        self._writer.write_batch(batch)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _publish(self) -> None:
+        shown = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            made = self._unfinished / "made"
+            datasets.Dataset.from_file(str(self._stream)).save_to_disk(made)
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
+        made.rename(self.path)
+
+    @property
+    def _stream(self) -> Path:
+        return self._unfinished / "stream.arrow"
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path]

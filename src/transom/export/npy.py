@@ -1,0 +1,59 @@
+"""Tables as .npy files, one per column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from transom.export.table import TableWriter
+
+__all__ = ["Writer"]
+
+
+class Writer(TableWriter):
+    """Arrays that grow in their files: numpy leaves room in a header for a larger first axis."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._columns: dict[str, tuple[BinaryIO, NDArray[Any]]] = {}
+        self._rows = 0
+
+    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        for name, values in columns.items():
+            if name not in self._columns:
+                file = (self._unfinished / name).open("wb")
+                self._columns[name] = file, values[:0].copy()
+                _header(file, 0, values)
+            self._columns[name][0].write(np.ascontiguousarray(values).data)
+        self._rows += len(values)
+
+    def _close(self) -> None:
+        for file, empty in self._columns.values():
+            file.seek(0)
+            _header(file, self._rows, empty)
+            file.close()
+
+    def _publish(self) -> None:
+        for name, target in zip(self._columns, self.files, strict=True):
+            (self._unfinished / name).replace(target)
+
+    @property
+    def files(self) -> list[Path]:
+        others = [self.path.with_name(f"{self.path.stem}.{name}.npy") for name in self._columns]
+        return [self.path, *others[1:]]
+
+
+def _header(file: BinaryIO, rows: int, like: NDArray[Any]) -> None:
+    npy.write_array_header_1_0(
+        file,
+        {
+            "descr": npy.dtype_to_descr(like.dtype),
+            "fortran_order": False,
+            "shape": (rows, *like.shape[1:]),
+        },
+    )

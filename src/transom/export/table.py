@@ -1,0 +1,110 @@
+"""Tables written a batch at a time; nothing is at the path before all of it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from numpy.typing import NDArray
+
+from transom.errors import InputError, MissingExtraError
+
+__all__ = ["TableWriter", "suffixes", "table_writer"]
+
+MODULES = {".arrow": "arrow", ".npy": "npy", ".parquet": "arrow", "": "folder"}
+
+
+class TableWriter(ABC):
+    """Writes batches of rows while open as a context manager.
+
+    What is written goes to a temporary name beside `path` and is moved there at the end; when an
+    exception ends it, nothing is left behind. A file that is there already is replaced.
+    """
+
+    replaces: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.exists() and (path.is_dir() or not self.replaces):
+            raise InputError(f"{path} is there already; remove it, or choose another name.")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"cannot write {path}: {path.parent} is not a folder open to writing.")
+        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        self._unfinished.mkdir()
+
+    @abstractmethod
+    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Append rows: arrays by name of column, `(rows,)` or `(rows, width)`, always alike.
+
+        At least once, if only with no rows: that is how the columns are known.
+        """
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Complete and close what is open in the temporary folder."""
+
+    @abstractmethod
+    def _publish(self) -> None:
+        """Move what is in the temporary folder to where it belongs."""
+
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """What is there once all is written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._close()
+            if error is None:
+                self._publish()
+        finally:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+
+
+def suffixes() -> tuple[str, ...]:
+    """The suffixes that say what is written; without one, it is a folder for `datasets`."""
+    return tuple(suffix for suffix in MODULES if suffix)
+
+
+def table_writer(path: str | os.PathLike[str]) -> TableWriter:
+    """The writer for a path, chosen by its suffix.
+
+    `.npy` files hold one array each: the first column goes to the path itself, the others to
+    `NAME.COLUMN.npy` beside it. `.arrow` is Arrow's random-access format, which can be memory
+    mapped. A path without a suffix becomes a folder for `datasets.load_from_disk`.
+
+    Raises:
+        InputError: on a suffix that means nothing here, or a path that cannot be written.
+        MissingExtraError: when the format needs a package that is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in MODULES:
+        raise InputError(
+            f"cannot tell what to write to {path}: {path.suffix!r} is none of "
+            f"{', '.join(suffixes())}; a name without a suffix makes a `datasets` folder."
+        )
+    try:
+        module = import_module(f"transom.export.{MODULES[path.suffix]}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("pyarrow", "datasets"):
+            raise
+        raise MissingExtraError(
+            f"writing {path} needs {error.name}, which is not installed: "
+            "pip install 'transom[export]'."
+        ) from error
+    writer: TableWriter = module.Writer(path)
+    return writer

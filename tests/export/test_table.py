@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transom.errors import InputError
+from transom.export import table_writer
+
+NAMES = ["rows.npy", "rows.parquet", "rows.arrow", "rows"]
+
+
+def columns(rows: int, first: int = 0) -> dict[str, np.ndarray]:
+    numbers = np.arange(first, first + rows)
+    return {
+        "ids": (numbers[:, None] + np.arange(3)).astype(np.int32),
+        "mask": np.ones((rows, 3), np.uint8)[:, ::-1],
+        "start": numbers.astype(np.int64),
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".npy":
+        return {
+            "ids": np.load(path, mmap_mode="r"),
+            "mask": np.load(path.with_name("rows.mask.npy")),
+            "start": np.load(path.with_name("rows.start.npy")),
+        }
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+    elif path.suffix == ".arrow":
+        import pyarrow
+
+        table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+    else:
+        import datasets
+
+        table = datasets.load_from_disk(path).with_format("arrow")[:]
+    return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with table_writer(path) as table:
+        for first in range(0, 300, 100):
+            table.write(columns(100, first))
+        table.write(columns(7, 300))
+        assert not path.exists()
+    got, wanted = read(path), columns(307)
+    assert list(got) == list(wanted)
+    for column, values in wanted.items():
+        assert np.array_equal(got[column], values)
+    assert sorted(tmp_path.iterdir()) == sorted(table.files)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [0, 5])
+def test_an_error_leaves_nothing(tmp_path: Path, name: str, rows: int) -> None:
+    def interrupted() -> None:
+        with table_writer(tmp_path / name) as table:
+            if rows:
+                table.write(columns(rows))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rows(tmp_path: Path, name: str) -> None:
+    with table_writer(tmp_path / name) as table:
+        table.write(columns(0))
+    assert {name: len(values) for name, values in read(tmp_path / name).items()} == {
+        "ids": 0,
+        "mask": 0,
+        "start": 0,
+    }
+
+
+def test_files_are_replaced_and_folders_are_not(tmp_path: Path) -> None:
+    for rows in (5, 2):
+        with table_writer(tmp_path / "rows.npy") as table:
+            table.write(columns(rows))
+    assert len(np.load(tmp_path / "rows.npy")) == 2
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="is there already"):
+        table_writer(tmp_path / "data")
+
+
+def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'.csv' is none of .arrow, .npy, .parquet"):
+        table_writer(tmp_path / "rows.csv")
+    with pytest.raises(InputError, match="not a folder open to writing"):
+        table_writer(tmp_path / "no" / "rows.npy")
+
+
+def test_a_large_array_grows_in_its_file(tmp_path: Path) -> None:
+    """The header is written anew at the end, and must take as much room as at the beginning."""
+    with table_writer(tmp_path / "rows.npy") as table:
+        for _ in range(20):
+            table.write({"ids": np.zeros((60_000, 1), np.uint8)})
+    assert np.load(tmp_path / "rows.npy").shape == (1_200_000, 1)
