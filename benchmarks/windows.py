@@ -4,7 +4,8 @@
    already, against copying output of that size (a memcpy, the limit);
 2. the same against the tutorial's plain lists, as lists and as arrays;
 3. the same against `datasets.map` that makes strided lists, over a million ids;
-4. adding 16 tokens when 10 million have been seen against when 1,000 have.
+4. adding 16 tokens when 10 million have been seen against when 1,000 have;
+5. perplexity by sliding window against transformers' documented recipe, on SmolLM2-135M.
 
 Run `python benchmarks/windows.py`, or with the numbers of the claims to run: `... windows.py 2 3`.
 """
@@ -173,7 +174,42 @@ def adding() -> dict[str, Any]:
     return result
 
 
-CLAIMS = (against_memcpy, against_the_tutorial, against_datasets, adding)
+def perplexity(tokens: int = 4096) -> dict[str, Any]:
+    import torch
+
+    from transom import Context, models
+    from transom.cli.demo import reference
+
+    model, tokenizer, _ = models.load("smollm2", report=print)
+    ids = torch.tensor(tokenizer(reference(), verbose=False).input_ids[:tokens])
+
+    def documented(stride: int) -> tuple[float, int]:
+        total, counted, before = 0.0, 0, 0
+        for start in range(0, tokens, stride):
+            stop = min(start + SIZE, tokens)
+            labels = ids[None, start:stop].clone()
+            labels[:, : -(stop - before)] = -100
+            with torch.no_grad():
+                loss = float(model(ids[None, start:stop], labels=labels).loss)
+            weight = int((labels != -100).sum()) - 1  # for the shift, which most do not need
+            total, counted, before = total + loss * weight, counted + weight, stop
+            if stop == tokens:
+                break
+        return total / counted, counted
+
+    result: dict[str, Any] = {"claim": f"mean loss by windows of {SIZE} over {tokens} tokens"}
+    for stride in (512, 256, 64):
+        losses = Context(model, tokenizer).score(ids, window=SlidingWindow(SIZE, stride))
+        mean, counted = documented(stride)
+        result[f"stride {stride}"] = {
+            "transom": float(np.nanmean(losses)),
+            "documented": mean,
+            "tokens counted": {"transom": int((~np.isnan(losses)).sum()), "documented": counted},
+        }
+    return result
+
+
+CLAIMS = (against_memcpy, against_the_tutorial, against_datasets, adding, perplexity)
 
 if __name__ == "__main__":
     run_claims("windows", CLAIMS)

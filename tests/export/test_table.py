@@ -72,7 +72,15 @@ def test_an_error_leaves_nothing(tmp_path: Path, name: str, rows: int) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_needs_a_row(tmp_path: Path) -> None:
+    table = table_writer(tmp_path / "rows")
+    table.write(columns(0))
+    with pytest.raises(InputError, match="needs a row"):
+        table.__exit__(None, None, None)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_no_rows(tmp_path: Path, name: str) -> None:
     with table_writer(tmp_path / name) as table:
         table.write(columns(0))

@@ -10,6 +10,7 @@ import datasets
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from transom.errors import InputError
 from transom.export.arrow import record_batch
 from transom.export.table import TableWriter
 
@@ -24,9 +25,11 @@ class Writer(TableWriter):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._writer: Any = None
+        self._rows = 0
 
     def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
         batch = record_batch(columns)
+        self._rows += len(batch)
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._stream), batch.schema)
         self._writer.write_batch(batch)
@@ -36,6 +39,8 @@ class Writer(TableWriter):
             self._writer.close()
 
     def _publish(self) -> None:
+        if not self._rows:
+            raise InputError(f"cannot write {self.path}: a `datasets` folder needs a row.")
         shown = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
         try:
