@@ -1,0 +1,43 @@
+"""Attention patterns: plain functions of positions that combine with `&`, `|` and `~`."""
+
+from __future__ import annotations
+
+from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.positional import (
+    Dilated,
+    causal,
+    chunked,
+    dilated,
+    everything,
+    prefix_lm,
+    sinks,
+    sliding,
+)
+from transom.attention.patterns.positional import of_policy as pattern
+from transom.attention.patterns.sets import (
+    documents,
+    global_tokens,
+    head_groups,
+    padding,
+    random_blocks,
+)
+
+__all__ = [
+    "Dilated",
+    "Grid",
+    "Pattern",
+    "Tiles",
+    "causal",
+    "chunked",
+    "dilated",
+    "documents",
+    "everything",
+    "global_tokens",
+    "head_groups",
+    "padding",
+    "pattern",
+    "prefix_lm",
+    "random_blocks",
+    "sinks",
+    "sliding",
+]

@@ -1,0 +1,241 @@
+"""Patterns that depend on positions alone: windows, sinks, chunks, prefixes, and policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.checks import whole_number
+from transom.policies import Policy, Span
+
+__all__ = [
+    "Dilated",
+    "causal",
+    "chunked",
+    "dilated",
+    "everything",
+    "of_policy",
+    "prefix_lm",
+    "sinks",
+    "sliding",
+]
+
+
+@dataclass(frozen=True)
+class _Sized(Pattern):
+    """A pattern with sizes for fields, spelled like the call that makes it."""
+
+    def __repr__(self) -> str:
+        name = type(self).__name__.lower().strip("_")
+        return f"{name}({', '.join(str(value) for value in self.__dict__.values())})"
+
+    @property
+    def scale(self) -> int:
+        return max((2 * value for value in self.__dict__.values()), default=16)
+
+
+@dataclass(frozen=True, repr=False)
+class _Everything(_Sized):
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q == q) & (k == k)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        visible = (grid.q_first == grid.q_first) & (grid.k_first == grid.k_first)
+        return Tiles(visible, visible)
+
+
+@dataclass(frozen=True, repr=False)
+class _Causal(_Sized):
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return k <= q
+
+    def tiles(self, grid: Grid) -> Tiles:
+        return Tiles(grid.k_first <= grid.q_last, grid.k_last <= grid.q_first)
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return (Span(0, query + 1),)
+
+
+@dataclass(frozen=True, repr=False)
+class _Sliding(_Sized):
+    size: int
+    future: int = 0
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k > q - self.size) & (k <= q + self.future)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        nearest, farthest = grid.q_first - grid.k_last, grid.q_last - grid.k_first
+        return Tiles(
+            (farthest >= -self.future) & (nearest < self.size),
+            (nearest >= -self.future) & (farthest < self.size),
+        )
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return (Span(max(0, query - self.size + 1), query + 1 + self.future),)
+
+
+@dataclass(frozen=True, repr=False)
+class _Sinks(_Sized):
+    count: int
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k < self.count) & (k <= q)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        return Tiles(
+            (grid.k_first < self.count) & (grid.k_first <= grid.q_last),
+            (grid.k_last < self.count) & (grid.k_last <= grid.q_first),
+        )
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return (Span(0, min(self.count, query + 1)),)
+
+
+@dataclass(frozen=True, repr=False)
+class Dilated(_Sized):
+    """See `dilated`; the kernels know it by name, as its queries fall apart by remainder."""
+
+    size: int
+    step: int
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        back = q - k
+        return (back >= 0) & (back < self.size * self.step) & (back % self.step == 0)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        nearest = (grid.q_first - grid.k_last).clamp(min=0)
+        farthest = (grid.q_last - grid.k_first).clamp(max=(self.size - 1) * self.step)
+        some = farthest.div(self.step, rounding_mode="floor") * self.step >= nearest
+        alone = (grid.q_first == grid.q_last) & (grid.k_first == grid.k_last)
+        within = _Sliding(self.size * self.step).tiles(grid).every
+        return Tiles(some, some & alone if self.step > 1 else within)
+
+
+@dataclass(frozen=True, repr=False)
+class _Chunked(_Sized):
+    size: int
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k <= q) & (self._chunk(q) == self._chunk(k))
+
+    def tiles(self, grid: Grid) -> Tiles:
+        q_first, q_last, k_first, k_last = (self._chunk(edge) for edge in grid)
+        return Tiles(
+            (grid.k_first <= grid.q_last) & (k_first <= q_last) & (k_last >= q_first),
+            (grid.k_last <= grid.q_first) & (k_first == q_last) & (k_last == q_first),
+        )
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return (Span(query - query % self.size, query + 1),)
+
+    def _chunk(self, positions: Tensor) -> Tensor:
+        return positions.div(self.size, rounding_mode="floor")
+
+
+@dataclass(frozen=True, repr=False)
+class _Prefix_LM(_Sized):
+    length: int
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k <= q) | (k < self.length)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        return Tiles(
+            (grid.k_first <= grid.q_last) | (grid.k_first < self.length),
+            (grid.k_last <= grid.q_first) | (grid.k_last < self.length),
+        )
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return (Span(0, max(query + 1, self.length)),)
+
+
+@dataclass(frozen=True)
+class _OfPolicy(Pattern):
+    policy: Policy
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        visible: Tensor = self.policy.visible(q, k)
+        return visible
+
+    def tiles(self, grid: Grid) -> Tiles:
+        # A window's start never falls as queries go on, so its ends bound it.
+        pinned, start = self.policy.pinned, self.policy.local_start
+        first, last = start(grid.q_first), start(grid.q_last)
+        some = (grid.k_first < pinned) | (grid.k_last >= first)
+        every = (grid.k_last < pinned) | (grid.k_first >= last) | (last <= pinned)
+        return Tiles(
+            some & (grid.k_first <= grid.q_last),
+            every & (grid.k_last <= grid.q_first),
+        )
+
+    def spans(self, query: int) -> tuple[Span, ...]:
+        return self.policy.spans(query + 1)
+
+    @property
+    def scale(self) -> int:
+        return 2 * (self.policy.capacity or 8)
+
+    def __repr__(self) -> str:
+        return f"pattern({str(self.policy)!r})"
+
+
+def everything() -> Pattern:
+    """Every key, also later ones: attention without a mask."""
+    return _Everything()
+
+
+def causal() -> Pattern:
+    """Every key up to the query's own position."""
+    return _Causal()
+
+
+def sliding(size: int, future: int = 0) -> Pattern:
+    """The `size` latest keys, the query's own included, and `future` later ones.
+
+    Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
+    """
+    return _Sliding(_at_least("sliding", "size", size), _at_least("sliding", "future", future, 0))
+
+
+def sinks(count: int) -> Pattern:
+    """The first `count` keys, as far as the query is past them.
+
+    Source: StreamingLLM, https://arxiv.org/abs/2309.17453.
+    """
+    return _Sinks(_at_least("sinks", "count", count))
+
+
+def dilated(size: int, step: int) -> Pattern:
+    """`size` keys that are `step` apart, back from the query's own.
+
+    Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
+    """
+    return Dilated(_at_least("dilated", "size", size), _at_least("dilated", "step", step))
+
+
+def chunked(size: int) -> Pattern:
+    """Keys of the query's own chunk of `size`, up to its position.
+
+    For a window that drops whole chunks, use the policy: `pattern(Chunked(4096, chunk=128))`.
+    """
+    return _Chunked(_at_least("chunked", "size", size))
+
+
+def prefix_lm(length: int) -> Pattern:
+    """Causal, but the first `length` keys are visible to all, also to earlier queries.
+
+    Source: T5, https://arxiv.org/abs/1910.10683, section 3.2.1.
+    """
+    return _Prefix_LM(_at_least("prefix_lm", "length", length))
+
+
+def of_policy(policy: Policy) -> Pattern:
+    """What a policy by position lets each query see."""
+    return _OfPolicy(policy)
+
+
+def _at_least(owner: str, name: str, value: int, minimum: int = 1) -> int:
+    return whole_number(owner, name, value, minimum)
