@@ -99,14 +99,15 @@ class Pattern(ABC):
         mask = self(b, h, q, torch.arange(kv_len))
         return mask.expand(batch, heads, q_len, kv_len)
 
-    def pairs(self, q_len: int, kv_len: int | None = None) -> int:
-        """How many (query, key) pairs are visible, of `q_len * kv_len`; in the first row and head.
+    def pairs(self, q_len: int, kv_len: int | None = None) -> float:
+        """How many (query, key) pairs are visible, of `q_len * kv_len`.
 
-        Exact, at the cost of looking at every position of tiles that are visible in part.
+        Exact; the mean over rows and heads where these differ. Every position is looked at only in
+        tiles that are visible in part.
         """
-        from transom.attention.patterns.count import pairs
+        from transom.attention.patterns.layout import layout
 
-        return pairs(self, q_len, q_len if kv_len is None else kv_len)
+        return layout(self, q_len, q_len if kv_len is None else kv_len).pairs
 
     def fraction(self, q_len: int, kv_len: int | None = None) -> float:
         """Visible pairs, as a fraction of `q_len * kv_len`."""
