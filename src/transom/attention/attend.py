@@ -1,0 +1,189 @@
+"""Attention under a pattern: one function that picks the kernel, and says which and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from transom.attention.kernels.block_sparse import block_sparse
+from transom.attention.kernels.decode import decode
+from transom.attention.kernels.dense import dense
+from transom.attention.kernels.flex import flex
+from transom.attention.kernels.naive import naive
+from transom.attention.patterns import Dilated, Pattern, causal, everything, sliding
+from transom.attention.patterns.layout import Layout, layout
+from transom.errors import InputError
+from transom.policies import Span
+
+__all__ = ["Explanation", "Kernel", "attend", "explain"]
+
+Kernel = Literal["auto", "block_sparse", "decode", "dense", "flex", "naive"]
+
+SPARSE_ENOUGH = 0.6  # of all scores: a causal pattern's half is worth it, all of them are not
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `attend` would do.
+
+    Attributes:
+        kernel: which computes it.
+        why: in a sentence.
+        pairs: visible (query, key) pairs, the mean over rows and heads.
+        fraction: of all pairs, `q_len * kv_len`.
+        flops: of the visible pairs, over all rows and heads: two per number multiplied and added,
+            for scores and for the weighted sum.
+        bytes: read and written at least: queries, keys, values and output.
+    """
+
+    kernel: Kernel
+    why: str
+    pairs: float
+    fraction: float
+    flops: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kernel}: {self.why}\n{self.pairs:,.0f} pairs ({self.fraction:.2%} of all), "
+            f"{self.flops:,} FLOPs, {self.bytes:,} bytes at least"
+        )
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern | None = None,
+    *,
+    scale: float | None = None,
+    kernel: Kernel = "auto",
+) -> Tensor:
+    """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
+
+    The last query is at the last key: fewer queries than keys follow what was cached. Queries that
+    see nothing give zeros. Gradients flow to `q`, `k` and `v`. The mask is never made at
+    `q_len * kv_len`, but for the kernel `"naive"`.
+
+    Args:
+        q: `(batch, heads, q_len, head_dim)`.
+        k: `(batch, kv_heads, kv_len, head_dim)`; a whole number of query heads share each.
+        v: `(batch, kv_heads, kv_len, value_dim)`.
+        pattern: who sees whom; everyone sees everything by default.
+        scale: of the scores, `head_dim ** -0.5` by default.
+        kernel: the one to use; by default the one that `explain` names.
+
+    Raises:
+        InputError: when sizes or dtypes do not fit each other, the pattern, or the kernel.
+    """
+    pattern = everything() if pattern is None else pattern
+    _check(q, k, v, pattern, kernel)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    chosen = _choose(q, k, pattern)[0] if kernel == "auto" else kernel
+    if chosen == "decode":
+        return decode(q, k, v, _spans(k, pattern) or (), scale)
+    if chosen == "block_sparse":
+        if isinstance(pattern, Dilated):
+            return _by_remainder(q, k, v, pattern, scale)
+        return block_sparse(q, k, v, _layout(q, k, pattern), scale)
+    compute = {"dense": dense, "flex": flex, "naive": naive}[chosen]
+    return compute(q, k, v, pattern, scale)
+
+
+def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern | None = None) -> Explanation:
+    """Which kernel `attend` would choose for the same arguments, why, and what it costs.
+
+    Raises:
+        InputError: as `attend`.
+    """
+    pattern = everything() if pattern is None else pattern
+    _check(q, k, v, pattern, "auto")
+    kernel, why = _choose(q, k, pattern)
+    pairs = pattern.pairs(q.shape[2], k.shape[2])
+    made = q.shape[:3].numel() * v.shape[3] * q.element_size()
+    return Explanation(
+        kernel=kernel,
+        why=why,
+        pairs=pairs,
+        fraction=pairs / (q.shape[2] * k.shape[2]),
+        flops=round(2 * pairs * q.shape[0] * q.shape[1] * (q.shape[3] + v.shape[3])),
+        bytes=sum(x.numel() * x.element_size() for x in (q, k, v)) + made,
+    )
+
+
+def _choose(q: Tensor, k: Tensor, pattern: Pattern) -> tuple[Kernel, str]:
+    q_len, kv_len = q.shape[2], k.shape[2]
+    if q_len == 1 and (spans := _spans(k, pattern)) is not None:
+        return "decode", f"one query sees {sum(map(len, spans)):,} keys"
+    if pattern == everything() or (pattern == causal() and q_len in (1, kv_len)):
+        return "dense", "the fused kernel needs no mask for this"
+    if q.is_cuda:
+        return "flex", "on a GPU, one fused kernel that skips blocks beats many small products"
+    if isinstance(pattern, Dilated):
+        return "block_sparse", f"{pattern.step} plain windows, one for each remainder of positions"
+    share = _layout(q, k, pattern).columns / (q_len * kv_len)
+    if share > SPARSE_ENOUGH:
+        return "dense", f"blocks would still compute {share:.0%} of all scores"
+    return "block_sparse", f"blocks compute {share:.1%} of all scores"
+
+
+def _spans(k: Tensor, pattern: Pattern) -> tuple[Span, ...] | None:
+    """The keys that the last query sees, where a formula says so."""
+    spans = pattern.spans(k.shape[2] - 1)
+    if spans and spans[-1].stop > k.shape[2]:
+        spans = tuple(Span(a, min(b, k.shape[2])) for a, b in spans if a < k.shape[2])
+    return spans
+
+
+def _layout(q: Tensor, k: Tensor, pattern: Pattern) -> Layout:
+    return layout(pattern, q.shape[2], k.shape[2], q.device)
+
+
+def _by_remainder(q: Tensor, k: Tensor, v: Tensor, pattern: Dilated, scale: float) -> Tensor:
+    """Keys `step` apart: queries of one remainder see a plain window of the keys that have it."""
+    first = k.shape[2] - q.shape[2]
+    parts = []
+    for remainder in range(pattern.step):
+        mine = q[:, :, (remainder - first) % pattern.step :: pattern.step]
+        keys, values = (x[:, :, remainder :: pattern.step] for x in (k, v))
+        if mine.shape[2]:
+            blocks = _layout(mine, keys, sliding(pattern.size))
+            parts.append((remainder, block_sparse(mine, keys, values, blocks, scale)))
+    out = q.new_empty(*q.shape[:3], v.shape[3])
+    for remainder, part in parts:
+        out[:, :, (remainder - first) % pattern.step :: pattern.step] = part
+    return out
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, kernel: str) -> None:
+    shapes = f"q is {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if any(x.ndim != 4 for x in (q, k, v)):
+        raise InputError(f"{shapes}; expected (batch, heads, length, dim) each.")
+    if k.shape[:3] != v.shape[:3] or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise InputError(
+            f"{shapes}; expected the same batch, k and v with the same heads and length, and q and "
+            "k with the same head_dim."
+        )
+    if not k.shape[1] or q.shape[1] % k.shape[1]:
+        raise InputError(f"{shapes}; expected heads of q that are a multiple of those of k.")
+    if q.shape[2] > k.shape[2]:
+        raise InputError(f"{shapes}; expected no more queries than keys: the last are together.")
+    if not (q.dtype == k.dtype == v.dtype and q.is_floating_point()):
+        raise InputError(
+            f"q is {q.dtype}, k {k.dtype}, v {v.dtype}; expected one floating-point dtype."
+        )
+    if kernel not in get_args(Kernel):
+        raise InputError(f"kernel is {kernel!r}; expected one of {', '.join(get_args(Kernel))}.")
+    if kernel == "decode" and (q.shape[2] > 1 or pattern.spans(0) is None):
+        raise InputError(
+            f"the kernel 'decode' was asked for {q.shape[2]} queries under {pattern!r}; expected "
+            "one query, and a pattern whose spans are a formula."
+        )
+    for name, size in (("batch", q.shape[0]), ("heads", q.shape[1])):
+        wanted = getattr(pattern, name)
+        if wanted not in (None, size):
+            raise InputError(
+                f"{pattern!r} is made for {name} of {wanted}; {shapes}: expected the same."
+            )

@@ -1,0 +1,1 @@
+"""Ways to compute attention under a pattern; all give the same."""

@@ -1,0 +1,225 @@
+"""Attention in blocks of queries, each with the keys it sees and no others; plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from transom.attention.kernels.workers import share
+from transom.attention.patterns.layout import Layout, QueryBlock
+
+__all__ = ["block_sparse"]
+
+SCORES_AT_ONCE = 1 << 20  # numbers: about what a core's cache holds from one step to the next
+WORTH_THREADS = 1 << 22  # scores in all, below which starting threads takes longer
+
+
+class Piece(NamedTuple):
+    """What is computed at once: a block of queries in some heads of a row of the batch."""
+
+    row: int
+    heads: slice
+    kv_heads: slice
+    block: QueryBlock
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Of `(batch, heads, q_len, dim)` its own part, a view `(kv, group, queries, dim)`."""
+        mine = x[self.row, self.heads, slice(*self.block.queries)]
+        view: Tensor = mine.unflatten(0, (self.kv_heads.stop - self.kv_heads.start, -1))
+        return view
+
+    def keys(self, x: Tensor) -> list[Tensor]:
+        """Of `(batch, kv_heads, kv_len, dim)` its own parts, views `(kv, keys, dim)`."""
+        return [x[self.row, self.kv_heads, start:stop] for start, stop in self.block.keys]
+
+
+class Room:
+    """Scratch memory for one thread, used again for every block."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Uninitialised room of that shape, in the dtype and on the device of `like`."""
+        size = math.prod(shape)
+        taken = self._taken.get(name)
+        if taken is None or taken.numel() < size:
+            taken = self._taken[name] = like.new_empty(size)
+        room: Tensor = taken[:size].view(shape)
+        return room
+
+
+def block_sparse(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    """Attention output, `(batch, heads, q_len, value_dim)`; differentiable once.
+
+    Each block of queries gathers its keys; two matrix products with a softmax between them are all
+    that happens, and scratch memory is that of a block per thread. In bfloat16 scores are rounded
+    to it, as in plain attention without a fused kernel. Queries that see nothing give zeros.
+
+    Args:
+        q: `(batch, heads, q_len, head_dim)`.
+        k: `(batch, kv_heads, kv_len, head_dim)`; a whole number of query heads share each.
+        v: `(batch, kv_heads, kv_len, value_dim)`.
+        layout: the pattern at this size.
+        scale: of the scores.
+    """
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        out: Tensor = _Differentiable.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
+    else:
+        out = _forward(q.detach(), k.detach(), v.detach(), layout, scale)
+    return out
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _forward(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+    out: Tensor = q.new_empty(*q.shape[:3], v.shape[3])
+
+    def work(pieces: Iterable[Piece]) -> None:
+        room = Room()
+        for piece in pieces:
+            target = piece.queries(out)
+            if not piece.block.columns:
+                target.zero_()
+                continue
+            values = _joined(piece.keys(v), "v", room)
+            weights = _weights(piece, q, _joined(piece.keys(k), "k", room), scale, room)
+            result = room.take("out", values, *weights.shape[:2], values.shape[2])
+            target.copy_(torch.bmm(weights, values, out=result).view(target.shape))
+
+    _run(work, q, k, layout)
+    return out
+
+
+class _Differentiable(torch.autograd.Function):
+    """The same with a backward pass that computes each block again instead of keeping it."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+        out: Tensor = _forward(q, k, v, layout, scale)
+        ctx.save_for_backward(q, k, v, out)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
+        return (*_backward(*ctx.saved_tensors, d_out, ctx.layout, ctx.scale), None, None)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, d_out: Tensor, layout: Layout, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_q = torch.zeros_like(q)
+    sums: list[tuple[Tensor, Tensor]] = []
+
+    def work(pieces: Iterable[Piece]) -> None:
+        room = Room()
+        # Blocks share keys, so every thread adds up its own, in float32.
+        d_k, d_v = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
+        sums.append((d_k, d_v))
+        for piece in pieces:
+            if not piece.block.columns:
+                continue
+            keys, values = _joined(piece.keys(k), "k", room), _joined(piece.keys(v), "v", room)
+            weights = _weights(piece, q, keys, scale, room)
+            shape = (*weights.shape[:2], values.shape[2])
+            d_result = room.take("d_out", values, *shape).view(piece.queries(d_out).shape)
+            d_result.copy_(piece.queries(d_out))
+            inner = (d_result * piece.queries(out)).sum(-1, dtype=torch.float32)
+            d_result = d_result.view(shape)
+            _add(piece.keys(d_v), torch.bmm(weights.transpose(1, 2), d_result))
+            d_scores = room.take("d_scores", weights, *weights.shape)
+            torch.bmm(d_result, values.transpose(1, 2), out=d_scores)
+            d_scores.sub_(inner.view(*weights.shape[:2], 1)).mul_(weights)
+            queries = room.take("q", q, *weights.shape[:2], q.shape[3])
+            _add(piece.keys(d_k), torch.bmm(d_scores.transpose(1, 2), queries))
+            target = piece.queries(d_q)
+            target.copy_(torch.bmm(d_scores, keys).mul_(scale).view(target.shape))
+
+    _run(work, q, k, layout)
+    d_k, d_v = (
+        torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        for parts in zip(*sums, strict=True)
+    )
+    return d_q, d_k.to(k.dtype), d_v.to(v.dtype)
+
+
+def _weights(piece: Piece, q: Tensor, keys: Tensor, scale: float, room: Room) -> Tensor:
+    """Attention of a piece, `(kv, group * queries, columns)`; leaves scaled queries in `room`."""
+    source = piece.queries(q)
+    kv, group, rows, dim = source.shape
+    queries = room.take("q", source, *source.shape)
+    torch.mul(source, scale, out=queries)
+    scores = room.take("scores", keys, kv, group * rows, piece.block.columns)
+    torch.bmm(queries.view(kv, group * rows, dim), keys.transpose(1, 2), out=scores)
+    by_query = scores.view(kv, group, rows, -1)
+    for first, hidden in piece.block.hidden:
+        by_query[..., first : first + hidden.shape[1]].masked_fill_(hidden, -math.inf)
+    weights = room.take("weights", scores, *scores.shape)
+    torch.softmax(scores, -1, out=weights)
+    if piece.block.blind is not None:
+        weights.view(by_query.shape).masked_fill_(piece.block.blind[:, None], 0)
+    return weights
+
+
+def _joined(parts: list[Tensor], name: str, room: Room) -> Tensor:
+    """Stretches of keys or values as one, `(kv, columns, dim)`; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = len(parts[0]), sum(part.shape[1] for part in parts), parts[0].shape[2]
+    return torch.cat(parts, 1, out=room.take(name, parts[0], *shape))
+
+
+def _add(targets: list[Tensor], values: Tensor) -> None:
+    sizes = [target.shape[1] for target in targets]
+    for target, value in zip(targets, values.split(sizes, 1), strict=True):
+        target.add_(value)
+
+
+def _run(work: Callable[[Iterable[Piece]], None], q: Tensor, k: Tensor, layout: Layout) -> None:
+    pieces = list(_pieces(q, k, layout))
+    if layout.columns * q.shape[0] * q.shape[1] >= WORTH_THREADS:
+        share(work, pieces, q.device)
+    else:
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+            work(pieces)
+
+
+def _pieces(q: Tensor, k: Tensor, layout: Layout) -> Iterator[Piece]:
+    """Pieces of work, none larger than can be helped."""
+    group = q.shape[1] // k.shape[1]
+    for rows, heads, blocks in layout.groups:
+        for block in blocks:
+            scores = group * len(block.queries) * max(1, block.columns)
+            # Equal parts: a smaller last one has been seen to cost more than it saves.
+            together = max(
+                n
+                for n in range(1, k.shape[1] + 1)
+                if k.shape[1] % n == 0 and n <= max(1, SCORES_AT_ONCE // scores)
+            )
+            for head in _neighbours(heads, group, k.shape[1], together):
+                for row in range(q.shape[0]) if rows is None else rows:
+                    yield Piece(row, *head, block)
+
+
+def _neighbours(
+    heads: tuple[int, ...] | None, group: int, kv_heads: int, together: int
+) -> Iterator[tuple[slice, slice]]:
+    """Query heads and their kv heads, so many kv heads at a time; or of each, those chosen."""
+    if heads is None:
+        for first in range(0, kv_heads, together):
+            stop = min(first + together, kv_heads)
+            yield slice(first * group, stop * group), slice(first, stop)
+        return
+    start = previous = heads[0]
+    for head in (*heads[1:], None):
+        if head is None or head != previous + 1 or head // group != start // group:
+            yield slice(start, previous + 1), slice(start // group, start // group + 1)
+            start = head or 0
+        previous = head or 0

@@ -1,0 +1,51 @@
+"""Independent pieces of work on as many Python threads as torch may use cores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+
+__all__ = ["share"]
+
+T = TypeVar("T")
+
+
+def share(work: Callable[[Iterable[T]], None], pieces: Sequence[T], device: torch.device) -> None:
+    """Run `work` on all pieces: on a CPU, part of them on each of several threads.
+
+    Small matrix products gain more from one thread each than from all threads together: nothing
+    waits at their end, and a core that something else is using holds up no other. Within `work`
+    gradients are off and torch uses one thread; both are as before afterwards.
+    """
+    threads = min(torch.get_num_threads(), len(pieces)) if device.type == "cpu" else 1
+    if threads <= 1:
+        with torch.autocast(device.type, enabled=False):
+            work(pieces)
+        return
+    inference = torch.is_inference_mode_enabled()
+    failures: list[BaseException] = []
+
+    def run(share: Sequence[T]) -> None:
+        # All of these are settings of a thread, and a new one starts with the defaults.
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference), torch.no_grad():
+            try:
+                work(share)
+            except BaseException as error:
+                failures.append(error)
+
+    before = torch.get_num_threads()
+    others = [threading.Thread(target=run, args=(pieces[n::threads],)) for n in range(threads)]
+    try:
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join()
+    finally:
+        # The number is also what threads that have not used torch yet will start with.
+        torch.set_num_threads(before)
+    if failures:
+        raise failures[0]
