@@ -39,7 +39,7 @@ def test_the_readme(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("book.txt").write_text("Call me Ishmael. Some years ago, I went to sea. " * 120)
-    first, second, third = python_blocks("README.md")
+    first, second, attention, windows = python_blocks("README.md")
     names: dict[str, Any] = {"model": smollm2.model}
     run(first, names)
     usage = names["context"].usage
@@ -51,5 +51,8 @@ def test_the_readme(
     names["model"].generation_config.max_new_tokens = 4
     run(second, names)
     assert names["cache"].seen >= 5
-    run(third, names)
+    run(attention, names)
+    assert names["y"].shape == (2, 100, 768)
+    assert "block_sparse: blocks compute" in capsys.readouterr().out
+    run(windows, names)
     assert names["batch"].ids.shape == (3, 512)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transom.attention.attend import attend, explain
+from transom.attention.dispatch import attend
 from transom.attention.kernels import block_sparse as module
 from transom.attention.kernels.naive import naive
 from transom.attention.kernels.workers import share
@@ -219,7 +219,7 @@ def test_memory_does_not_grow_with_the_square() -> None:
 
 def test_it_says_what_it_would_do() -> None:
     q, k, v = tensors(BATCH, LONGEST, LONGEST)
-    said = explain(q, k, v, sliding(20))
+    said = attend.explain(q, k, v, sliding(20))
     assert said.kernel == "block_sparse"
     assert said.pairs == sliding(20).mask(LONGEST).sum()
     assert said.fraction == said.pairs / LONGEST**2
@@ -227,11 +227,11 @@ def test_it_says_what_it_would_do() -> None:
     made = BATCH * HEADS * LONGEST * VALUE_DIM
     assert said.bytes == 4 * (q.numel() + k.numel() + v.numel() + made)
     assert "block_sparse: blocks compute" in str(said)
-    assert explain(q, k, v).kernel == "dense"
-    assert explain(q, k, v, causal()).kernel == "dense"
-    assert explain(q, k, v, ~sliding(3)).kernel == "dense"
-    assert explain(q[:, :, -1:], k, v, sliding(20)).kernel == "decode"
-    assert explain(q, k, v, dilated(3, 4)).why.startswith("4 plain windows")
+    assert attend.explain(q, k, v).kernel == "dense"
+    assert attend.explain(q, k, v, causal()).kernel == "dense"
+    assert attend.explain(q, k, v, ~sliding(3)).kernel == "dense"
+    assert attend.explain(q[:, :, -1:], k, v, sliding(20)).kernel == "decode"
+    assert attend.explain(q, k, v, dilated(3, 4)).why.startswith("4 plain windows")
 
 
 @pytest.mark.parametrize(

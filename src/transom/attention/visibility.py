@@ -10,12 +10,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transom.attention.dispatch import attend
+from transom.attention.kernels.block_sparse import Apart, block_sparse
+from transom.attention.patterns import Pattern, causal, sinks, sliding
+from transom.attention.patterns import pattern as of_policy
+from transom.attention.patterns.layout import layout
+from transom.attention.patterns.shift import shifted
 from transom.attention.rotary import Rotary
 from transom.policies import Policy
 
-__all__ = ["Visibility"]
+__all__ = ["Visibility", "at_positions"]
 
 QUERY_BLOCK = 512  # bounds the scratch memory of a long prompt; larger is no faster
+WORTH_BLOCKS = 32  # queries; for fewer, one masked call of the fused kernel is as fast
+
+
+class Run(NamedTuple):
+    """Local keys that follow each other without a gap, the queries being the last of them.
+
+    Attributes:
+        columns: where they are among all keys, in the order of their positions.
+        pattern: who sees whom among them, counted from the first.
+        apart: `(q_len, pinned)` bool, which pinned keys a query does not see, None when all are
+            seen by all; pinned keys meet their queries apart.
+    """
+
+    columns: Tensor | slice
+    pattern: Pattern
+    apart: Tensor | None
 
 
 class Block(NamedTuple):
@@ -23,7 +45,7 @@ class Block(NamedTuple):
 
     queries: slice
     columns: Tensor | slice
-    mask: Tensor  # (rows, 1, q_len, columns) bool
+    mask: Tensor  # (rows, 1 or heads, q_len, columns) bool
     bias: list[Tensor]  # see Visibility._bias; every layer fills in the same one
 
 
@@ -40,6 +62,7 @@ class Visibility:
             pinned keys, at the angles they came with, are at their compact distance; None when
             every key is at the right distance already.
         unturned: layers without rotary positions, which need no turning.
+        pattern: what must let a key through besides the policy, by positions; None for nothing.
 
     Turning the query rather than the pinned keys is what makes a chunk of many queries exact:
     each query has its own distance to the pinned keys, and these stay as they are.
@@ -51,6 +74,7 @@ class Visibility:
     rotary: Rotary | None = None
     turn: tuple[Tensor, Tensor] | None = None
     unturned: frozenset[int] = frozenset()
+    pattern: Pattern | None = None
     _shared: dict[bool, Block] = field(default_factory=dict, repr=False)
 
     def attend(
@@ -70,11 +94,29 @@ class Visibility:
         """
         scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
         split = self.turn is not None and layer not in self.unturned
+        if self._run is not None:
+            return self._attend_run(q, k, v, scaling, self._run, turned=split)
         attend = self._attend_split if split else self._attend_together
         starts = range(0, q.shape[2], QUERY_BLOCK)
         blocks = (self._block(start, local_only=split) for start in starts)  # one at a time
         outputs = [attend(q[:, :, block.queries], k, v, scaling, block) for block in blocks]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _attend_run(
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, run: Run, turned: bool
+    ) -> Tensor:
+        """By blocks of queries that gather the keys they see, in one softmax with the pinned."""
+        local_k, local_v = k[:, :, run.columns], v[:, :, run.columns]
+        if not self.policy.pinned:
+            return attend(q, local_k, local_v, run.pattern, scale=scaling)
+        where, _ = self._pinned
+        met = q
+        if turned:
+            assert self.turn is not None and self.rotary is not None
+            met = self.rotary.turn(q, *(table[:, None] for table in self.turn))
+        apart = Apart(met, _take(k, where), _take(v, where), run.apart)
+        blocks = layout(run.pattern, q.shape[2], local_k.shape[2], q.device)
+        return block_sparse(q, local_k, local_v, blocks, scaling, apart)
 
     def _attend_together(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
@@ -95,7 +137,10 @@ class Visibility:
         pinned = _take(k, where)
         scores = _scores(self.rotary.turn(q, cos, sin), pinned) * scaling
         order = torch.arange(self.policy.pinned, device=q.device)
-        seen = (order <= self.queries[:, None, block.queries, None]) & present[:, None, None]
+        queries = self.queries[:, None, block.queries, None]
+        seen = (order <= queries) & present[:, None, None]
+        if self.pattern is not None:
+            seen = seen & at_positions(self.pattern, queries, order)
 
         bias = self._bias(block, q)
         bias[..., : self.policy.pinned] = scores.masked_fill(~seen, -torch.inf)
@@ -130,6 +175,8 @@ class Visibility:
         columns = slice(None) if bool(anywhere.all()) else anywhere.nonzero().flatten()
         keys = self.keys[:, None, None, columns]
         mask = self.policy.visible(queries[:, None, :, None], keys) & (keys >= 0)
+        if self.pattern is not None:
+            mask = mask & at_positions(self.pattern, queries[:, None, :, None], keys)
         if local_only:
             mask &= keys >= self.policy.pinned
         else:
@@ -142,11 +189,73 @@ class Visibility:
         return block
 
     @cached_property
+    def _run(self) -> Run | None:
+        """The local keys as a run; None where rows differ, or a GPU's fused kernel is better."""
+        if len(self.keys) > 1 or len(self.queries) > 1 or self.keys.is_cuda:
+            return None
+        queries, keys = self.queries[0], self.keys[0]
+        if len(queries) < WORTH_BLOCKS or bool((keys < 0).any()):
+            return None
+        pinned = self.policy.pinned
+        positions, order = keys.sort()
+        # The first queries may be pinned tokens themselves, and then come before the local keys.
+        ahead = pinned if int(queries[0]) >= pinned else 0
+        start = max(int(self.policy.local_start(queries[0])), ahead)
+        begin = int(torch.searchsorted(positions, start))
+        local = positions[begin:]
+        if not len(local) or int(local[-1]) != int(queries[-1]):
+            return None
+        if int(local[-1] - local[0]) != len(local) - 1 or bool((queries.diff() != 1).any()):
+            return None
+        first = int(local[0])
+        pattern = _as_pattern(self.policy, queries, first)
+        hidden = None
+        if pinned:
+            if not ahead:
+                pattern = pattern & ~sinks(pinned)
+            hidden = torch.arange(pinned, device=keys.device) > queries[:, None]
+        if self.pattern is not None:
+            pattern = pattern & shifted(self.pattern, first)
+            if hidden is not None:
+                if self.pattern.batch or self.pattern.heads:
+                    return None
+                order_pinned = torch.arange(pinned, device=keys.device)
+                hidden |= ~at_positions(self.pattern, queries[:, None], order_pinned)[0, 0]
+        if hidden is not None and not bool(hidden.any()):
+            hidden = None
+        columns: Tensor | slice = order[begin:]
+        if bool((order[begin:].diff() == 1).all()):
+            columns = slice(int(order[begin]), int(order[-1]) + 1)
+        return Run(columns, pattern, hidden)
+
+    @cached_property
     def _pinned(self) -> tuple[Tensor, Tensor]:
         """`(rows, pinned)`: in which column each pinned key is, and whether it is there yet."""
         order = torch.arange(self.policy.pinned, device=self.keys.device)
         found = self.keys[:, None, :] == order[:, None]
         return found.int().argmax(dim=-1), found.any(dim=-1)
+
+
+def at_positions(pattern: Pattern, queries: Tensor, keys: Tensor) -> Tensor:
+    """What a pattern says of positions that broadcast to `(rows, 1 or heads, q_len, kv_len)`.
+
+    Keys below 0, which are none, get an answer that means nothing.
+    """
+    b = torch.arange(pattern.batch or 1, device=queries.device)[:, None, None, None]
+    h = torch.arange(pattern.heads or 1, device=queries.device)[:, None, None]
+    keys = keys.clamp(min=0)
+    visible = pattern(b, h, queries, keys)
+    return visible.expand(torch.broadcast_shapes(*(x.shape for x in (b, h, queries, keys))))
+
+
+def _as_pattern(policy: Policy, queries: Tensor, first: int) -> Pattern:
+    """What a policy lets be seen of local keys, when these are counted from `first`."""
+    starts = policy.local_start(queries)
+    if bool((starts.diff() == 1).all()):  # a pattern that is the same for every chunk of a text
+        return sliding(int(queries[0] - starts[0]) + 1)
+    if int(starts.max()) <= first:
+        return causal()
+    return shifted(of_policy(policy), first)
 
 
 def _take(x: Tensor, where: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The terminal: `transom read`, `windows`, `policies`, `models` and `demo`."""
+"""The terminal: `transom read`, `windows`, `policies`, `patterns`, `models` and `demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import demo, models, policies, read, windows
+from transom.cli import demo, models, patterns, policies, read, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -20,7 +20,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and plain usage errors, also where output is piped
     pretty_exceptions_enable=False,
 )
-for command in (read.read, windows.windows, policies.policies, models.models, demo.demo):
+for command in (
+    read.read,
+    windows.windows,
+    policies.policies,
+    patterns.patterns,
+    models.models,
+    demo.demo,
+):
     app.command()(command)
 
 

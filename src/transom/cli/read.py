@@ -13,6 +13,7 @@ import typer
 from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.tables import print_comparison, result_console
+from transom.cli.target import check_target
 from transom.cli.text import read_text
 from transom.errors import InputError
 from transom.policies import Policy, Sinks, parse
@@ -61,7 +62,7 @@ def read(
     _at_least_one("--max-new-tokens", max_new_tokens)
     _at_least_one("--chunk", chunk)
     for path in (plot, None if json in (None, STDOUT) else Path(str(json))):
-        _check_folder(path)
+        check_target(path)
     if plot is not None:
         from transom.evaluate.plot import plot_runs
     text = read_text(book)
@@ -91,16 +92,6 @@ def _others(specifications: list[str] | tuple[()]) -> list[Policy]:
 def _at_least_one(option: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise InputError(f"{option} is {value}; expected at least 1 token.")
-
-
-def _check_folder(path: Path | None) -> None:
-    """Refuse now what could not be written after a long reading."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; expected the name of a file to write.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: {path.parent} is not a folder open to writing.")
 
 
 def _write_json(comparison: Comparison, target: str) -> None:

@@ -15,7 +15,7 @@ from transom.evaluate.reading import COLUMNS
 if TYPE_CHECKING:
     from transom.cli.compare import Comparison
 
-__all__ = ["plain_size", "print_comparison", "print_table", "result_console"]
+__all__ = ["plain_flops", "plain_size", "print_comparison", "print_table", "result_console"]
 
 WIDE = 1_000_000  # columns of what is piped, where no terminal says
 
@@ -101,9 +101,22 @@ def plain_size(size: int) -> str:
     >>> plain_size(47_238_144), plain_size(1_210_000_000)
     ('47.2 MB', '1.21 GB')
     """
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 999.5 or unit == "GB":
+    return _in_units(size, ("bytes", "kB", "MB", "GB"))
+
+
+def plain_flops(count: int) -> str:
+    """Floating-point operations in the unit that reads best, to three figures.
+
+    >>> plain_flops(19_331_547_136)
+    '19.3 GFLOP'
+    """
+    return _in_units(count, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"))
+
+
+def _in_units(number: int, units: Sequence[str]) -> str:
+    value = float(number)
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
             break
         value /= 1000
     return f"{value:,.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"

@@ -12,6 +12,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.huggingface import select_attention
+from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
 from transom.errors import CacheError, PolicyError, UnsupportedModelError
@@ -75,10 +76,15 @@ class BoundedCache(Cache):
         select_attention(config)
 
     def begin(
-        self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
+        self,
+        tokens: int,
+        batch: int,
+        attention_mask: Tensor | None,
+        device: torch.device,
+        pattern: Pattern | None = None,
     ) -> Tensor | Visibility | None:
         """Plan a forward pass; called by the mask function, before any layer runs."""
-        return self.slots.begin(tokens, batch, attention_mask, device).visible
+        return self.slots.begin(tokens, batch, attention_mask, device, pattern).visible
 
     @property
     def seen(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transom.attention.huggingface import follows_pattern
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
@@ -36,6 +37,7 @@ class CompiledStep:
                 "slide by itself. Leave compile off."
             )
         self._cache = cache
+        self._config = model.config
         self._plan: Plan | None = None
         self._unturned = torch.eye(cache.slots.head_dim)
 
@@ -62,6 +64,11 @@ class CompiledStep:
 
     def __call__(self, ids: Tensor, position: int) -> Tensor:
         """Feed `(1,)` ids at a position; logits `(1, vocabulary)`. Mutates the cache."""
+        if follows_pattern(self._config):
+            raise UnsupportedModelError(
+                "compiled steps do not follow a pattern; use a context without compile=True inside "
+                "use_pattern."
+            )
         slots = self._cache.slots
         plan = slots.begin(1, 1, None, ids.device)
         if self._plan is None:

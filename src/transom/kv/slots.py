@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
-from transom.attention.visibility import Visibility
+from transom.attention.visibility import Visibility, at_positions
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 
@@ -108,12 +109,18 @@ class Slots:
         return self._bounded(self.longest)
 
     def begin(
-        self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
+        self,
+        tokens: int,
+        batch: int,
+        attention_mask: Tensor | None,
+        device: torch.device,
+        pattern: Pattern | None = None,
     ) -> Plan:
         """Plan a forward pass of `tokens` new tokens for each of `batch` rows.
 
         Args:
             attention_mask: `(batch, seen + tokens)`, nonzero for real tokens; None for all real.
+            pattern: what must let a key through besides the policy.
 
         Raises:
             CacheError: when the pass before this one did not finish, or the batch size changed.
@@ -132,11 +139,11 @@ class Slots:
         before = self.lengths or [0] * batch
         valid = self._valid(attention_mask, tokens, batch)
         if valid is None and len(set(before)) == 1:
-            self.plan = self._uniform(before, tokens, device)
+            self.plan = self._uniform(before, tokens, device, pattern)
         else:
             if valid is None:
                 valid = torch.ones(batch, tokens, dtype=torch.bool)
-            self.plan = self._ragged(before, valid.cpu(), device)
+            self.plan = self._ragged(before, valid.cpu(), device, pattern)
         return self.plan
 
     def commit(self) -> None:
@@ -197,7 +204,9 @@ class Slots:
         valid = attention_mask[:, self.seen :].bool()
         return None if bool(valid.all()) else valid
 
-    def _uniform(self, before: list[int], tokens: int, device: torch.device) -> Plan:
+    def _uniform(
+        self, before: list[int], tokens: int, device: torch.device, pattern: Pattern | None
+    ) -> Plan:
         length = before[0]
         end = length + tokens
         fresh = torch.arange(length, end)
@@ -213,9 +222,12 @@ class Slots:
             queries=fresh[None],
             write=(None, source, slots),
             device=device,
+            pattern=pattern,
         )
 
-    def _ragged(self, before: list[int], valid: Tensor, device: torch.device) -> Plan:
+    def _ragged(
+        self, before: list[int], valid: Tensor, device: torch.device, pattern: Pattern | None
+    ) -> Plan:
         starts = torch.tensor(before)
         queries = (starts[:, None] + valid.cumsum(dim=1) - 1).clamp_(min=0)
         fresh = torch.where(valid, queries, -1)
@@ -232,6 +244,7 @@ class Slots:
             queries=queries,
             write=(rows, source, self.slots_of(fresh[rows, source])),
             device=device,
+            pattern=pattern,
         )
 
     def _plan(
@@ -242,6 +255,7 @@ class Slots:
         queries: Tensor,
         write: tuple[Tensor | None, Tensor | None, Tensor],
         device: torch.device,
+        pattern: Pattern | None,
     ) -> Plan:
         """From positions, all on the CPU, to a plan on `device`."""
         tokens = fresh.shape[1]
@@ -274,10 +288,12 @@ class Slots:
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
         if tokens == 1:
-            mask = self.policy.visible(queries, keys) & (keys >= 0)
-            mask |= ~mask.any(dim=1, keepdim=True)  # padding: see Visibility
+            mask = (self.policy.visible(queries, keys) & (keys >= 0))[:, None, None, :]
+            if pattern is not None:
+                mask = mask & at_positions(pattern, queries[:, None, :, None], keys[:, None, None])
+            mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
             if not bool(mask.all()):
-                plan.visible = mask[:, None, None, :].to(device)
+                plan.visible = mask.to(device)
             if shifted:
                 assert self.rotary is not None
                 plan.turn = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
@@ -289,6 +305,7 @@ class Slots:
                 rotary=self.rotary if shifted else None,
                 turn=_angles(self.rotary, -shift, device) if shifted else None,
                 unturned=self.unturned,
+                pattern=pattern,
             )
         return plan
 

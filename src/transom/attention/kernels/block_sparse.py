@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from transom.attention.kernels.workers import share
 from transom.attention.patterns.layout import Layout, QueryBlock
 
-__all__ = ["block_sparse"]
+__all__ = ["Apart", "block_sparse"]
 
 SCORES_AT_ONCE = 1 << 20  # numbers: about what a core's cache holds from one step to the next
 WORTH_THREADS = 1 << 22  # scores in all, below which starting threads takes longer
@@ -38,6 +38,22 @@ class Piece(NamedTuple):
         return [x[self.row, self.kv_heads, start:stop] for start, stop in self.block.keys]
 
 
+class Apart(NamedTuple):
+    """Keys that every query sees from elsewhere: with queries of their own, turned to meet them.
+
+    Attributes:
+        q: `(batch, heads, q_len, head_dim)`.
+        k: `(batch, kv_heads, keys, head_dim)`.
+        v: `(batch, kv_heads, keys, value_dim)`.
+        hidden: `(q_len, keys)` bool, who does not see whom after all; None when all see all.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    hidden: Tensor | None = None
+
+
 class Room:
     """Scratch memory for one thread, used again for every block."""
 
@@ -54,7 +70,9 @@ class Room:
         return room
 
 
-def block_sparse(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+def block_sparse(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, apart: Apart | None = None
+) -> Tensor:
     """Attention output, `(batch, heads, q_len, value_dim)`; differentiable once.
 
     Each block of queries gathers its keys; two matrix products with a softmax between them are all
@@ -67,27 +85,35 @@ def block_sparse(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) 
         v: `(batch, kv_heads, kv_len, value_dim)`.
         layout: the pattern at this size.
         scale: of the scores.
+        apart: keys besides those of the layout, in the same softmax; not differentiable.
     """
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if (
+        apart is None
+        and torch.is_grad_enabled()
+        and (q.requires_grad or k.requires_grad or v.requires_grad)
+    ):
         out: Tensor = _Differentiable.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
     else:
-        out = _forward(q.detach(), k.detach(), v.detach(), layout, scale)
+        out = _forward(q.detach(), k.detach(), v.detach(), layout, scale, apart)
     return out
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _forward(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, apart: Apart | None = None
+) -> Tensor:
     out: Tensor = q.new_empty(*q.shape[:3], v.shape[3])
 
     def work(pieces: Iterable[Piece]) -> None:
         room = Room()
         for piece in pieces:
             target = piece.queries(out)
-            if not piece.block.columns:
+            if not piece.block.columns and apart is None:
                 target.zero_()
                 continue
-            values = _joined(piece.keys(v), "v", room)
-            weights = _weights(piece, q, _joined(piece.keys(k), "k", room), scale, room)
+            first = [] if apart is None else [apart.v[piece.row, piece.kv_heads]]
+            values = _joined([*first, *piece.keys(v)], "v", room)
+            weights = _weights(piece, q, k, scale, room, apart)
             result = room.take("out", values, *weights.shape[:2], values.shape[2])
             target.copy_(torch.bmm(weights, values, out=result).view(target.shape))
 
@@ -126,8 +152,8 @@ def _backward(
         for piece in pieces:
             if not piece.block.columns:
                 continue
+            weights = _weights(piece, q, k, scale, room)
             keys, values = _joined(piece.keys(k), "k", room), _joined(piece.keys(v), "v", room)
-            weights = _weights(piece, q, keys, scale, room)
             shape = (*weights.shape[:2], values.shape[2])
             d_result = room.take("d_out", values, *shape).view(piece.queries(d_out).shape)
             d_result.copy_(piece.queries(d_out))
@@ -150,20 +176,38 @@ def _backward(
     return d_q, d_k.to(k.dtype), d_v.to(v.dtype)
 
 
-def _weights(piece: Piece, q: Tensor, keys: Tensor, scale: float, room: Room) -> Tensor:
-    """Attention of a piece, `(kv, group * queries, columns)`; leaves scaled queries in `room`."""
+def _weights(
+    piece: Piece, q: Tensor, k: Tensor, scale: float, room: Room, apart: Apart | None = None
+) -> Tensor:
+    """Attention of a piece, `(kv, group * queries, columns)`; leaves scaled queries in `room`.
+
+    Keys that are apart come first.
+    """
     source = piece.queries(q)
     kv, group, rows, dim = source.shape
+    first = [] if apart is None else [apart.k[piece.row, piece.kv_heads]]
+    keys = _joined([*first, *piece.keys(k)], "k", room)
+    scores = room.take("scores", keys, kv, group * rows, keys.shape[1])
+    by_query = scores.view(kv, group, rows, -1)
     queries = room.take("q", source, *source.shape)
     torch.mul(source, scale, out=queries)
-    scores = room.take("scores", keys, kv, group * rows, piece.block.columns)
     torch.bmm(queries.view(kv, group * rows, dim), keys.transpose(1, 2), out=scores)
-    by_query = scores.view(kv, group, rows, -1)
-    for first, hidden in piece.block.hidden:
-        by_query[..., first : first + hidden.shape[1]].masked_fill_(hidden, -math.inf)
+    ahead = 0
+    if apart is not None:
+        # Written over: their product with these queries is not the one they are to be seen by.
+        ahead = first[0].shape[1]
+        turned = (piece.queries(apart.q) * scale).reshape(kv, group * rows, dim)
+        met = torch.bmm(turned, first[0].transpose(1, 2)).view(kv, group, rows, ahead)
+        if apart.hidden is not None:
+            met.masked_fill_(apart.hidden[slice(*piece.block.queries)], -math.inf)
+        by_query[..., :ahead] = met
+    for column, hidden in piece.block.hidden:
+        by_query[..., ahead + column : ahead + column + hidden.shape[1]].masked_fill_(
+            hidden, -math.inf
+        )
     weights = room.take("weights", scores, *scores.shape)
     torch.softmax(scores, -1, out=weights)
-    if piece.block.blind is not None:
+    if piece.block.blind is not None and apart is None:
         weights.view(by_query.shape).masked_fill_(piece.block.blind[:, None], 0)
     return weights
 

@@ -21,6 +21,7 @@ from transom.attention.patterns.sets import (
     padding,
     random_blocks,
 )
+from transom.attention.patterns.text import parse_pattern
 
 __all__ = [
     "Dilated",
@@ -35,6 +36,7 @@ __all__ = [
     "global_tokens",
     "head_groups",
     "padding",
+    "parse_pattern",
     "pattern",
     "prefix_lm",
     "random_blocks",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from transom.errors import InputError
 from transom.policies import Span
 
 __all__ = ["Grid", "Pattern", "Tiles"]
@@ -72,6 +74,11 @@ class Pattern(ABC):
         """Query heads it is made for; None when it is the same for all."""
         return None
 
+    @property
+    def limit(self) -> int | None:
+        """How many tokens it is made for; None when it goes on for ever."""
+        return None
+
     def spans(self, query: int) -> tuple[Span, ...] | None:
         """The keys that one query sees, where a formula says so; ascending, none empty."""
         return None
@@ -91,8 +98,16 @@ class Pattern(ABC):
         """All of it at once, `(batch, heads, q_len, kv_len)` bool: for small sizes.
 
         The last query is at the last key, as when a chunk of queries follows what is cached.
+
+        Raises:
+            InputError: when there are more keys than it is made for.
         """
         kv_len = q_len if kv_len is None else kv_len
+        if self.limit is not None and kv_len > self.limit:
+            raise InputError(
+                f"{self!r} is made for {self.limit} tokens and there are {kv_len} keys; expected "
+                "at most as many."
+            )
         b = torch.arange(batch)[:, None, None, None]
         h = torch.arange(heads)[:, None, None]
         q = torch.arange(kv_len - q_len, kv_len)[:, None]
@@ -113,7 +128,9 @@ class Pattern(ABC):
         """Visible pairs, as a fraction of `q_len * kv_len`."""
         return self.pairs(q_len, kv_len) / (q_len * (q_len if kv_len is None else kv_len))
 
-    def draw(self, path: str, length: int | None = None, *, title: str | None = None) -> None:
+    def draw(
+        self, path: Path | str, length: int | None = None, *, title: str | None = None
+    ) -> None:
         """Save a picture of the pattern as PNG; needs matplotlib.
 
         Args:
@@ -130,7 +147,10 @@ class Pattern(ABC):
         return sketch(self, length, cells)
 
     def __str__(self) -> str:
-        return f"{self!r}\n{self.sketch()}"
+        from transom.attention.patterns.picture import shown_length
+
+        length = shown_length(self)
+        return f"{self!r}, {length:,} tokens\n{self.sketch(length)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +159,15 @@ class Both(Pattern):
 
     left: Pattern
     right: Pattern
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "heads"):
+            one, two = getattr(self.left, name), getattr(self.right, name)
+            if None not in (one, two) and one != two:
+                raise InputError(
+                    f"cannot combine {self.left!r} and {self.right!r}: {name} is {one} in one and "
+                    f"{two} in the other; expected the same, or a pattern that is alike for all."
+                )
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.left(b, h, q, k) & self.right(b, h, q, k)
@@ -166,8 +195,18 @@ class Both(Pattern):
     def heads(self) -> int | None:
         return self.left.heads or self.right.heads
 
+    @property
+    def limit(self) -> int | None:
+        known = [p.limit for p in (self.left, self.right) if p.limit is not None]
+        return min(known, default=None)
+
     def __repr__(self) -> str:
-        return f"{_inside(self.left)} & {_inside(self.right)}"
+        return self._joined("&")
+
+    def _joined(self, sign: str) -> str:
+        # A chain of one sign reads back the same without brackets, as both group to the left.
+        left = repr(self.left) if type(self.left) is type(self) else _inside(self.left)
+        return f"{left} {sign} {_inside(self.right)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,7 +233,7 @@ class Either(Both):
         return tuple(joined)
 
     def __repr__(self) -> str:
-        return f"{_inside(self.left)} | {_inside(self.right)}"
+        return self._joined("|")
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,6 +260,10 @@ class Not(Pattern):
     @property
     def heads(self) -> int | None:
         return self.pattern.heads
+
+    @property
+    def limit(self) -> int | None:
+        return self.pattern.limit
 
     def __repr__(self) -> str:
         return f"~{_inside(self.pattern)}"

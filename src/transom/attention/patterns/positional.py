@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
 from transom.checks import whole_number
-from transom.policies import Policy, Span
+from transom.errors import InputError
+from transom.policies import Policy, Span, parse
 
 __all__ = [
     "Dilated",
@@ -29,7 +31,8 @@ class _Sized(Pattern):
 
     def __repr__(self) -> str:
         name = type(self).__name__.lower().strip("_")
-        return f"{name}({', '.join(str(value) for value in self.__dict__.values())})"
+        given = [(getattr(self, field.name), field.default) for field in fields(self)]
+        return f"{name}({', '.join(str(value) for value, default in given if value != default)})"
 
     @property
     def scale(self) -> int:
@@ -112,6 +115,10 @@ class Dilated(_Sized):
         alone = (grid.q_first == grid.q_last) & (grid.k_first == grid.k_last)
         within = _Sliding(self.size * self.step).tiles(grid).every
         return Tiles(some, some & alone if self.step > 1 else within)
+
+    @property
+    def scale(self) -> int:
+        return 2 * self.size * self.step
 
 
 @dataclass(frozen=True, repr=False)
@@ -232,9 +239,16 @@ def prefix_lm(length: int) -> Pattern:
     return _Prefix_LM(_at_least("prefix_lm", "length", length))
 
 
-def of_policy(policy: Policy) -> Pattern:
-    """What a policy by position lets each query see."""
-    return _OfPolicy(policy)
+def of_policy(policy: Policy | str) -> Pattern:
+    """What a policy by position lets each query see; the policy itself or its text.
+
+    Raises:
+        PolicyError: when the text is not that of a policy.
+    """
+    made: Any = parse(policy) if isinstance(policy, str) else policy
+    if not isinstance(made, Policy):
+        raise InputError(f"pattern: policy is {policy!r}; expected a policy or its text.")
+    return _OfPolicy(made)
 
 
 def _at_least(owner: str, name: str, value: int, minimum: int = 1) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -33,7 +33,8 @@ class _Global(Pattern):
 
     def _among(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         wanted = torch.tensor(self.positions, device=first.device)
-        inside = torch.searchsorted(wanted, last, right=True) - torch.searchsorted(wanted, first)
+        upto = torch.searchsorted(wanted, last.contiguous(), right=True)
+        inside = upto - torch.searchsorted(wanted, first.contiguous())
         return inside > 0, inside == last - first + 1
 
     @property
@@ -53,16 +54,13 @@ class _Random(Pattern):
     seed: int
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        row, column = (x.div(self.block, rounding_mode="floor") for x in (q, k))
-        chosen = _chosen(self, int(torch.maximum(row.max(), column.max())) + 1).to(q.device)
+        row, column = self._block(q), self._block(k)
+        chosen = _chosen(self, _enough(row, column)).to(q.device)
         return (k <= q) & chosen[row, column]
 
     def tiles(self, grid: Grid) -> Tiles:
-        q_first, q_last, k_first, k_last = (x.div(self.block, rounding_mode="floor") for x in grid)
-        chosen = _chosen(self, int(torch.maximum(q_last.max(), k_last.max())) + 1)
-        sums = torch.zeros(len(chosen) + 1, len(chosen) + 1, dtype=torch.int64)
-        sums[1:, 1:] = chosen.long().cumsum(0).cumsum(1)
-        sums = sums.to(grid.q_first.device)
+        q_first, q_last, k_first, k_last = (self._block(edge) for edge in grid)
+        sums = _sums(self, _enough(q_last, k_last)).to(grid.q_first.device)
         inside = sums[q_last + 1, k_last + 1] - sums[q_first, k_last + 1]
         inside = inside - sums[q_last + 1, k_first] + sums[q_first, k_first]
         size = (q_last - q_first + 1) * (k_last - k_first + 1)
@@ -71,12 +69,21 @@ class _Random(Pattern):
             (inside == size) & (grid.k_last <= grid.q_first),
         )
 
+    def _block(self, positions: Tensor) -> Tensor:
+        # Queries before the first token, where there are more than keys, see nothing: k <= q.
+        return positions.clamp(min=0).div(self.block, rounding_mode="floor")
+
     @property
     def scale(self) -> int:
         return 16 * self.block
 
     def __repr__(self) -> str:
         return f"random_blocks({self.count}, block={self.block}, seed={self.seed})"
+
+
+def _enough(row: Tensor, column: Tensor) -> int:
+    """Blocks to choose from; a power of two, so that few choices are made as positions grow."""
+    return 1 << int(torch.maximum(row.max(), column.max())).bit_length()
 
 
 @lru_cache(maxsize=32)
@@ -88,6 +95,14 @@ def _chosen(pattern: _Random, blocks: int) -> Tensor:
         some = random.choice(row + 1, min(pattern.count, row + 1), replace=False)
         chosen[row, torch.from_numpy(some)] = True
     return chosen
+
+
+@lru_cache(maxsize=32)
+def _sums(pattern: _Random, blocks: int) -> Tensor:
+    """`(blocks + 1, blocks + 1)` int64: how many blocks are chosen before each row and column."""
+    sums = torch.zeros(blocks + 1, blocks + 1, dtype=torch.int64)
+    sums[1:, 1:] = _chosen(pattern, blocks).long().cumsum(0).cumsum(1)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -107,27 +122,43 @@ class _Rows(Pattern):
         return self.shape[0] if self.shape[0] > 1 else None
 
     @property
+    def limit(self) -> int:
+        return self.shape[1]
+
+    @property
     def scale(self) -> int:
         return self.shape[1]
 
     def __repr__(self) -> str:
         return f"{self.kind}({self.shape[0]} x {self.shape[1]})"
 
+    def _check(self, last: Tensor) -> None:
+        if int(last.max()) >= self.limit:
+            raise InputError(
+                f"{self!r} is made for {self.limit} tokens and there are more than {last.max()}; "
+                "expected a number for every token."
+            )
+
 
 class _Documents(_Rows):
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         numbers = self.numbers.to(q.device)
         row = b if self.batch else torch.zeros_like(b)
-        return numbers[row, q] == numbers[row, k]
+        return (numbers[row, q.clamp(min=0)] == numbers[row, k]) & (q >= 0)
 
     def tiles(self, grid: Grid) -> Tiles:
+        self._check(torch.maximum(grid.q_last.max(), grid.k_last.max()))
         # Numbers never fall along a row, so a tile's first and last bound those between.
         numbers = self.numbers.to(grid.q_first.device)[:, None]
-        q_first, q_last, k_first, k_last = (numbers[:, :, edge] for edge in grid)
+        q_first, q_last, k_first, k_last = (numbers[:, :, edge.clamp(min=0)] for edge in grid)
         return Tiles(
-            (q_first <= k_last) & (k_first <= q_last),
-            (q_first == k_last) & (k_first == q_last),
+            (q_first <= k_last) & (k_first <= q_last) & (grid.q_last >= 0),
+            (q_first == k_last) & (k_first == q_last) & (grid.q_first >= 0),
         )
+
+    def __repr__(self) -> str:
+        lengths = self.numbers[0].unique_consecutive(return_counts=True)[1].tolist()
+        return super().__repr__() if self.batch else f"documents({lengths})"
 
 
 class _Padding(_Rows):
@@ -136,6 +167,7 @@ class _Padding(_Rows):
         return (self.numbers.to(q.device)[row, k] != 0) & (q == q)
 
     def tiles(self, grid: Grid) -> Tiles:
+        self._check(grid.k_last)
         real = torch.nn.functional.pad(self.numbers.to(grid.q_first.device).cumsum(1), (1, 0))
         inside = real[:, None, grid.k_last + 1] - real[:, None, grid.k_first]
         every_query = grid.q_first == grid.q_first
@@ -172,6 +204,10 @@ class _Heads(Pattern):
         return len(self.choice)
 
     @property
+    def limit(self) -> int | None:
+        return min((p.limit for p in self.patterns if p.limit is not None), default=None)
+
+    @property
     def scale(self) -> int:
         return max(pattern.scale for pattern in self.patterns)
 
@@ -186,7 +222,7 @@ def global_tokens(positions: int | Sequence[int]) -> Pattern:
 
     Source: BigBird, https://arxiv.org/abs/2007.14062; Longformer, https://arxiv.org/abs/2004.05150.
     """
-    if isinstance(positions, int) and not isinstance(positions, bool):
+    if not isinstance(positions, Iterable):
         positions = range(whole_number("global_tokens", "positions", positions, 1))
     chosen = sorted(
         {whole_number("global_tokens", "position", p, 0, unit="one") for p in positions}
@@ -221,17 +257,24 @@ def documents(numbers: Any) -> Pattern:
             never falls along a row.
 
     Raises:
-        InputError: when numbers fall.
+        InputError: when there are no tokens, or numbers fall.
     """
     if not isinstance(numbers, Tensor):
-        lengths = torch.tensor([whole_number("documents", "length", n, 1) for n in numbers])
-        numbers = torch.arange(len(lengths)).repeat_interleave(lengths)[None]
-    if numbers.ndim != 2 or numbers.is_floating_point() or bool((numbers.diff(dim=1) < 0).any()):
+        if not isinstance(numbers, Iterable):
+            raise InputError(f"documents: numbers is {numbers!r}; expected a list or a tensor.")
+        lengths = [whole_number("documents", "length", n, 1) for n in numbers]
+        numbers = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths).long())[None]
+    # The steps in int64, as differences of unsigned numbers never fall.
+    steps = torch.atleast_1d(numbers.long()).diff(dim=-1)
+    whole = numbers.numel() > 0 and not numbers.is_floating_point()
+    if numbers.ndim != 2 or not whole or bool((steps < 0).any()):
         raise InputError(
             f"documents: numbers of shape {tuple(numbers.shape)}; expected whole numbers "
             "(batch, length) that never fall along a row: documents stand one after the other."
         )
-    return _of_rows(_Documents, "documents", numbers)
+    # Counted from 0, so that the same documents are equal however they were numbered.
+    counted = torch.nn.functional.pad((steps > 0).cumsum(1), (1, 0))
+    return _of_rows(_Documents, "documents", counted)
 
 
 def padding(mask: Tensor) -> Pattern:
@@ -240,7 +283,7 @@ def padding(mask: Tensor) -> Pattern:
     Args:
         mask: `(batch, kv_len)`, bool or 0 and 1; true for real tokens.
     """
-    if mask.ndim != 2:
+    if mask.ndim != 2 or not mask.numel():
         raise InputError(f"padding: mask has shape {tuple(mask.shape)}; expected (batch, kv_len).")
     return _of_rows(_Padding, "padding", mask != 0)
 
@@ -251,6 +294,10 @@ def head_groups(patterns: Sequence[Pattern], choice: Sequence[int]) -> Pattern:
     With `[causal(), sinks(4) | sliding(256)]` these are retrieval and streaming heads.
 
     Source: DuoAttention, https://arxiv.org/abs/2410.10819.
+
+    Raises:
+        InputError: when a pattern is chosen that there is not, or one is made for another number
+            of heads.
     """
     chosen = tuple(whole_number("head_groups", "choice", c, 0, unit="a pattern") for c in choice)
     if not chosen or max(chosen) >= len(patterns):
@@ -258,6 +305,14 @@ def head_groups(patterns: Sequence[Pattern], choice: Sequence[int]) -> Pattern:
             f"head_groups: choice is {list(choice)} and there are {len(patterns)} patterns; "
             "expected the index of a pattern for every head."
         )
+    for pattern in patterns:
+        if not isinstance(pattern, Pattern) or pattern.heads not in (None, len(chosen)):
+            raise InputError(
+                f"head_groups: {pattern!r} is among the patterns; expected patterns that are alike "
+                f"for all heads, or made for {len(chosen)}."
+            )
+    if len(batches := {p.batch for p in patterns if p.batch}) > 1:
+        raise InputError(f"head_groups: patterns for batches of {sorted(batches)}; expected one.")
     return _Heads(tuple(patterns), chosen)
 
 

@@ -17,7 +17,7 @@ from transom.attention.patterns.layout import Layout, layout
 from transom.errors import InputError
 from transom.policies import Span
 
-__all__ = ["Explanation", "Kernel", "attend", "explain"]
+__all__ = ["Attend", "Explanation", "Kernel", "attend"]
 
 Kernel = Literal["auto", "block_sparse", "decode", "dense", "flex", "naive"]
 
@@ -52,65 +52,73 @@ class Explanation:
         )
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pattern: Pattern | None = None,
-    *,
-    scale: float | None = None,
-    kernel: Kernel = "auto",
-) -> Tensor:
-    """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
+class Attend:
+    """The type of `attend`, which is called, and asked to explain itself."""
 
-    The last query is at the last key: fewer queries than keys follow what was cached. Queries that
-    see nothing give zeros. Gradients flow to `q`, `k` and `v`. The mask is never made at
-    `q_len * kv_len`, but for the kernel `"naive"`.
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pattern: Pattern | None = None,
+        *,
+        scale: float | None = None,
+        kernel: Kernel = "auto",
+    ) -> Tensor:
+        """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
 
-    Args:
-        q: `(batch, heads, q_len, head_dim)`.
-        k: `(batch, kv_heads, kv_len, head_dim)`; a whole number of query heads share each.
-        v: `(batch, kv_heads, kv_len, value_dim)`.
-        pattern: who sees whom; everyone sees everything by default.
-        scale: of the scores, `head_dim ** -0.5` by default.
-        kernel: the one to use; by default the one that `explain` names.
+        The last query is at the last key: fewer queries than keys follow what was cached. Queries
+        that see nothing give zeros. Gradients flow to `q`, `k` and `v`. The mask is never made at
+        `q_len * kv_len`, but for the kernel `"naive"`.
 
-    Raises:
-        InputError: when sizes or dtypes do not fit each other, the pattern, or the kernel.
-    """
-    pattern = everything() if pattern is None else pattern
-    _check(q, k, v, pattern, kernel)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    chosen = _choose(q, k, pattern)[0] if kernel == "auto" else kernel
-    if chosen == "decode":
-        return decode(q, k, v, _spans(k, pattern) or (), scale)
-    if chosen == "block_sparse":
-        if isinstance(pattern, Dilated):
-            return _by_remainder(q, k, v, pattern, scale)
-        return block_sparse(q, k, v, _layout(q, k, pattern), scale)
-    compute = {"dense": dense, "flex": flex, "naive": naive}[chosen]
-    return compute(q, k, v, pattern, scale)
+        Args:
+            q: `(batch, heads, q_len, head_dim)`.
+            k: `(batch, kv_heads, kv_len, head_dim)`; a whole number of query heads share each.
+            v: `(batch, kv_heads, kv_len, value_dim)`.
+            pattern: who sees whom; everyone sees everything by default.
+            scale: of the scores, `head_dim ** -0.5` by default.
+            kernel: the one to use; by default the one that `explain` names.
+
+        Raises:
+            InputError: when sizes or dtypes do not fit each other, the pattern, or the kernel.
+        """
+        pattern = everything() if pattern is None else pattern
+        _check(q, k, v, pattern, kernel)
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        chosen = _choose(q, k, pattern)[0] if kernel == "auto" else kernel
+        if chosen == "decode":
+            return decode(q, k, v, _spans(k, pattern) or (), scale)
+        if chosen == "block_sparse":
+            if isinstance(pattern, Dilated):
+                return _by_remainder(q, k, v, pattern, scale)
+            return block_sparse(q, k, v, _layout(q, k, pattern), scale)
+        compute = {"dense": dense, "flex": flex, "naive": naive}[chosen]
+        return compute(q, k, v, pattern, scale)
+
+    def explain(
+        self, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern | None = None
+    ) -> Explanation:
+        """Which kernel `attend` would choose for the same arguments, why, and what it costs.
+
+        Raises:
+            InputError: as `attend`.
+        """
+        pattern = everything() if pattern is None else pattern
+        _check(q, k, v, pattern, "auto")
+        kernel, why = _choose(q, k, pattern)
+        pairs = pattern.pairs(q.shape[2], k.shape[2])
+        made = q.shape[:3].numel() * v.shape[3] * q.element_size()
+        return Explanation(
+            kernel=kernel,
+            why=why,
+            pairs=pairs,
+            fraction=pairs / (q.shape[2] * k.shape[2]),
+            flops=round(2 * pairs * q.shape[0] * q.shape[1] * (q.shape[3] + v.shape[3])),
+            bytes=sum(x.numel() * x.element_size() for x in (q, k, v)) + made,
+        )
 
 
-def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern | None = None) -> Explanation:
-    """Which kernel `attend` would choose for the same arguments, why, and what it costs.
-
-    Raises:
-        InputError: as `attend`.
-    """
-    pattern = everything() if pattern is None else pattern
-    _check(q, k, v, pattern, "auto")
-    kernel, why = _choose(q, k, pattern)
-    pairs = pattern.pairs(q.shape[2], k.shape[2])
-    made = q.shape[:3].numel() * v.shape[3] * q.element_size()
-    return Explanation(
-        kernel=kernel,
-        why=why,
-        pairs=pairs,
-        fraction=pairs / (q.shape[2] * k.shape[2]),
-        flops=round(2 * pairs * q.shape[0] * q.shape[1] * (q.shape[3] + v.shape[3])),
-        bytes=sum(x.numel() * x.element_size() for x in (q, k, v)) + made,
-    )
+attend = Attend()
 
 
 def _choose(q: Tensor, k: Tensor, pattern: Pattern) -> tuple[Kernel, str]:
@@ -180,6 +188,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, kernel: str) -> No
         raise InputError(
             f"the kernel 'decode' was asked for {q.shape[2]} queries under {pattern!r}; expected "
             "one query, and a pattern whose spans are a formula."
+        )
+    if pattern.limit is not None and k.shape[2] > pattern.limit:
+        raise InputError(
+            f"{pattern!r} is made for {pattern.limit} tokens and there are {k.shape[2]} keys; "
+            "expected at most as many."
         )
     for name, size in (("batch", q.shape[0]), ("heads", q.shape[1])):
         wanted = getattr(pattern, name)

@@ -1,0 +1,121 @@
+"""Attention by its formula, a block of queries at a time: for dropout and for masks as tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from transom.attention.patterns import Grid, Pattern
+
+__all__ = ["attend_by_blocks"]
+
+BLOCK = 128  # queries; bounds the scratch memory
+
+
+class Span(NamedTuple):
+    """A block of queries and the keys between the first and the last that it sees: positions."""
+
+    queries: range
+    keys: range
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # blocks differ in shape
+def attend_by_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    *,
+    mask: Tensor | None = None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention output, `(batch, heads, q_len, value_dim)`; zeros where a query sees nothing.
+
+    Args:
+        q: `(batch, heads, q_len, head_dim)`; the last query is at the last key.
+        k: `(batch, kv_heads, kv_len, head_dim)`, `heads` a multiple of `kv_heads`.
+        v: `(batch, kv_heads, kv_len, value_dim)`.
+        pattern: who sees whom.
+        mask: `(batch or 1, heads or 1, q_len, kv_len)`, bool (a query sees what it and the
+            pattern both let through) or floating (added to the scaled scores).
+        scale: of the scores.
+        dropout: probability with which each attention weight is dropped.
+
+    Scratch memory is that of one block of queries, never `q_len * kv_len`: also in training, where
+    the weights of a block are computed again for its gradient rather than kept.
+    """
+    q_len, kv_len = q.shape[2], k.shape[2]
+    tracked = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (q, k, v, mask)
+    )
+    outputs = []
+    for start in range(0, q_len, BLOCK):
+        rows = slice(start, min(start + BLOCK, q_len))
+        span = _span(pattern, rows.start + kv_len - q_len, rows.stop + kv_len - q_len, kv_len)
+        columns = slice(span.keys.start, span.keys.stop)
+        part = None if mask is None else mask[:, :, rows, columns]
+        inputs = (q[:, :, rows], k[:, :, columns], v[:, :, columns], part)
+        if tracked:
+            output = checkpoint(
+                _attend, *inputs, pattern, span, scale, dropout, use_reentrant=False
+            )
+        else:
+            output = _attend(*inputs, pattern, span, scale, dropout)
+        outputs.append(output)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    pattern: Pattern,
+    span: Span,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    batch, heads, q_len, dim = q.shape
+    kv_heads, kv_len = k.shape[1:3]
+    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * q_len, dim)
+    scores = (grouped @ k.transpose(2, 3)).reshape(batch, heads, q_len, kv_len)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    visible = _visible(pattern, span, q.device)
+    if mask is not None and mask.dtype == torch.bool:
+        visible = visible & mask.to(q.device)
+    elif mask is not None:
+        bias = mask.to(scores)
+        scores, visible = scores + bias, visible & (bias > -torch.inf)
+    # A softmax over nothing is NaN, and NaN even unused stops a backward pass that looks for it.
+    nothing = ~visible.any(dim=-1, keepdim=True)
+    scores = scores.masked_fill(~visible, -torch.inf).masked_fill(nothing, 0)
+    weights = scores.softmax(dim=-1).masked_fill(nothing, 0)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    weights = weights.to(v.dtype).reshape(batch, kv_heads, heads // kv_heads * q_len, kv_len)
+    return (weights @ v).reshape(batch, heads, q_len, v.shape[3])
+
+
+def _visible(pattern: Pattern, span: Span, device: torch.device) -> Tensor:
+    """`(batch or 1, heads or 1, queries, keys)` bool."""
+    b = torch.arange(pattern.batch or 1, device=device)[:, None, None, None]
+    h = torch.arange(pattern.heads or 1, device=device)[:, None, None]
+    q = torch.arange(span.queries.start, span.queries.stop, device=device)[:, None]
+    k = torch.arange(span.keys.start, span.keys.stop, device=device)
+    visible = pattern(b, h, q, k)
+    return visible.expand(b.shape[0], h.shape[0], q.shape[0], k.shape[0])
+
+
+def _span(pattern: Pattern, start: int, stop: int, kv_len: int) -> Span:
+    first = torch.arange(0, kv_len, BLOCK)
+    last = (first + BLOCK - 1).clamp(max=kv_len - 1)
+    edges = torch.tensor([[start]]), torch.tensor([[stop - 1]]), first[None], last[None]
+    some = pattern.tiles(Grid(*edges)).some
+    some = some.expand(*some.shape[:-1], len(first)).reshape(-1, len(first))
+    seen = some.any(dim=0).nonzero().flatten().tolist() or [0]
+    return Span(range(start, stop), range(seen[0] * BLOCK, int(last[seen[-1]]) + 1))

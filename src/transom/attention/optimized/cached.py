@@ -1,0 +1,134 @@
+"""One layer's attention over a bounded cache, where several calls make one dense pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transom.attention.rotary import Rotary
+from transom.attention.visibility import Visibility
+from transom.errors import CacheError
+
+__all__ = ["KeptKeys", "attend_kept", "begin_pass", "check_fits"]
+
+
+class KeptKeys(Protocol):
+    """What attention asks of a cache; `transom.kv.BoundedCache` is one."""
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
+
+    @property
+    def slots(self) -> Any: ...
+
+    def begin(
+        self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
+    ) -> Tensor | Visibility | None: ...
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None) -> None:
+    """Check that the cache would turn this layer's keys as the layer itself does.
+
+    Raises:
+        CacheError: when it was made for other heads, other rotary positions, or not this layer.
+    """
+    bounded = _bounded(cache)
+    if layer not in bounded:
+        raise CacheError(
+            f"layer_idx is {layer}; the cache's policy applies to the layers {bounded}. Pass the "
+            "layer's own index, and a cache whose config has as many layers."
+        )
+    slots = cache.slots
+    if slots.rotary is None or layer in slots.unturned:
+        return
+    if slots.head_dim != head_dim:
+        raise CacheError(
+            f"the cache was made for heads of {slots.head_dim} dimensions and the layer has "
+            f"{head_dim}; make it with a config of the same head_dim."
+        )
+    if rotary is None or not _alike(rotary, slots.rotary):
+        raise CacheError(
+            "the cache turns keys otherwise than the layer does; expected the same rotary "
+            "positions: OptimizedAttention(..., rotary=Rotary.from_config(config)) with the "
+            "config that the cache was made with."
+        )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans are made of numbers
+def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Plan a pass at its first layer, look it up at the others.
+
+    Args:
+        x: `(batch, tokens, hidden)`, the new tokens.
+        mask: `(batch, seen + tokens)` bool, true for real tokens; None for all real. Only the
+            first layer's counts.
+
+    Returns:
+        The new tokens' positions, `(batch or 1, tokens)` int64, padding not counted.
+
+    Raises:
+        CacheError: when layers are called out of order, or the pass before this one did not end.
+    """
+    batch, tokens = x.shape[:2]
+    first = _bounded(cache)[0]
+    if layer == first:
+        cache.begin(tokens, batch, mask, x.device)
+    plan = cache.slots.plan
+    if plan is None or plan.tokens != tokens or not (plan.started or layer == first):
+        raise CacheError(
+            f"layer {layer} was called with {tokens} tokens, and no pass of that many is under "
+            f"way; expected the layers {_bounded(cache)} in order, each once for the same tokens."
+        )
+    if isinstance(plan.visible, Visibility):
+        positions: Tensor = plan.visible.queries
+    else:
+        ends = torch.tensor(plan.lengths, device=x.device)
+        positions = (ends[:, None] - 1).clamp(min=0)
+    base: int = cache.slots.base
+    return positions - base
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def attend_kept(
+    q: Tensor, k: Tensor, v: Tensor, *, cache: KeptKeys, layer: int, scale: float
+) -> Tensor:
+    """Store the new keys and values; attend to all that the policy keeps.
+
+    Mutates the cache.
+
+    Args:
+        q: `(batch, heads, tokens, head_dim)`, rotary applied, as to `k`.
+        k, v: `(batch, kv_heads, tokens, head_dim)`, the new ones.
+
+    Returns:
+        `(batch, heads, tokens, head_dim)`.
+    """
+    visible = cache.slots.plan.visible  # before the update, which may end the pass
+    keys, values = cache.update(k, v, layer)
+    if isinstance(visible, Visibility):
+        return visible.attend(q, keys, values, scale, layer=layer)
+    gqa = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, keys, values, attn_mask=visible, scale=scale, enable_gqa=gqa
+    )
+
+
+def _bounded(cache: KeptKeys) -> list[int]:
+    layers = enumerate(cache.layers)
+    return [index for index, layer in layers if getattr(layer, "slots", None) is cache.slots]
+
+
+def _alike(one: Rotary, other: Rotary) -> bool:
+    if one.dim != other.dim or one.interleaved != other.interleaved:
+        return False
+    return torch.allclose(
+        one.inv_freq.cpu().double(), other.inv_freq.cpu().double(), rtol=1e-6, atol=0
+    )

@@ -1,0 +1,104 @@
+"""How much of a pattern each cell of a square shows: exact, and without looking everywhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from transom.attention.patterns.base import Grid, Pattern
+
+__all__ = ["Cells", "cells"]
+
+PARTS = 16  # that an undecided tile is cut into, each way, while it is too large to be looked at
+LOOKED_AT = 32  # the longest side of a tile that is looked at position by position
+AT_ONCE = 1 << 20  # positions looked at together
+
+
+class Cells(NamedTuple):
+    """A pattern in square cells, those at the ends cut off where the length ends.
+
+    Attributes:
+        visible: `(n, n)` int64, how many (query, key) pairs of each cell are visible.
+        size: `(n, n)` int64, how many there are.
+        side: how many queries, and how many keys, a whole cell has.
+    """
+
+    visible: Tensor
+    size: Tensor
+    side: int
+
+    @property
+    def fraction(self) -> float:
+        """Visible pairs, as a fraction of all."""
+        return int(self.visible.sum()) / int(self.size.sum())
+
+
+class _Edges(NamedTuple):
+    """First and last positions of tiles along one side, both included, `(n,)` int64."""
+
+    first: Tensor
+    last: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.last - self.first + 1
+
+    def take(self, which: Tensor) -> _Edges:
+        return _Edges(self.first[which], self.last[which])
+
+    def cut(self, side: int) -> tuple[_Edges, Tensor]:
+        """Shorter ones, of at most `side`, and which of these each is a part of."""
+        starts = self.first[:, None] + torch.arange(0, int(self.lengths.max()), side)
+        of, part = (starts <= self.last[:, None]).nonzero(as_tuple=True)
+        first = starts[of, part]
+        return _Edges(first, torch.minimum(first + side - 1, self.last[of])), of
+
+
+def cells(pattern: Pattern, length: int, most: int) -> Cells:
+    """The pattern at `length` queries and keys, in its first row and head.
+
+    Args:
+        most: how many cells there may be each way; positions have one each where that is enough.
+
+    Positions are looked at only in tiles that the pattern itself leaves undecided, a few at a time.
+    """
+    side = -(-length // most)
+    edges, _ = _Edges(torch.tensor([0]), torch.tensor([length - 1])).cut(side)
+    visible = _count(pattern, edges, edges)
+    return Cells(visible, edges.lengths[:, None] * edges.lengths, side)
+
+
+def _count(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
+    """`(q tiles, k tiles)` int64: visible pairs of each tile."""
+    known = pattern.tiles(Grid(q.first[:, None], q.last[:, None], k.first[None], k.last[None]))
+    shape = (len(q.first), len(k.first))
+    # Of the first row and head, where they are told apart.
+    some, every = (tiles[(0,) * (tiles.ndim - 2)].expand(shape) for tiles in known)
+    counts = every * (q.lengths[:, None] * k.lengths)
+    undecided = some & ~every
+    side = max(int(q.lengths.max()), int(k.lengths.max()))
+    if not bool(undecided.any()):
+        return counts
+    if side <= LOOKED_AT:
+        for part in undecided.nonzero().split(max(1, AT_ONCE // side**2)):
+            rows, columns = part.T
+            counts[rows, columns] = _look(pattern, q.take(rows), k.take(columns))
+        return counts
+    for row in undecided.any(1).nonzero().flatten():
+        columns = undecided[row].nonzero().flatten()
+        q_parts, _ = q.take(row[None]).cut(-(-side // PARTS))
+        k_parts, of = k.take(columns).cut(-(-side // PARTS))
+        counts[row].index_add_(0, columns[of], _count(pattern, q_parts, k_parts).sum(0))
+    return counts
+
+
+def _look(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
+    """`(tiles,)` int64: visible pairs of tiles, each of queries and keys, by every position."""
+    queries = q.first[:, None, None] + torch.arange(int(q.lengths.max()))[:, None]
+    keys = k.first[:, None, None] + torch.arange(int(k.lengths.max()))
+    q_last, k_last = q.last[:, None, None], k.last[:, None, None]
+    first = torch.zeros((), dtype=torch.int64)
+    visible = pattern(first, first, queries.clamp(max=q_last), keys.clamp(max=k_last))
+    return (visible & (queries <= q_last) & (keys <= k_last)).sum((1, 2))

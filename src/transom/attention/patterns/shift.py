@@ -1,0 +1,55 @@
+"""A pattern seen from elsewhere: where the first keys of a text are no longer there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.policies import Span
+
+__all__ = ["shifted"]
+
+
+@dataclass(frozen=True, repr=False)
+class _Shifted(Pattern):
+    pattern: Pattern
+    by: int
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.pattern(b, h, q + self.by, k + self.by)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        return self.pattern.tiles(Grid(*(edge + self.by for edge in grid)))
+
+    def spans(self, query: int) -> tuple[Span, ...] | None:
+        spans = self.pattern.spans(query + self.by)
+        if spans is None:
+            return None
+        moved = (Span(max(0, start - self.by), stop - self.by) for start, stop in spans)
+        return tuple(span for span in moved if span.start < span.stop)
+
+    @property
+    def scale(self) -> int:
+        return self.pattern.scale
+
+    @property
+    def batch(self) -> int | None:
+        return self.pattern.batch
+
+    @property
+    def heads(self) -> int | None:
+        return self.pattern.heads
+
+    @property
+    def limit(self) -> int | None:
+        return None if self.pattern.limit is None else self.pattern.limit - self.by
+
+    def __repr__(self) -> str:
+        return f"({self.pattern!r} from {self.by:,} on)"
+
+
+def shifted(pattern: Pattern, by: int) -> Pattern:
+    """The pattern for queries and keys that are numbered from `by` on."""
+    return _Shifted(pattern, by) if by else pattern

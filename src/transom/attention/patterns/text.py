@@ -1,0 +1,119 @@
+"""Patterns as text: `sinks(4) | sliding(508)` and back, for the command line and config files."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+from typing import Any
+
+from transom.attention.patterns import positional, sets
+from transom.attention.patterns.base import Pattern
+from transom.errors import InputError
+from transom.policies import known, parse
+
+__all__ = ["CONSTRUCTORS", "parse_pattern"]
+
+CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
+    "causal": positional.causal,
+    "chunked": positional.chunked,
+    "dilated": positional.dilated,
+    "documents": sets.documents,
+    "everything": positional.everything,
+    "global_tokens": sets.global_tokens,
+    "pattern": positional.of_policy,
+    "prefix_lm": positional.prefix_lm,
+    "random_blocks": sets.random_blocks,
+    "sinks": positional.sinks,
+    "sliding": positional.sliding,
+}
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read a pattern from the text of a policy, or from an expression in Python's spelling.
+
+    An expression calls the functions of `transom.attention.patterns` with whole numbers, lists of
+    those and text, and combines what they give with `&`, `|` and `~`. Nothing is evaluated but
+    that. The `repr` of a pattern made so reads back to an equal one.
+
+    Raises:
+        InputError: when it cannot be read, or a function does not take what it is given. The
+            message lists what is known.
+        PolicyError: when the parameters of a known policy make no sense.
+
+    >>> parse_pattern("causal() & ~dilated(8, 2)")
+    causal() & ~dilated(8, 2)
+    >>> parse_pattern("sinks:4,window=508") == parse_pattern("pattern('sinks:4,window=508')")
+    True
+    """
+    if text.partition(":")[0].strip() in known():
+        return positional.of_policy(parse(text))
+    try:
+        return _pattern(_expression(text))
+    except _Unreadable as error:
+        reason = str(error)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    raise InputError(
+        f"cannot read the pattern {text!r}: {reason}. Expected a policy ({', '.join(known())}), "
+        "such as sinks:4,window=508; or, combined with &, | and ~, some of "
+        f"{', '.join(_call(name) for name in CONSTRUCTORS)}."
+    )
+
+
+class _Unreadable(Exception):
+    """Why a part of an expression cannot be read."""
+
+
+def _expression(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError):
+        raise _Unreadable("it is neither a policy nor an expression") from None
+
+
+def _pattern(node: ast.expr) -> Pattern:
+    match node:
+        case ast.BinOp(left, ast.BitAnd(), right):
+            return _pattern(left) & _pattern(right)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _pattern(left) | _pattern(right)
+        case ast.UnaryOp(ast.Invert(), operand):
+            return ~_pattern(operand)
+        case ast.Call(ast.Name(name), arguments, keywords) if name in CONSTRUCTORS:
+            named = {str(keyword.arg): _value(keyword.value) for keyword in keywords}
+            if len(named) < len(keywords):
+                raise _Unreadable(f"{ast.unparse(node)} names an argument twice")
+            return _made(name, [_value(argument) for argument in arguments], named)
+        case ast.Call(ast.Name(name)):
+            raise _Unreadable(f"there is no {name!r}")
+    raise _Unreadable(f"{ast.unparse(node)!r} is no pattern")
+
+
+def _made(name: str, values: list[Any], named: dict[str, Any]) -> Pattern:
+    make = CONSTRUCTORS[name]
+    try:
+        signature(make).bind(*values, **named)
+    except TypeError as error:
+        raise _Unreadable(f"{_call(name)} does not take that: {error}") from None
+    return make(*values, **named)
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(int() | str() as value):
+            return value
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() as value)):
+            return -value
+        case ast.List(elements):
+            return [_value(element) for element in elements]
+    raise _Unreadable(f"{ast.unparse(node)!r} is no whole number, list or text")
+
+
+def _call(name: str) -> str:
+    """How a constructor is called, with its defaults."""
+    parameters = [
+        p.name if p.default is Parameter.empty else f"{p.name}={p.default}"
+        for p in signature(CONSTRUCTORS[name]).parameters.values()
+    ]
+    return f"{name}({', '.join(parameters)})"

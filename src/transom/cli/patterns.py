@@ -1,0 +1,144 @@
+"""`transom patterns`: what an attention pattern looks like, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from transom.cli.tables import plain_flops, plain_size, print_table, result_console
+from transom.cli.target import check_target
+from transom.errors import InputError, MissingExtraError
+from transom.policies import ModelShape
+
+if TYPE_CHECKING:
+    from transom.attention.patterns import Pattern
+    from transom.attention.patterns.cells import Cells
+
+__all__ = ["patterns"]
+
+CELLS = 32  # of a sketch, each way
+ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def patterns(
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATTERN",
+            help="A policy, such as sinks:4,window=508, or an expression, such as "
+            "'causal() & (sliding(512) | global_tokens(4))'; several parted by ';'.",
+        ),
+    ],
+    length: Annotated[int, typer.Option(metavar="N", help="Queries, and keys.")] = 4096,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the pattern, as PNG.")
+    ] = None,
+    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of a layer.")] = 9,
+    kv_heads: Annotated[int, typer.Option(metavar="N", help="Heads of keys and values.")] = 3,
+    head_dim: Annotated[int, typer.Option(metavar="N", help="Size of a head.")] = 64,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Of keys and values: {', '.join(ITEMSIZE)}.")
+    ] = "float32",
+) -> None:
+    """Show which keys each query sees, and what attention then costs.
+
+    In the sketch queries go down and keys across: # all visible, + some of it, . nothing. The
+    costs are those of one layer, beside full causal attention; pairs are counted, not estimated.
+    """
+    shape = _shape(heads, kv_heads, head_dim, dtype)
+    check_target(plot)
+    read = _reader()
+    chosen = [read(text) for text in pattern.split(";") if text.strip()]
+    if not chosen or (plot is not None and len(chosen) > 1):
+        raise InputError(
+            f"PATTERN is {pattern!r}, {len(chosen)} patterns; expected "
+            f"{'at least one' if plot is None else 'one, as --plot draws one'}."
+        )
+
+    from transom.attention.patterns.picture import as_text, cells_of
+
+    shown = [cells_of(one, length, CELLS) for one in chosen]
+    if plot is not None:
+        chosen[0].draw(plot, length)
+    console = result_console()
+    for one, cells in zip(chosen, shown, strict=True):
+        console.print(f"{one!r}, {length:,} tokens", style="bold", soft_wrap=True)
+        console.print(as_text(one, cells) + "\n", soft_wrap=True)
+    _print_costs(console, chosen, shown, length, shape, dtype)
+    if plot is not None:
+        console.print(f"\n{plot}", soft_wrap=True)
+
+
+def _reader() -> Callable[[str], Pattern]:
+    try:
+        from transom.attention.patterns import parse_pattern
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError(
+            "patterns need torch, which is not installed: pip install 'transom[torch]'"
+        ) from error
+    return parse_pattern
+
+
+def _shape(heads: int, kv_heads: int, head_dim: int, dtype: str) -> ModelShape:
+    for option, value in (("heads", heads), ("kv-heads", kv_heads), ("head-dim", head_dim)):
+        if value < 1:
+            raise InputError(f"--{option} is {value}; expected at least 1.")
+    if heads % kv_heads:
+        raise InputError(
+            f"--heads is {heads} and --kv-heads {kv_heads}; expected a multiple of the latter, as "
+            "each head of keys and values serves as many query heads."
+        )
+    if dtype not in ITEMSIZE:
+        raise InputError(f"--dtype is {dtype!r}; expected one of {', '.join(ITEMSIZE)}.")
+    return ModelShape(1, heads, kv_heads, head_dim, ITEMSIZE[dtype])
+
+
+def _print_costs(
+    console: Console,
+    chosen: list[Pattern],
+    shown: list[Cells],
+    length: int,
+    shape: ModelShape,
+    dtype: str,
+) -> None:
+    names = [repr(one) for one in chosen]
+    pairs = [int(cells.visible.sum()) for cells in shown]
+    causal = length * (length + 1) // 2
+    print_table(
+        console,
+        "",
+        ("pattern", "length", "visible pairs", "of all pairs", "of causal pairs"),
+        [
+            (name, f"{length:,}", f"{count:,}", f"{count / length**2:.2%}", f"{count / causal:.2%}")
+            for name, count in zip(names, pairs, strict=True)
+        ],
+    )
+    console.print()
+    each = 4 * shape.heads * shape.head_dim  # a multiplication and addition for score and for sum
+    print_table(
+        console,
+        f"One layer of {shape.heads} heads of {shape.head_dim}; keys and values (KV) of "
+        f"{shape.kv_heads} in {dtype}",
+        ("pattern", "attention", "full causal", "KV of last query", "all KV"),
+        [
+            (
+                name,
+                plain_flops(count * each),
+                plain_flops(causal * each),
+                plain_size(_last(one, length) * shape.token_bytes),
+                plain_size(length * shape.token_bytes),
+            )
+            for name, count, one in zip(names, pairs, chosen, strict=True)
+        ],
+    )
+
+
+def _last(pattern: Pattern, length: int) -> int:
+    """How many keys the last query sees."""
+    return int(pattern.mask(1, length).sum())

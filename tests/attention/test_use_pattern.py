@@ -1,0 +1,190 @@
+"""Patterns in real model code: what the stock model gives under the same mask, written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+
+from tests.kv.models import chunked_logits, tiny, tokens
+from transom import BoundedCache, Chunked, Context, Sinks, Window
+from transom.attention.huggingface import use_pattern
+from transom.attention.patterns import (
+    Pattern,
+    causal,
+    dilated,
+    global_tokens,
+    head_groups,
+    pattern,
+    random_blocks,
+    sinks,
+    sliding,
+)
+from transom.errors import CacheError, UnsupportedModelError
+
+LENGTH = 90
+CLOSE = 1e-4
+PATTERNS: list[Pattern] = [
+    sliding(20) | sinks(3),
+    sliding(8) | dilated(9, 4) | global_tokens(2),
+    sliding(12) | random_blocks(2, block=8),
+    pattern(Sinks(3, 17)),
+]
+FAMILIES = ["llama", "qwen3", "mistral", "gemma3", "gpt-neox", "smollm3"]
+
+
+def stock(model: Any, ids: Tensor, visible: Tensor) -> Tensor:
+    """Logits of the model as it is, given the mask in full, `(batch, 1 or heads, q, k)`."""
+    mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        logits: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
+    return logits
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    assert not torch.isnan(a).any()
+    return float((a - b).abs().max())
+
+
+@pytest.mark.parametrize("some", PATTERNS, ids=repr)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt-neox", "smollm3"])
+def test_a_model_follows_it(family: str, some: Pattern) -> None:
+    model, ids = tiny(family), tokens(2, LENGTH)
+    expected = stock(model, ids, (causal() & some).mask(LENGTH))
+    before = model.config._attn_implementation
+    with use_pattern(model, some) as same:
+        assert same is model
+        with torch.no_grad():
+            assert difference(model(ids).logits, expected) < CLOSE
+        assert (
+            difference(chunked_logits(model, ids, DynamicCache(), [7, 60, 1, 1, 21]), expected)
+            < CLOSE
+        )
+    assert model.config._attn_implementation == before
+    with torch.no_grad():
+        assert difference(model(ids).logits, expected) > 0.01
+
+
+def test_heads_may_differ() -> None:
+    model, ids = tiny("llama"), tokens(1, LENGTH)
+    heads = model.config.num_attention_heads
+    some = head_groups([causal(), sliding(9) | sinks(2)], [h % 2 for h in range(heads)])
+    expected = stock(model, ids, some.mask(LENGTH, heads=heads))
+    with use_pattern(model, some):
+        cache = DynamicCache()
+        assert difference(chunked_logits(model, ids, cache, [50, 1, 39]), expected) < CLOSE
+        bounded = BoundedCache(Window(LENGTH), config=model.config)
+        assert difference(chunked_logits(model, ids, bounded, [50, 1, 39]), expected) < CLOSE
+
+
+@pytest.mark.parametrize("policy", [Window(25), Chunked(30, 7), Sinks(3, 20)], ids=str)
+@pytest.mark.parametrize("some", PATTERNS[1:3], ids=repr)
+def test_a_bounded_cache_and_a_pattern_together(policy: Any, some: Pattern) -> None:
+    model, ids = tiny("llama"), tokens(2, LENGTH)
+    expected = stock(model, ids, (pattern(policy) & some).mask(LENGTH))
+    for sizes in ([LENGTH], [40, 1, 1, 33, 15], [1] * LENGTH):
+        with use_pattern(model, some):
+            cache = BoundedCache(policy, config=model.config, positions="absolute")
+            assert difference(chunked_logits(model, ids, cache, sizes), expected) < CLOSE
+    assert cache.kept <= policy.capacity
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_padding_is_seen_by_no_one(bounded: bool) -> None:
+    model, ids = tiny("llama"), tokens(2, LENGTH)
+    some = sliding(12) | sinks(3)
+    real = torch.ones(2, LENGTH, dtype=torch.int64)
+    real[0, :31] = 0
+    with use_pattern(model, some), torch.no_grad():
+        alone = model(ids[:1, 31:]).logits
+        cache = BoundedCache(Window(LENGTH), config=model.config) if bounded else DynamicCache()
+        positions = (real.cumsum(1) - 1).clamp(min=0)
+        both = model(ids, attention_mask=real, position_ids=positions, past_key_values=cache).logits
+    # A row's positions are those of its tokens in a bounded cache, and its columns elsewhere.
+    expected = alone if bounded else stock_padded(model, ids, real, some)
+    assert difference(both[:1, 31:], expected) < CLOSE
+    assert not both.isnan().any()
+
+
+def stock_padded(model: Any, ids: Tensor, real: Tensor, some: Pattern) -> Tensor:
+    visible = (causal() & some).mask(LENGTH)[:, :, 31:, 31:]
+    return stock(model, ids[:1, 31:], visible)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_a_models_own_windows_still_count(family: str) -> None:
+    model, ids = tiny(family), tokens(1, LENGTH)
+    with torch.no_grad():
+        expected = model(ids).logits
+    with use_pattern(model, causal()), torch.no_grad():
+        assert difference(model(ids).logits, expected) < CLOSE
+        narrow = model(ids).logits
+    with use_pattern(model, "window:4"), torch.no_grad():
+        assert difference(model(ids).logits, narrow) > 0.01
+        whole = model(ids).logits
+        cache = DynamicCache(config=model.config)
+        assert difference(chunked_logits(model, ids, cache, [30, 1, 59]), whole) < CLOSE
+
+
+def test_gradients_flow() -> None:
+    some, ids = sliding(20) | sinks(3), tokens(1, LENGTH)
+    gradients = []
+    for follow in (True, False):
+        model = tiny("llama").train()
+        if follow:
+            with use_pattern(model, some):
+                model(ids, labels=ids).loss.backward()
+        else:
+            visible = (causal() & some).mask(LENGTH)
+            mask = torch.zeros(visible.shape).masked_fill(~visible, -1e30)
+            model(ids, attention_mask=mask, labels=ids).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+def test_generation() -> None:
+    model, ids = tiny("llama"), tokens(1, 40)
+    some = sliding(10) | sinks(3)
+    with use_pattern(model, some):
+        made = model.generate(ids, max_new_tokens=8, do_sample=False)
+        for stop in range(40, 48):
+            assert model(made[:, :stop]).logits[0, -1].argmax() == made[0, stop]
+
+
+def test_it_is_undone_whatever_happens_and_the_inner_one_counts() -> None:
+    model, ids = tiny("llama"), tokens(1, 30)
+    inner = stock(model, ids, sliding(4).mask(30))
+
+    def fail() -> None:
+        with use_pattern(model, "window:9"), use_pattern(model, sliding(4)):
+            with torch.no_grad():
+                assert difference(model(ids).logits, inner) < CLOSE
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_what_cannot_follow_says_so() -> None:
+    model, ids = tiny("llama"), tokens(1, 30)
+    with use_pattern(model, sliding(4)):
+        positions = torch.cat([torch.arange(10), torch.arange(20)])[None]
+        with pytest.raises(CacheError, match="packed sequences"):
+            model(ids, position_ids=positions, use_cache=False)
+        cache = StaticCache(config=model.config, max_cache_len=64)
+        with pytest.raises(CacheError, match="without empty slots"):
+            model(ids, past_key_values=cache)
+        context = Context(model, policy="sinks:4,window=20", compile=True)
+        context.append(ids[0])
+        with pytest.raises(UnsupportedModelError, match="compiled steps do not follow a pattern"):
+            context.append(ids[0, :1])
+    model.config._attn_implementation = "flash_attention_2"
+    with (
+        pytest.raises(UnsupportedModelError, match="needs one of sdpa, eager"),
+        use_pattern(model, sliding(4)),
+    ):
+        pass
