@@ -177,35 +177,35 @@ def decoding() -> dict[str, Any]:
 
 
 MEMORY = """
-import resource, torch
+import torch
 from transom.attention.dispatch import attend
 from transom.attention.patterns import sinks, sliding
+from transom.evaluate.rss import peak_rss, reset_peak_rss
 q, k, v = (torch.randn(1, h, {length}, 64) for h in (9, 3, 3))
 pattern = sliding(512) | sinks(4)
 with torch.inference_mode():
     attend(q[:, :, :512], k[:, :, :512], v[:, :, :512], pattern)
-    out = torch.zeros(1, 9, {length}, 64)  # what the result takes is not counted
-    del out
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak_rss()
+    before = peak_rss()
     if {sparse}:
-        attend(q, k, v, pattern)
+        out = attend(q, k, v, pattern)
     else:
         mask = pattern.mask({length})
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, enable_gqa=True
+        )
+    print(peak_rss() - before - out.nbytes)
 """
 
 
 def memory() -> dict[str, Any]:
-    unit = 1 if sys.platform == "darwin" else 1024
-
     def peak(sparse: bool) -> int:
         """Of a process that does nothing else; the planning of the pattern is counted."""
         code = MEMORY.format(length=LONG, sparse=sparse)
         ran = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
-        return int(ran.stdout) * unit
+        return int(ran.stdout)
 
     return {
         "claim": "most bytes beyond inputs and output at 16,384 tokens (goal <= 32 MB)",

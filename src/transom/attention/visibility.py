@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transom.attention.dispatch import attend
+from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.patterns import Pattern, causal, sinks, sliding
 from transom.attention.patterns import pattern as of_policy
-from transom.attention.patterns.layout import layout
+from transom.attention.patterns.layout import ALIGNED, Layout, layout
 from transom.attention.patterns.shift import shifted
 from transom.attention.rotary import Rotary
 from transom.policies import Policy
@@ -30,12 +30,14 @@ class Run(NamedTuple):
 
     Attributes:
         columns: where they are among all keys, in the order of their positions.
+        length: how many they are.
         pattern: who sees whom among them, counted from the first.
-        apart: `(q_len, pinned)` bool, which pinned keys a query does not see, None when all are
-            seen by all; pinned keys meet their queries apart.
+        apart: `(q_len, pinned and what fills up to ALIGNED)` bool, which pinned keys a query does
+            not see; these meet their queries apart.
     """
 
     columns: Tensor | slice
+    length: int
     pattern: Pattern
     apart: Tensor | None
 
@@ -94,28 +96,38 @@ class Visibility:
         """
         scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
         split = self.turn is not None and layer not in self.unturned
-        if self._run is not None:
-            return self._attend_run(q, k, v, scaling, self._run, turned=split)
+        run = self._run
+        if run is not None:
+            blocks = layout(run.pattern, q.shape[2], run.length, q.device)
+            if blocks_pay(blocks.columns / (q.shape[2] * k.shape[2]), q):
+                return self._attend_run(q, k, v, scaling, run, blocks, turned=split)
         attend = self._attend_split if split else self._attend_together
         starts = range(0, q.shape[2], QUERY_BLOCK)
-        blocks = (self._block(start, local_only=split) for start in starts)  # one at a time
-        outputs = [attend(q[:, :, block.queries], k, v, scaling, block) for block in blocks]
+        parts = (self._block(start, local_only=split) for start in starts)  # one at a time
+        outputs = [attend(q[:, :, part.queries], k, v, scaling, part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _attend_run(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, run: Run, turned: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scaling: float,
+        run: Run,
+        blocks: Layout,
+        turned: bool,
     ) -> Tensor:
         """By blocks of queries that gather the keys they see, in one softmax with the pinned."""
         local_k, local_v = k[:, :, run.columns], v[:, :, run.columns]
         if not self.policy.pinned:
-            return attend(q, local_k, local_v, run.pattern, scale=scaling)
+            return block_sparse(q, local_k, local_v, blocks, scaling)
         where, _ = self._pinned
         met = q
         if turned:
             assert self.turn is not None and self.rotary is not None
             met = self.rotary.turn(q, *(table[:, None] for table in self.turn))
+        where = F.pad(where, (0, -self.policy.pinned % ALIGNED))
         apart = Apart(met, _take(k, where), _take(v, where), run.apart)
-        blocks = layout(run.pattern, q.shape[2], local_k.shape[2], q.device)
         return block_sparse(q, local_k, local_v, blocks, scaling, apart)
 
     def _attend_together(
@@ -221,12 +233,12 @@ class Visibility:
                     return None
                 order_pinned = torch.arange(pinned, device=keys.device)
                 hidden |= ~at_positions(self.pattern, queries[:, None], order_pinned)[0, 0]
-        if hidden is not None and not bool(hidden.any()):
-            hidden = None
+        if hidden is not None:
+            hidden = F.pad(hidden, (0, -pinned % ALIGNED), value=True)
         columns: Tensor | slice = order[begin:]
         if bool((order[begin:].diff() == 1).all()):
             columns = slice(int(order[begin]), int(order[-1]) + 1)
-        return Run(columns, pattern, hidden)
+        return Run(columns, len(local), pattern, hidden)
 
     @cached_property
     def _pinned(self) -> tuple[Tensor, Tensor]:

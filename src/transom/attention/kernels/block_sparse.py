@@ -186,7 +186,7 @@ def _weights(
     source = piece.queries(q)
     kv, group, rows, dim = source.shape
     first = [] if apart is None else [apart.k[piece.row, piece.kv_heads]]
-    keys = _joined([*first, *piece.keys(k)], "k", room)
+    keys = _joined([*first, *piece.keys(k)], "k", room, packed=k.dtype != torch.float32)
     scores = room.take("scores", keys, kv, group * rows, keys.shape[1])
     by_query = scores.view(kv, group, rows, -1)
     queries = room.take("q", source, *source.shape)
@@ -212,9 +212,13 @@ def _weights(
     return weights
 
 
-def _joined(parts: list[Tensor], name: str, room: Room) -> Tensor:
-    """Stretches of keys or values as one, `(kv, columns, dim)`; a single one is not copied."""
-    if len(parts) == 1:
+def _joined(parts: list[Tensor], name: str, room: Room, packed: bool = False) -> Tensor:
+    """Stretches of keys or values as one, `(kv, columns, dim)`.
+
+    A single one is not copied unless it is to be `packed`: given transposed keys of half precision
+    that are not, a product of matrices makes a copy of its own, and takes longer over it.
+    """
+    if len(parts) == 1 and not packed:
         return parts[0]
     shape = len(parts[0]), sum(part.shape[1] for part in parts), parts[0].shape[2]
     return torch.cat(parts, 1, out=room.take(name, parts[0], *shape))

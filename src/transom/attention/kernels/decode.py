@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transom.policies import Span
@@ -27,6 +28,7 @@ def decode(q: Tensor, k: Tensor, v: Tensor, spans: tuple[Span, ...], scale: floa
         keys, values = (x[:, :, spans[0].start : spans[0].stop] for x in (k, v))
     else:
         keys, values = (torch.cat([x[:, :, a:b] for a, b in spans], 2) for x in (k, v))
-    grouped = q.reshape(batch, k.shape[1], heads // k.shape[1], dim) * scale
-    weights = torch.softmax(grouped @ keys.transpose(2, 3), -1)
-    return (weights @ values).view(batch, heads, 1, v.shape[3])
+    # The heads of a group as so many queries of one head: all of them see the same keys.
+    folded = q.reshape(batch, k.shape[1], heads // k.shape[1], dim)
+    out = F.scaled_dot_product_attention(folded, keys, values, scale=scale)
+    return out.reshape(batch, heads, 1, v.shape[3])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.chosen import global_tokens, random_blocks
+from transom.attention.patterns.heads import head_groups
 from transom.attention.patterns.positional import (
     Dilated,
     causal,
@@ -14,13 +16,7 @@ from transom.attention.patterns.positional import (
     sliding,
 )
 from transom.attention.patterns.positional import of_policy as pattern
-from transom.attention.patterns.sets import (
-    documents,
-    global_tokens,
-    head_groups,
-    padding,
-    random_blocks,
-)
+from transom.attention.patterns.rows import documents, padding
 from transom.attention.patterns.text import parse_pattern
 
 __all__ = [

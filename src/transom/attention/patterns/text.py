@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from transom.attention.patterns import positional, sets
+from transom.attention.patterns import chosen, positional, rows
 from transom.attention.patterns.base import Pattern
 from transom.errors import InputError
 from transom.policies import known, parse
@@ -18,12 +18,12 @@ CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
     "causal": positional.causal,
     "chunked": positional.chunked,
     "dilated": positional.dilated,
-    "documents": sets.documents,
+    "documents": rows.documents,
     "everything": positional.everything,
-    "global_tokens": sets.global_tokens,
+    "global_tokens": chosen.global_tokens,
     "pattern": positional.of_policy,
     "prefix_lm": positional.prefix_lm,
-    "random_blocks": sets.random_blocks,
+    "random_blocks": chosen.random_blocks,
     "sinks": positional.sinks,
     "sliding": positional.sliding,
 }
