@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from operator import and_, invert, or_
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.attention.patterns.some import SPELLED
 from transom.attention.dispatch import attend
 from transom.attention.kernels import block_sparse as module
 from transom.attention.kernels.naive import naive
@@ -88,24 +90,15 @@ def test_outputs_and_gradients(some: Pattern, q_len: int, kernel: Any) -> None:
     torch.testing.assert_close(again, out, atol=1e-5, rtol=1e-4)
 
 
-@st.composite
-def any_pattern(draw: Any, depth: int = 2) -> Pattern:
-    size = st.integers(1, 90)
-    if depth and draw(st.booleans()):
-        left, right = draw(any_pattern(depth - 1)), draw(any_pattern(depth - 1))
-        return draw(st.sampled_from([left & right, left | right, ~left]))
-    return draw(
-        st.one_of(
-            st.builds(causal),
-            st.builds(sliding, size, st.integers(0, 5)),
-            st.builds(sinks, size),
-            st.builds(dilated, size, st.integers(1, 9)),
-            st.builds(chunked, size),
-            st.builds(prefix_lm, size),
-            st.builds(global_tokens, st.lists(size, min_size=1, max_size=4)),
-            st.builds(random_blocks, st.integers(1, 3), block=st.sampled_from([5, 16, 64])),
-            st.builds(lambda a, b: pattern(Sinks(a, b)), size, size),
-        )
+def any_pattern() -> st.SearchStrategy[Pattern]:
+    """Patterns that go on for ever, and combinations of them."""
+    one = st.one_of(*SPELLED.values())
+    return st.recursive(
+        one,
+        lambda some: st.one_of(
+            st.builds(and_, some, some), st.builds(or_, some, some), st.builds(invert, some)
+        ),
+        max_leaves=4,
     )
 
 

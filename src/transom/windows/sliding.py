@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.errors import InputError
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, TokenBuffer, check_ids
 from transom.windows.base import TokenState
 from transom.windows.batch import Batch, TokenWindow
 from transom.windows.cut import Cut, Side
+from transom.windows.given import checked_ends, checked_offsets
 from transom.windows.strided import TokenWindows
 
 __all__ = ["SlidingWindow"]
@@ -125,7 +125,7 @@ class SlidingWindow(TokenState):
             InputError: when one of these cannot be used; nothing is changed then.
         """
         checked = check_ids(ids, self.vocab_size)
-        self._take(checked, self._checked_ends(documents, len(checked)), offsets)
+        self._take(checked, checked_ends(documents, len(checked)), offsets)
 
     def end_document(self) -> None:
         """What is added from here on is another document; nothing happens when none is open."""
@@ -184,7 +184,7 @@ class SlidingWindow(TokenState):
         if isinstance(ids, Iterator) and offsets is None:
             return self._feed(iter(lambda: (list(islice(ids, BLOCK)), None), ([], None)))
         checked = check_ids(ids, self.vocab_size)
-        placed = self._checked_offsets(offsets, len(checked))
+        placed = self._placed(offsets, len(checked))
         blocks = [slice(at, at + BLOCK) for at in range(0, len(checked), BLOCK)]
         return self._feed(
             (checked[block], None if placed is None else placed[block]) for block in blocks
@@ -230,7 +230,7 @@ class SlidingWindow(TokenState):
     def _take(
         self, ids: NDArray[Any], ends: tuple[int, ...] | list[int] = (), offsets: Any = None
     ) -> None:
-        placed = self._checked_offsets(offsets, len(ids))
+        placed = self._placed(offsets, len(ids))
         if placed is not None:
             if self._offsets is None:
                 self._offsets = TokenBuffer(np.int64, (2,))
@@ -245,36 +245,9 @@ class SlidingWindow(TokenState):
             self._open = not (len(ends) and ends[-1] == len(ids))
             self._windows = None
 
-    def _checked_ends(self, documents: Iterable[int] | None, length: int) -> list[int]:
-        if documents is None:
-            return []
-        try:
-            ends: list[int] = check_ids(documents, length + 1).tolist()
-        except InputError as error:
-            raise InputError(
-                f"documents must end at 0 to {length}, counted in these ids: {error}"
-            ) from error
-        if any(a >= b for a, b in pairwise(ends)):
-            raise InputError(f"documents end at {ends!r:.80}; expected ascending, each once.")
-        return ends
-
-    def _checked_offsets(self, offsets: Any, length: int) -> NDArray[Any] | None:
-        if not length:
-            return None
-        if (offsets is None) != (self._offsets is None) and self.seen:
-            raise InputError(
-                f"offsets were {'not ' if self._offsets is None else ''}given before and are "
-                f"{'not ' if offsets is None else ''}now; expected them for all tokens or none."
-            )
-        if offsets is None:
-            return None
-        placed = np.asarray(offsets)
-        if placed.shape != (length, 2) or placed.dtype.kind not in "iu":
-            raise InputError(
-                f"offsets are {placed.dtype} of shape {placed.shape}; expected whole numbers, "
-                f"({length}, 2): where each token starts and stops."
-            )
-        return placed
+    def _placed(self, offsets: Any, length: int) -> NDArray[Any] | None:
+        before = None if not self.seen else self._offsets is not None
+        return checked_offsets(offsets, length, before)
 
     def _feed(self, blocks: Iterable[tuple[Any, Any]]) -> Iterator[TokenWindow]:
         for ids, offsets in blocks:

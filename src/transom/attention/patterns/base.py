@@ -13,7 +13,7 @@ from torch import Tensor
 from transom.errors import InputError
 from transom.policies import Span
 
-__all__ = ["Grid", "Pattern", "Tiles"]
+__all__ = ["Around", "Grid", "Pattern", "Tiles"]
 
 
 class Grid(NamedTuple):
@@ -237,17 +237,10 @@ class Either(Both):
 
 
 @dataclass(frozen=True, repr=False)
-class Not(Pattern):
-    """What a pattern does not let through."""
+class Around(Pattern):
+    """A pattern made from one other, for the same rows, heads and lengths."""
 
     pattern: Pattern
-
-    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return ~self.pattern(b, h, q, k)
-
-    def tiles(self, grid: Grid) -> Tiles:
-        some, every = self.pattern.tiles(grid)
-        return Tiles(~every, ~some)
 
     @property
     def scale(self) -> int:
@@ -264,6 +257,18 @@ class Not(Pattern):
     @property
     def limit(self) -> int | None:
         return self.pattern.limit
+
+
+@dataclass(frozen=True, repr=False)
+class Not(Around):
+    """What a pattern does not let through."""
+
+    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return ~self.pattern(b, h, q, k)
+
+    def tiles(self, grid: Grid) -> Tiles:
+        some, every = self.pattern.tiles(grid)
+        return Tiles(~every, ~some)
 
     def __repr__(self) -> str:
         return f"~{_inside(self.pattern)}"

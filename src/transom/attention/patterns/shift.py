@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.base import Around, Grid, Pattern, Tiles
 from transom.policies import Span
 
 __all__ = ["shifted"]
 
 
 @dataclass(frozen=True, repr=False)
-class _Shifted(Pattern):
-    pattern: Pattern
+class _Shifted(Around):
     by: int
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -29,18 +28,6 @@ class _Shifted(Pattern):
             return None
         moved = (Span(max(0, start - self.by), stop - self.by) for start, stop in spans)
         return tuple(span for span in moved if span.start < span.stop)
-
-    @property
-    def scale(self) -> int:
-        return self.pattern.scale
-
-    @property
-    def batch(self) -> int | None:
-        return self.pattern.batch
-
-    @property
-    def heads(self) -> int | None:
-        return self.pattern.heads
 
     @property
     def limit(self) -> int | None:
