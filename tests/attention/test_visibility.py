@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from transom.attention.kernels.naive import naive
+from transom.attention.patterns import chunked, pattern, sliding
 from transom.attention.reference import reference_attention
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import QUERY_BLOCK, Visibility
@@ -48,3 +50,19 @@ def test_the_split_softmax_runs_in_bfloat16() -> None:
     slow = same.attend(q.float(), k.float(), v.float())
     assert fast.dtype == torch.bfloat16
     torch.testing.assert_close(fast.float(), slow, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("length", [30, 90, 400])  # one masked call, several, and blocks
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("policy", [Window(20), Sinks(3, 17)], ids=str)
+def test_what_a_pattern_hides_from_everything_gives_zeros(
+    policy: Policy, turned: bool, length: int
+) -> None:
+    some = chunked(25) & ~sliding(2)
+    q, k, v = torch.randn(1, 6, length, 8), *torch.randn(2, 1, 2, length, 8)
+    positions = torch.arange(length)[None]
+    turn = ROTARY.angles(torch.zeros_like(positions)) if turned and policy.pinned else None
+    seen = Visibility(policy, positions, positions, ROTARY, turn, pattern=some)
+    fast, slow = seen.attend(q, k, v), naive(q, k, v, pattern(policy) & some, 8**-0.5)
+    torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
+    assert not fast[:, :, 25:27].any()

@@ -145,8 +145,7 @@ def attend_blocks(
             out[row, :, where] = result.view(kv_heads * group, rows, -1)
 
     numbers = range(choice.kept.shape[2])
-    with torch.no_grad():
-        share(work, [(row, n) for row in range(len(q)) for n in numbers], q.device)
+    share(work, [(row, n) for row in range(len(q)) for n in numbers], q.device)
     return out
 
 

@@ -19,7 +19,7 @@ from transom.attention.patterns.shift import shifted
 from transom.attention.rotary import Rotary
 from transom.policies import Policy
 
-__all__ = ["Visibility", "at_positions"]
+__all__ = ["Visibility"]
 
 QUERY_BLOCK = 512  # bounds the scratch memory of a long prompt; larger is no faster
 WORTH_BLOCKS = 32  # queries; for fewer, one masked call of the fused kernel is as fast
@@ -49,6 +49,7 @@ class Block(NamedTuple):
     columns: Tensor | slice
     mask: Tensor  # (rows, 1 or heads, q_len, columns) bool
     bias: list[Tensor]  # see Visibility._bias; every layer fills in the same one
+    blind: Tensor | None = None  # (rows, 1 or heads, q_len, 1) bool, from whom a pattern hides all
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,8 @@ class Visibility:
     def _attend_together(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
     ) -> Tensor:
-        return _sdpa(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
+        out = _sdpa(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
+        return out if block.blind is None else out.masked_fill(block.blind, 0)
 
     def _attend_split(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
@@ -152,13 +154,17 @@ class Visibility:
         queries = self.queries[:, None, block.queries, None]
         seen = (order <= queries) & present[:, None, None]
         if self.pattern is not None:
-            seen = seen & at_positions(self.pattern, queries, order)
+            seen = seen & self.pattern.at(queries, order)
 
         bias = self._bias(block, q)
         bias[..., : self.policy.pinned] = scores.masked_fill(~seen, -torch.inf)
         k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
         v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
-        return _sdpa(q, k, v, bias, scaling)
+        out = _sdpa(q, k, v, bias, scaling)
+        if self.pattern is None:
+            return out
+        sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)
+        return out.masked_fill(~sighted, 0)
 
     def _bias(self, block: Block, q: Tensor) -> Tensor:
         """Room for the scores of the pinned keys, then the mask of the local ones, per head."""
@@ -188,14 +194,16 @@ class Visibility:
         keys = self.keys[:, None, None, columns]
         mask = self.policy.visible(queries[:, None, :, None], keys) & (keys >= 0)
         if self.pattern is not None:
-            mask = mask & at_positions(self.pattern, queries[:, None, :, None], keys)
+            mask = mask & self.pattern.at(queries[:, None, :, None], keys.clamp(min=0))
         if local_only:
             mask &= keys >= self.policy.pinned
         else:
             # A padding query before its row's first token sees nothing, and a softmax over
             # nothing is NaN. Its output is never used, so it may as well see everything.
-            mask |= ~mask.any(dim=-1, keepdim=True)
-        block = Block(span, columns, mask, bias=[])
+            blind = ~mask.any(dim=-1, keepdim=True)
+            mask |= blind
+        apart = local_only or self.pattern is None
+        block = Block(span, columns, mask, bias=[], blind=None if apart else blind)
         if self.queries.shape[1] <= QUERY_BLOCK:
             self._shared[local_only] = block
         return block
@@ -225,14 +233,14 @@ class Visibility:
         if pinned:
             if not ahead:
                 pattern = pattern & ~sinks(pinned)
-            hidden = torch.arange(pinned, device=keys.device) > queries[:, None]
+            numbers = torch.arange(pinned, device=keys.device)
+            hidden = numbers > queries[:, None]
         if self.pattern is not None:
             pattern = pattern & shifted(self.pattern, first)
             if hidden is not None:
                 if self.pattern.batch or self.pattern.heads:
                     return None
-                order_pinned = torch.arange(pinned, device=keys.device)
-                hidden |= ~at_positions(self.pattern, queries[:, None], order_pinned)[0, 0]
+                hidden |= ~self.pattern.at(queries[:, None], numbers)[0, 0]
         if hidden is not None:
             hidden = F.pad(hidden, (0, -pinned % ALIGNED), value=True)
         columns: Tensor | slice = order[begin:]
@@ -246,18 +254,6 @@ class Visibility:
         order = torch.arange(self.policy.pinned, device=self.keys.device)
         found = self.keys[:, None, :] == order[:, None]
         return found.int().argmax(dim=-1), found.any(dim=-1)
-
-
-def at_positions(pattern: Pattern, queries: Tensor, keys: Tensor) -> Tensor:
-    """What a pattern says of positions that broadcast to `(rows, 1 or heads, q_len, kv_len)`.
-
-    Keys below 0, which are none, get an answer that means nothing.
-    """
-    b = torch.arange(pattern.batch or 1, device=queries.device)[:, None, None, None]
-    h = torch.arange(pattern.heads or 1, device=queries.device)[:, None, None]
-    keys = keys.clamp(min=0)
-    visible = pattern(b, h, queries, keys)
-    return visible.expand(torch.broadcast_shapes(*(x.shape for x in (b, h, queries, keys))))
 
 
 def _as_pattern(policy: Policy, queries: Tensor, first: int) -> Pattern:

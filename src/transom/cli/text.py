@@ -22,9 +22,7 @@ def read_text(source: str) -> str:
     try:
         data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except OSError as error:
-        raise InputError(
-            f"cannot read {name}: {error.strerror}; expected a text file, or - for standard input."
-        ) from error
+        raise _unreadable(name, error) from error
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -46,7 +44,10 @@ def size_of(source: str) -> int:
     try:
         return 0 if source == STDIN else Path(source).stat().st_size
     except OSError as error:
-        raise InputError(
-            f"cannot read {source}: {error.strerror}; expected a text file, or - for standard "
-            "input."
-        ) from error
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(
+        f"cannot read {name}: {error.strerror}; expected a text file, or - for standard input."
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
-from transom.attention.visibility import Visibility, at_positions
+from transom.attention.visibility import Visibility
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 
@@ -290,7 +290,8 @@ class Slots:
         if tokens == 1:
             mask = (self.policy.visible(queries, keys) & (keys >= 0))[:, None, None, :]
             if pattern is not None:
-                mask = mask & at_positions(pattern, queries[:, None, :, None], keys[:, None, None])
+                held = keys[:, None, None].clamp(min=0)
+                mask = mask & pattern.at(queries[:, None, :, None], held)
             mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
             if not bool(mask.all()):
                 plan.visible = mask.to(device)

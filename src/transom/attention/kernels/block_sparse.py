@@ -207,8 +207,14 @@ def _weights(
         )
     weights = room.take("weights", scores, *scores.shape)
     torch.softmax(scores, -1, out=weights)
-    if piece.block.blind is not None and apart is None:
-        weights.view(by_query.shape).masked_fill_(piece.block.blind[:, None], 0)
+    blind = piece.block.blind
+    if blind is not None and apart is not None:
+        if apart.hidden is None:
+            blind = None
+        else:
+            blind = blind & apart.hidden[slice(*piece.block.queries)].all(1)
+    if blind is not None:
+        weights.view(by_query.shape).masked_fill_(blind[:, None], 0)
     return weights
 
 
@@ -232,11 +238,8 @@ def _add(targets: list[Tensor], values: Tensor) -> None:
 
 def _run(work: Callable[[Iterable[Piece]], None], q: Tensor, k: Tensor, layout: Layout) -> None:
     pieces = list(_pieces(q, k, layout))
-    if layout.columns * q.shape[0] * q.shape[1] >= WORTH_THREADS:
-        share(work, pieces, q.device)
-    else:
-        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-            work(pieces)
+    scores = layout.columns * q.shape[0] * q.shape[1]
+    share(work, pieces, q.device, alone=scores < WORTH_THREADS)
 
 
 def _pieces(q: Tensor, k: Tensor, layout: Layout) -> Iterator[Piece]:

@@ -103,12 +103,9 @@ def _attend(
 
 def _visible(pattern: Pattern, span: Span, device: torch.device) -> Tensor:
     """`(batch or 1, heads or 1, queries, keys)` bool."""
-    b = torch.arange(pattern.batch or 1, device=device)[:, None, None, None]
-    h = torch.arange(pattern.heads or 1, device=device)[:, None, None]
     q = torch.arange(span.queries.start, span.queries.stop, device=device)[:, None]
     k = torch.arange(span.keys.start, span.keys.stop, device=device)
-    visible = pattern(b, h, q, k)
-    return visible.expand(b.shape[0], h.shape[0], q.shape[0], k.shape[0])
+    return pattern.at(q, k)
 
 
 def _span(pattern: Pattern, start: int, stop: int, kv_len: int) -> Span:

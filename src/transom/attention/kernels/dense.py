@@ -22,20 +22,17 @@ def dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Te
         v: `(batch, kv_heads, kv_len, value_dim)`.
         scale: of the scores.
     """
-    batch, heads, q_len, _ = q.shape
-    kv_len = k.shape[2]
+    q_len, kv_len = q.shape[2], k.shape[2]
     if pattern == everything() or (pattern == causal() and q_len in (1, kv_len)):
         return _fused(q, k, v, None, scale, is_causal=pattern == causal() and q_len > 1)
-    b = torch.arange(batch if pattern.batch else 1, device=q.device)[:, None, None, None]
-    h = torch.arange(heads if pattern.heads else 1, device=q.device)[:, None, None]
     keys = torch.arange(kv_len, device=q.device)
-    rows = max(1, MASK_AT_ONCE // (kv_len * b.numel() * h.numel()))
+    rows = max(1, MASK_AT_ONCE // (kv_len * (pattern.batch or 1) * (pattern.heads or 1)))
     outputs = []
     for start in range(0, q_len, rows):
         part = q[:, :, start : start + rows]
         first = kv_len - q_len + start
         queries = torch.arange(first, first + part.shape[2], device=q.device)[:, None]
-        visible = pattern(b, h, queries, keys)
+        visible = pattern.at(queries, keys)
         blind = ~visible.any(-1, keepdim=True)
         # Let those that see nothing see everything, and drop what they make of it: a softmax over
         # nothing is not a number, nor is its gradient.

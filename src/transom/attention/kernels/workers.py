@@ -13,16 +13,26 @@ __all__ = ["share"]
 T = TypeVar("T")
 
 
-def share(work: Callable[[Iterable[T]], None], pieces: Sequence[T], device: torch.device) -> None:
+def share(
+    work: Callable[[Iterable[T]], None],
+    pieces: Sequence[T],
+    device: torch.device,
+    *,
+    alone: bool = False,
+) -> None:
     """Run `work` on all pieces: on a CPU, part of them on each of several threads.
 
     Small matrix products gain more from one thread each than from all threads together: nothing
     waits at their end, and a core that something else is using holds up no other. Within `work`
-    gradients are off and torch uses one thread; both are as before afterwards.
+    gradients and autocast are off, and on several threads torch uses one in each; all is as before
+    afterwards.
+
+    Args:
+        alone: do it all here, as when it is too little to start threads for.
     """
     threads = min(torch.get_num_threads(), len(pieces)) if device.type == "cpu" else 1
-    if threads <= 1:
-        with torch.autocast(device.type, enabled=False):
+    if alone or threads <= 1:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             work(pieces)
         return
     inference = torch.is_inference_mode_enabled()

@@ -108,11 +108,22 @@ class Pattern(ABC):
                 f"{self!r} is made for {self.limit} tokens and there are {kv_len} keys; expected "
                 "at most as many."
             )
-        b = torch.arange(batch)[:, None, None, None]
-        h = torch.arange(heads)[:, None, None]
-        q = torch.arange(kv_len - q_len, kv_len)[:, None]
-        mask = self(b, h, q, torch.arange(kv_len))
-        return mask.expand(batch, heads, q_len, kv_len)
+        queries = torch.arange(kv_len - q_len, kv_len)[:, None]
+        return self.at(queries, torch.arange(kv_len), batch=batch, heads=heads)
+
+    def at(
+        self, queries: Tensor, keys: Tensor, *, batch: int | None = None, heads: int | None = None
+    ) -> Tensor:
+        """What it says of positions, in the shape they broadcast to, `(batch, heads, ...)`.
+
+        Args:
+            queries, keys: int64, of up to 4 dimensions.
+            batch, heads: rows and heads to ask about; by default 1 where all are alike, else all.
+        """
+        b = torch.arange(batch or self.batch or 1, device=queries.device)[:, None, None, None]
+        h = torch.arange(heads or self.heads or 1, device=queries.device)[:, None, None]
+        visible = self(b, h, queries, keys)
+        return visible.expand(torch.broadcast_shapes(*(x.shape for x in (b, h, queries, keys))))
 
     def pairs(self, q_len: int, kv_len: int | None = None) -> float:
         """How many (query, key) pairs are visible, of `q_len * kv_len`.
