@@ -16,7 +16,7 @@ from transom.chat import Message, Turns
 from transom.errors import InputError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
-from transom.kv.slots import Positions
+from transom.kv.rows import Positions
 from transom.policies import Policy, Sinks, parse
 from transom.sampling import Sampler, end_tokens
 from transom.scoring import by_windows, losses

@@ -8,37 +8,68 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transom.checks import byte_size
 from transom.errors import PolicyError
-from transom.policies import Chunked, Full, Policy, Sinks, Span, Window, known, parse
+from transom.policies import (
+    Chunked,
+    Full,
+    ModelShape,
+    Policy,
+    Positional,
+    Scored,
+    Sinks,
+    Span,
+    Window,
+    known,
+    kv_bytes_bound,
+    parse,
+)
 
 SIZES = st.integers(1, 40)
 
 
+POSITIONAL = sorted(name for name, kind in known().items() if issubclass(kind, Positional))
+SCORED = sorted(name for name, kind in known().items() if issubclass(kind, Scored))
+PRECISION = st.sampled_from(["auto", "int8", "int4"])
+
+
 @st.composite
-def policies(draw: Any) -> Policy:
-    """A policy of any known kind, small enough to enumerate."""
-    kind = draw(st.sampled_from(sorted(known())))
-    values = [draw(SIZES) for _ in dataclasses.fields(known()[kind])]
+def policies(draw: Any) -> Positional:
+    """A policy by position of any known kind, small enough to enumerate."""
+    kind = draw(st.sampled_from(POSITIONAL))
+    values = [draw(SIZES) for item in dataclasses.fields(known()[kind]) if not item.kw_only]
     if kind == "chunked":
         values.sort(reverse=True)
-    return known()[kind](*values)
+    return known()[kind](*values, kv=draw(PRECISION))  # type: ignore[return-value]
 
 
-def visible_set(policy: Policy, q: int) -> list[int]:
+@st.composite
+def scored_policies(draw: Any) -> Scored:
+    kind: Any = known()[draw(st.sampled_from(SCORED))]
+    sinks = draw(st.integers(0, 6))
+    recent, every = (draw(st.none() | st.integers(1, 6)) for _ in range(2))
+    size = draw(st.integers(max(8, sinks + (recent or 4) + (every or 2)) + 4, 60))
+    heads = draw(st.sampled_from(["equal", "adaptive"] if kind.per_head else ["equal"]))
+    layers = draw(st.sampled_from(["equal", "pyramid"]))
+    kv = draw(PRECISION)
+    return kind(size, sinks, recent, every, heads, layers, kv=kv)
+
+
+def visible_set(policy: Positional, q: int) -> list[int]:
     return [k for k in range(q + 1) if policy.visible(q, k)]
 
 
 @given(policies(), st.integers(0, 120))
-def test_a_query_sees_itself_and_nothing_later(policy: Policy, q: int) -> None:
+def test_a_query_sees_itself_and_nothing_later(policy: Positional, q: int) -> None:
     assert policy.visible(q, q)
     assert not policy.visible(q, q + 1)
 
 
 @given(policies(), st.integers(0, 120))
-def test_spans_are_the_visible_positions(policy: Policy, seen: int) -> None:
+def test_spans_are_the_visible_positions(policy: Positional, seen: int) -> None:
     spans = policy.spans(seen)
     listed = [k for span in spans for k in range(span.start, span.stop)]
     assert listed == (visible_set(policy, seen - 1) if seen else [])
@@ -48,7 +79,7 @@ def test_spans_are_the_visible_positions(policy: Policy, seen: int) -> None:
 
 
 @given(policies(), st.integers(0, 120))
-def test_capacity_is_reached_and_never_exceeded(policy: Policy, q: int) -> None:
+def test_capacity_is_reached_and_never_exceeded(policy: Positional, q: int) -> None:
     if policy.capacity is None:
         assert policy.kept(q + 1) == q + 1
         return
@@ -57,22 +88,23 @@ def test_capacity_is_reached_and_never_exceeded(policy: Policy, q: int) -> None:
 
 
 @given(policies(), st.integers(0, 120))
-def test_what_is_evicted_stays_evicted(policy: Policy, q: int) -> None:
+def test_what_is_evicted_stays_evicted(policy: Positional, q: int) -> None:
     assert set(visible_set(policy, q + 1)) <= {*visible_set(policy, q), q + 1}
 
 
 @given(policies(), st.integers(0, 120))
-def test_pinned_tokens_are_always_visible(policy: Policy, q: int) -> None:
+def test_pinned_tokens_are_always_visible(policy: Positional, q: int) -> None:
     assert all(policy.visible(q, k) for k in range(min(policy.pinned, q + 1)))
 
 
 @given(policies(), st.integers(0, 120))
-def test_gap_counts_the_evicted(policy: Policy, q: int) -> None:
+def test_gap_counts_the_evicted(policy: Positional, q: int) -> None:
     assert policy.gap(q) == q + 1 - len(visible_set(policy, q))
 
 
 @given(policies())
-def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Policy) -> None:
+@settings(deadline=None)  # torch is imported in the first example
+def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Positional) -> None:
     torch = pytest.importorskip("torch", reason="tensors need torch")
     q, k = np.arange(70)[:, None], np.arange(70)[None]
     one_by_one = [[bool(policy.visible(i, j)) for j in range(70)] for i in range(70)]
@@ -81,14 +113,56 @@ def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Policy) -> None:
     assert policy.gap(q[:, 0]).tolist() == [policy.gap(i) for i in range(70)]
 
 
-@given(policies())
+@given(scored_policies(), st.integers(0, 200))
+def test_heads_fill_up_and_then_turn_over(policy: Scored, seen: int) -> None:
+    """What `filled` says in closed form, counted one token at a time."""
+    held = 0
+    for _ in range(seen):
+        held = held - policy.round + 1 if held == policy.tokens else held + 1
+        assert held <= policy.capacity
+    assert policy.filled(seen) == policy.kept(seen) == held
+
+
+@given(scored_policies(), st.integers(1, 40))
+def test_layers_share_the_budget(policy: Scored, layers: int) -> None:
+    sizes = [layer.tokens for layer in policy.by_layer(layers)]
+    assert sum(sizes) == layers * policy.tokens
+    assert sizes == sorted(sizes, reverse=True)
+    if policy.layers == "equal":
+        assert len(set(sizes)) <= 1
+
+
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("size", ["1MiB", "1.5 MB", "30KB"])
+def test_a_budget_in_bytes_is_used_and_kept(name: str, size: str) -> None:
+    shape = ModelShape(layers=3, heads=4, kv_heads=2, head_dim=8)
+    policy: Any = parse(f"{name}:{size}")
+    with pytest.raises(PolicyError, match="in bytes"):
+        assert policy.capacity
+    made = policy.on(shape)
+    budget = byte_size("", "", size)
+    assert kv_bytes_bound(made, shape) <= budget  # type: ignore[operator]
+    larger = dataclasses.replace(made, size=made.tokens + 1)
+    assert kv_bytes_bound(larger, shape) > budget  # type: ignore[operator]
+    assert kv_bytes_bound(policy, shape) == kv_bytes_bound(made, shape)
+
+
+def test_a_budget_too_small_is_refused() -> None:
+    with pytest.raises(PolicyError, match="do not fit"):
+        parse("tova:1KB").on(ModelShape(layers=3, heads=4, kv_heads=2, head_dim=8))
+    for bad in ("8", "8 XB", "0MB", "MiB"):
+        with pytest.raises(PolicyError, match="expected"):
+            parse(f"tova:{bad}") if bad != "8" else known()["tova"](bad)  # type: ignore[call-arg]
+
+
+@given(st.one_of(policies(), scored_policies()))
 def test_text_round_trip(policy: Policy) -> None:
     assert parse(str(policy)) == policy
     assert pickle.loads(pickle.dumps(policy)) == policy
     assert hash(parse(str(policy))) == hash(policy)
 
 
-@given(policies())
+@given(st.one_of(policies(), scored_policies()))
 def test_frozen(policy: Policy) -> None:
     for field in dataclasses.fields(policy):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -102,6 +176,8 @@ def test_every_parameter_is_checked_and_described(name: str) -> None:
     assert parse(name) == kind()
     for field in dataclasses.fields(kind):
         for bad in (0, -1, 1.5, True, "8", None):
+            if (field.default is None and bad is None) or (field.name == "sinks" and bad == 0):
+                continue
             with pytest.raises(PolicyError, match=field.name.rstrip("_")):
                 kind(**{field.name: bad})
 
@@ -115,6 +191,23 @@ def test_exact_boundaries() -> None:
     assert Chunked(8, chunk=4).spans(9) == (Span(4, 9),)
     assert Chunked(7, chunk=4).spans(8) == (Span(4, 8),)
     assert Full().spans(0) == ()
+
+
+def test_precision_is_checked_and_spelled() -> None:
+    assert str(Sinks(4, 8, kv="int8")) == "sinks:4,window=8,kv=int8"
+    assert str(Full(kv="int4")) == "full:kv=int4"
+    assert parse("full:kv=int4") == Full(kv="int4") != Full()
+    assert repr(Window(4)) == "Window(size=4)"
+    assert repr(Window(4, kv="int8")) == "Window(size=4, kv='int8')"
+    with pytest.raises(PolicyError, match="kv is 'int3'; expected one of auto, int8, int4"):
+        parse("window:4,kv=int3")
+
+
+def test_what_adaptive_heads_cannot_do_is_refused() -> None:
+    with pytest.raises(PolicyError, match="tova keeps the same tokens in every head"):
+        parse("tova:64,heads=adaptive")
+    with pytest.raises(PolicyError, match="expected one of equal, pyramid"):
+        parse("snapkv:64,layers=cone")
 
 
 def test_a_chunk_must_fit() -> None:

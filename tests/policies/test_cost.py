@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.policies.test_contract import policies
+from tests.policies.test_contract import policies, scored_policies
 from transom.errors import UnsupportedModelError
 from transom.policies import (
     Full,
     ModelShape,
     Policy,
+    Positional,
+    Scored,
     Sinks,
     Window,
     attention_flops,
@@ -23,23 +25,32 @@ SHAPE = ModelShape(layers=2, heads=4, kv_heads=2, head_dim=8)
 
 
 @given(policies(), st.integers(0, 60), st.integers(0, 60))
-def test_flops_count_every_visible_pair(policy: Policy, start: int, more: int) -> None:
+def test_flops_count_every_visible_pair(policy: Positional, start: int, more: int) -> None:
     stop = start + more
     pairs = sum(policy.visible(q, k) for q in range(start, stop) for k in range(q + 1))
     expected = pairs * SHAPE.layers * SHAPE.heads * 4 * SHAPE.head_dim
     assert attention_flops(policy, SHAPE, stop, start) == expected
 
 
-@given(policies(), st.integers(0, 200))
+@given(scored_policies(), st.integers(0, 90), st.integers(0, 60))
+def test_flops_of_heads_that_turn_over(policy: Scored, start: int, more: int) -> None:
+    pairs = sum(policy.filled(seen + 1) for seen in range(start, start + more))
+    expected = pairs * SHAPE.layers * SHAPE.heads * 4 * SHAPE.head_dim
+    assert attention_flops(policy, SHAPE, start + more, start) == expected
+
+
+@given(st.one_of(policies(), scored_policies()), st.integers(0, 200))
 def test_bytes_never_exceed_the_bound(policy: Policy, seen: int) -> None:
     bound = kv_bytes_bound(policy, SHAPE, batch=3)
     if policy.capacity is None:
         assert bound is None
-        assert kv_bytes(policy, SHAPE, seen) == seen * SHAPE.token_bytes
+        if policy.kv == "auto":
+            assert kv_bytes(policy, SHAPE, seen) == seen * SHAPE.token_bytes
     else:
         assert bound is not None
         assert kv_bytes(policy, SHAPE, seen, batch=3) <= bound
-        assert kv_bytes(policy, SHAPE, policy.capacity, batch=3) == bound
+        if not isinstance(policy, Scored) or policy.layers == "equal":
+            assert kv_bytes(policy, SHAPE, policy.capacity, batch=3) == bound
 
 
 def test_by_hand() -> None:

@@ -33,9 +33,9 @@ def test_spellings(text: str, policy: Any) -> None:
     [
         ("windw:4", "known policies: full, window, sinks, chunked, hierarchical"),
         ("", "unknown policy ''"),
-        ("window:sise=4", "has no parameter 'sise'. It takes size=1024"),
-        ("full:3", "takes no parameters"),
-        ("sinks:4,1020", "expected key=value, got '1020'. It takes sinks=4, window=1020"),
+        ("window:sise=4", "has no parameter 'sise'. It takes size=1024, kv=auto"),
+        ("full:3", "It takes kv=auto"),
+        ("sinks:4,1020", "expected key=value, got '1020'. It takes sinks=4, window=1020, kv=auto"),
         ("sinks:4,sinks=5", "sinks is given twice"),
         ("window:4.5", "size is '4.5'; expected a whole number"),
         ("window:0", "size is 0; expected at least 1"),

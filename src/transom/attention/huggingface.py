@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from transom.attention.attending import Attending
 from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
-from transom.attention.visibility import Visibility
 from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import Policy
 
@@ -38,7 +38,7 @@ class Planner(Protocol):
         attention_mask: Tensor | None,
         device: torch.device,
         pattern: Pattern | None,
-    ) -> Tensor | Visibility | None: ...
+    ) -> Tensor | Attending | None: ...
 
 
 class PlannedOffset(int):
@@ -198,14 +198,14 @@ def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | Visibility | Patterned | None,
+    attention_mask: Tensor | Attending | Patterned | None,
     *,
     base: str,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    if not isinstance(attention_mask, (Visibility, Patterned)):
+    if not isinstance(attention_mask, (Attending, Patterned)):
         if base == "eager" and attention_mask is not None:
             attention_mask = _additive(attention_mask, query.dtype)
         forward = _base_attention(base, module)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.rotary import Rotary
-from transom.policies import Policy
+from transom.policies import Positional
 
 __all__ = ["reference_attention"]
 
@@ -15,7 +15,7 @@ def reference_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    policy: Policy,
+    policy: Positional,
     rotary: Rotary | None,
     *,
     valid: Tensor | None = None,

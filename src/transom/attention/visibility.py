@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transom.attention.attending import Attending
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
+from transom.attention.kernels.masked import masked
 from transom.attention.patterns import Pattern, causal, sinks, sliding
 from transom.attention.patterns import pattern as of_policy
 from transom.attention.patterns.layout import ALIGNED, Layout, layout
 from transom.attention.patterns.shift import shifted
 from transom.attention.rotary import Rotary
-from transom.policies import Policy
+from transom.policies import Positional
 
 __all__ = ["Visibility"]
 
@@ -53,7 +55,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Visibility:
+class Visibility(Attending):
     """Who sees whom in one forward pass of several tokens; the same for every layer.
 
     Attributes:
@@ -71,7 +73,7 @@ class Visibility:
     each query has its own distance to the pinned keys, and these stay as they are.
     """
 
-    policy: Policy
+    policy: Positional
     queries: Tensor
     keys: Tensor
     rotary: Rotary | None = None
@@ -83,15 +85,7 @@ class Visibility:
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
     ) -> Tensor:
-        """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
-
-        Args:
-            q: `(batch, heads, q_len, head_dim)`, rotary applied.
-            k: `(batch, kv_heads, kv_len, head_dim)`, rotary applied; pinned keys at the angles
-                they came with.
-            v: `(batch, kv_heads, kv_len, value_dim)`.
-            scaling: of the scores, `head_dim ** -0.5` by default.
-            layer: the layer's index, to look up in `unturned`.
+        """As in `Attending`; of `k`, pinned keys are at the angles they came with.
 
         Scratch memory is that of one block of queries, never `q_len * kv_len`.
         """
@@ -134,7 +128,7 @@ class Visibility:
     def _attend_together(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
     ) -> Tensor:
-        out = _sdpa(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
+        out = masked(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
         return out if block.blind is None else out.masked_fill(block.blind, 0)
 
     def _attend_split(
@@ -160,7 +154,7 @@ class Visibility:
         bias[..., : self.policy.pinned] = scores.masked_fill(~seen, -torch.inf)
         k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
         v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
-        out = _sdpa(q, k, v, bias, scaling)
+        out = masked(q, k, v, bias, scaling)
         if self.pattern is None:
             return out
         sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)
@@ -256,7 +250,7 @@ class Visibility:
         return found.int().argmax(dim=-1), found.any(dim=-1)
 
 
-def _as_pattern(policy: Policy, queries: Tensor, first: int) -> Pattern:
+def _as_pattern(policy: Positional, queries: Tensor, first: int) -> Pattern:
     """What a policy lets be seen of local keys, when these are counted from `first`."""
     starts = policy.local_start(queries)
     if bool((starts.diff() == 1).all()):  # a pattern that is the same for every chunk of a text
@@ -280,12 +274,3 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
     kv_heads = k.shape[1]
     grouped = q.reshape(batch, kv_heads, heads // kv_heads * q_len, dim)
     return (grouped @ k.transpose(2, 3)).reshape(batch, heads, q_len, -1)
-
-
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    groups = q.shape[1] // k.shape[1]
-    gqa = groups > 1
-    if gqa and q.device.type != "cpu":
-        # Off the CPU, grouped heads with a mask would run on the unfused kernel.
-        k, v, gqa = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=gqa)

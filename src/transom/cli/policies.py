@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transom.cli.tables import print_table, result_console
-from transom.policies import known, parameters
+from transom.policies import Policy, known, parameters
 
 __all__ = ["policies"]
 
@@ -18,10 +18,19 @@ def policies() -> None:
             (
                 name,
                 str(policy()),
-                ", ".join(f"{key}={value}" for key, value in parameters(policy).items()) or "none",
+                _listed(policy),
                 policy.summary,
             )
             for name, policy in known().items()
         ],
         left=4,
     )
+    result_console().print(
+        "\nevery policy also takes kv=int8 or kv=int4: all but the newest tokens in fewer bits"
+    )
+
+
+def _listed(policy: type[Policy]) -> str:
+    """Parameters with their defaults, but for `kv`; those that depend on others by name only."""
+    own = {key: value for key, value in parameters(policy).items() if key != "kv"}
+    return ", ".join(k if v is None else f"{k}={v}" for k, v in own.items()) or "none"

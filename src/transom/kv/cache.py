@@ -11,14 +11,18 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from transom.attention.attending import Attending
 from transom.attention.huggingface import select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
-from transom.attention.visibility import Visibility
 from transom.errors import CacheError, PolicyError, UnsupportedModelError
 from transom.kv.layer import BoundedLayer
-from transom.kv.slots import Positions, Slots
-from transom.policies import Policy
+from transom.kv.planned import PlannedLayer
+from transom.kv.rounded import RoundedLayer
+from transom.kv.rows import Positions
+from transom.kv.scored import Rounds, ScoredLayer
+from transom.kv.slots import Slots
+from transom.policies import ModelShape, Policy, Positional, Scored
 
 __all__ = ["BoundedCache"]
 
@@ -57,22 +61,31 @@ class BoundedCache(Cache):
         if positions not in get_args(Positions):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
         config = config.get_text_config(decoder=True)
-        self.policy = policy
         layers = DynamicCache(config=config).layers
+        if isinstance(policy, Scored):
+            policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
+        self.policy = policy
         bounded = _bounded_layers(config, policy, layers)
         rotary = Rotary.from_config(config) if policy.capacity is not None else None
         heads = config.num_attention_heads
-        self.slots = Slots(
-            policy,
-            positions,
-            rotary,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            unturned=_without_rotary(config),
-        )
-        for index in bounded:
-            layers[index] = BoundedLayer(index, self.slots, self, last=index == bounded[-1])
-        self._native: list[Any] = [x for x in layers if not isinstance(x, BoundedLayer)]
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        given = (positions, rotary, head_dim, _without_rotary(config))
+        self.slots: Slots | Rounds
+        if isinstance(policy, Scored):
+            self.slots = Rounds(policy, *given)
+            budgets = policy.by_layer(len(bounded))
+            for index, budget in zip(bounded, budgets, strict=True):
+                last = index == bounded[-1]
+                layers[index] = ScoredLayer(index, budget, self.slots, self, last)
+        else:
+            assert isinstance(policy, Positional)
+            self.slots = Slots(policy, *given)
+            kind = BoundedLayer if policy.kv == "auto" else RoundedLayer
+            for index in bounded:
+                layers[index] = kind(index, self.slots, self, last=index == bounded[-1])
         super().__init__(layers=layers)
+        if isinstance(self.slots, Rounds):
+            self.slots.layers = self._scored
         select_attention(config)
 
     def begin(
@@ -82,9 +95,25 @@ class BoundedCache(Cache):
         attention_mask: Tensor | None,
         device: torch.device,
         pattern: Pattern | None = None,
-    ) -> Tensor | Visibility | None:
+    ) -> Tensor | Attending | None:
         """Plan a forward pass; called by the mask function, before any layer runs."""
-        return self.slots.begin(tokens, batch, attention_mask, device, pattern).visible
+        slots: Any = self.slots
+        visible: Tensor | Attending | None = slots.visible(
+            slots.begin(tokens, batch, attention_mask, device, pattern)
+        )
+        return visible
+
+    @property
+    def _planned(self) -> list[PlannedLayer]:
+        return [layer for layer in self.layers if isinstance(layer, PlannedLayer)]
+
+    @property
+    def _native(self) -> list[Any]:
+        return [layer for layer in self.layers if not isinstance(layer, PlannedLayer)]
+
+    @property
+    def _scored(self) -> dict[int, ScoredLayer]:
+        return {layer.index: layer for layer in self.layers if isinstance(layer, ScoredLayer)}
 
     @property
     def seen(self) -> int:
@@ -134,10 +163,13 @@ class BoundedCache(Cache):
                 f"tokens; the shortest has seen {min(slots.lengths, default=0)}."
             )
         slots.base += by
-        matrix = slots.rotary.matrix(torch.tensor(-by), slots.head_dim)
-        for layer in self.layers:
-            assert isinstance(layer, BoundedLayer)
-            layer.rebase(matrix)
+        for layer in self._planned:
+            layer.rebase(by)
+
+    def own(self) -> None:
+        """Copy what forks still share, as the next forward pass would do anyway."""
+        for layer in self._planned:
+            layer.own()
 
     def reset(self) -> None:
         """Forget every token; storage stays allocated."""
@@ -184,9 +216,8 @@ class BoundedCache(Cache):
     def _take_rows(self, rows: Tensor, native: Callable[[Any], None]) -> None:
         for layer in self._native:
             native(layer)
-        for layer in self.layers:
-            if isinstance(layer, BoundedLayer):
-                layer.take_rows(rows)
+        for layer in self._planned:
+            layer.take_rows(rows)
         self.slots.reorder(rows.tolist())
 
     def __repr__(self) -> str:
@@ -235,8 +266,13 @@ def _without_rotary(config: Any) -> frozenset[int]:
     return frozenset(index for index, uses_rotary in enumerate(flags) if not uses_rotary)
 
 
+def _itemsize(config: Any) -> int:
+    dtype = getattr(config, "dtype", None)
+    return dtype.itemsize if isinstance(dtype, torch.dtype) else torch.get_default_dtype().itemsize
+
+
 def _layer_bytes(layer: Any) -> int:
-    if isinstance(layer, BoundedLayer):
+    if isinstance(layer, PlannedLayer):
         return layer.nbytes
     attention = [getattr(layer, name, None) for name in ("keys", "values")]
     linear = [getattr(layer, name, {}).values() for name in ("conv_states", "recurrent_states")]

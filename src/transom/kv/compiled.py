@@ -12,7 +12,7 @@ from transom.attention.huggingface import follows_pattern
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
-from transom.kv.slots import Plan
+from transom.kv.slots import Plan, Slots
 
 __all__ = ["CompiledStep"]
 
@@ -30,12 +30,16 @@ class CompiledStep:
     """
 
     def __init__(self, model: Any, cache: BoundedCache) -> None:
-        if cache.policy.capacity is None or not cache.is_bounded_throughout:
+        slots = cache.slots
+        plain = isinstance(slots, Slots) and cache.policy.kv == "auto"
+        if cache.policy.capacity is None or not cache.is_bounded_throughout or not plain:
             raise UnsupportedModelError(
-                f"compile=True needs storage of fixed shape: a bounded policy (this is "
-                f"{cache.policy}) on every layer of {model.config.model_type}, none of which may "
-                "slide by itself. Leave compile off."
+                f"compile=True needs storage of fixed shape: a bounded policy by position, kept as "
+                f"it comes (this is {cache.policy}), on every layer of {model.config.model_type}, "
+                "none of which may slide by itself. Leave compile off."
             )
+        assert isinstance(slots, Slots)
+        self._slots = slots
         self._cache = cache
         self._config = model.config
         self._plan: Plan | None = None
@@ -59,7 +63,7 @@ class CompiledStep:
     @property
     def ready(self) -> bool:
         """Whether the pinned tokens have all arrived; before that, steps run uncompiled."""
-        lengths = self._cache.slots.lengths
+        lengths = self._slots.lengths
         return len(lengths) == 1 and lengths[0] > self._cache.policy.pinned
 
     def __call__(self, ids: Tensor, position: int) -> Tensor:
@@ -69,7 +73,8 @@ class CompiledStep:
                 "compiled steps do not follow a pattern; use a context without compile=True inside "
                 "use_pattern."
             )
-        slots = self._cache.slots
+        slots = self._slots
+        self._cache.own()
         plan = slots.begin(1, 1, None, ids.device)
         if self._plan is None:
             self._plan = self._fixed(plan, ids.device)
@@ -90,7 +95,7 @@ class CompiledStep:
         return logits[0].clone()
 
     def _fixed(self, plan: Plan, device: torch.device) -> Plan:
-        policy, slots = self._cache.policy, self._cache.slots
+        policy, slots = self._cache.policy, self._slots
         assert policy.capacity is not None
         turn = None
         if policy.pinned and slots.rotary is not None and slots.positions == "compact":

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
-from transom.attention.huggingface import PlannedOffset, Planner
-from transom.errors import CacheError
+from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.slots import Slots
 
 __all__ = ["BoundedLayer"]
@@ -17,7 +15,7 @@ __all__ = ["BoundedLayer"]
 GROWTH = 1024  # slots added at a time where the policy has no bound
 
 
-class BoundedLayer(CacheLayerMixin):
+class BoundedLayer(PlannedLayer):
     """Keys and values of the tokens a policy keeps, `(batch, kv_heads, slots, head_dim)` each.
 
     Storage is allocated at the first token and, under a bounded policy, never changes its shape
@@ -25,13 +23,12 @@ class BoundedLayer(CacheLayerMixin):
     them to a new position always starts from there and no error adds up.
     """
 
-    def __init__(self, index: int, slots: Slots, planner: Planner, last: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.index = index
-        self.slots = slots
-        self.planner = planner
-        self.last = last
-        self.origins: Tensor | None = None
+    slots: Slots
+
+    @property
+    def origins(self) -> Tensor | None:
+        """Pinned keys as they came, float32, `(batch, kv_heads, pinned, head_dim)`."""
+        return self.tensors.get("origins")
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]
@@ -39,18 +36,14 @@ class BoundedLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for the batch, heads, dtype and device of the first keys and values."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.batch_size = key_states.shape[0]
-        capacity = self.slots.policy.capacity or 0
-        # Zeros rather than uninitialised: an empty slot is masked, but 0 * NaN is still NaN.
-        self.keys = key_states.new_zeros((*key_states.shape[:2], capacity, key_states.shape[3]))
-        self.values = value_states.new_zeros(
-            (*value_states.shape[:2], capacity, value_states.shape[3])
-        )
+        slots = self.slots.policy.capacity or 0
+        self.keys = zeros(key_states, slots, key_states.shape[3])
+        self.values = zeros(value_states, slots, value_states.shape[3])
+        self._allocate_origins(key_states)
+
+    def _allocate_origins(self, like: Tensor) -> None:
         if pinned := self.slots.policy.pinned:
-            shape = (*key_states.shape[:2], pinned, key_states.shape[3])
-            self.origins = torch.zeros(shape, dtype=torch.float32, device=self.device)
-        self.is_initialized = True
+            self.tensors["origins"] = zeros(like, pinned, like.shape[3], dtype=torch.float32)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -59,16 +52,7 @@ class BoundedLayer(CacheLayerMixin):
 
         Mutates the storage. What is returned may be a view of it, valid until the next update.
         """
-        plan = self.slots.plan
-        if plan is None:
-            raise CacheError(
-                "this model does not run transom's attention, so the policy would not be applied. "
-                "Build the cache with the model's own config, BoundedCache(policy, "
-                "config=model.config), after any set_attn_implementation; and pass a 2-D "
-                "attention_mask or none."
-            )
-        if not self.is_initialized or self.batch_size != key_states.shape[0]:
-            self.lazy_initialization(key_states, value_states)
+        plan = self.ready(key_states, value_states)
         assert self.keys is not None and self.values is not None
         if self.slots.policy.capacity is None:
             self._reserve(max(plan.lengths))
@@ -105,6 +89,11 @@ class BoundedLayer(CacheLayerMixin):
         for storage, states in targets:
             assert storage is not None
             _put(storage, states, plan.rows, plan.source, plan.slots)
+        self._write_origins(key_states)
+
+    def _write_origins(self, key_states: Tensor) -> None:
+        plan = self.slots.plan
+        assert plan is not None
         if self.origins is None or not plan.fills_pinned:
             return
         pinned = plan.slots < self.origins.shape[2]
@@ -121,63 +110,20 @@ class BoundedLayer(CacheLayerMixin):
         assert self.origins is not None
         self.keys[:, :, : self.origins.shape[2]] = self.origins @ plan.turn
 
-    def rebase(self, matrix: Tensor) -> None:
-        """Turn the kept keys past the pinned ones by `matrix`, in place."""
+    def rebase(self, by: int) -> None:
+        """Turn the kept keys past the pinned ones back by `by` positions, in place."""
         if not self.is_initialized or self.index in self.slots.unturned:
             return
-        assert self.keys is not None
+        self.own()
+        rotary = self.slots.rotary
+        assert self.keys is not None and rotary is not None
+        matrix = rotary.matrix(torch.tensor(-by), self.slots.head_dim).to(self.device)
         keys = self.keys[:, :, self.slots.policy.pinned :]
-        keys.copy_(keys.float() @ matrix.to(self.device))
+        keys.copy_(keys.float() @ matrix)
 
     def _reserve(self, length: int) -> None:
         assert self.keys is not None and self.values is not None
-        missing = length - self.keys.shape[2]
-        if missing <= 0:
-            return
-        more = -(-missing // GROWTH) * GROWTH
-        self.keys = _grown(self.keys, more)
-        self.values = _grown(self.values, more)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """What the keys will span, with the planner aboard (see `PlannedOffset`)."""
-        offset = self.slots.seen - self.slots.filled
-        return self.slots.filled + query_length, PlannedOffset.of(offset, self.planner)
-
-    def get_seq_length(self) -> int:
-        """Tokens seen, padding included, not tokens kept: transformers feeds what is past it."""
-        return self.slots.seen
-
-    def get_max_length(self) -> int:
-        """-1: any number of tokens can be fed."""
-        return -1
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated for this layer."""
-        tensors = (self.keys, self.values, self.origins)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-    def reset(self) -> None:
-        """Empty the storage; it stays allocated."""
-        for tensor in (self.keys, self.values, self.origins):
-            if tensor is not None:
-                tensor.zero_()
-
-    def take_rows(self, rows: Tensor) -> None:
-        """Row `i` becomes what row `rows[i]` was. In place if the batch stays as large."""
-        if not self.is_initialized:
-            return
-        rows = rows.to(self.device)
-        for name in ("keys", "values", "origins"):
-            tensor = getattr(self, name)
-            if tensor is None:
-                continue
-            taken = tensor.index_select(0, rows)
-            if taken.shape == tensor.shape:
-                tensor.copy_(taken)
-            else:
-                setattr(self, name, taken)
-        self.batch_size = len(rows)
+        self.keys, self.values = grown(self.keys, length), grown(self.values, length)
 
 
 def _put(
@@ -190,7 +136,12 @@ def _put(
         storage.index_copy_(2, slots, states if source is None else states[:, :, source])
 
 
-def _grown(tensor: Tensor, more: int) -> Tensor:
-    grown = tensor.new_zeros((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
-    grown[:, :, : tensor.shape[2]] = tensor
-    return grown
+def grown(tensor: Tensor, slots: int) -> Tensor:
+    """Storage with room for so many slots, or more; the same tensor where there is room."""
+    missing = slots - tensor.shape[2]
+    if missing <= 0:
+        return tensor
+    more = -(-missing // GROWTH) * GROWTH
+    larger = tensor.new_zeros((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
+    larger[:, :, : tensor.shape[2]] = tensor
+    return larger

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,12 +10,10 @@ from torch import Tensor
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
-from transom.errors import CacheError, InputError
-from transom.policies import Policy
+from transom.kv.rows import Rows
+from transom.policies import Positional, Precision
 
-__all__ = ["Plan", "Positions", "Slots"]
-
-Positions = Literal["compact", "absolute"]
+__all__ = ["Plan", "Slots"]
 
 
 @dataclass(eq=False)
@@ -35,6 +32,7 @@ class Plan:
             for a single query; several are turned themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
             when it sees all of them; for several a `Visibility`.
+        valid: `(rows, tokens)` bool, which new tokens are real; None for all.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
         commits: the last layer ends the pass; a compiled step does so itself, outside its graph.
@@ -49,48 +47,19 @@ class Plan:
     in_place: bool
     turn: Tensor | None
     visible: Tensor | Visibility | None
+    valid: Tensor | None
     fills_pinned: bool
     started: bool = False
     commits: bool = True
 
 
-class Slots:
-    """How many tokens each row has seen, and from that, in closed form, where each of them is.
+class Slots(Rows[Positional, Plan]):
+    """Which slot each token is in, in closed form.
 
     The first `policy.pinned` tokens of a row have a slot each; the others go round a ring. So slot
     positions and validity are functions of the row's length, padding never takes a slot, and a
     padded row behaves exactly like the same row alone.
-
-    Mutated by `begin` (the pending plan), `commit`, `reorder`, `crop` and `clear`.
-
-    Attributes:
-        seen: columns fed to the model, padding included; what transformers counts.
-        lengths: real tokens per row; empty before the first pass.
-        base: positions by which kept keys have been turned back, see `BoundedCache.rebase`.
-        plan: the pass under way, if any.
     """
-
-    def __init__(
-        self,
-        policy: Policy,
-        positions: Positions,
-        rotary: Rotary | None,
-        head_dim: int,
-        unturned: frozenset[int],
-    ) -> None:
-        self.policy = policy
-        self.positions = positions
-        self.rotary = rotary
-        self.head_dim = head_dim
-        self.unturned = unturned
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every token."""
-        self.seen = 0
-        self.base = 0
-        self.lengths: list[int] = []
-        self.plan: Plan | None = None
 
     @property
     def ring(self) -> int | None:
@@ -99,59 +68,12 @@ class Slots:
         return None if capacity is None else capacity - self.policy.pinned
 
     @property
-    def longest(self) -> int:
-        """Real tokens in the longest row."""
-        return max(self.lengths, default=0)
-
-    @property
     def filled(self) -> int:
         """Slots in use in the fullest row."""
         return self._bounded(self.longest)
 
-    def begin(
-        self,
-        tokens: int,
-        batch: int,
-        attention_mask: Tensor | None,
-        device: torch.device,
-        pattern: Pattern | None = None,
-    ) -> Plan:
-        """Plan a forward pass of `tokens` new tokens for each of `batch` rows.
-
-        Args:
-            attention_mask: `(batch, seen + tokens)`, nonzero for real tokens; None for all real.
-            pattern: what must let a key through besides the policy.
-
-        Raises:
-            CacheError: when the pass before this one did not finish, or the batch size changed.
-            InputError: when the mask has the wrong shape.
-        """
-        if self.plan is not None and self.plan.started:
-            raise CacheError(
-                "the forward pass before this one stopped half-way (an interrupt or an error), so "
-                "some layers are a step ahead of others. Call reset() and feed the text again."
-            )
-        if self.lengths and batch != len(self.lengths):
-            raise CacheError(
-                f"the cache holds a batch of {len(self.lengths)} and the model was given {batch}; "
-                "expected the same batch, or a new cache (or reset()) for a new one."
-            )
-        before = self.lengths or [0] * batch
-        valid = self._valid(attention_mask, tokens, batch)
-        if valid is None and len(set(before)) == 1:
-            self.plan = self._uniform(before, tokens, device, pattern)
-        else:
-            if valid is None:
-                valid = torch.ones(batch, tokens, dtype=torch.bool)
-            self.plan = self._ragged(before, valid.cpu(), device, pattern)
-        return self.plan
-
-    def commit(self) -> None:
-        """The pass is done in every layer: count its tokens."""
-        assert self.plan is not None
-        self.seen += self.plan.tokens
-        self.lengths = self.plan.lengths
-        self.plan = None
+    def visible(self, plan: Plan) -> Tensor | Visibility | None:
+        return plan.visible
 
     def slots_of(self, positions: Tensor) -> Tensor:
         """The slot of each position."""
@@ -172,37 +94,35 @@ class Slots:
             positions = torch.where((slots >= pinned) & (positions < pinned), -1, positions)
         return torch.where(positions <= newest, positions, -1)
 
+    def turns(self, by: Tensor) -> Tensor:
+        """Complex turns by so many positions, `(*by.shape, rotary_dim / 2)`."""
+        assert self.rotary is not None
+        return self.rotary.cis(by)
+
     def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
         capacity = self.policy.capacity
-        unpadded = set(self.lengths) == {self.seen}
         fits = capacity is None or self.seen <= capacity
-        return tokens <= self.seen and unpadded and fits
+        if precision := Precision.of(self.policy):  # what has been rounded stays so
+            fits = self.seen <= precision.exact
+        return tokens <= self.seen and self.unpadded and fits
 
-    def crop(self, tokens: int) -> None:
-        """Drop the newest `tokens` tokens; only when `can_crop`."""
-        self.seen -= tokens
-        self.lengths = [length - tokens for length in self.lengths]
-
-    def reorder(self, rows: list[int]) -> None:
-        """Row `i` becomes what row `rows[i]` was; also repeats or drops rows."""
-        self.lengths = [self.lengths[row] for row in rows] if self.lengths else []
+    def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> Plan:
+        if valid is None and len(set(before)) == 1:
+            return self._uniform(before, tokens, device, pattern)
+        if valid is None:
+            valid = torch.ones(len(before), tokens, dtype=torch.bool)
+        return self._ragged(before, valid, device, pattern)
 
     def _bounded(self, length: int) -> int:
         capacity = self.policy.capacity
         return length if capacity is None else min(length, capacity)
-
-    def _valid(self, attention_mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
-        if attention_mask is None:
-            return None
-        expected = (batch, self.seen + tokens)
-        if tuple(attention_mask.shape) != expected:
-            raise InputError(
-                f"attention_mask is {tuple(attention_mask.shape)}; expected {expected}: one column "
-                f"for each of the {self.seen} tokens already seen and the {tokens} new ones."
-            )
-        valid = attention_mask[:, self.seen :].bool()
-        return None if bool(valid.all()) else valid
 
     def _uniform(
         self, before: list[int], tokens: int, device: torch.device, pattern: Pattern | None
@@ -215,7 +135,7 @@ class Slots:
             kept = (fresh < self.policy.pinned) | (fresh >= end - self.ring)
             source = kept.nonzero().flatten()
         slots = self.slots_of(fresh if source is None else fresh[source])
-        return self._plan(
+        return self._made(
             before=torch.tensor([length]),
             after=[end] * len(before),
             fresh=fresh[None],
@@ -237,7 +157,7 @@ class Slots:
             recent = fresh >= (ends - self.ring)[:, None]
             kept = valid & ((fresh < self.policy.pinned) | recent)
         rows, source = kept.nonzero(as_tuple=True)
-        return self._plan(
+        return self._made(
             before=starts,
             after=ends.tolist(),
             fresh=fresh,
@@ -247,7 +167,7 @@ class Slots:
             pattern=pattern,
         )
 
-    def _plan(
+    def _made(
         self,
         before: Tensor,
         after: list[int],
@@ -285,6 +205,7 @@ class Slots:
             in_place=in_place,
             turn=None,
             visible=None,
+            valid=None if write[0] is None else fresh >= 0,
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
         if tokens == 1:

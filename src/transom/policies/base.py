@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.checks import whole_number
 from transom.errors import PolicyError
 
-__all__ = ["Policy", "Span"]
+if TYPE_CHECKING:
+    from transom.policies.cost import ModelShape
+
+__all__ = ["PRECISIONS", "Policy"]
+
+PRECISIONS = ("auto", "int8", "int4")
 
 
-class Span(NamedTuple):
-    """A half-open range of token positions, `start <= position < stop`."""
-
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Policy(ABC):
-    """Which past tokens a new token may see.
+    """Which past tokens a new token may see, and how exactly they are kept.
 
-    A policy by position is two numbers and one function: its first `pinned` tokens are never
-    evicted, at most `capacity` tokens are visible at once, and `local_start(q)` is where the
-    recent tokens of query `q` begin. Everything else, the mask, the spans, what has been
-    dropped, how many bytes it all takes, follows from those and is derived here, once.
+    There are two kinds: `Positional` policies decide by position alone, `Scored` ones by what the
+    model attends to. Both are plain values that hold no tensors.
 
-    Positions count real tokens from 0; padding has no position. The arithmetic uses only
-    operators, so ints, numpy arrays and torch tensors all work and broadcast.
+    Attributes:
+        kv: how keys and values are stored: `"auto"` as the model computes them, `"int8"` or
+            `"int4"` rounded to that many bits but for the most recent tokens.
     """
+
+    kv: str = field(default="auto", kw_only=True)
 
     name: ClassVar[str]
     summary: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__repr__ = Policy.__repr__  # type: ignore[method-assign]  # or dataclass writes its own
+
+    def __post_init__(self) -> None:
+        if self.kv not in PRECISIONS:
+            raise PolicyError(
+                f"{self.name}: kv is {self.kv!r}; expected one of {', '.join(PRECISIONS)}."
+            )
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - some policies have nothing to check
+        """Raise `PolicyError` on parameters that make no sense; called when one is made."""
 
     @property
     @abstractmethod
@@ -49,58 +59,34 @@ class Policy(ABC):
         return 0
 
     @abstractmethod
-    def local_start(self, q: Any) -> Any:
-        """First position of the recent span that query `q` sees; may be negative early on.
-
-        Must never fall as `q` grows: a token once evicted stays evicted.
-        """
-
-    def visible(self, q: Any, k: Any) -> Any:
-        """May the query at position `q` see the key at position `k`? Elementwise, causal.
-
-        >>> from transom.policies import Sinks
-        >>> [k for k in range(9) if Sinks(1, window=3).visible(8, k)]
-        [0, 6, 7, 8]
-        """
-        return (k <= q) & ((k < self.pinned) | (k >= self.local_start(q)))
-
-    def gap(self, q: Any) -> Any:
-        """How many tokens lie evicted between the pinned and the recent ones, for query `q`.
-
-        It is also how far the pinned keys must move so that distances stay within the
-        policy's size: their *compact* position is their own plus this gap.
-        """
-        hidden = self.local_start(q) - self.pinned
-        return hidden * (hidden > 0)
-
-    def spans(self, seen: int) -> tuple[Span, ...]:
-        """The visible spans once `seen` tokens have been seen, oldest first, none empty.
-
-        These are the positions that the newest token, at `seen - 1`, may see.
-
-        >>> from transom.policies import Sinks
-        >>> Sinks(4, window=8).spans(100)
-        (Span(start=0, stop=4), Span(start=92, stop=100))
-        """
-        if seen <= 0:
-            return ()
-        start = max(0, int(self.local_start(seen - 1)))
-        if start <= self.pinned:
-            return (Span(0, seen),)
-        local = Span(start, seen)
-        return (Span(0, self.pinned), local) if self.pinned else (local,)
-
     def kept(self, seen: int) -> int:
         """How many of `seen` tokens are still visible."""
-        return sum(len(span) for span in self.spans(seen))
+
+    def on(self, shape: ModelShape) -> Policy:
+        """The same policy for a model of these sizes, where a budget was given in bytes."""
+        return self
+
+    def __repr__(self) -> str:
+        """As it is made, without what is left at the default `kv`."""
+        own = sorted(fields(self), key=lambda item: bool(item.kw_only))
+        shown = [item.name for item in own if item.name != "kv" or self.kv != "auto"]
+        return f"{type(self).__name__}({', '.join(f'{x}={getattr(self, x)!r}' for x in shown)})"
 
     def __str__(self) -> str:
         """The policy's spelling, which `parse` reads back to an equal policy."""
-        items = [f"{spelled(field.name)}={getattr(self, field.name)}" for field in fields(self)]
-        if not items:
-            return self.name
-        items[0] = items[0].partition("=")[2]
-        return f"{self.name}:{','.join(items)}"
+        own = [item for item in fields(self) if not item.kw_only]
+        named = {item.name: f"{spelled(item.name)}={getattr(self, item.name)}" for item in own}
+        unsaid = {item.name for item in own if isinstance(item.default, (str, type(None)))}
+        items = [
+            text
+            for item, text in zip(own, named.values(), strict=True)
+            if item.name not in unsaid or getattr(self, item.name) != item.default
+        ]
+        if items:
+            items[0] = items[0].partition("=")[2]
+        if self.kv != "auto":
+            items.append(f"kv={self.kv}")
+        return f"{self.name}:{','.join(items)}" if items else self.name
 
 
 def spelled(field: str) -> str:
@@ -109,7 +95,7 @@ def spelled(field: str) -> str:
 
 
 def at_least(policy: Policy, field: str, minimum: int) -> None:
-    """Check an integer parameter of `policy` in its `__post_init__`.
+    """Check an integer parameter of `policy` in its `check`.
 
     Raises:
         PolicyError: naming the policy, the parameter, what came and what was expected.

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from transom.errors import PolicyError
-from transom.policies.base import Policy, at_least
+from transom.policies.base import at_least
+from transom.policies.positional import Positional
 
 __all__ = ["Chunked"]
 
 
 @dataclass(frozen=True)
-class Chunked(Policy):
+class Chunked(Positional):
     """Recent tokens in chunks of `chunk`; the oldest chunk leaves whole, when room is needed.
 
     Chunks are aligned to the start of the text. Never more than `max_length` tokens are visible,
@@ -29,7 +30,7 @@ class Chunked(Policy):
     name: ClassVar[str] = "chunked"
     summary: ClassVar[str] = "keeps recent tokens, dropping the oldest a whole chunk at a time"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         at_least(self, "max_length", 1)
         at_least(self, "chunk", 1)
         if self.chunk > self.max_length:

@@ -9,10 +9,16 @@ import numpy as np
 
 from transom.errors import UnsupportedModelError
 from transom.policies.base import Policy
+from transom.policies.positional import Positional
+from transom.policies.precision import Precision
+from transom.policies.scored import Scored
 
 __all__ = ["ModelShape", "attention_flops", "kv_bytes", "kv_bytes_bound"]
 
 PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be turned from there
+CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32, where rounded
+POSITION_BYTES = 4  # int32, for each token that a scored policy holds
+RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
 @dataclass(frozen=True)
@@ -68,17 +74,24 @@ def kv_bytes(policy: Policy, shape: ModelShape, seen: int, batch: int = 1) -> in
     >>> kv_bytes(Window(1024), ModelShape(layers=30, heads=9, kv_heads=3, head_dim=64), 50_000)
     47185920
     """
-    return batch * (policy.kept(seen) * shape.token_bytes + _pinned_bytes(policy, shape))
+    return batch * sum(_bytes(one, shape, one.kept(seen)) for one in _layers(policy, shape))
 
 
 def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | None:
     """The most bytes of keys and values the policy ever holds; None when it has no bound.
 
     A bounded cache allocates exactly this at its first token and never more.
+
+    >>> from transom.policies import parse
+    >>> shape = ModelShape(layers=30, heads=9, kv_heads=3, head_dim=64)
+    >>> [kv_bytes_bound(parse(f"window:1024,kv={kv}"), shape) for kv in ("auto", "int8", "int4")]
+    [47185920, 15528960, 10368000]
     """
+    policy = policy.on(shape)
     if policy.capacity is None:
         return None
-    return batch * (policy.capacity * shape.token_bytes + _pinned_bytes(policy, shape))
+    layers = _layers(policy, shape)
+    return batch * sum(_bytes(one, shape, one.capacity or 0) for one in layers)
 
 
 def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0) -> int:
@@ -91,13 +104,43 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
     >>> attention_flops(Full(), ModelShape(layers=1, heads=1, kv_heads=1, head_dim=1), 4)
     40
     """
+    policy = policy.on(shape)
     queries = np.arange(start, max(start, stop), dtype=np.int64)
-    if policy.capacity is None:
-        pairs = int((queries + 1).sum())
+    if isinstance(policy, Scored):
+        held = queries + 1
+        over = held - policy.tokens - 1
+        turning = policy.tokens - policy.round + 1 + over % policy.round
+        pairs = int(np.where(over < 0, held, turning).sum())
     else:
+        assert isinstance(policy, Positional)
         pairs = int((queries + 1 - policy.gap(queries)).sum())
     return 4 * pairs * shape.layers * shape.heads * shape.head_dim
 
 
-def _pinned_bytes(policy: Policy, shape: ModelShape) -> int:
-    return policy.pinned * shape.layers * shape.kv_heads * shape.head_dim * PINNED_KEY_BYTES
+def _layers(policy: Policy, shape: ModelShape) -> tuple[Policy, ...]:
+    policy = policy.on(shape)
+    if isinstance(policy, Scored):
+        return policy.by_layer(shape.layers)
+    return (policy,) * shape.layers
+
+
+def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
+    """Of one layer that holds so many tokens per kv head."""
+    if not tokens:
+        return 0
+    dim, precision = shape.head_dim, Precision.of(policy)
+    exact = 2 * dim * shape.itemsize
+    scored = isinstance(policy, Scored)
+    if precision is None:
+        head = tokens * exact
+    else:
+        recent = min(tokens, precision.exact)
+        # A scored policy holds its newest tokens once; a ring has a place for them in both.
+        coded = tokens - recent if scored else tokens
+        head = coded * 2 * precision.row_bytes(dim) + recent * exact + 2 * dim * CHANNEL_BYTES
+    if isinstance(policy, Scored):
+        head += tokens * (POSITION_BYTES + (RECEIVED_BYTES if policy.watches != 0 else 0))
+    total = shape.kv_heads * (head + policy.pinned * dim * PINNED_KEY_BYTES)
+    if isinstance(policy, Scored) and policy.expects:
+        total += shape.heads * (dim + dim * dim) * RECEIVED_BYTES
+    return total

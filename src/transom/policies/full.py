@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transom.policies.base import Policy
+from transom.policies.positional import Positional
 
 __all__ = ["Full"]
 
 
 @dataclass(frozen=True)
-class Full(Policy):
+class Full(Positional):
     """Every past token stays visible: ordinary causal attention, memory without a bound.
 
     >>> Full().kept(100_000)

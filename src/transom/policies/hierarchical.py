@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transom.policies.base import Policy, at_least
+from transom.policies.base import at_least
+from transom.policies.positional import Positional
 
 __all__ = ["Hierarchical"]
 
 
 @dataclass(frozen=True)
-class Hierarchical(Policy):
+class Hierarchical(Positional):
     """The `local` most recent tokens, and the `global_` tokens before those.
 
     Both tiers are visible, so to a model this is a window of their sum; what differs is who holds
@@ -27,7 +28,7 @@ class Hierarchical(Policy):
     name: ClassVar[str] = "hierarchical"
     summary: ClassVar[str] = "keeps recent tokens as local, and those before them as global"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         at_least(self, "local", 1)
         at_least(self, "global_", 1)
 

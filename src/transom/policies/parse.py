@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from functools import cache
 from typing import Any
 
@@ -11,14 +11,32 @@ from transom.errors import PolicyError
 from transom.plugins import plugins
 from transom.policies.base import Policy, spelled
 from transom.policies.chunked import Chunked
+from transom.policies.expected_attention import ExpectedAttention
 from transom.policies.full import Full
+from transom.policies.heavy_hitters import HeavyHitters
 from transom.policies.hierarchical import Hierarchical
+from transom.policies.key_norm import KeyNorm
+from transom.policies.keydiff import KeyDiff
 from transom.policies.sinks import Sinks
+from transom.policies.snapkv import SnapKV
+from transom.policies.tova import TOVA
 from transom.policies.window import Window
 
 __all__ = ["known", "parameters", "parse"]
 
-BUILT_IN: tuple[type[Policy], ...] = (Full, Window, Sinks, Chunked, Hierarchical)
+BUILT_IN: tuple[type[Policy], ...] = (
+    Full,
+    Window,
+    Sinks,
+    Chunked,
+    Hierarchical,
+    HeavyHitters,
+    TOVA,
+    SnapKV,
+    KeyDiff,
+    KeyNorm,
+    ExpectedAttention,
+)
 ENTRY_POINTS = "transom.policies"
 
 
@@ -35,12 +53,12 @@ def known() -> Mapping[str, type[Policy]]:
 
 
 def parameters(policy: type[Policy]) -> dict[str, Any]:
-    """The keys of a policy's text and their defaults, in order.
+    """The keys of a policy's text and their defaults, in order; `kv`, which all take, comes last.
 
     >>> parameters(Sinks)
-    {'sinks': 4, 'window': 1020}
+    {'sinks': 4, 'window': 1020, 'kv': 'auto'}
     """
-    return {spelled(field.name): field.default for field in fields(policy)}
+    return {spelled(field.name): field.default for field in _in_order(policy)}
 
 
 def parse(text: str) -> Policy:
@@ -62,11 +80,11 @@ def parse(text: str) -> Policy:
     if name not in policies:
         raise PolicyError(f"unknown policy {name!r}; known policies: {', '.join(policies)}.")
     policy = policies[name]
-    keys = {spelled(field.name): field.name for field in fields(policy)}
-    given: dict[str, int] = {}
+    keys = {spelled(field.name): field for field in _in_order(policy)}
+    given: dict[str, Any] = {}
     for index, item in enumerate(rest.split(",") if rest else ()):
         key, equals, value = (part.strip() for part in item.partition("="))
-        if not equals and index == 0 and keys:
+        if not equals and index == 0 and len(keys) > 1:
             key, value = next(iter(keys)), key
         elif not equals:
             raise PolicyError(
@@ -74,17 +92,28 @@ def parse(text: str) -> Policy:
             )
         if key not in keys:
             raise PolicyError(f"{text!r}: {name} has no parameter {key!r}.{_takes(policy)}")
-        if keys[key] in given:
+        if keys[key].name in given:
             raise PolicyError(f"{text!r}: {key} is given twice.")
-        try:
-            given[keys[key]] = int(value)
-        except ValueError:
-            raise PolicyError(
-                f"{text!r}: {key} is {value!r}; expected a whole number of tokens."
-            ) from None
+        given[keys[key].name] = _value(text, key, value, keys[key])
     return policy(**given)
+
+
+def _in_order(policy: type[Policy]) -> list[Field[Any]]:
+    return sorted(fields(policy), key=lambda field: bool(field.kw_only))
+
+
+def _value(text: str, key: str, value: str, field: Field[Any]) -> int | str:
+    """A number, or a word where the parameter is declared to take words."""
+    try:
+        return int(value)
+    except ValueError:
+        if "str" in str(field.type).split(" | ") and value:
+            return value
+        raise PolicyError(
+            f"{text!r}: {key} is {value!r}; expected a whole number of tokens."
+        ) from None
 
 
 def _takes(policy: type[Policy]) -> str:
     known_keys = ", ".join(f"{key}={value}" for key, value in parameters(policy).items())
-    return f" It takes {known_keys}." if known_keys else f" {policy.name} takes no parameters."
+    return f" It takes {known_keys}."

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transom.policies.base import Policy, at_least
+from transom.policies.base import at_least
+from transom.policies.positional import Positional
 
 __all__ = ["Sinks"]
 
 
 @dataclass(frozen=True)
-class Sinks(Policy):
+class Sinks(Positional):
     """The first `sinks` tokens, for ever, and the `window` most recent ones.
 
     The first tokens take up attention that has nowhere else to go; keeping a handful of them
@@ -29,7 +30,7 @@ class Sinks(Policy):
     name: ClassVar[str] = "sinks"
     summary: ClassVar[str] = "keeps the first few tokens and the most recent ones"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         at_least(self, "sinks", 1)
         at_least(self, "window", 1)
 

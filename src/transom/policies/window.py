@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transom.policies.base import Policy, at_least
+from transom.policies.base import at_least
+from transom.policies.positional import Positional
 
 __all__ = ["Window"]
 
 
 @dataclass(frozen=True)
-class Window(Policy):
+class Window(Positional):
     """The `size` most recent tokens, the query's own included.
 
     Models trained with full attention lean on their first tokens, so their loss rises once those
@@ -28,7 +29,7 @@ class Window(Policy):
     name: ClassVar[str] = "window"
     summary: ClassVar[str] = "keeps the most recent tokens"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         at_least(self, "size", 1)
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.checks import whole_number
-from transom.policies import Policy
+from transom.policies import Positional
 from transom.tokens import check_ids, id_dtype
 
 __all__ = ["MaskedIds", "TokenState"]
@@ -56,7 +56,7 @@ class TokenState(ABC):
 
     @property
     @abstractmethod
-    def policy(self) -> Policy | None:
+    def policy(self) -> Positional | None:
         """The policy this stands for; None where no policy says what is shown."""
 
     @property

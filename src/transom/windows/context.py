@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
-from transom.policies import Policy, Sinks, Window
+from transom.policies import Positional, Sinks, Window
 from transom.tokens import ANY_VOCABULARY, TokenBuffer
 from transom.windows.base import MaskedIds, TokenState, ones
 
@@ -50,7 +50,7 @@ class ContextWindow(TokenState):
         super().__init__(vocab_size)
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> Positional:
         if self.pinned:
             return Sinks(self.pinned, window=self.max_length - self.pinned)
         return Window(self.max_length)

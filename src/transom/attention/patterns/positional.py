@@ -9,8 +9,8 @@ from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
 from transom.checks import whole_number
-from transom.errors import InputError
-from transom.policies import Policy, Span, parse
+from transom.errors import InputError, PolicyError
+from transom.policies import Policy, Positional, Span, parse
 
 __all__ = [
     "Dilated",
@@ -161,7 +161,7 @@ class _Prefix_LM(_Sized):
 
 @dataclass(frozen=True)
 class _OfPolicy(Pattern):
-    policy: Policy
+    policy: Positional
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         visible: Tensor = self.policy.visible(q, k)
@@ -243,11 +243,17 @@ def of_policy(policy: Policy | str) -> Pattern:
     """What a policy by position lets each query see; the policy itself or its text.
 
     Raises:
-        PolicyError: when the text is not that of a policy.
+        PolicyError: when the text is not that of a policy, or the policy is one by score, whose
+            choice depends on a model.
     """
     made: Any = parse(policy) if isinstance(policy, str) else policy
     if not isinstance(made, Policy):
         raise InputError(f"pattern: policy is {policy!r}; expected a policy or its text.")
+    if not isinstance(made, Positional):
+        raise PolicyError(
+            f"{made} keeps tokens by score, so no pattern of positions says what it shows; "
+            "expected a policy by position, such as window, sinks or chunked."
+        )
     return _OfPolicy(made)
 
 

@@ -1,0 +1,27 @@
+"""What may stand in place of a mask: whoever computes the attention of a forward pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+__all__ = ["Attending"]
+
+
+class Attending(ABC):
+    """Computes attention for every layer of one forward pass, each query seeing what it should."""
+
+    @abstractmethod
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
+    ) -> Tensor:
+        """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
+
+        Args:
+            q: `(batch, heads, q_len, head_dim)`, rotary applied.
+            k: `(batch, kv_heads, kv_len, head_dim)`, what the layer's `update` gave out.
+            v: `(batch, kv_heads, kv_len, value_dim)`, likewise.
+            scaling: of the scores, `head_dim ** -0.5` by default.
+            layer: the layer's index.
+        """

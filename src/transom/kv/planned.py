@@ -1,0 +1,164 @@
+"""What the layers of a bounded cache have in common."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from transom.attention.huggingface import PlannedOffset, Planner
+from transom.errors import CacheError
+from transom.kv.rows import Rows
+
+__all__ = ["PlannedLayer"]
+
+
+class PlannedLayer(CacheLayerMixin):
+    """One layer's storage, written and read as its planner says.
+
+    Storage is allocated at the first token and, under a bounded policy, never changes its shape
+    again. A fork shares it until one of the two writes.
+
+    Attributes:
+        tensors: the storage by name, each `(batch, ...)`; empty before the first token.
+    """
+
+    batch_size: int
+
+    def __init__(self, index: int, slots: Rows[Any, Any], planner: Planner, last: bool) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.index = index
+        self.slots = slots
+        self.planner = planner
+        self.last = last
+        self._sharers: WeakSet[PlannedLayer] = WeakSet([self])
+
+    @abstractmethod
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for the batch, heads, dtype and device of the first keys and values."""
+
+    @property
+    def keys(self) -> Tensor | None:
+        """Keys stored as they are, `(batch, kv_heads, slots, head_dim)`, if they are."""
+        return self.tensors.get("keys")
+
+    @keys.setter
+    def keys(self, tensor: Tensor | None) -> None:
+        self._hold("keys", tensor)
+
+    @property
+    def values(self) -> Tensor | None:
+        """Values stored as they are, if they are."""
+        return self.tensors.get("values")
+
+    @values.setter
+    def values(self, tensor: Tensor | None) -> None:
+        self._hold("values", tensor)
+
+    def _hold(self, name: str, tensor: Tensor | None) -> None:
+        if tensor is None:
+            self.tensors.pop(name, None)
+        else:
+            self.tensors[name] = tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for this layer, also where a fork shares them."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def ready(self, key_states: Tensor, value_states: Tensor) -> Any:
+        """The plan of the pass under way, with storage allocated that is nobody else's.
+
+        Raises:
+            CacheError: when there is no plan, because the model does not run transom's attention.
+        """
+        plan = self.slots.plan
+        if plan is None:
+            raise CacheError(
+                "this model does not run transom's attention, so the policy would not be applied. "
+                "Build the cache with the model's own config, BoundedCache(policy, "
+                "config=model.config), after any set_attn_implementation; and pass a 2-D "
+                "attention_mask or none."
+            )
+        if not self.is_initialized or self.batch_size != key_states.shape[0]:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.batch_size = key_states.shape[0]
+            self.tensors = {}
+            self.lazy_initialization(key_states, value_states)
+            self.is_initialized = True
+            self._sharers = WeakSet([self])
+        self.own()
+        return plan
+
+    def own(self) -> None:
+        """Copy the storage if a fork still shares it."""
+        if len(self._sharers) > 1:
+            self._sharers.discard(self)
+            self._sharers = WeakSet([self])
+            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+
+    def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
+        """The same layer for another cache, sharing storage until either writes."""
+        twin = copy.copy(self)
+        twin.slots, twin.planner, twin.tensors = slots, planner, dict(self.tensors)
+        if self.is_initialized:
+            self._sharers.add(twin)
+        else:
+            twin._sharers = WeakSet([twin])
+        return twin
+
+    def restore(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+        """Take over storage of the same names as `tensors` has, for states of that dtype."""
+        self.tensors = dict(tensors)
+        self.is_initialized = bool(tensors)
+        for first in tensors.values():
+            self.dtype, self.device, self.batch_size = dtype, first.device, len(first)
+        self._sharers = WeakSet([self])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """What the keys will span, with the planner aboard (see `PlannedOffset`)."""
+        offset = self.slots.seen - self.slots.filled
+        return self.slots.filled + query_length, PlannedOffset.of(offset, self.planner)
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, padding included, not tokens kept: transformers feeds what is past it."""
+        return self.slots.seen
+
+    def get_max_length(self) -> int:
+        """-1: any number of tokens can be fed."""
+        return -1
+
+    def reset(self) -> None:
+        """Empty the storage; it stays allocated."""
+        self.own()
+        for tensor in self.tensors.values():
+            tensor.zero_()
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Row `i` becomes what row `rows[i]` was. In place if the batch stays as large."""
+        if not self.is_initialized:
+            return
+        self.own()
+        rows = rows.to(self.device)
+        for name, tensor in list(self.tensors.items()):
+            taken = tensor.index_select(0, rows)
+            if taken.shape == tensor.shape:
+                tensor.copy_(taken)
+            else:
+                self.tensors[name] = taken
+        self.batch_size = len(rows)
+
+    def rebase(self, by: int) -> None:
+        """The model's positions start lower by `by` from now on."""
+
+
+def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Storage `(batch, kv_heads, *shape)` for states like these."""
+    # Zeros rather than uninitialised: an empty slot is masked, but 0 * NaN is still NaN.
+    return like.new_zeros((*like.shape[:2], *shape), dtype=dtype)

@@ -1,0 +1,166 @@
+"""A layer of a policy by position that stores all but its newest tokens in few bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transom.attention.huggingface import Planner
+from transom.attention.rotary import Rotary
+from transom.kv.layer import BoundedLayer, grown
+from transom.kv.rounding import Channels, Codes, decode, encode, storage
+from transom.kv.slots import Plan, Slots
+from transom.policies import Precision
+
+__all__ = ["RoundedLayer"]
+
+
+class RoundedLayer(BoundedLayer):
+    """Keys and values in 8 or 4 bits, the newest ones and the keys of pinned tokens exactly.
+
+    Tokens are rounded when they stop being among the newest, one by one: keys at no angle, where
+    their channels keep to themselves, and with an offset and a width for each channel. What a pass
+    adds is exact within that pass. Reading makes numbers of all that is seen, one layer at a time.
+
+    `newest` holds the last `precision.exact` tokens of each row, in order, as they came; their
+    slots among the rounded ones are out of date.
+    """
+
+    def __init__(self, index: int, slots: Slots, planner: Planner, last: bool) -> None:
+        super().__init__(index, slots, planner, last)
+        precision = Precision.of(slots.policy)
+        assert precision is not None
+        self.precision = precision
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        slots = self.slots.policy.capacity or 0
+        for name, like in (("keys", key_states), ("values", value_states)):
+            self.tensors |= storage(name, like, slots, self.precision, name == "keys")
+        self._allocate_origins(key_states)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As `BoundedLayer.update`; what is returned is made anew each time."""
+        plan: Plan = self.ready(key_states, value_states)
+        if self.slots.policy.capacity is None:
+            self._reserve(max(plan.lengths))
+        if plan.in_place:
+            self._write(key_states, value_states)
+            keys, values = self._read(plan.lengths, plan.stored, plan)
+        else:
+            keys, values = self._read(self.slots.lengths, plan.stored, None)
+            self._write(key_states, value_states)
+            keys = torch.cat((keys, key_states), dim=2)
+            values = torch.cat((values, value_states), dim=2)
+        plan.started = True
+        if self.last:
+            self.slots.commit()
+        return keys, values
+
+    def _write(self, key_states: Tensor, value_states: Tensor) -> None:
+        plan = self.slots.plan
+        assert plan is not None
+        before = self.slots.lengths or [0] * len(key_states)
+        if plan.valid is None and len(set(before)) == 1:
+            self._take_in(slice(None), before[0], key_states, value_states)
+        else:
+            for row, length in enumerate(before):
+                mine = slice(row, row + 1)
+                states = [key_states[mine], value_states[mine]]
+                if plan.valid is not None:
+                    columns = plan.valid[row].nonzero().flatten().to(self.device)
+                    states = [x.index_select(2, columns) for x in states]
+                self._take_in(mine, length, *states)
+        self._write_origins(key_states)
+
+    def _take_in(self, rows: slice, before: int, keys: Tensor, values: Tensor) -> None:
+        """Real tokens of rows that have seen `before`: the newest in, others out and rounded."""
+        held = min(before, self.precision.exact)
+        first = before - held
+        for name, states in (("keys", keys), ("values", values)):
+            newest = self.tensors[f"{name}.newest"][rows]
+            together = torch.cat((newest[:, :, :held], states), dim=2)
+            leaving = max(0, together.shape[2] - self.precision.exact)
+            newest[:, :, : together.shape[2] - leaving] = together[:, :, leaving:]
+            if not leaving:
+                continue
+            places = torch.arange(first, first + leaving, device=self.device)
+            old = together[:, :, :leaving]
+            if name == "keys":
+                if self._rotary is not None:
+                    old = self._turned(old, -(places - self.slots.base))
+                if first == 0:
+                    found = Channels.of(old[:, :, : self.precision.exact])
+                    self.tensors["keys.mean"][rows] = found.mean
+                    self.tensors["keys.width"][rows] = found.width
+                old = self._channels(rows).normal(old)
+            if (ring := self.slots.ring) is not None:  # some may have left altogether
+                stay = (places < self.slots.policy.pinned) | (places >= first + leaving - ring)
+                old, places = old[:, :, stay], places[stay]
+            slots = self.slots.slots_of(places)
+            rounded = encode(old, self.precision.bits, self.precision.group(old.shape[3]))
+            for pool, part in zip(self._pools(name), rounded, strict=True):
+                pool[rows].index_copy_(2, slots, part)
+
+    def _read(self, lengths: list[int], stored: int, plan: Plan | None) -> tuple[Tensor, Tensor]:
+        """The first `stored` slots of rows that have seen so many tokens.
+
+        Pinned keys are where the plan's query expects them, or at the angles they came with.
+        """
+        keys, values = (
+            decode(Codes(*(pool[:, :, :stored] for pool in self._pools(name))), self.precision.bits)
+            for name in ("keys", "values")
+        )
+        keys = self._channels(slice(None)).back(keys)
+        same = len(set(lengths)) == 1
+        rows = lengths[:1] if same else lengths
+        places = self.slots.positions_of(torch.tensor(rows), stored).clamp(min=0)
+        if self._rotary is not None:
+            keys = self._turned(keys, (places - self.slots.base).to(self.device)[:, None])
+        keys, values = keys.to(self.dtype), values.to(self.dtype)
+        for row, length in enumerate(rows):
+            mine = slice(None) if same else slice(row, row + 1)
+            count = min(length, self.precision.exact)
+            newest = torch.arange(length - count, length, device=self.device)
+            slots = self.slots.slots_of(newest)
+            for out, name in ((keys, "keys"), (values, "values")):
+                out[mine].index_copy_(2, slots, self.tensors[f"{name}.newest"][mine, :, :count])
+        if self.origins is not None:
+            pinned = min(stored, self.origins.shape[2])
+            origins = self.origins
+            if plan is not None and plan.turn is not None and self.index not in self.slots.unturned:
+                origins = origins @ plan.turn
+            keys[:, :, :pinned] = origins[:, :, :pinned].to(self.dtype)
+        return keys, values
+
+    def _turned(self, x: Tensor, by: Tensor) -> Tensor:
+        """`x` turned by positions; float32."""
+        rotary = self._rotary
+        assert rotary is not None
+        return rotary.unpaired(rotary.spin(rotary.paired(x), self.slots.turns(by)))
+
+    @property
+    def _rotary(self) -> Rotary | None:
+        return None if self.index in self.slots.unturned else self.slots.rotary
+
+    def _pools(self, name: str) -> tuple[Tensor, ...]:
+        return tuple(self.tensors[f"{name}.{part}"] for part in Codes._fields)
+
+    def _channels(self, rows: slice) -> Channels:
+        return Channels(*(self.tensors[f"keys.{part}"][rows] for part in Channels._fields))
+
+    def rebase(self, by: int) -> None:
+        if self.is_initialized and self._rotary is not None:
+            self.own()
+            newest = self.tensors["keys.newest"]
+            turned = self._turned(newest, torch.tensor([-by], device=self.device))
+            newest.copy_(turned.to(newest.dtype))
+
+    def _reserve(self, length: int) -> None:
+        for name in ("keys", "values"):
+            for part in Codes._fields:
+                key = f"{name}.{part}"
+                self.tensors[key] = grown(self.tensors[key], length)

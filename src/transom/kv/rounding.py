@@ -1,0 +1,115 @@
+"""Numbers in eight or four bits: rounded in groups, with a scale and an offset each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from transom.errors import UnsupportedModelError
+from transom.kv.planned import zeros
+from transom.policies import Precision
+
+__all__ = ["Channels", "Codes", "decode", "encode", "storage"]
+
+
+class Codes(NamedTuple):
+    """Rounded vectors.
+
+    Attributes:
+        codes: `(..., dim)` uint8, or `(..., dim / 2)` with two numbers in each byte.
+        scale: `(..., groups)` float16.
+        offset: `(..., groups)` float16.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    offset: Tensor
+
+
+class Channels(NamedTuple):
+    """Where the numbers of each channel lie and how far they spread, `(rows, kv_heads, 1, dim)`.
+
+    Keys have channels that are large in every token. Taking offset and width of each channel out
+    first lets vectors be rounded one by one, so that any of them can leave on its own; KIVI rounds
+    blocks of tokens by channel instead, which evicting single tokens would tear.
+
+    Source: KIVI, https://arxiv.org/abs/2402.02750, on channels of keys and tokens of values.
+    """
+
+    mean: Tensor
+    width: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Channels:
+        """Those of some tokens, `(rows, kv_heads, tokens, dim)`; float32."""
+        x = x.float()
+        spread = x.std(2, unbiased=False, keepdim=True)
+        # A channel that never moved among these tokens may yet do so among others.
+        floor = 0.05 * spread.mean(-1, keepdim=True)
+        return cls(x.mean(2, keepdim=True), spread.maximum(floor).clamp_(min=1e-6))
+
+    def normal(self, x: Tensor) -> Tensor:
+        """`x` without them; float32."""
+        return (x.float() - self.mean) / self.width
+
+    def back(self, x: Tensor) -> Tensor:
+        """`x` with them again."""
+        return torch.addcmul(self.mean, x, self.width)
+
+
+def encode(x: Tensor, bits: int, group: int) -> Codes:
+    """`x`, `(..., dim)`, rounded to `bits` in groups of `group` neighbouring numbers.
+
+    Each number comes back off by at most half a step, a step being the group's range divided by
+    `2**bits - 1`, and by what float16 rounds off the group's scale and offset.
+    """
+    groups = x.float().unflatten(-1, (-1, group))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    most = 2**bits - 1
+    offset = low.half()
+    scale = ((high - offset.float()) / most).clamp(min=2**-24).half()
+    codes = ((groups - offset.float()) / scale.float()).round_().clamp_(0, most)
+    codes = codes.to(torch.uint8).flatten(-2)
+    if bits == 4:
+        first, second = codes.chunk(2, dim=-1)
+        codes = first | (second << 4)
+    return Codes(codes, scale.squeeze(-1), offset.squeeze(-1))
+
+
+def decode(rounded: Codes, bits: int) -> Tensor:
+    """What was rounded, `(..., dim)` float32."""
+    codes, scale, offset = rounded
+    if bits == 4:
+        codes = torch.cat((codes & 15, codes >> 4), dim=-1)
+    groups = codes.unflatten(-1, (scale.shape[-1], -1))
+    out = torch.addcmul(offset.float()[..., None], groups, scale.float()[..., None])
+    return out.flatten(-2)
+
+
+def storage(
+    name: str, like: Tensor, slots: int, precision: Precision, by_channel: bool
+) -> dict[str, Tensor]:
+    """Empty storage for `slots` rounded and the newest exact states, `(batch, kv_heads, _, dim)`.
+
+    Raises:
+        UnsupportedModelError: when vectors are of a length that does not pack.
+    """
+    dim, bits = like.shape[3], precision.bits
+    if dim * bits % 8:
+        raise UnsupportedModelError(
+            f"heads of {dim} numbers cannot be stored in {bits} bits; expected an even number. Use "
+            "kv=int8."
+        )
+    groups = dim // precision.group(dim)
+    parts = {
+        "codes": zeros(like, slots, dim * bits // 8, dtype=torch.uint8),
+        "scale": zeros(like, slots, groups, dtype=torch.float16),
+        "offset": zeros(like, slots, groups, dtype=torch.float16),
+        "newest": zeros(like, precision.exact, dim),
+    }
+    if by_channel:
+        parts["mean"] = zeros(like, 1, dim, dtype=torch.float32)
+        parts["width"] = zeros(like, 1, dim, dtype=torch.float32)
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}

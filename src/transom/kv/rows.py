@@ -1,0 +1,161 @@
+"""How many tokens each row of a batch has seen, from one forward pass to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from transom.attention.patterns import Pattern
+from transom.attention.rotary import Rotary
+from transom.errors import CacheError, InputError
+from transom.policies import Policy
+
+__all__ = ["Positions", "Rows"]
+
+Positions = Literal["compact", "absolute"]
+
+
+class Pass(Protocol):
+    """A forward pass under way: what is needed to count its tokens."""
+
+    tokens: int
+    lengths: list[int]
+    started: bool
+
+
+PassT = TypeVar("PassT", bound=Pass)
+PolicyT = TypeVar("PolicyT", bound=Policy)
+
+
+class Rows(ABC, Generic[PolicyT, PassT]):
+    """Counts tokens, real ones and padding, and plans each forward pass once for all layers.
+
+    Mutated by `begin` (the pending plan), `commit`, `reorder`, `crop` and `clear`.
+
+    Attributes:
+        seen: columns fed to the model, padding included; what transformers counts.
+        lengths: real tokens per row; empty before the first pass.
+        base: positions by which the model's positions start lower, see `BoundedCache.rebase`.
+        plan: the pass under way, if any.
+        unturned: layers without rotary positions.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyT,
+        positions: Positions,
+        rotary: Rotary | None,
+        head_dim: int,
+        unturned: frozenset[int],
+    ) -> None:
+        self.policy = policy
+        self.positions = positions
+        self.rotary = rotary
+        self.head_dim = head_dim
+        self.unturned = unturned
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every token."""
+        self.seen = 0
+        self.base = 0
+        self.lengths: list[int] = []
+        self.plan: PassT | None = None
+
+    @property
+    def longest(self) -> int:
+        """Real tokens in the longest row."""
+        return max(self.lengths, default=0)
+
+    @property
+    @abstractmethod
+    def filled(self) -> int:
+        """Slots in use in the fullest row."""
+
+    @abstractmethod
+    def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> PassT:
+        """Plan a pass; `valid` is `(batch, tokens)` bool on the CPU, None for no padding."""
+
+    @abstractmethod
+    def visible(self, plan: PassT) -> Any:
+        """What the attention function gets in place of a mask."""
+
+    @abstractmethod
+    def can_crop(self, tokens: int) -> bool:
+        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
+
+    def begin(
+        self,
+        tokens: int,
+        batch: int,
+        attention_mask: Tensor | None,
+        device: torch.device,
+        pattern: Pattern | None = None,
+    ) -> PassT:
+        """Plan a forward pass of `tokens` new tokens for each of `batch` rows.
+
+        Args:
+            attention_mask: `(batch, seen + tokens)`, nonzero for real tokens; None for all real.
+            pattern: what must let a key through besides the policy.
+
+        Raises:
+            CacheError: when the pass before this one did not finish, or the batch size changed.
+            InputError: when the mask has the wrong shape.
+        """
+        if self.plan is not None and self.plan.started:
+            raise CacheError(
+                "the forward pass before this one stopped half-way (an interrupt or an error), so "
+                "some layers are a step ahead of others. Call reset() and feed the text again."
+            )
+        if self.lengths and batch != len(self.lengths):
+            raise CacheError(
+                f"the cache holds a batch of {len(self.lengths)} and the model was given {batch}; "
+                "expected the same batch, or a new cache (or reset()) for a new one."
+            )
+        before = self.lengths or [0] * batch
+        valid = self._valid(attention_mask, tokens, batch)
+        self.plan = self._plan(before, valid, tokens, device, pattern)
+        return self.plan
+
+    def commit(self) -> None:
+        """The pass is done in every layer: count its tokens."""
+        assert self.plan is not None
+        self.seen += self.plan.tokens
+        self.lengths = self.plan.lengths
+        self.plan = None
+
+    def crop(self, tokens: int) -> None:
+        """Drop the newest `tokens` tokens; only when `can_crop`."""
+        self.seen -= tokens
+        self.lengths = [length - tokens for length in self.lengths]
+
+    def reorder(self, rows: list[int]) -> None:
+        """Row `i` becomes what row `rows[i]` was; also repeats or drops rows."""
+        self.lengths = [self.lengths[row] for row in rows] if self.lengths else []
+
+    @property
+    def unpadded(self) -> bool:
+        """Whether every token seen was a real one, in every row."""
+        return set(self.lengths) <= {self.seen}
+
+    def _valid(self, attention_mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
+        if attention_mask is None:
+            return None
+        expected = (batch, self.seen + tokens)
+        if tuple(attention_mask.shape) != expected:
+            raise InputError(
+                f"attention_mask is {tuple(attention_mask.shape)}; expected {expected}: one column "
+                f"for each of the {self.seen} tokens already seen and the {tokens} new ones."
+            )
+        valid = attention_mask[:, self.seen :].bool()
+        return None if bool(valid.all()) else valid.cpu()

@@ -1,0 +1,41 @@
+"""Which tokens stay, by their scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["adaptive", "equal"]
+
+SAFEGUARD = 0.2  # the share of an equal budget that AdaKV leaves every head
+
+
+def equal(scores: Tensor, keep: int) -> Tensor:
+    """The `keep` highest of each head, `(rows, heads, keep)` int64 ascending; ties: the oldest.
+
+    Args:
+        scores: `(rows, heads, slots)`.
+    """
+    best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :keep]
+    return best.sort(dim=-1).values
+
+
+def adaptive(scores: list[Tensor], keep: int) -> list[Tensor]:
+    """`keep` times the heads, the highest of all heads together, ascending in each.
+
+    Every head keeps at least a fifth of `keep`, its own best.
+
+    Source: AdaKV, https://arxiv.org/abs/2407.11550.
+
+    Args:
+        scores: `(slots,)` of each head; those that must stay are infinite.
+    """
+    safe = int(keep * SAFEGUARD)
+    raised = []
+    for head in scores:
+        best = head.sort(descending=True, stable=True).indices[:safe]
+        raised.append(head.index_fill(0, best, torch.inf))
+    together = torch.cat(raised)
+    best = together.sort(descending=True, stable=True).indices[: keep * len(scores)]
+    stays = torch.zeros_like(together, dtype=torch.bool).index_fill_(0, best, True)
+    return [part.nonzero().flatten() for part in stays.split([len(head) for head in scores])]

@@ -1,0 +1,346 @@
+"""One layer whose heads keep the tokens that score highest."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from transom.attention.huggingface import Planner
+from transom.attention.kernels.masked import masked
+from transom.attention.rotary import Rotary
+from transom.kv.planned import PlannedLayer, zeros
+from transom.kv.rows import Rows
+from transom.kv.scored import choose, queries
+from transom.kv.scored.pool import Move, Part
+from transom.kv.scored.rounds import Rounds, Run
+from transom.kv.scored.states import states
+from transom.policies import Kept, Precision, Scored
+
+__all__ = ["ScoredLayer"]
+
+SCRATCH = 2**24  # attention weights computed together, numbers
+
+
+class States(NamedTuple):
+    """Queries, keys and values of the same tokens, `(rows, heads or kv_heads, tokens, dim)`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class ScoredLayer(PlannedLayer):
+    """Keys and values of at most `policy.size` tokens per head, chosen by the policy's scores.
+
+    Tokens are in the order of the text, so that a token's slot is its compact position. Keys are
+    stored at no angle, and turned to that position when they are read: so none is ever turned
+    twice, and all tokens before the newest keep together however many have left between them.
+
+    Attributes:
+        policy: of this layer.
+        extra: for each row and head, by how many tokens more than equal heads it holds.
+    """
+
+    slots: Rounds
+
+    def __init__(
+        self, index: int, policy: Scored, slots: Rounds, planner: Planner, last: bool
+    ) -> None:
+        super().__init__(index, slots, planner, last)
+        self.policy = policy
+        self.precision = Precision.of(policy)
+        self._keys, self._values = states(self.precision)
+        self.extra: list[list[int]] = []
+        self._table: Tensor | None = None
+
+    @property
+    def is_croppable(self) -> bool:  # type: ignore[override]
+        return False
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        size = self.policy.tokens
+        self.tensors |= self._keys.allocate(key_states, size)
+        self.tensors |= self._values.allocate(value_states, size)
+        self.tensors["positions"] = zeros(key_states, size, dtype=torch.int32)
+        if self.policy.watches != 0:
+            self.tensors["received"] = zeros(key_states, size, dtype=torch.float32)
+        self.extra = [[0] * key_states.shape[1] for _ in range(len(key_states))]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Announce new keys and values, which `attend` will store; gives them back as they are."""
+        self.ready(key_states, value_states).started = True
+        return key_states, value_states
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Store the new tokens and attend to what is kept, evicting whenever the heads are full.
+
+        Args:
+            q: `(batch, heads, tokens, head_dim)`, at the angles that the model gave them.
+            k, v: `(batch, kv_heads, tokens, dim)`, what `update` gave out.
+            scale: of the scores.
+
+        Returns:
+            `(batch, heads, tokens, value_dim)`; zeros for padding.
+        """
+        plan = self.slots.plan
+        assert plan is not None
+        if self.policy.expects and "queries.sum" not in self.tensors:
+            self.tensors |= queries.allocate(len(q), q.shape[1], q.shape[3], q.device)
+        if len(plan.runs) == 1 and plan.runs[0].columns is None:
+            out = self._run(plan.runs[0], States(q, k, v), scale)
+        else:
+            out = q.new_zeros(*q.shape[:3], v.shape[3])
+            for run in plan.runs:
+                columns = slice(None) if run.columns is None else run.columns
+                real = States(*(x[run.rows][:, :, columns] for x in (q, k, v)))
+                out[run.rows, :, columns] = self._run(run, real, scale)
+        if self.last:
+            self.slots.commit()
+        return out
+
+    def _run(self, run: Run, states: States, scale: float) -> Tensor:
+        """Rows that agree, without padding, cut where heads are full and where watching begins."""
+        policy, length, tokens = self.policy, run.before, states.q.shape[2]
+        outputs, start = [], 0
+        while start < tokens:
+            held = policy.filled(length)
+            if held == policy.tokens:
+                self._evict(run.rows, length, scale)
+                held -= policy.round
+            count, watched = self._stretch(held, tokens - start, states.q.shape[:2].numel())
+            new = slice(start, start + count)
+            back = None if run.back is None else run.back[new]
+            block = States(*(x[:, :, new] for x in states))
+            outputs.append(self._block(run.rows, back, held, length, block, scale, watched))
+            start, length = new.stop, length + count
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _stretch(self, held: int, tokens: int, heads: int) -> tuple[int, bool]:
+        """How many tokens to take at once, and whether the policy watches their queries."""
+        policy = self.policy
+        count = min(tokens, policy.tokens - held)
+        if policy.watched == 0:
+            return count, False
+        unwatched = 0 if policy.watched is None else policy.tokens - policy.watched - held
+        if unwatched > 0:
+            return min(count, unwatched), False
+        return min(count, max(1, SCRATCH // (heads * policy.tokens))), True
+
+    def _block(
+        self,
+        rows: slice,
+        back: Tensor | None,
+        held: int,
+        length: int,
+        states: States,
+        scale: float,
+        watched: bool,
+    ) -> Tensor:
+        """Tokens that fit in, where heads hold `held` on average; `(rows, heads, tokens, dim)`."""
+        q, k, v = states
+        rotary, dtype, group = self._rotary, q.dtype, q.shape[1] // k.shape[1]
+        compact = self.slots.positions == "compact"
+        if rotary is not None:
+            assert back is not None
+            q, k = rotary.paired(q), rotary.paired(k)
+            if compact:
+                k = rotary.spin(k, back).to(dtype)
+        if self.policy.expects:
+            still = q if rotary is None or back is None else rotary.spin(q, back)
+            sinks = max(0, self.policy.sinks - length)
+            queries.add(self.tensors, rows, still[:, :, sinks:].float())
+        outputs = []
+        for part, local in self._parts(rows):
+            at = held + part.extra
+            stop = at + q.shape[2]
+            mine = local.heads(q, group)
+            self._write(part, at, length, local.heads(k), local.heads(v))
+            keys = self._keys.read(self.tensors, part, stop)
+            values = self._values.read(self.tensors, part, stop)
+            if rotary is not None and compact:
+                assert back is not None
+                turns = self._turns(stop)
+                keys = rotary.spin(keys, turns).to(dtype)
+                mine = rotary.spin(mine, back * turns[at:]).to(dtype)
+            if watched:
+                out, weights = weighed(mine, keys, values, scale)
+                part.slots(self.tensors["received"])[:, :, :stop] += weights
+            else:
+                out = masked(mine, keys, values, _causal(mine, keys), scale)
+            outputs.append(out)
+        if len(outputs) == 1:
+            return outputs[0]
+        heads = torch.cat(outputs)  # a row's heads, then the next row's
+        return heads.view(len(q), -1, *heads.shape[2:])
+
+    def _write(self, part: Part, at: int, length: int, k: Tensor, v: Tensor) -> None:
+        new = slice(at, at + k.shape[2])
+        self._keys.write(self.tensors, part, at, k)
+        self._values.write(self.tensors, part, at, v)
+        places = torch.arange(length, length + k.shape[2], device=k.device)
+        part.slots(self.tensors["positions"])[:, :, new] = places.int()
+        if "received" in self.tensors:
+            part.slots(self.tensors["received"])[:, :, new] = 0
+
+    def _evict(self, rows: slice, length: int, scale: float) -> None:
+        """Keep what scores highest, in rows that have seen `length` tokens and are full."""
+        policy = self.policy
+        keep = policy.tokens - policy.round
+        parts = [part for part, _ in self._parts(rows)]
+        scores = [self._scores(part, length, scale) for part in parts]
+        if policy.heads == "equal":
+            move = Move([choose.equal(scores[0], keep)], parts, parts)
+        else:
+            heads = len(self.extra[0])
+            kept = []
+            for first in range(0, len(parts), heads):
+                row = parts[first].rows.start
+                chosen = choose.adaptive([x.flatten() for x in scores[first : first + heads]], keep)
+                self.extra[row] = [len(stays) - keep for stays in chosen]
+                kept += [stays[None, None] for stays in chosen]
+            move = Move(kept, parts, [part for part, _ in self._parts(rows)])
+        self._keys.move(self.tensors, move)
+        self._values.move(self.tensors, move)
+        move.apply(self.tensors["positions"])
+        if "received" in self.tensors:
+            if policy.remembers:
+                move.apply(self.tensors["received"])
+            else:
+                self.tensors["received"][rows] = 0
+
+    def _scores(self, part: Part, length: int, scale: float) -> Tensor:
+        """`(rows, heads, slots)` float32 of a full part; those that must stay are infinite."""
+        policy = self.policy
+        scores: Tensor = policy.score(self.look(part, length, scale)).float().clone()
+        scores[..., : policy.sinks] = torch.inf
+        scores[..., scores.shape[-1] - policy.newest :] = torch.inf
+        return scores
+
+    def look(self, part: Part, length: int, scale: float) -> Kept:
+        """What a part holds once its rows have seen `length` tokens."""
+        policy, rotary = self.policy, self._rotary
+        held = policy.filled(length) + part.extra
+        keys = self._keys.read(self.tensors, part, held).float()
+        compact = self.slots.positions == "compact"
+        if rotary is not None and compact:
+            keys = rotary.spin(keys, self._turns(held))
+        positions = part.slots(self.tensors["positions"])[:, :, :held].long()
+        received = self.tensors.get("received")
+        coming = None
+        if policy.expects:
+            first = held if compact else length - self.slots.base
+            coming = queries.coming(
+                {name: x[part.rows] for name, x in self.tensors.items() if "queries." in name},
+                len(self.extra[0]),
+                length - policy.sinks,
+                rotary,
+                torch.arange(first, first + policy.expects),
+            )
+            if part.head is not None:
+                coming = type(coming)(*(x[:, part.head, None] for x in coming))
+        return Kept(
+            keys=keys,
+            values=self._values.read(self.tensors, part, held).float(),
+            received=torch.zeros_like(positions, dtype=torch.float32)
+            if received is None
+            else part.slots(received)[:, :, :held],
+            positions=positions,
+            watched=policy.watched,
+            scale=scale,
+            coming=coming,
+        )
+
+    def kept_positions(self, row: int = 0) -> list[Tensor]:
+        """Which tokens of a row each kv head holds now: their positions, ascending, int64."""
+        length = self.slots.lengths[row]
+        heads = len(self.extra[row])
+        found = []
+        for part, _ in self._parts(slice(row, row + 1)):
+            held = self.policy.filled(length) + part.extra
+            positions = part.slots(self.tensors["positions"])[0, :, :held].long()
+            found += list(positions)
+        assert len(found) == heads
+        return found
+
+    def _parts(self, rows: slice) -> list[tuple[Part, Part]]:
+        """Where rows are in the storage, and the same among those rows alone."""
+        if self.policy.heads == "equal":
+            return [(Part(rows), Part(slice(None)))]
+        parts = []
+        for place, row in enumerate(range(*rows.indices(len(self.extra)))):
+            before = 0
+            for head, extra in enumerate(self.extra[row]):
+                part = Part(slice(row, row + 1), head, before, extra)
+                parts.append((part, Part(slice(place, place + 1), head)))
+                before += extra
+        return parts
+
+    @property
+    def _rotary(self) -> Rotary | None:
+        return None if self.index in self.slots.unturned else self.slots.rotary
+
+    def _turns(self, stop: int) -> Tensor:
+        """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
+        if self._table is None or len(self._table) < stop:
+            assert self.slots.rotary is not None
+            places = torch.arange(max(stop, self.policy.tokens))
+            self._table = self.slots.rotary.cis(places).to(self.device)
+        return self._table[:stop]
+
+    def can_crop(self, seen: int, tokens: int) -> bool:
+        """Whether the newest `tokens` of `seen` left no trace in what is kept of the others."""
+        policy = self.policy
+        if policy.watches is None or policy.expects:
+            return False
+        if self.precision is not None and seen > self.precision.exact:
+            return False
+        held = policy.filled(seen)
+        if policy.watched and held > policy.tokens - policy.watched:
+            return False
+        return seen <= policy.tokens or tokens < held - (policy.tokens - policy.round)
+
+    def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
+        twin = super().fork(slots, planner)
+        assert isinstance(twin, ScoredLayer)
+        twin.extra = copy.deepcopy(self.extra)
+        return twin
+
+    def reset(self) -> None:
+        super().reset()
+        self.extra = [[0] * len(row) for row in self.extra]
+
+    def take_rows(self, rows: Tensor) -> None:
+        super().take_rows(rows)
+        self.extra = [list(self.extra[row]) for row in rows.tolist()] if self.extra else []
+
+
+def weighed(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention of the newest queries, and what each key received of it.
+
+    Returns:
+        The output, `(rows, heads, q_len, value_dim)`; and `(rows, kv_heads, kv_len)` float32, the
+        weights summed over queries and over the heads of a group.
+    """
+    rows, heads, count, dim = q.shape
+    kv_heads, stop = k.shape[1:3]
+    group = heads // kv_heads
+    scores = q.reshape(rows, kv_heads, group * count, dim) @ k.transpose(2, 3) * scale
+    scores = scores.float().view(rows, kv_heads, group, count, stop)
+    if count > 1:
+        later = torch.ones(count, count, dtype=torch.bool, device=q.device).triu(1)
+        scores[..., stop - count :].masked_fill_(later, -torch.inf)
+    weights = scores.softmax(-1)
+    out = weights.flatten(2, 3).to(v.dtype) @ v
+    return out.view(rows, heads, count, -1), weights.sum((2, 3))
+
+
+def _causal(q: Tensor, k: Tensor) -> Tensor | None:
+    count, stop = q.shape[2], k.shape[2]
+    if count == 1:
+        return None
+    return torch.ones(count, stop, dtype=torch.bool, device=q.device).tril(stop - count)

@@ -1,0 +1,45 @@
+"""What queries are like: their mean and covariance, and those of the queries to come."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transom.attention.rotary import Rotary
+from transom.policies import Coming
+
+__all__ = ["add", "allocate", "coming"]
+
+Tensors = dict[str, Tensor]
+
+
+def allocate(batch: int, heads: int, dim: int, device: torch.device) -> Tensors:
+    """Sums over no queries yet, for each query head; float32."""
+    return {
+        "queries.sum": torch.zeros(batch, heads, dim, device=device),
+        "queries.outer": torch.zeros(batch, heads, dim, dim, device=device),
+    }
+
+
+def add(tensors: Tensors, rows: slice, q: Tensor) -> None:
+    """Add queries `(rows, heads, tokens, head_dim)`, float32, at no angle."""
+    tensors["queries.sum"][rows] += q.sum(2)
+    tensors["queries.outer"][rows] += q.transpose(2, 3) @ q
+
+
+def coming(
+    tensors: Tensors, kv_heads: int, count: int, rotary: Rotary | None, places: Tensor
+) -> Coming:
+    """The queries that come at `places`, each as likely, if they are like the `count` so far."""
+    mean = tensors["queries.sum"] / max(1, count)
+    outer = tensors["queries.outer"] / max(1, count)
+    covariance = outer - mean[..., :, None] * mean[..., None, :]
+    if rotary is not None:
+        turn = rotary.cis(places).mean(0).to(mean.device)
+        mean = rotary.spin(mean, turn)
+        matrix = rotary.spin(torch.eye(mean.shape[-1], device=mean.device), turn)
+        covariance = matrix.T @ covariance @ matrix
+    groups = mean.shape[1] // kv_heads
+    return Coming(
+        mean.unflatten(1, (kv_heads, groups)), covariance.unflatten(1, (kv_heads, groups))
+    )

@@ -1,0 +1,127 @@
+"""Keys or values in a pool, as they are or rounded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transom.kv.planned import zeros
+from transom.kv.rounding import Channels, Codes, decode, encode, storage
+from transom.kv.scored.pool import Move, Part
+from transom.policies import Precision
+
+__all__ = ["Exact", "Rounded", "States", "states"]
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class States(ABC):
+    """How the vectors of a layer's tokens are stored, in tensors that someone else holds.
+
+    Attributes:
+        name: `"keys"` or `"values"`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def allocate(self, like: Tensor, slots: int) -> Tensors:
+        """Empty storage for `slots` tokens per head, for states `(batch, kv_heads, _, dim)`."""
+
+    @abstractmethod
+    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+        """Put `x`, `(rows, heads, tokens, dim)`, after the `at` tokens that a part holds."""
+
+    @abstractmethod
+    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+        """All `stop` tokens that a part holds, `(rows, heads, stop, dim)`; maybe a view."""
+
+    @abstractmethod
+    def move(self, tensors: Tensors, move: Move) -> None:
+        """Keep some of the tokens, among them the newest."""
+
+
+class Exact(States):
+    """As they come."""
+
+    def allocate(self, like: Tensor, slots: int) -> Tensors:
+        return {self.name: zeros(like, slots, like.shape[3])}
+
+    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+        part.slots(tensors[self.name])[:, :, at : at + x.shape[2]] = x
+
+    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+        return part.slots(tensors[self.name])[:, :, :stop]
+
+    def move(self, tensors: Tensors, move: Move) -> None:
+        move.apply(tensors[self.name])
+
+
+@dataclass(frozen=True)
+class Rounded(States):
+    """The newest few as they come, the others rounded when they stop being new.
+
+    Attributes:
+        precision: bits, and how many stay exact.
+        by_channel: whether channels have offsets and widths of their own, found from the first
+            tokens that are rounded.
+    """
+
+    precision: Precision
+    by_channel: bool
+
+    def allocate(self, like: Tensor, slots: int) -> Tensors:
+        body = slots - self.precision.exact
+        return storage(self.name, like, body, self.precision, self.by_channel)
+
+    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+        exact = self.precision.exact
+        newest = part.heads(tensors[f"{self.name}.newest"])
+        held = min(at, exact)
+        together = torch.cat((newest[:, :, :held], x), dim=2) if held else x
+        leaving = max(0, together.shape[2] - exact)
+        newest[:, :, : together.shape[2] - leaving] = together[:, :, leaving:]
+        if not leaving:
+            return
+        if self.by_channel and at == held:  # the first to leave
+            found = Channels.of(together[:, :, :exact])
+            part.heads(tensors[f"{self.name}.mean"]).copy_(found.mean)
+            part.heads(tensors[f"{self.name}.width"]).copy_(found.width)
+        old = together[:, :, :leaving]
+        if self.by_channel:
+            old = self._channels(tensors, part).normal(old)
+        rounded = encode(old, self.precision.bits, self.precision.group(x.shape[3]))
+        for pool, states in zip(self._pools(tensors), rounded, strict=True):
+            part.slots(pool)[:, :, at - held : at - held + leaving] = states
+
+    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+        newest = part.heads(tensors[f"{self.name}.newest"])
+        exact = min(stop, self.precision.exact)
+        if stop == exact:
+            return newest[:, :, :exact]
+        pools = (part.slots(pool)[:, :, : stop - exact] for pool in self._pools(tensors))
+        old = decode(Codes(*pools), self.precision.bits)
+        if self.by_channel:
+            old = self._channels(tensors, part).back(old)
+        return torch.cat((old.to(newest.dtype), newest), dim=2)
+
+    def move(self, tensors: Tensors, move: Move) -> None:
+        for pool in self._pools(tensors):
+            move.apply(pool, tail=self.precision.exact)
+
+    def _pools(self, tensors: Tensors) -> tuple[Tensor, ...]:
+        return tuple(tensors[f"{self.name}.{name}"] for name in Codes._fields)
+
+    def _channels(self, tensors: Tensors, part: Part) -> Channels:
+        return Channels(*(part.heads(tensors[f"{self.name}.{x}"]) for x in Channels._fields))
+
+
+def states(precision: Precision | None) -> tuple[States, States]:
+    """How keys and values are stored."""
+    if precision is None:
+        return Exact("keys"), Exact("values")
+    return Rounded("keys", precision, True), Rounded("values", precision, False)

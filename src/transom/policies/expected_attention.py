@@ -1,0 +1,38 @@
+"""`expected-attention`: the tokens that coming queries are expected to attend to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.scored import Kept, Scored
+
+__all__ = ["ExpectedAttention"]
+
+EPSILON = 0.02  # so that a token with no attention at all still counts by its value
+
+
+@dataclass(frozen=True, repr=False)
+class ExpectedAttention(Scored):
+    """The tokens that coming queries are expected to attend to, and whose values are large.
+
+    Queries are taken to be normally distributed, with the mean and covariance of those seen so far
+    (but for the first `sinks`), at the positions that come next; the expected exponential of
+    a score then has a closed form.
+
+    Source: Expected Attention, https://arxiv.org/abs/2510.00636.
+    """
+
+    name: ClassVar[str] = "expected-attention"
+    summary: ClassVar[str] = "keeps the tokens that coming queries are expected to attend to"
+    expects: ClassVar[int] = 512
+
+    def score(self, kept: Kept) -> Any:
+        assert kept.coming is not None
+        mean, covariance = kept.coming
+        keys = kept.keys[:, :, None]  # one kv head for its group of query heads
+        linear = (keys * mean[..., None, :]).sum(-1)
+        spread = ((keys @ covariance) * keys).sum(-1)
+        exponent = kept.scale * linear + kept.scale**2 / 2 * spread
+        attention = exponent.softmax(-1).mean(2)
+        return (attention + EPSILON) * kept.values.norm(dim=-1)

@@ -1,0 +1,26 @@
+"""`heavy-hitters`: the tokens that attention has dwelt on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.scored import Kept, Scored
+
+__all__ = ["HeavyHitters"]
+
+
+@dataclass(frozen=True, repr=False)
+class HeavyHitters(Scored):
+    """The tokens that have received the most attention so far, from every query there was.
+
+    Source: H2O, https://arxiv.org/abs/2306.14048.
+    """
+
+    name: ClassVar[str] = "heavy-hitters"
+    summary: ClassVar[str] = "keeps the tokens that attention has dwelt on most, over all queries"
+    watches: ClassVar[int | None] = None
+    remembers: ClassVar[bool] = True
+
+    def score(self, kept: Kept) -> Any:
+        return kept.received

@@ -1,0 +1,24 @@
+"""`key-norm`: the tokens whose keys are short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.scored import Kept, Scored
+
+__all__ = ["KeyNorm"]
+
+
+@dataclass(frozen=True, repr=False)
+class KeyNorm(Scored):
+    """The tokens whose keys have the smallest L2 norm: those tend to receive the most attention.
+
+    Source: https://arxiv.org/abs/2406.11430.
+    """
+
+    name: ClassVar[str] = "key-norm"
+    summary: ClassVar[str] = "keeps the tokens whose keys are shortest"
+
+    def score(self, kept: Kept) -> Any:
+        return -kept.keys.norm(dim=-1)

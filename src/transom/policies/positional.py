@@ -1,0 +1,80 @@
+"""Policies by position: closed forms that say which positions a query sees."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from transom.policies.base import Policy
+
+__all__ = ["Positional", "Span"]
+
+
+class Span(NamedTuple):
+    """A half-open range of token positions, `start <= position < stop`."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Positional(Policy):
+    """Two numbers and one function say which tokens are visible.
+
+    The first `pinned` tokens are never evicted, at most `capacity` tokens are visible at once, and
+    `local_start(q)` is where the recent tokens of query `q` begin. Everything else, the mask, the
+    spans, what has been dropped, how many bytes it all takes, follows from those and is derived
+    here, once.
+
+    Positions count real tokens from 0; padding has no position. The arithmetic uses only
+    operators, so ints, numpy arrays and torch tensors all work and broadcast.
+    """
+
+    @abstractmethod
+    def local_start(self, q: Any) -> Any:
+        """First position of the recent span that query `q` sees; may be negative early on.
+
+        Must never fall as `q` grows: a token once evicted stays evicted.
+        """
+
+    def visible(self, q: Any, k: Any) -> Any:
+        """May the query at position `q` see the key at position `k`? Elementwise, causal.
+
+        >>> from transom.policies import Sinks
+        >>> [k for k in range(9) if Sinks(1, window=3).visible(8, k)]
+        [0, 6, 7, 8]
+        """
+        return (k <= q) & ((k < self.pinned) | (k >= self.local_start(q)))
+
+    def gap(self, q: Any) -> Any:
+        """How many tokens lie evicted between the pinned and the recent ones, for query `q`.
+
+        It is also how far the pinned keys must move so that distances stay within the
+        policy's size: their *compact* position is their own plus this gap.
+        """
+        hidden = self.local_start(q) - self.pinned
+        return hidden * (hidden > 0)
+
+    def spans(self, seen: int) -> tuple[Span, ...]:
+        """The visible spans once `seen` tokens have been seen, oldest first, none empty.
+
+        These are the positions that the newest token, at `seen - 1`, may see.
+
+        >>> from transom.policies import Sinks
+        >>> Sinks(4, window=8).spans(100)
+        (Span(start=0, stop=4), Span(start=92, stop=100))
+        """
+        if seen <= 0:
+            return ()
+        start = max(0, int(self.local_start(seen - 1)))
+        if start <= self.pinned:
+            return (Span(0, seen),)
+        local = Span(start, seen)
+        return (Span(0, self.pinned), local) if self.pinned else (local,)
+
+    def kept(self, seen: int) -> int:
+        return sum(len(span) for span in self.spans(seen))

@@ -1,0 +1,47 @@
+"""How many bytes a number takes that is stored in few bits; arithmetic only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+from transom.policies.base import Policy
+from transom.policies.scored import Scored
+
+__all__ = ["Precision"]
+
+EXACT = 64  # newest tokens kept as they came
+SCALE_BYTES = 2  # a float16
+GROUP = 32  # int4: numbers that share a scale and an offset
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bits per number, and how many of the newest tokens are kept exactly.
+
+    Attributes:
+        bits: 8 or 4.
+        exact: newest tokens that are kept as the model computed them.
+    """
+
+    bits: int
+    exact: int
+
+    @classmethod
+    def of(cls, policy: Policy) -> Precision | None:
+        """What a policy asks for; None where numbers are stored as they come."""
+        if policy.kv == "auto":
+            return None
+        if isinstance(policy, Scored):
+            most = policy.newest
+        else:
+            most = EXACT if policy.capacity is None else policy.capacity - policy.pinned
+        return cls(bits=int(policy.kv.removeprefix("int")), exact=min(EXACT, most))
+
+    def group(self, dim: int) -> int:
+        """How many of `dim` numbers share a scale and an offset."""
+        return dim if self.bits == 8 else gcd(dim, GROUP)
+
+    def row_bytes(self, dim: int) -> int:
+        """Bytes of `dim` numbers with their scales and offsets."""
+        return dim * self.bits // 8 + dim // self.group(dim) * 2 * SCALE_BYTES

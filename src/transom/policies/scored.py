@@ -1,0 +1,218 @@
+"""Policies by score: keep the tokens that matter, as far as the model's own numbers tell."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from transom.checks import byte_size, whole_number
+from transom.errors import PolicyError
+from transom.policies.base import Policy, at_least
+from transom.policies.pyramid import pyramid
+
+if TYPE_CHECKING:
+    from transom.policies.cost import ModelShape
+
+__all__ = ["Coming", "Kept", "Scored"]
+
+HEADS = ("equal", "adaptive")
+LAYERS = ("equal", "pyramid")
+
+
+class Coming(NamedTuple):
+    """The queries to come, as a distribution estimated from those seen; at their angles.
+
+    Attributes:
+        mean: `(rows, kv_heads, group, head_dim)` float32, for each query head of a kv head.
+        covariance: `(rows, kv_heads, group, head_dim, head_dim)` float32.
+    """
+
+    mean: Any
+    covariance: Any
+
+
+class Kept(NamedTuple):
+    """What one layer holds when some of it must go; oldest first. Nothing in it may be changed.
+
+    Attributes:
+        keys: `(rows, kv_heads, slots, head_dim)` float32, at the angles they are attended at.
+        values: `(rows, kv_heads, slots, value_dim)` float32.
+        received: `(rows, kv_heads, slots)` float32, the attention weights that each token got from
+            the queries that the policy watches, summed over them and over the heads of a group.
+        positions: `(rows, kv_heads, slots)` int64, in the text.
+        watched: how many queries `received` sums over; None for all there were.
+        scale: of the attention scores.
+        coming: where the policy `expects`; otherwise None.
+    """
+
+    keys: Any
+    values: Any
+    received: Any
+    positions: Any
+    watched: int | None
+    scale: float
+    coming: Coming | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Scored(Policy):
+    """At most `size` tokens for each kv head of each layer; the lowest scores go first.
+
+    A head fills up to `size` tokens. When the next one comes, the `every` tokens of the lowest
+    score leave, never one of the first `sinks` nor of the `recent` newest. That happens at the same
+    tokens however the text is cut into chunks, so results do not depend on the cutting.
+
+    To write one, give `score`, and say in `watches` whose attention it needs.
+
+    Attributes:
+        size: tokens per kv head, the newest included; or the bytes of the whole cache for a batch
+            of one, as text (`"48MiB"`).
+        sinks: of the first tokens, never evicted.
+        recent: of the newest tokens, never evicted; a quarter of `size` by default.
+        every: tokens evicted together; a sixteenth of `size` by default.
+        heads: `"equal"`, or `"adaptive"` to share a layer's tokens out among its heads by score
+            (AdaKV, https://arxiv.org/abs/2407.11550).
+        layers: `"equal"`, or `"pyramid"` to give lower layers more of the same total
+            (PyramidKV, https://arxiv.org/abs/2406.02069).
+    """
+
+    size: int | str = 1024
+    sinks: int = 4
+    recent: int | None = None
+    every: int | None = None
+    heads: str = "equal"
+    layers: str = "equal"
+
+    watches: ClassVar[int | None] = 0
+    """How many of the last queries before an eviction give `received`, though no more than came
+    since the eviction before; None for every query there was."""
+    remembers: ClassVar[bool] = False
+    """Whether `received` goes on adding up after an eviction, or starts again from zero."""
+    expects: ClassVar[int] = 0
+    """Over how many coming positions `Kept.coming` is averaged; 0 when it is not needed."""
+    per_head: ClassVar[bool] = True
+    """Whether heads are scored one by one, so that their budgets may differ."""
+
+    @abstractmethod
+    def score(self, kept: Kept) -> Any:
+        """How much each token matters, `(rows, kv_heads, slots)`; the lowest are evicted.
+
+        Uses methods and operators of the arrays it is given and imports nothing, so that policies
+        stay plain values.
+        """
+
+    def check(self) -> None:
+        if isinstance(self.size, str):
+            byte_size(self.name, "size", self.size, error=PolicyError)
+        else:
+            at_least(self, "size", 2)
+        at_least(self, "sinks", 0)
+        if self.recent is not None:
+            at_least(self, "recent", 1)
+        if self.every is not None:
+            at_least(self, "every", 1)
+        for name, known in (("heads", HEADS), ("layers", LAYERS)):
+            if getattr(self, name) not in known:
+                raise PolicyError(
+                    f"{self.name}: {name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(known)}."
+                )
+        if self.heads == "adaptive" and not self.per_head:
+            raise PolicyError(
+                f"{self.name} keeps the same tokens in every head, so heads=adaptive has nothing "
+                "to share out; leave it out, or choose another policy."
+            )
+        if isinstance(self.size, int) and self._needs(self.size) > self.size:
+            raise PolicyError(
+                f"{self.name}: size is {self.size}, and {self.sinks} sinks, {self.newest} recent "
+                f"tokens and {self.round} evicted together do not fit; expected sinks + recent + "
+                "every <= size."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """`size` in tokens.
+
+        Raises:
+            PolicyError: when it is given in bytes; `on` makes tokens of them.
+        """
+        if isinstance(self.size, str):
+            raise PolicyError(
+                f"{self}: the size is in bytes, and how many tokens that is depends on the model; "
+                "use policy.on(ModelShape.from_config(model.config))."
+            )
+        return self.size
+
+    @property
+    def newest(self) -> int:
+        """How many of the newest tokens are never evicted."""
+        return self._newest(self.tokens)
+
+    @property
+    def round(self) -> int:
+        """How many tokens are evicted together."""
+        return self._round(self.tokens)
+
+    def _newest(self, size: int) -> int:
+        return max(1, size // 4) if self.recent is None else self.recent
+
+    def _round(self, size: int) -> int:
+        return max(1, size // 16) if self.every is None else self.every
+
+    def _needs(self, size: int) -> int:
+        return self.sinks + self._newest(size) + self._round(size)
+
+    @property
+    def watched(self) -> int | None:
+        """How many of the last queries before each eviction are watched."""
+        return None if self.watches is None else min(self.watches, self.round)
+
+    @property
+    def capacity(self) -> int:
+        return self.tokens
+
+    def kept(self, seen: int) -> int:
+        """How many of `seen` tokens are still visible, in a head and layer of average size."""
+        return self.filled(seen)
+
+    def filled(self, seen: int) -> int:
+        """Tokens held in a head once it has seen `seen`; it holds them until the next one comes.
+
+        >>> from transom.policies import TOVA
+        >>> [TOVA(8, sinks=1, every=2).filled(seen) for seen in (0, 7, 8, 9, 10, 11)]
+        [0, 7, 8, 7, 8, 7]
+        """
+        over = seen - self.tokens - 1
+        return seen if over < 0 else self.tokens - self.round + 1 + over % self.round
+
+    def by_layer(self, layers: int) -> tuple[Scored, ...]:
+        """What the policy is in each of so many layers, from the first to the last."""
+        if self.layers == "equal":
+            return (self,) * layers
+        smallest = self.sinks + 2
+        while self._needs(smallest) > smallest:
+            smallest += 1
+        sizes = pyramid(self.tokens, layers, smallest)
+        return tuple(replace(self, size=size, layers="equal") for size in sizes)
+
+    def on(self, shape: ModelShape) -> Scored:
+        from transom.policies.cost import kv_bytes_bound
+
+        if not isinstance(self.size, str):
+            return self
+        budget = byte_size(self.name, "size", self.size, error=PolicyError)
+        low, high = 1, budget // max(1, shape.token_bytes // 8) + 2
+        while low + 1 < high:  # the largest size that fits; bytes grow with it
+            middle = (low + high) // 2
+            try:
+                fits = (kv_bytes_bound(replace(self, size=middle), shape) or 0) <= budget
+            except PolicyError:
+                fits = True  # too small for its own sinks; the last `replace` says so
+            low, high = (middle, high) if fits else (low, middle)
+        return replace(self, size=low)
+
+
+def whole(policy: Scored, field: str, minimum: int, unit: str = "tokens") -> None:
+    """Check one more integer parameter of a scored policy."""
+    whole_number(policy.name, field, getattr(policy, field), minimum, unit=unit, error=PolicyError)

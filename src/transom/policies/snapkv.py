@@ -1,0 +1,57 @@
+"""`snapkv`: the tokens that the last few queries attend to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.errors import PolicyError
+from transom.policies.scored import Kept, Scored, whole
+
+__all__ = ["SnapKV"]
+
+
+@dataclass(frozen=True, repr=False)
+class SnapKV(Scored):
+    """The tokens, with their neighbours, that the last few queries before an eviction attend to.
+
+    The watched queries are the last 32, or those since the eviction before where those are fewer.
+    What they attend to is averaged over `kernel` neighbouring tokens, so that details come along
+    with what they belong to.
+
+    Source: SnapKV, https://arxiv.org/abs/2404.14469. The paper evicts once, at the end of the
+    prompt; here every eviction has its observation window.
+    """
+
+    kernel: int = 5
+
+    name: ClassVar[str] = "snapkv"
+    summary: ClassVar[str] = "keeps the tokens that the last few queries attend to, with neighbours"
+    watches: ClassVar[int | None] = 32
+
+    def check(self) -> None:
+        super().check()
+        whole(self, "kernel", 1)
+        if self.kernel % 2 == 0:
+            raise PolicyError(
+                f"snapkv: kernel is {self.kernel}; expected an odd number of tokens, one in the "
+                "middle."
+            )
+
+    def score(self, kept: Kept) -> Any:
+        watched = kept.watched or 0
+        before = kept.received[..., : kept.received.shape[-1] - watched]
+        scores = kept.received * 0 + kept.received.max() + 1  # those that watch stay
+        scores[..., : before.shape[-1]] = _mean_of_neighbours(before, self.kernel)
+        return scores
+
+
+def _mean_of_neighbours(x: Any, kernel: int) -> Any:
+    """The mean over `kernel` neighbours along the last axis; past the ends there are zeros."""
+    length, reach = x.shape[-1], kernel // 2
+    total = x * 0
+    for offset in range(-min(reach, length), min(reach, length) + 1):
+        to = slice(max(0, -offset), length - max(0, offset))
+        source = slice(max(0, offset), length + min(0, offset))
+        total[..., to] += x[..., source]
+    return total / kernel

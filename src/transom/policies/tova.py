@@ -1,0 +1,26 @@
+"""`tova`: the tokens that the newest query attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transom.policies.scored import Kept, Scored
+
+__all__ = ["TOVA"]
+
+
+@dataclass(frozen=True, repr=False)
+class TOVA(Scored):
+    """The tokens that the newest query attends to, the same ones in every head of a layer.
+
+    Source: TOVA, https://arxiv.org/abs/2401.06104. The paper evicts one token at a time, `every=1`.
+    """
+
+    name: ClassVar[str] = "tova"
+    summary: ClassVar[str] = "keeps the tokens that the newest query attends to"
+    watches: ClassVar[int | None] = 1
+    per_head: ClassVar[bool] = False
+
+    def score(self, kept: Kept) -> Any:
+        return kept.received.mean(1, keepdim=True).expand_as(kept.received)
