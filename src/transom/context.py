@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from transom import models
 from transom.chat import Message, Turns
-from transom.errors import InputError
+from transom.checks import whole_number
+from transom.errors import InputError, StateError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.kv.rows import Positions
 from transom.policies import Policy, Sinks, parse
 from transom.sampling import Sampler, end_tokens
 from transom.scoring import by_windows, losses
+from transom.state import differences, fingerprint, read_state, write_state
 from transom.tokens import as_ids, pieces
 from transom.windows import SlidingWindow
 
@@ -80,9 +83,10 @@ class Context:
             raise InputError(f"chunk is {chunk}; expected at least 1 token per forward pass.")
         self.model = model
         self.tokenizer = tokenizer
-        self.policy = parse(policy) if isinstance(policy, str) else policy
+        policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
-        self.cache = BoundedCache(self.policy, config=model.config, positions=positions)
+        self.cache = BoundedCache(policy, config=model.config, positions=positions)
+        self.policy = self.cache.policy
         self._compiled = CompiledStep(model, self.cache) if compile else None
         self._last_only = (
             {"logits_to_keep": 1}
@@ -239,18 +243,118 @@ class Context:
         ids = self._ids(prompt, reply=True) if prompt is not None else torch.empty(0)
         if self.cache.seen + len(ids) == 0:
             raise InputError("the context is empty, so nothing can be continued; append first.")
+        if self._logits is None and not len(ids):
+            raise InputError(
+                "the newest tokens were trimmed, so what comes next is not known; append first."
+            )
         replies = prompt is not None and _are_messages(prompt)
         self._feed(ids)
         text = pieces(self.tokenizer, self._sample(sampler, max_new_tokens, replies))
         return text if stream else "".join(text)
 
     def fork(self) -> Context:
-        """An independent copy that goes on from here; the model is shared, the cache copied."""
+        """An independent context that goes on from here.
+
+        The model is shared, and so is what the cache holds, until one of the two appends.
+        """
         twin = copy.copy(self)
-        twin.cache = copy.deepcopy(self.cache)
+        twin.cache = self.cache.fork()
         if self._compiled is not None:
             twin._compiled = CompiledStep(self.model, twin.cache)
         return twin
+
+    def trim_to(self, tokens: int) -> None:
+        """Drop the newest tokens, so that the first `tokens` seen are left.
+
+        What is appended next goes on as if the others had never been there. What the model would
+        have said next after the token that is now the newest is not known any more: append before
+        generating (or fork before what may have to be taken back).
+
+        Raises:
+            InputError: when fewer tokens have been seen.
+            CacheError: when it would not be exact, because the dropped tokens have evicted others,
+                been rounded or had a say in the scores of others; nothing is changed then.
+        """
+        tokens = whole_number("trim_to", "tokens", tokens, 0)
+        if tokens > self.cache.seen:
+            raise InputError(f"cannot trim to {tokens} tokens; only {self.cache.seen} were seen.")
+        if tokens < self.cache.seen:
+            self.cache.crop(tokens - self.cache.seen)
+            self._logits = None
+            self._reply = None
+
+    def save(self, path: Path | str) -> int:
+        """Write the context to a file, from which `load` goes on as if it had never stopped.
+
+        The file holds keys, values and settings, not the model, and no pickled code; it is either
+        written whole or not at all, and says when any of its bytes has changed.
+
+        Returns:
+            The bytes of the file.
+
+        Raises:
+            StateError: when it cannot be written there; what was there is unchanged.
+        """
+        state = self.cache.state_dict()
+        if self._logits is not None:
+            state["logits"] = self._logits
+        facts = {
+            **fingerprint(self.model, self.tokenizer),
+            "policy": str(self.policy),
+            "positions": self.cache.slots.positions,
+            "chunk": self.chunk,
+            "conversing": self._conversing,
+            "reply": self._reply,
+        }
+        return write_state(path, state, facts)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        policy: Policy | str | None = None,
+        compile: bool = False,
+    ) -> Context:
+        """A context as it was saved.
+
+        Args:
+            model: the model it was saved with, or the name of it (see `transom.models.load`).
+            tokenizer: the tokenizer it was saved with; comes with the model if that is a name.
+            policy: if given, the policy that is expected.
+
+        Raises:
+            StateError: when the file is damaged, or was saved with another model, other weights,
+                another tokenizer or policy; the message names what differs.
+        """
+        state, facts = read_state(path)
+        if isinstance(model, str):
+            loaded = models.load(model)
+            model, tokenizer = loaded.model, loaded.tokenizer
+        found = differences(facts, fingerprint(model, tokenizer))
+        wanted = parse(policy) if isinstance(policy, str) else policy
+        if wanted is not None and str(wanted) != facts["policy"]:
+            found.append(f"the policy {facts['policy']} (here {wanted})")
+        if found:
+            raise StateError(
+                f"{path} was saved with something else: {'; '.join(found)}. Expected the same; to "
+                "start anew, make a Context."
+            )
+        context = cls(
+            model,
+            tokenizer,
+            facts["policy"],
+            positions=facts["positions"],
+            chunk=facts["chunk"],
+            compile=compile,
+        )
+        logits = state.pop("logits", None)
+        context._logits = None if logits is None else logits.to(model.device)
+        context.cache.load_state_dict(state, model.device)
+        context._conversing, context._reply = facts["conversing"], facts["reply"]
+        return context
 
     def reset(self) -> None:
         """Forget everything; the memory stays allocated."""

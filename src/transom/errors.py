@@ -5,6 +5,7 @@ TransomError
 ├── PolicyError            (ValueError)    a policy's text or parameters make no sense
 ├── InputError             (ValueError)    what was appended, scored or asked for cannot be used
 ├── CacheError             (RuntimeError)  the cache was asked for something it cannot do exactly
+├── StateError             (ValueError)    a saved state is damaged, or was made for something else
 ├── ModelError
 │   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
 │   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
@@ -25,6 +26,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "PolicyError",
+    "StateError",
     "TransomError",
     "UnsupportedModelError",
 ]
@@ -44,6 +46,10 @@ class InputError(TransomError, ValueError):
 
 class CacheError(TransomError, RuntimeError):
     """The cache cannot do what was asked without giving a wrong answer."""
+
+
+class StateError(TransomError, ValueError):
+    """A saved state that is damaged, cannot be read or written, or was made for something else."""
 
 
 class ModelError(TransomError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, get_args
 
@@ -15,8 +16,9 @@ from transom.attention.attending import Attending
 from transom.attention.huggingface import select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
-from transom.errors import CacheError, PolicyError, UnsupportedModelError
+from transom.errors import CacheError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.layer import BoundedLayer
+from transom.kv.native import restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
 from transom.kv.rounded import RoundedLayer
 from transom.kv.rows import Positions
@@ -78,7 +80,11 @@ class BoundedCache(Cache):
                 last = index == bounded[-1]
                 layers[index] = ScoredLayer(index, budget, self.slots, self, last)
         else:
-            assert isinstance(policy, Positional)
+            if not isinstance(policy, Positional):
+                raise PolicyError(
+                    f"{policy!r} is neither a policy by position nor one by score; derive it from "
+                    "transom.policies.Positional or Scored."
+                )
             self.slots = Slots(policy, *given)
             kind = BoundedLayer if policy.kv == "auto" else RoundedLayer
             for index in bounded:
@@ -165,6 +171,88 @@ class BoundedCache(Cache):
         slots.base += by
         for layer in self._planned:
             layer.rebase(by)
+
+    def fork(self) -> BoundedCache:
+        """An independent cache that goes on from here; storage is shared until one writes.
+
+        Raises:
+            CacheError: in the middle of a forward pass.
+        """
+        self._at_rest("fork")
+        twin = copy.copy(self)
+        twin.slots = copy.copy(self.slots)
+        twin.layers = [
+            layer.fork(twin.slots, twin)
+            if isinstance(layer, PlannedLayer)
+            else copy.deepcopy(layer)
+            for layer in self.layers
+        ]
+        if isinstance(twin.slots, Rounds):
+            twin.slots.layers = twin._scored
+        return twin
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is held and known, as tensors; not copied, so read it before going on.
+
+        Raises:
+            CacheError: in the middle of a forward pass.
+            UnsupportedModelError: when a layer of the model's own holds what cannot be saved.
+        """
+        self._at_rest("state_dict")
+        slots = self.slots
+        state = {
+            "seen": torch.tensor(slots.seen),
+            "base": torch.tensor(slots.base),
+            "lengths": torch.tensor(slots.lengths, dtype=torch.int64),
+            "made_for": torch.tensor(list(self._made_for.encode()), dtype=torch.uint8),
+        }
+        for index, layer in enumerate(self.layers):
+            held = layer.state if isinstance(layer, PlannedLayer) else tensors_of(layer)
+            state |= {f"layers.{index}.{name}": tensor for name, tensor in held.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Become what a cache was that gave this state; its tensors are taken over, not copied.
+
+        Raises:
+            StateError: when that cache had another policy, other positions or other layers.
+        """
+        made_for = bytes(state["made_for"].tolist()).decode()
+        if made_for != self._made_for:
+            raise StateError(
+                f"the state was saved under {made_for} and this cache has {self._made_for}; "
+                "expected the same policy and positions."
+            )
+        layers: list[dict[str, Tensor]] = [{} for _ in self.layers]
+        for name, tensor in state.items():
+            if name.startswith("layers."):
+                _, index, own = name.split(".", 2)
+                if int(index) >= len(layers):
+                    raise StateError(
+                        f"the state has a layer {index} and this cache {len(layers)} layers; "
+                        "expected one of the same model."
+                    )
+                layers[int(index)][own] = tensor
+        for layer, held in zip(self.layers, layers, strict=True):
+            if isinstance(layer, PlannedLayer):
+                layer.restore(held, device)
+            else:
+                restore_native(layer, held, device)
+        slots = self.slots
+        slots.clear()
+        slots.seen, slots.base = int(state["seen"]), int(state["base"])
+        slots.lengths = state["lengths"].tolist()
+
+    @property
+    def _made_for(self) -> str:
+        return f"{self.policy} with {self.slots.positions} positions"
+
+    def _at_rest(self, name: str) -> None:
+        if self.slots.plan is not None and self.slots.plan.started:
+            raise CacheError(
+                f"{name}: a forward pass stopped half-way (an interrupt or an error), so some "
+                "layers are a step ahead of others. Call reset() and feed the text again."
+            )
 
     def own(self) -> None:
         """Copy what forks still share, as the next forward pass would do anyway."""

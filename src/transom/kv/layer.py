@@ -88,7 +88,7 @@ class BoundedLayer(PlannedLayer):
         targets = [(self.keys, key_states), (self.values, value_states)]
         for storage, states in targets:
             assert storage is not None
-            _put(storage, states, plan.rows, plan.source, plan.slots)
+            put(storage, states, plan.rows, plan.source, plan.slots)
         self._write_origins(key_states)
 
     def _write_origins(self, key_states: Tensor) -> None:
@@ -100,7 +100,7 @@ class BoundedLayer(PlannedLayer):
         source = torch.arange(len(plan.slots), device=pinned.device)
         source = source[pinned] if plan.source is None else plan.source[pinned]
         rows = None if plan.rows is None else plan.rows[pinned]
-        _put(self.origins, key_states.float(), rows, source, plan.slots[pinned])
+        put(self.origins, key_states.float(), rows, source, plan.slots[pinned])
 
     def _turn_pinned(self) -> None:
         plan = self.slots.plan
@@ -126,7 +126,7 @@ class BoundedLayer(PlannedLayer):
         self.keys, self.values = grown(self.keys, length), grown(self.values, length)
 
 
-def _put(
+def put(
     storage: Tensor, states: Tensor, rows: Tensor | None, source: Tensor | None, slots: Tensor
 ) -> None:
     states = states.to(storage.dtype)

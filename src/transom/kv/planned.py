@@ -113,12 +113,19 @@ class PlannedLayer(CacheLayerMixin):
             twin._sharers = WeakSet([twin])
         return twin
 
-    def restore(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-        """Take over storage of the same names as `tensors` has, for states of that dtype."""
-        self.tensors = dict(tensors)
-        self.is_initialized = bool(tensors)
-        for first in tensors.values():
-            self.dtype, self.device, self.batch_size = dtype, first.device, len(first)
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that this layer holds, as tensors; not copied."""
+        return dict(self.tensors)
+
+    def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Take over what `state` gave in a layer of the same kind."""
+        self.tensors = {name: tensor.to(device) for name, tensor in state.items()}
+        self.is_initialized = bool(state)
+        for name in ("values", "values.newest"):
+            if name in self.tensors:
+                values = self.tensors[name]
+                self.dtype, self.device, self.batch_size = values.dtype, device, len(values)
         self._sharers = WeakSet([self])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transom.attention.huggingface import Planner
 from transom.attention.rotary import Rotary
-from transom.kv.layer import BoundedLayer, grown
+from transom.kv.layer import BoundedLayer, grown, put
 from transom.kv.rounding import Channels, Codes, decode, encode, storage
 from transom.kv.slots import Plan, Slots
 from transom.policies import Precision
@@ -47,14 +47,19 @@ class RoundedLayer(BoundedLayer):
         plan: Plan = self.ready(key_states, value_states)
         if self.slots.policy.capacity is None:
             self._reserve(max(plan.lengths))
-        if plan.in_place:
+        if plan.tokens == 1:
             self._write(key_states, value_states)
             keys, values = self._read(plan.lengths, plan.stored, plan)
         else:
-            keys, values = self._read(self.slots.lengths, plan.stored, None)
+            before = self.slots.lengths or [0] * len(key_states)
+            keys, values = self._read(before, plan.stored, None)
             self._write(key_states, value_states)
-            keys = torch.cat((keys, key_states), dim=2)
-            values = torch.cat((values, value_states), dim=2)
+            if plan.in_place:
+                put(keys, key_states, plan.rows, plan.source, plan.slots)
+                put(values, value_states, plan.rows, plan.source, plan.slots)
+            else:
+                keys = torch.cat((keys, key_states), dim=2)
+                values = torch.cat((values, value_states), dim=2)
         plan.started = True
         if self.last:
             self.slots.commit()
@@ -90,13 +95,11 @@ class RoundedLayer(BoundedLayer):
             places = torch.arange(first, first + leaving, device=self.device)
             old = together[:, :, :leaving]
             if name == "keys":
-                if self._rotary is not None:
-                    old = self._turned(old, -(places - self.slots.base))
                 if first == 0:
-                    found = Channels.of(old[:, :, : self.precision.exact])
+                    found = Channels.of(self._still(together[:, :, : self.precision.exact], first))
                     self.tensors["keys.mean"][rows] = found.mean
                     self.tensors["keys.width"][rows] = found.width
-                old = self._channels(rows).normal(old)
+                old = self._channels(rows).normal(self._still(old, first))
             if (ring := self.slots.ring) is not None:  # some may have left altogether
                 stay = (places < self.slots.policy.pinned) | (places >= first + leaving - ring)
                 old, places = old[:, :, stay], places[stay]
@@ -135,6 +138,13 @@ class RoundedLayer(BoundedLayer):
                 origins = origins @ plan.turn
             keys[:, :, :pinned] = origins[:, :, :pinned].to(self.dtype)
         return keys, values
+
+    def _still(self, keys: Tensor, first: int) -> Tensor:
+        """Keys of successive tokens from position `first`, at no angle."""
+        if self._rotary is None:
+            return keys
+        places = torch.arange(first, first + keys.shape[2], device=self.device)
+        return self._turned(keys, self.slots.base - places)
 
     def _turned(self, x: Tensor, by: Tensor) -> Tensor:
         """`x` turned by positions; float32."""

@@ -46,8 +46,8 @@ class Channels(NamedTuple):
         """Those of some tokens, `(rows, kv_heads, tokens, dim)`; float32."""
         x = x.float()
         spread = x.std(2, unbiased=False, keepdim=True)
-        # A channel that never moved among these tokens may yet do so among others.
-        floor = 0.05 * spread.mean(-1, keepdim=True)
+        # A channel that hardly moved among these tokens may yet do so among others.
+        floor = 0.05 * spread.mean(-1, keepdim=True).maximum(x.abs().mean((2, 3), keepdim=True))
         return cls(x.mean(2, keepdim=True), spread.maximum(floor).clamp_(min=1e-6))
 
     def normal(self, x: Tensor) -> Tensor:

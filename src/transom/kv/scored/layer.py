@@ -159,9 +159,7 @@ class ScoredLayer(PlannedLayer):
             at = held + part.extra
             stop = at + q.shape[2]
             mine = local.heads(q, group)
-            self._write(part, at, length, local.heads(k), local.heads(v))
-            keys = self._keys.read(self.tensors, part, stop)
-            values = self._values.read(self.tensors, part, stop)
+            keys, values = self._write(part, at, length, local.heads(k), local.heads(v))
             if rotary is not None and compact:
                 assert back is not None
                 turns = self._turns(stop)
@@ -178,14 +176,24 @@ class ScoredLayer(PlannedLayer):
         heads = torch.cat(outputs)  # a row's heads, then the next row's
         return heads.view(len(q), -1, *heads.shape[2:])
 
-    def _write(self, part: Part, at: int, length: int, k: Tensor, v: Tensor) -> None:
+    def _write(
+        self, part: Part, at: int, length: int, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store new tokens; give all that their queries see, the new ones exactly as they are."""
         new = slice(at, at + k.shape[2])
-        self._keys.write(self.tensors, part, at, k)
-        self._values.write(self.tensors, part, at, v)
+        seen = []
+        for kind, x in ((self._keys, k), (self._values, v)):
+            if self.precision is None:
+                kind.write(self.tensors, part, at, x)
+                seen.append(kind.read(self.tensors, part, new.stop))
+            else:
+                seen.append(torch.cat((kind.read(self.tensors, part, at), x), dim=2))
+                kind.write(self.tensors, part, at, x)
         places = torch.arange(length, length + k.shape[2], device=k.device)
         part.slots(self.tensors["positions"])[:, :, new] = places.int()
         if "received" in self.tensors:
             part.slots(self.tensors["received"])[:, :, new] = 0
+        return seen[0], seen[1]
 
     def _evict(self, rows: slice, length: int, scale: float) -> None:
         """Keep what scores highest, in rows that have seen `length` tokens and are full."""
@@ -309,6 +317,16 @@ class ScoredLayer(PlannedLayer):
         assert isinstance(twin, ScoredLayer)
         twin.extra = copy.deepcopy(self.extra)
         return twin
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        extra = torch.tensor(self.extra, dtype=torch.int64)
+        return {**self.tensors, "extra": extra} if self.is_initialized else {}
+
+    def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
+        tensors = {name: tensor for name, tensor in state.items() if name != "extra"}
+        super().restore(tensors, device)
+        self.extra = state["extra"].tolist() if state else []
 
     def reset(self) -> None:
         super().reset()

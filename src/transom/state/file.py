@@ -1,0 +1,168 @@
+"""Tensors in one file that is whole or not there, and says when a bit of it has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from transom.errors import StateError
+
+__all__ = ["read_state", "write_state"]
+
+FORMAT = "transom state 1"
+CHECKSUM = re.compile(rb'"xxh3_128":"([0-9a-f]{32})"')
+UNKNOWN = b'"xxh3_128":"' + b"0" * 32 + b'"'
+ALIGNED = 64
+HEADER_AT_MOST = 100 * 2**20
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> int:
+    """Write tensors and facts, so that `path` has all of them or is as it was.
+
+    The file is in the safetensors format: a header with names, dtypes and shapes, then the bytes.
+    The facts are JSON in its metadata, beside a checksum of the whole file. It is written to a
+    temporary file in the same folder, brought to disk and renamed.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        StateError: when it cannot be written there.
+    """
+    path = Path(path)
+    # Those of large numbers first: so each starts at a multiple of its numbers' size.
+    names = sorted(tensors, key=lambda name: -tensors[name].element_size())
+    flat = {name: _bytes_of(tensors[name]) for name in names}
+    header = _header(tensors, flat, facts)
+    sum_ = xxhash.xxh3_128(header)
+    for data in flat.values():
+        sum_.update(data)
+    header = header.replace(UNKNOWN, UNKNOWN.replace(b"0" * 32, sum_.hexdigest().encode()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb", buffering=0) as file:
+            for part in (header, *flat.values()):
+                _write_all(file.fileno(), memoryview(part))
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(
+            f"{path} could not be written: {error.strerror or error}. What was there before is "
+            "unchanged; expected a folder that can be written to, with room for "
+            f"{len(header) + sum(map(len, flat.values())):,} bytes."
+        ) from error
+    return path.stat().st_size
+
+
+def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file, once its checksum has been found right.
+
+    The tensors are on the CPU and share one stretch of memory, read once.
+
+    Raises:
+        StateError: when there is no such file, or it is not whole, or not one of these.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = np.empty(os.fstat(file.fileno()).st_size, dtype=np.uint8)
+            view, done = data.data, 0
+            while done < len(data) and (count := file.readinto(view[done:])):
+                done += count
+    except OSError as error:
+        raise StateError(
+            f"{path} could not be read: {error.strerror or error}. Expected a file that "
+            "Context.save has written."
+        ) from error
+    if done < len(data) or len(data) < 8:
+        raise _damaged(path, f"it ends after {done} bytes")
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if length > min(HEADER_AT_MOST, len(data) - 8):
+        raise _damaged(path, "its header is longer than the file")
+    header = data[: 8 + length].tobytes()
+    found = CHECKSUM.findall(header)
+    if len(found) != 1:
+        raise _damaged(path, "its header has no checksum")
+    sum_ = xxhash.xxh3_128(CHECKSUM.sub(UNKNOWN, header))
+    sum_.update(data[8 + length :].data)
+    if sum_.hexdigest().encode() != found[0]:
+        raise _damaged(path, "its checksum does not fit its bytes")
+    listed = json.loads(header[8:])
+    facts = json.loads(listed.pop("__metadata__")["facts"])
+    if facts.pop("format") != FORMAT:
+        raise StateError(f"{path} was written in another format; expected {FORMAT!r}.")
+    whole = torch.from_numpy(data)[8 + length :]
+    tensors = {}
+    for name, entry in listed.items():
+        start, stop = entry["data_offsets"]
+        tensors[name] = whole[start:stop].view(DTYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors, facts
+
+
+def _header(
+    tensors: Mapping[str, Tensor], flat: Mapping[str, Any], facts: Mapping[str, Any]
+) -> bytes:
+    """Length, then JSON; padded so that the numbers behind it are aligned."""
+    metadata = {"facts": json.dumps({"format": FORMAT, **facts}), "xxh3_128": "0" * 32}
+    listed: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, data in flat.items():
+        tensor = tensors[name]
+        listed[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + len(data)],
+        }
+        at += len(data)
+    written = json.dumps(listed, separators=(",", ":")).encode()
+    written += b" " * (-(len(written) + 8) % ALIGNED)
+    return len(written).to_bytes(8, "little") + written
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(descriptor, data[: 2**28]) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the renaming itself to disk, where the system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damaged(path: Path, what: str) -> StateError:
+    return StateError(
+        f"{path} is damaged: {what}. Nothing was loaded; expected a file as Context.save wrote it. "
+        "Restore it from a copy, or start again."
+    )
