@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from transom.policies import Policy, Span
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,14 +25,54 @@ def run(code: str, names: dict[str, Any]) -> None:
     exec(compile(code, "<document>", "exec", dont_inherit=True), names)
 
 
-def test_the_policy_of_the_recipe_is_a_policy() -> None:
-    [code] = python_blocks("CONTRIBUTING.md")
-    names: dict[str, Any] = {"__name__": "half"}
-    run(code, names)
-    half: Policy = names["Half"](8)
-    assert half.spans(20) == (Span(0, 4), Span(16, 20))
-    assert half.kept(8) == half.capacity == 8
-    assert str(half) == "half:8"
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """What `docs/add-a-policy.md` shows, installed: a package with its entry points."""
+    half, loud = python_blocks("docs/add-a-policy.md")
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text(half + loud)
+    text = (ROOT / "docs/add-a-policy.md").read_text(encoding="utf-8")
+    [declared] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    points = tomllib.loads(declared)["project"]["entry-points"]
+    info = tmp_path / "my_package-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    lines = [
+        f"[{group}]\n" + "".join(f"{k}={v}\n" for k, v in x.items()) for group, x in points.items()
+    ]
+    (info / "entry_points.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def test_the_policies_of_the_recipe_are_known_once_installed(package: Path) -> None:
+    script = """
+import torch, sys
+from tests.kv.models import chunked_logits, tiny, tokens
+from transom.kv import BoundedCache
+from transom.policies import Span, parse
+half = parse("half:8")
+assert half.spans(20) == (Span(0, 4), Span(16, 20)) and half.kept(8) == half.capacity == 8
+assert str(half) == "half:8"
+model = tiny("llama")
+for text in ("half:16", "loud-values:16", "loud-values:20,floor=3,heads=adaptive,kv=int8"):
+    caches = [BoundedCache(parse(text), config=model.config) for _ in range(2)]
+    one = chunked_logits(model, tokens(1, 60), caches[0], [60])
+    other = chunked_logits(model, tokens(1, 60), caches[1], [7] * 8 + [4])
+    assert "int8" in text or torch.allclose(one, other, atol=1e-3)
+    assert caches[0].seen == 60
+from transom.cli import main
+main(["policies"])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{ROOT}", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not ran.returncode, ran.stderr
+    listed = {line.split()[0] for line in ran.stdout.splitlines() if line.strip()}
+    assert {"half", "loud-values", "sinks"} <= listed
 
 
 @pytest.mark.model

@@ -17,7 +17,7 @@ __all__ = ["PRECISIONS", "Policy"]
 PRECISIONS = ("auto", "int8", "int4")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Policy(ABC):
     """Which past tokens a new token may see, and how exactly they are kept.
 

@@ -12,7 +12,7 @@ __all__ = ["ExpectedAttention"]
 EPSILON = 0.02  # so that a token with no attention at all still counts by its value
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class ExpectedAttention(Scored):
     """The tokens that coming queries are expected to attend to, and whose values are large.
 

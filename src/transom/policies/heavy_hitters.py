@@ -10,7 +10,7 @@ from transom.policies.scored import Kept, Scored
 __all__ = ["HeavyHitters"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class HeavyHitters(Scored):
     """The tokens that have received the most attention so far, from every query there was.
 

@@ -10,7 +10,7 @@ from transom.policies.scored import Kept, Scored
 __all__ = ["KeyNorm"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class KeyNorm(Scored):
     """The tokens whose keys have the smallest L2 norm: those tend to receive the most attention.
 

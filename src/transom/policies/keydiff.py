@@ -10,7 +10,7 @@ from transom.policies.scored import Kept, Scored
 __all__ = ["KeyDiff"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class KeyDiff(Scored):
     """The tokens whose keys point away from the mean direction of all keys.
 

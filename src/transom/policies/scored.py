@@ -55,7 +55,7 @@ class Kept(NamedTuple):
     coming: Coming | None = None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Scored(Policy):
     """At most `size` tokens for each kv head of each layer; the lowest scores go first.
 

@@ -11,7 +11,7 @@ from transom.policies.scored import Kept, Scored, whole
 __all__ = ["SnapKV"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class SnapKV(Scored):
     """The tokens, with their neighbours, that the last few queries before an eviction attend to.
 

@@ -10,7 +10,7 @@ from transom.policies.scored import Kept, Scored
 __all__ = ["TOVA"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class TOVA(Scored):
     """The tokens that the newest query attends to, the same ones in every head of a layer.
 

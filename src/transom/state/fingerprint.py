@@ -30,6 +30,7 @@ INCIDENTAL = {
     "use_cache",
 }
 
+_seen: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 _hashed: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
 
 
@@ -45,7 +46,7 @@ def fingerprint(model: Any, tokenizer: Any) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights": weights(model),
         "rotary": _rotary(model),
-        "tokenizer": None if tokenizer is None else token_fingerprint(tokenizer),
+        "tokenizer": None if tokenizer is None else _tokenizer(tokenizer),
         "versions": {
             "transom": version("transom"),
             "torch": torch.__version__,
@@ -92,6 +93,14 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     if one is not None and other is not None and one != other:
         found.append(f"the tokenizer: {', '.join(token_differences(one, other))}")
     return found
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """Its fingerprint; taken once for each tokenizer, until tokens are added."""
+    size = len(tokenizer)
+    if tokenizer not in _seen or _seen[tokenizer][0] != size:
+        _seen[tokenizer] = (size, token_fingerprint(tokenizer))
+    return _seen[tokenizer][1]
 
 
 def _rotary(model: Any) -> str | None:
