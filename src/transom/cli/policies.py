@@ -26,7 +26,9 @@ def policies() -> None:
         left=4,
     )
     result_console().print(
-        "\nevery policy also takes kv=int8 or kv=int4: all but the newest tokens in fewer bits"
+        "\nEvery policy also takes kv=int8 or kv=int4: all but the newest tokens in fewer bits."
+        "\nThose that have heads and layers also take heads=adaptive, to share a layer's tokens out"
+        "\namong its heads by score, and layers=pyramid, to give lower layers more of them."
     )
 
 
