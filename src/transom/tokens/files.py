@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.tokens.documents import Document, documents
-from transom.tokens.ids import id_dtype
-from transom.tokens.text import tokenize_text
-from transom.tokens.tokenizer import vocabulary_of
+from transom.checks import whole_number
+from transom.tokens.blocks import Block, Cutter
+from transom.tokens.documents import Document, Documents, documents
+from transom.tokens.encoder import Encoder
+from transom.tokens.parallel import in_order
 
-__all__ = ["Document", "Tokenized", "documents", "tokenize_files"]
+__all__ = ["Document", "Documents", "Tokenized", "documents", "tokenize_files"]
+
+JOB = 4  # blocks' worth of text that a thread is given at a time
 
 
 class Tokenized(NamedTuple):
@@ -34,6 +37,14 @@ class Tokenized(NamedTuple):
     read: int
 
 
+class _Part(NamedTuple):
+    number: int  # of the document
+    document: str
+    block: Block
+    last: bool
+    read: int
+
+
 def tokenize_files(
     paths: Iterable[str | os.PathLike[str]],
     tokenizer: Any,
@@ -43,17 +54,67 @@ def tokenize_files(
 ) -> Iterator[Tokenized]:
     """The ids of every document in the files, in order; the same for any number of workers.
 
+    No special ids are put around them. A document is cut only where its tokenizer is known not to
+    look across, and tokenized as one where there is no such place. Every document gives at least
+    one item. Memory is bounded by a few hundred kB of text per worker, and by the longest stretch
+    without a place to cut at.
+
     Args:
         paths: see `documents`.
-        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one.
+        tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
+
+    Raises:
+        InputError: when a file cannot be read or used; see `documents`.
+        MissingExtraError: when pyarrow is needed, and not installed.
     """
-    nothing = np.empty(0, dtype=id_dtype(vocabulary_of(tokenizer)))
-    read = 0
+    encoder = Encoder.of(tokenizer)
+    workers = whole_number("tokenize_files", "workers", workers, 1, unit="threads")
+    threads = workers if encoder.backend.threads else 1
+    parts = _parts(paths, field, encoder)
+
+    def tokenized(job: list[_Part]) -> list[Tokenized]:
+        made = zip(job, encoder.encode([part.block for part in job]), strict=True)
+        return [_joined(list(group)) for _, group in groupby(made, lambda pair: pair[0].number)]
+
+    for items in in_order(tokenized, _jobs(parts, JOB * encoder.backend.block), threads):
+        yield from items
+
+
+def _parts(
+    paths: Iterable[str | os.PathLike[str]], field: str, encoder: Encoder
+) -> Iterator[_Part]:
+    """Documents cut into blocks: the plan, which does not depend on who carries it out."""
+    cutter = Cutter(encoder.boundaries, encoder.backend.block)
+    number = before = 0
     for path in paths:
-        for name, text in documents(path, field=field):
-            for ids in tokenize_text(tokenizer, [text] if isinstance(text, str) else text):
-                yield Tokenized(name, ids, last=False, read=read)
-            yield Tokenized(name, nothing, last=True, read=read)
-        read += Path(path).stat().st_size
+        found = documents(path, field=field)
+        for name, text in found:
+            for piece in [text] if isinstance(text, str) else text:
+                for block in cutter.add(piece):
+                    yield _Part(number, name, block, False, before + found.read)
+            yield _Part(number, name, cutter.end(), True, before + found.read)
+            number += 1
+        before += found.size
+
+
+def _jobs(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
+    """Parts together that have `size` characters or a little more."""
+    job: list[_Part] = []
+    held = 0
+    for part in parts:
+        job.append(part)
+        held += len(part.block.text)
+        if held >= size:
+            yield job
+            job, held = [], 0
+    if job:
+        yield job
+
+
+def _joined(made: list[tuple[_Part, NDArray[Any]]]) -> Tokenized:
+    part = made[-1][0]
+    arrays = [ids for _, ids in made]
+    ids = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Tokenized(part.document, ids, part.last, part.read)
