@@ -60,4 +60,4 @@ class Complete:
 
 def cut(ids: NDArray[Any], ends: NDArray[Any]) -> list[NDArray[Any]]:
     """The ids of several texts, one after the other, as an array for each."""
-    return np.split(ids, ends[1:-1].astype(np.int64))
+    return np.split(ids, ends[1:-1].astype(np.int64)) if len(ends) > 1 else []
