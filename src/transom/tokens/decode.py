@@ -14,7 +14,7 @@ from transom.errors import InputError, MissingExtraError
 
 __all__ = ["BROKEN", "COMPRESSED", "decoded", "decompressed", "need_pyarrow", "unreadable"]
 
-AT_ONCE = 1 << 20  # bytes read at a time
+AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed ones included
 
