@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
 from transom.errors import InputError
 from transom.tokens import Encoder, documents, tokenize_files
+from transom.tokens.files import sample
 from transom.tokens.parallel import in_order
 
 NAMES = [*FAMILIES, *UNSPLIT]
@@ -100,6 +101,13 @@ def test_the_same_file_twice(folder: Path) -> None:
     assert first.ids.tolist() == second.ids.tolist()
     assert (first.last, second.last) == (True, True)
     assert second.read == 2 * path.stat().st_size
+
+
+def test_a_sample_has_of_every_file(folder: Path) -> None:
+    paths = write(folder, ["a" * 30, "b" * 90, "c" * 500])
+    assert "".join(sample(paths, characters=200)) == "a" * 30 + "b" * 70 + "c" * 100
+    assert "".join(sample(paths[:1], characters=200)) == "a" * 30 + "b" * 90
+    assert list(sample([])) == []
 
 
 @pytest.mark.parametrize("workers", [0, 1.5, True])

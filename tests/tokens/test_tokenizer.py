@@ -104,6 +104,13 @@ def test_offsets_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPat
     assert [tuple(pair) for pair in offsets.tolist()] == expected.offsets
 
 
+def test_a_text_that_is_not_cut() -> None:
+    [ids] = tokenize_text(family("gpt2"), PROSE)
+    assert ids.tolist() == whole(family("gpt2"), PROSE)
+    assert not list(tokenize_text(family("gpt2"), ""))
+    assert not list(tokenize_text(family("gpt2"), ["", ""]))
+
+
 def test_slices_and_ids() -> None:
     growing = IncrementalTokenizer(encoder_of("gpt2"))
     growing.append(PROSE)

@@ -16,7 +16,7 @@ from transom.tokens.documents import Document, Documents, documents
 from transom.tokens.encoder import Encoder
 from transom.tokens.parallel import in_order
 
-__all__ = ["Document", "Documents", "Tokenized", "documents", "tokenize_files"]
+__all__ = ["Document", "Documents", "Tokenized", "documents", "sample", "tokenize_files"]
 
 JOB = 4  # blocks' worth of text that a thread is given at a time
 
@@ -35,6 +35,27 @@ class Tokenized(NamedTuple):
     ids: NDArray[Any]
     last: bool
     read: int
+
+
+def sample(
+    paths: Iterable[str | os.PathLike[str]], *, field: str = "text", characters: int = 2_000_000
+) -> Iterator[str]:
+    """The beginnings of files, about as much of each, to try a backend on; see `choose_backend`.
+
+    Raises:
+        InputError: when a file cannot be read or used; see `documents`.
+    """
+    paths = list(paths)
+    for path in paths:
+        left = -(-characters // len(paths))
+        for _, text in documents(path, field=field):
+            for piece in (text,) if isinstance(text, str) else text:
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    break
+            if left <= 0:
+                break
 
 
 class _Part(NamedTuple):

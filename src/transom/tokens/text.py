@@ -14,7 +14,7 @@ from transom.tokens.encoder import Encoder
 __all__ = ["tokenize_text", "tokenize_text_with_offsets"]
 
 
-def tokenize_text(tokenizer: Any, chunks: Iterable[str]) -> Iterator[NDArray[Any]]:
+def tokenize_text(tokenizer: Any, chunks: str | Iterable[str]) -> Iterator[NDArray[Any]]:
     """The ids of one document that arrives in pieces; joined, those of the whole.
 
     No special ids are put around them. The arrays are `(tokens,)`, of the smallest dtype that
@@ -23,20 +23,20 @@ def tokenize_text(tokenizer: Any, chunks: Iterable[str]) -> Iterator[NDArray[Any
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
-        chunks: the text, cut anywhere.
+        chunks: the text, cut anywhere; or all of it.
 
     Raises:
         InputError: when it is none of these, or a chunk is not text.
     """
     encoder = Encoder.of(tokenizer)
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
-    for chunk in chunks:
+    for chunk in (chunks,) if isinstance(chunks, str) else chunks:
         yield from filter(len, encoder.encode(cutter.add(chunk)))
     yield from filter(len, encoder.encode([cutter.end()]))
 
 
 def tokenize_text_with_offsets(
-    tokenizer: Any, chunks: Iterable[str]
+    tokenizer: Any, chunks: str | Iterable[str]
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     """As `tokenize_text`, with where in the whole text each token starts and stops.
 
@@ -46,7 +46,7 @@ def tokenize_text_with_offsets(
     encoder = Encoder.of(tokenizer)
     cutter = Cutter(encoder.boundaries, encoder.reference.block)
     at = 0
-    for chunk in chunks:
+    for chunk in (chunks,) if isinstance(chunks, str) else chunks:
         for block in cutter.add(chunk):
             ids, offsets = encoder.encode_with_offsets(block)
             if len(ids):
