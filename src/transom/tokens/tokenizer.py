@@ -28,7 +28,8 @@ class IncrementalTokenizer:
     Appending takes time for the new text only, however long the text is already: what is before
     the last place at which a text may be cut is not looked at again, nor kept. (Where a tokenizer
     has no such places, `encoder.boundaries.obstacle` says why; then, and where a text has none for
-    long, asking for ids takes time for all that is behind the last one.) A sequence of ids; slices are arrays. Not safe for use from several threads.
+    long, asking for ids takes time for all that is behind the last one.) A sequence of ids; slices
+    are arrays. Not safe for use from several threads.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
