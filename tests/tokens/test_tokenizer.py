@@ -165,6 +165,27 @@ def test_truncation_and_padding_of_the_original_do_not_matter() -> None:
     assert tokenizer.truncation["max_length"] == 3
 
 
+def test_added_tokens_whose_ids_a_copy_would_not_get() -> None:
+    tokenizer = Tokenizer(family("gpt2").model)
+    tokenizer.add_tokens(["<s>"])
+    tokenizer.model = family("unigram").model  # a smaller one: the id stays where it was
+    growing = IncrementalTokenizer(tokenizer)
+    growing.append("a<s>b")
+    assert growing.ids.tolist() == whole(tokenizer, "a<s>b")
+    assert growing[-2] == family("gpt2").get_vocab_size(with_added_tokens=False)
+    tokenizer.enable_truncation(2)
+    with pytest.raises(InputError, match="truncates or pads, and its added tokens"):
+        IncrementalTokenizer(tokenizer)
+
+
+def test_tokens_added_later_do_not_matter() -> None:
+    tokenizer = Tokenizer.from_str(family("gpt2").to_str())
+    growing = IncrementalTokenizer(tokenizer)
+    tokenizer.add_tokens(["some"])
+    growing.append("for some time")
+    assert growing.ids.tolist() == whole(family("gpt2"), "for some time")
+
+
 def test_special_tokens_as_text() -> None:
     tokenizer = Tokenizer.from_str(family("gpt2").to_str())
     tokenizer.encode_special_tokens = True

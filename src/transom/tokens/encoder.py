@@ -23,8 +23,8 @@ class Encoder:
     Safe for use from several threads.
 
     Args:
-        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one. It is copied:
-            changes made to it later have no effect here.
+        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one. Its parts are
+            not to be changed while this is in use; tokens added to it have no effect here.
         backend: what tokenizes, if not the tokenizers library itself.
 
     Attributes:

@@ -31,15 +31,16 @@ def rust_tokenizer(tokenizer: Any) -> Any:
 
 
 class Reference(Backend):
-    """A copy of a tokenizer that neither truncates nor pads.
+    """A tokenizer that neither truncates nor pads.
 
-    A copy, because transformers turns both on in the original for the length of a call.
+    Made of the parts of the one given, because transformers turns both on there for the length of
+    a call. Those parts are not to be changed while this is in use; tokens may be added.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one.
 
     Raises:
-        InputError: when it has none, or has parts written in Python and truncates or pads.
+        InputError: when it has none, or truncates or pads and cannot be copied.
     """
 
     name: ClassVar[str] = "tokenizers"
@@ -66,16 +67,23 @@ class Reference(Backend):
 
 
 def _copy(tokenizer: Any) -> Any:
-    try:
-        copy = Tokenizer.from_str(tokenizer.to_str())
-    except Exception as error:  # The library raises nothing more specific.
+    """One with the same parts; not by way of JSON, which is not exact about a model's scores."""
+    copy = Tokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if getattr(tokenizer, part) is not None:
+            setattr(copy, part, getattr(tokenizer, part))
+    added = tokenizer.get_added_tokens_decoder()
+    copy.add_tokens([added[i] for i in sorted(added)])
+    if _by_id(copy) != _by_id(tokenizer):
         if tokenizer.truncation or tokenizer.padding:
             raise InputError(
-                f"this tokenizer truncates or pads, and cannot be copied to turn that off ({error})"
-                "; expected one after no_truncation() and no_padding()."
-            ) from error
+                "this tokenizer truncates or pads, and its added tokens have ids that a copy would "
+                "not get; expected one after no_truncation() and no_padding()."
+            )
         return tokenizer
     copy.encode_special_tokens = tokenizer.encode_special_tokens
-    copy.no_truncation()
-    copy.no_padding()
     return copy
+
+
+def _by_id(tokenizer: Any) -> dict[int, str]:
+    return {i: repr(token) for i, token in tokenizer.get_added_tokens_decoder().items()}
