@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import cache
 
@@ -123,6 +124,32 @@ def unigram(
     return tokenizer
 
 
+def charsmap(changes: dict[str, str]) -> bytes:
+    """A normalizer as SentencePiece writes it: a trie as a double array, then what is put in.
+
+    A unit has its label, whether a value follows, and where its children are, relative to itself;
+    here those of each node have 256 places of their own.
+    """
+    nodes: list[bytes] = [b""]
+    for text in changes:
+        key = text.encode()
+        nodes += [key[:n] for n in range(1, len(key) + 1) if key[:n] not in nodes]
+    place = {b"": 0} | {
+        node: 256 * (nodes.index(node[:-1]) + 1) + node[-1] for node in nodes if node
+    }
+    units = [1 << 31] * (256 * (len(nodes) + 1))
+    put_in = b""
+    for number, node in enumerate(nodes):
+        offset = place[node] ^ (256 * (number + 1))
+        value = {text.encode(): new for text, new in changes.items()}.get(node)
+        label = node[-1] if node else 0
+        units[place[node]] = offset << 10 | (value is not None) << 8 | label
+        if value is not None:
+            units[256 * (number + 1)] = len(put_in)
+            put_in += value.encode() + b"\0"
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + put_in
+
+
 def word_piece(normalizer: normalizers.Normalizer | None) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     if normalizer:
@@ -149,6 +176,11 @@ def word_level() -> Tokenizer:
 
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+SENTENCEPIECE = {
+    **{"\n": " ", "\t": " ", "\r": " ", "\u00a0": " ", "\u200b": " ", "\x00": ""},
+    **{"ﬁ": "fi", "①": "1", "½": "1/2", "Ａ": "A", "e\u0301": "é", "か\u3099": "が"},
+    **{"\u0600a": "b", "\u0601\u0602c": "", "z\u0301": "", "\u212b": "Å"},
+}
 SPACED_TOKENS = [
     AddedToken("<s>", special=True),
     AddedToken("</s>", special=True, lstrip=True),
@@ -231,6 +263,15 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
     "unigram, spaces joined": lambda: unigram(
         pre_tokenizers.Metaspace(),
         normalizers.Sequence([normalizers.Nmt(), normalizers.Replace(Regex(" {2,}"), " ")]),
+    ),
+    "unigram, SentencePiece's own": lambda: unigram(
+        pre_tokenizers.Metaspace(),
+        normalizers.Sequence(
+            [
+                normalizers.Precompiled(charsmap(SENTENCEPIECE)),
+                normalizers.Replace(Regex(" {2,}"), " "),
+            ]
+        ),
     ),
     "bert": lambda: word_piece(normalizers.BertNormalizer()),
     "bert, cased": lambda: word_piece(normalizers.BertNormalizer(lowercase=False)),
@@ -324,6 +365,8 @@ PIECES = [
         "漢字",
         "\U000e0001",
         "\u0600",
+        "\u0600a\n",
+        "\u0601\u0602",
         "\U0001f1e9",
         "\N{GRINNING FACE}",
         "\N{ZERO WIDTH JOINER}",

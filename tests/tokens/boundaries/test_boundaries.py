@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
+from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, charsmap, family
 from transom.tokens.boundaries import Boundaries
 
 BOUNDARIES: dict[str, Boundaries] = {}
@@ -46,7 +46,8 @@ def test_what_is_safe(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_there_are_safe_places(name: str) -> None:
     assert boundaries_of(name).obstacle is None
-    assert check(family(name), boundaries_of(name), PROSE) > 20
+    few = name == "unigram, SentencePiece's own"  # at the ends of lines
+    assert check(family(name), boundaries_of(name), PROSE) > (5 if few else 20)
 
 
 @pytest.mark.parametrize("name", UNSPLIT)
@@ -56,6 +57,22 @@ def test_where_nothing_is_safe(name: str) -> None:
     assert UNSPLIT[name][1] in boundaries.obstacle
     assert not check(family(name), boundaries, PROSE)
     assert boundaries.first(PROSE) == boundaries.last(PROSE) == 0
+
+
+def test_graphemes_that_another_character_is_lost_in() -> None:
+    for changes, lost in [
+        ({}, ""),
+        ({"\u0600a": "b"}, "a"),
+        ({"\u0601": "x"}, "ab"),
+        ({"\u0601\u0602b": ""}, "b"),
+    ]:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Precompiled(charsmap({"\n": " ", **changes}))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        boundaries = Boundaries(tokenizer)
+        assert [letter for letter in "ab" if not boundaries.safe(letter + "\n")] == [*lost]
+        assert not boundaries.safe("\r\n")
+        assert not boundaries.safe("a ")
 
 
 def test_a_step_written_in_python() -> None:

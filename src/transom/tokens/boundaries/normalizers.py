@@ -12,12 +12,14 @@ from tokenizers import normalizers
 from transom.tokens.boundaries.forms import apart_from_before, apart_from_behind
 from transom.tokens.boundaries.parse import Unprovable
 from transom.tokens.boundaries.pattern import Pattern
+from transom.tokens.boundaries.precompiled import images_of_graphemes
 
 __all__ = ["Normalizing"]
 
 CHARACTER_BY_CHARACTER = frozenset({"ByteLevel", "Lowercase", "Nmt", "StripAccents"})
 # Normal forms; BertNormalizer has one in it, to take accents off.
 FORMS = frozenset({"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD"})
+OTHERS = frozenset({"Precompiled", "Prepend", "Strip"})
 
 
 class Normalizing:
@@ -40,7 +42,7 @@ class Normalizing:
             [(kind, text)] = settings["pattern"].items()
             if kind == "Regex" or len(text) != 1:
                 self._pattern = Pattern(text if kind == "Regex" else re.escape(text))
-        elif self._kind not in CHARACTER_BY_CHARACTER | FORMS | {"Prepend", "Strip"}:
+        elif self._kind not in CHARACTER_BY_CHARACTER | FORMS | OTHERS:
             raise Unprovable(f"the normalizer {self._kind}")
 
     def images(self, left: str, right: str) -> tuple[str, str] | None:
@@ -55,6 +57,10 @@ class Normalizing:
             return None if left[-1].isspace() else (left, right)
         if self._pattern is not None:
             return self._replaced(self._pattern, left, right)
+        if self._kind == "Precompiled":
+            if len(left + right) != 2:
+                return None
+            return images_of_graphemes(self._normalizer.normalize_str, left, right)
         if self._kind in FORMS and not (
             apart_from_before(left[0])
             and apart_from_before(right[0])
