@@ -134,6 +134,10 @@ def test_added_tokens_are_part_of_the_check() -> None:
         choose_backend(family("gpt2, spaced tokens"), [], "gigatoken")
 
 
+def test_a_sample_with_half_a_character() -> None:
+    assert choose_backend(family("gpt2"), ["a\ud83d b"]).backend.name == "fastokens"
+
+
 def test_special_tokens_as_text_are_not_for_them() -> None:
     tokenizer = Tokenizer.from_str(family("gpt2").to_str())
     tokenizer.encode_special_tokens = True

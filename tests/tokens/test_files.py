@@ -110,6 +110,17 @@ def test_a_sample_has_of_every_file(folder: Path) -> None:
     assert list(sample([])) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_half_a_character_is_found_where_it_is(folder: Path, workers: int) -> None:
+    path = folder / "half.jsonl"
+    path.write_text('{"text": "whole"}\n{"text": "half: \\ud83d"}\n')
+    parts = tokenize_files([path], family("gpt2"), workers=workers)
+    with pytest.raises(
+        InputError, match=r"half\.jsonl:2: the text has half a character in it, .* at 6"
+    ):
+        list(parts)
+
+
 @pytest.mark.parametrize("workers", [0, 1.5, True])
 def test_workers_that_make_no_sense(workers: Any) -> None:
     with pytest.raises(InputError, match="workers is"):

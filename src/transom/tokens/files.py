@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.checks import whole_number
+from transom.errors import InputError
 from transom.tokens.blocks import Block, Cutter
 from transom.tokens.documents import Document, Documents, documents
 from transom.tokens.encoder import Encoder
@@ -112,8 +113,12 @@ def _parts(
     for path in paths:
         found = documents(path, field=field)
         for name, text in found:
-            for piece in [text] if isinstance(text, str) else text:
-                for block in cutter.add(piece):
+            for piece in (text,) if isinstance(text, str) else text:
+                try:
+                    blocks = cutter.add(piece)
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from error
+                for block in blocks:
                     yield _Part(number, name, block, False, before + found.read)
             yield _Part(number, name, cutter.end(), True, before + found.read)
             number += 1

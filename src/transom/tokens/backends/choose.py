@@ -119,7 +119,8 @@ def _made(name: str, reference: Reference) -> tuple[Backend | None, str | None]:
 def _texts(reference: Reference, sample: Iterable[str]) -> list[str]:
     texts, left = [], SAMPLED
     for text in sample:
-        texts.append(text[:left])
+        # Half a character, which JSON may hold, is refused when its turn comes, not here.
+        texts.append(text[:left].encode(errors="replace").decode())
         left -= len(texts[-1])
         if not left:
             break
