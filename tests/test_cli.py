@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.kv.models import VOCABULARY, tiny, tokens
 from transom import Context, SlidingWindow
 from transom.cli import demo, main
+from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
 from transom.cli.tables import plain_size
 from transom.evaluate import read
@@ -376,6 +377,33 @@ def test_windows_that_cannot_be_made(
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_windows_of_texts_as_they_are_read(model, tmp_path, monkeypatch):
+    numbers = np.arange(300_000) % 90 + 1
+    texts = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for text, half in zip(texts, (numbers[:100_000], numbers[100_000:]), strict=True):
+        text.write_text(" ".join(f"w{i}" for i in half))
+    moves, fed = [], []
+    monkeypatch.setattr(Bars, "start", lambda self, title, total: lambda n, _: moves.append(n))
+    feed = SlidingWindow.feed
+
+    def counted(self, ids, **given):
+        fed.append(len(ids))
+        return feed(self, ids, **given)
+
+    monkeypatch.setattr(SlidingWindow, "feed", counted)
+    out = tmp_path / "w.npy"
+    options = ["--tokenizer", model, "--out", str(out), "--size", "500", "--overlap", "0"]
+    assert run("windows", *map(str, texts), *options) == 0
+    assert max(fed) < 10_000  # no text is tokenized in one piece
+    assert moves == sorted(moves)
+    assert len(set(moves)) > 3
+    assert moves[-1] == sum(text.stat().st_size for text in texts)
+    rows = windows_in(out)
+    assert (rows["input_ids"].reshape(-1) == numbers).all()
+    span = slice(rows["char_start"][7], rows["char_stop"][7])
+    assert texts[0].read_text()[span].split() == [f"w{i}" for i in rows["input_ids"][7]]
 
 
 def test_interrupted_windows_leave_nothing(model, book, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
 from tests.kv.test_oracle import POLICIES
@@ -58,6 +64,50 @@ def test_append_then_score_equals_score() -> None:
     context = Context(model, policy=Window(12), chunk=8)
     assert context.append(ids[:41]) == 41
     np.testing.assert_allclose(context.score(ids[41:]), whole[41:], atol=1e-3)
+
+
+def characters() -> PreTrainedTokenizerFast:
+    """A tokenizer that merges letters within words, and puts a special id before a text."""
+    letters = {letter: i for i, letter in enumerate("?<> .abcdefghij")}
+    vocabulary = letters | {pair: 20 + i for i, pair in enumerate(["ab", "abc", "de", " a"])}
+    merges = [("a", "b"), ("ab", "c"), ("d", "e"), (" ", "a")]
+    tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token="?"))
+    tokenizer.pre_tokenizer = Split(Regex(" ?[a-z]+|[^a-z]"), "isolated")
+    tokenizer.post_processor = TemplateProcessing("> $A", special_tokens=[(">", letters[">"])])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@given(
+    words=st.lists(
+        st.sampled_from(["ab", "c", " ", " ab", ".", "de", "abcabc"]), min_size=1, max_size=30
+    ),
+    chunk=st.integers(3, 20),
+    cut=st.integers(1, 30),
+)
+@settings(max_examples=12, deadline=None)
+def test_text_in_pieces_is_one_text(words: list[str], chunk: int, cut: int) -> None:
+    text = "".join(words)
+    model, tokenizer = tiny("llama"), characters()
+    contexts = [Context(model, tokenizer, Sinks(2, 9), chunk=chunk) for _ in range(3)]
+    ids, whole, pieces = contexts
+    counts = {ids.append(tokenizer(text).input_ids), whole.append(text)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transom.tokens.whole.LONG", cut)  # from there on, a stretch at a time
+        counts.add(pieces.append(iter(words)))
+    assert len(counts) == 1
+    assert ids.usage == whole.usage == pieces.usage
+    assert torch.equal(ids._logits, whole._logits)  # type: ignore[arg-type]
+    assert torch.equal(ids._logits, pieces._logits)  # type: ignore[arg-type]
+
+
+def test_an_open_file_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("ab abc\nde. " * 40)
+    contexts = [Context(tiny("llama"), characters(), Window(12), chunk=16) for _ in range(2)]
+    with path.open() as file:
+        count = contexts[0].append(file)
+    assert count == contexts[1].append(path.read_text())
+    assert torch.equal(contexts[0]._logits, contexts[1]._logits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)

@@ -24,6 +24,7 @@ from transom.sampling import Sampler, end_tokens
 from transom.scoring import by_windows, losses
 from transom.state import differences, fingerprint, read_state, write_state
 from transom.tokens import as_ids, pieces
+from transom.tokens.whole import as_whole, in_chunks, text_pieces
 from transom.windows import SlidingWindow
 
 __all__ = ["Context", "Usage"]
@@ -141,15 +142,26 @@ class Context:
         """
         return self._encode(text, special=self.cache.seen == 0)
 
-    def append(self, content: str | Sequence[int] | Sequence[Message] | Any) -> int:
+    def append(self, content: str | Iterator[str] | Sequence[int] | Sequence[Message] | Any) -> int:
         """Feed text, token ids or chat messages; returns how many tokens that was.
 
-        Ids may be a list, a range, or a 1-D numpy array or torch tensor. Messages are
+        Text may come in pieces, from an iterator such as an open file or a generator; they are
+        tokenized as the one text that they are, a stretch at a time. What one call appends is
+        tokenized by itself: ids that a model has been fed cannot be taken back for what a later
+        call brings. Ids may be a list, a range, or a 1-D numpy array or torch tensor. Messages are
         `{"role": ..., "content": ...}` and go through the model's chat template.
 
         Raises:
-            InputError: when the content is none of these; nothing has been fed then.
+            InputError: when the content is none of these; nothing has been fed then, but for the
+                pieces before one that is no text.
         """
+        pieces, content = text_pieces(content)
+        if pieces is not None:
+            count = 0
+            for chunk in in_chunks(as_whole(pieces, self.encode, self.tokenizer), self.chunk):
+                self._feed(self._ids(chunk, reply=False))
+                count += len(chunk)
+            return count
         ids = self._ids(content, reply=False)
         self._feed(ids)
         return len(ids)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 from transom.errors import InputError
+from transom.tokens.decode import decoded
 
-__all__ = ["read_text", "size_of"]
+__all__ = ["read_pieces", "read_text", "size_of"]
 
 STDIN = "-"
 
@@ -18,21 +22,19 @@ def read_text(source: str) -> str:
     Raises:
         InputError: when it cannot be read, is not UTF-8, or holds no text.
     """
+    return "".join(piece for piece, _ in read_pieces(source))
+
+
+def read_pieces(source: str) -> Iterator[tuple[str, int]]:
+    """What `read_text` gives, in pieces, each with the bytes read by then; raises as that does."""
     name = "standard input" if source == STDIN else source
-    try:
-        data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
-    except OSError as error:
-        raise _unreadable(name, error) from error
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not UTF-8 text (byte {data[error.start]:#04x} at offset {error.start:,}); "
-            "convert it first, e.g. with iconv -t UTF-8."
-        ) from error
-    if not text.strip():
+    blank = True
+    with _opened(source) as file:
+        for piece in decoded(file, name):
+            blank = blank and not piece.strip()
+            yield piece, 0 if source == STDIN else file.tell()
+    if blank:
         raise InputError(f"{name} is empty; expected some text to read.")
-    return text
 
 
 def size_of(source: str) -> int:
@@ -43,6 +45,13 @@ def size_of(source: str) -> int:
     """
     try:
         return 0 if source == STDIN else Path(source).stat().st_size
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _opened(source: str) -> AbstractContextManager[BinaryIO]:
+    try:
+        return nullcontext(sys.stdin.buffer) if source == STDIN else Path(source).open("rb")
     except OSError as error:
         raise _unreadable(source, error) from error
 

@@ -15,9 +15,11 @@ import typer
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.tables import plain_size, print_table, result_console
-from transom.cli.text import read_text, size_of
+from transom.cli.text import read_pieces, size_of
 from transom.errors import InputError
 from transom.export import TableWriter, table_writer
+from transom.tokens import Encoder
+from transom.tokens.text import tokenize_text_with_offsets
 from transom.windows import Cut, SlidingWindow, TokenWindow
 
 if TYPE_CHECKING:
@@ -130,7 +132,8 @@ def _write(
     made = real = scored = 0
     with Bars() as bars:
         move = bars.start(str(table.path), max(1, sum(sizes)))
-        stream = _cut(window, tokenizer, zip(texts, accumulate(sizes), strict=True), move)
+        before = accumulate(sizes[:-1], initial=0)
+        stream = _cut(window, Encoder(tokenizer), zip(texts, before, strict=True), move)
         for batch in iter(lambda: [*islice(stream, ROWS)], []):
             columns = _columns(window.cut, batch)
             table.write(columns)
@@ -156,17 +159,26 @@ def _id(tokenizer: Tokenizer, option: str, token: str | None) -> int | None:
 
 def _cut(
     window: SlidingWindow,
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     texts: Iterable[tuple[str, int]],
     move: Callable[[int, str], None],
 ) -> Iterator[TokenWindow]:
-    for text, done in texts:
-        encoding = tokenizer.encode(read_text(text), add_special_tokens=False)
-        if not len(encoding.ids):
+    """The windows of texts, as they are read; each text comes with the bytes of those before it."""
+    for text, before in texts:
+        seen, read = window.seen, before
+
+        def pieces(text: str = text, before: int = before) -> Iterator[str]:
+            nonlocal read
+            for piece, at in read_pieces(text):
+                read = before + at
+                yield piece
+
+        for ids, offsets in tokenize_text_with_offsets(encoder, pieces()):
+            yield from window.feed(ids, offsets=offsets)
+            move(read, f"{window.seen:,} tokens")
+        if window.seen == seen:
             raise InputError(f"the tokenizer made no tokens of {text}; expected at least one.")
-        yield from window.feed(encoding.ids, offsets=encoding.offsets)
         window.end_document()
-        move(done, f"{window.seen:,} tokens")
     yield from window.flush()
 
 

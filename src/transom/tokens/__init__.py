@@ -1,7 +1,25 @@
 """Text and token ids; without torch."""
 
 from transom.tokens.buffer import TokenBuffer
+from transom.tokens.encoder import Encoder
+from transom.tokens.files import documents, tokenize_files
 from transom.tokens.ids import ANY_VOCABULARY, as_ids, check_ids, id_dtype
 from transom.tokens.pieces import pieces
+from transom.tokens.stream import TokenStream
+from transom.tokens.text import tokenize_text
+from transom.tokens.tokenizer import IncrementalTokenizer
 
-__all__ = ["ANY_VOCABULARY", "TokenBuffer", "as_ids", "check_ids", "id_dtype", "pieces"]
+__all__ = [
+    "ANY_VOCABULARY",
+    "Encoder",
+    "IncrementalTokenizer",
+    "TokenBuffer",
+    "TokenStream",
+    "as_ids",
+    "check_ids",
+    "documents",
+    "id_dtype",
+    "pieces",
+    "tokenize_files",
+    "tokenize_text",
+]

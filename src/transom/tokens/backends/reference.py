@@ -1,0 +1,89 @@
+"""The tokenizers library: what the others are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from transom.errors import InputError
+from transom.tokens.backends.base import Backend
+
+__all__ = ["Reference", "rust_tokenizer"]
+
+
+def rust_tokenizer(tokenizer: Any) -> Any:
+    """The `tokenizers.Tokenizer` in `tokenizer`.
+
+    Raises:
+        InputError: when there is none.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not isinstance(inner, Tokenizer):
+        raise InputError(
+            f"cannot tokenize with {type(tokenizer).__name__}; expected a tokenizers.Tokenizer, or "
+            "a tokenizer of transformers that has one (is_fast)."
+        )
+    return inner
+
+
+class Reference(Backend):
+    """A tokenizer that neither truncates nor pads.
+
+    Made of the parts of the one given, because transformers turns both on there for the length of
+    a call. Those parts are not to be changed while this is in use; tokens may be added.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one.
+
+    Raises:
+        InputError: when it has none, or truncates or pads and cannot be copied.
+    """
+
+    name: ClassVar[str] = "tokenizers"
+    block: ClassVar[int] = 16_384
+    threads: ClassVar[bool] = True
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = _copy(rust_tokenizer(tokenizer))
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        # One by one: several are shared out among as many threads as there are cores.
+        return [np.array(self._encode(text).ids, dtype=np.int64) for text in texts]
+
+    def encode_with_offsets(self, text: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Ids, and where each of them is in the text: `(tokens, 2)`, in characters."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, dtype=np.int64), offsets
+
+    def _encode(self, text: str) -> Any:
+        # Unlike `encode`, this one lets other threads run, and leaves out the offsets.
+        [encoding] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return encoding
+
+
+def _copy(tokenizer: Any) -> Any:
+    """One with the same parts; not by way of JSON, which is not exact about a model's scores."""
+    copy = Tokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if getattr(tokenizer, part) is not None:
+            setattr(copy, part, getattr(tokenizer, part))
+    added = tokenizer.get_added_tokens_decoder()
+    copy.add_tokens([added[i] for i in sorted(added)])
+    if _by_id(copy) != _by_id(tokenizer):
+        if tokenizer.truncation or tokenizer.padding:
+            raise InputError(
+                "this tokenizer truncates or pads, and its added tokens have ids that a copy would "
+                "not get; expected one after no_truncation() and no_padding()."
+            )
+        return tokenizer
+    copy.encode_special_tokens = tokenizer.encode_special_tokens
+    return copy
+
+
+def _by_id(tokenizer: Any) -> dict[int, str]:
+    return {i: repr(token) for i, token in tokenizer.get_added_tokens_decoder().items()}

@@ -1,0 +1,109 @@
+"""A text that comes in pieces, cut into blocks that can be tokenized by themselves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from transom.errors import InputError
+from transom.tokens.boundaries import Boundaries
+
+__all__ = ["Block", "Cutter"]
+
+
+class Block(NamedTuple):
+    """A stretch of a text.
+
+    Attributes:
+        lead: the character before it, behind which it is tokenized; empty at the text's start.
+        text: what it holds.
+    """
+
+    lead: str
+    text: str
+
+
+class Cutter:
+    """Cuts a text at safe places, as soon as `size` characters are together.
+
+    Every character is looked at a few times, however the text was cut up before. What has no safe
+    place in it stays together, so memory is bounded only where there are some.
+
+    Args:
+        boundaries: which places are safe.
+        size: characters that a block has at least, unless it is the last one.
+        eager: hold back as little as possible: cut at the last safe place of what was added, too.
+    """
+
+    def __init__(self, boundaries: Boundaries, size: int, *, eager: bool = False) -> None:
+        self._boundaries = boundaries
+        self._size = size
+        self._eager = eager
+        self._lead = ""
+        self._parts: list[str] = []
+        self._held = 0
+
+    def add(self, text: str) -> list[Block]:
+        """Take the text that comes next; gives the blocks that it completes.
+
+        Raises:
+            InputError: when it is not text, or cannot be written as UTF-8; it is not taken then.
+        """
+        _check(text)
+        # The place in front of the new text may be safe; that is known only now.
+        edge = self._parts[-1][-1] if self._parts else ""
+        text, start = edge + text, len(edge)
+        blocks = []
+        while at := self._boundaries.first(text, max(1, start + self._size - self._held)):
+            blocks.append(self._cut(text, start, at))
+            start = at
+        if self._eager:
+            at = self._boundaries.last(text, max(1, start + (not self._held)))
+            if at:
+                blocks.append(self._cut(text, start, at))
+                start = at
+        if start < len(text):
+            self._parts.append(text[start:])
+            self._held += len(text) - start
+        return blocks
+
+    @property
+    def rest(self) -> Block:
+        """What has been added and is in no block yet."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return Block(self._lead, self._parts[0] if self._parts else "")
+
+    def end(self) -> Block:
+        """What is left; the text that comes next is another one."""
+        rest = self.rest
+        self._begin("")
+        return rest
+
+    def copy(self) -> Cutter:
+        """One that goes on from here by itself."""
+        twin = Cutter(self._boundaries, self._size, eager=self._eager)
+        twin._lead, twin._parts, twin._held = self._lead, [*self._parts], self._held
+        return twin
+
+    def _cut(self, text: str, start: int, at: int) -> Block:
+        block = Block(self._lead, "".join([*self._parts, text[start:at]]))
+        self._begin(text[at - 1])
+        return block
+
+    def _begin(self, lead: str) -> None:
+        self._lead, self._parts, self._held = lead, [], 0
+
+
+def _check(text: Any) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"cannot tokenize {type(text).__name__}; expected text (str).")
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text has half a character in it, {text[error.start]!r} at {error.start:,}; no "
+            "tokenizer takes that. Expected text that can be written as UTF-8; where it came from "
+            "bytes, decode them with errors='replace'."
+        ) from error

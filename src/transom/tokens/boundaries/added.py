@@ -1,0 +1,43 @@
+"""Added tokens, which are found in a text before anything else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["AddedTokens"]
+
+
+class AddedTokens:
+    """The tokens looked for in one go: before normalization, or after it.
+
+    Args:
+        tokens: `tokenizers.AddedToken`s.
+        spellings: of a token, how it may appear in what is searched.
+    """
+
+    def __init__(self, tokens: Iterable[Any], spellings: Callable[[Any], Iterable[str]]) -> None:
+        self._pairs: set[tuple[str, str]] = set()
+        self._ends: set[str] = set()
+        self._starts_taking_space: set[str] = set()
+        self._takes_space_behind = False
+        for token in tokens:
+            self._takes_space_behind |= token.rstrip
+            for text in spellings(token):
+                self._pairs |= set(pairwise(text))
+                self._ends |= set(text[-1:])
+                self._starts_taking_space |= set(text[:1]) if token.lstrip else set()
+
+    def apart(self, left: str, right: str) -> bool:
+        """Whether no token found depends on both of two neighbours, and none ends between them."""
+        if (left, right) in self._pairs or left in self._ends:
+            return False
+        if not left.isspace():
+            return True
+        # Tokens may take all of the space before or behind them, however much it is.
+        if self._takes_space_behind:
+            return False
+        return not self._starts_taking_space or not (
+            right.isspace() or right in self._starts_taking_space
+        )

@@ -1,0 +1,81 @@
+"""What normalizers make of two neighbours, where that depends on nothing around them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import normalizers
+
+from transom.tokens.boundaries.forms import apart_from_before, apart_from_behind
+from transom.tokens.boundaries.parse import Unprovable
+from transom.tokens.boundaries.pattern import Pattern
+from transom.tokens.boundaries.precompiled import images_of_graphemes
+
+__all__ = ["Normalizing"]
+
+CHARACTER_BY_CHARACTER = frozenset({"ByteLevel", "Lowercase", "Nmt", "StripAccents"})
+# Normal forms; BertNormalizer has one in it, to take accents off.
+FORMS = frozenset({"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD"})
+OTHERS = frozenset({"Precompiled", "Prepend", "Strip"})
+
+
+class Normalizing:
+    """One step of a normalizer.
+
+    Args:
+        settings: as `tokenizer.json` has them.
+
+    Raises:
+        Unprovable: when what it does to a character may depend on characters far away.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._kind = settings["type"]
+        self._pattern: Pattern | None = None
+        self._content = settings.get("content", "")
+        self._normalizer = normalizers.Sequence([])
+        self._normalizer.__setstate__(json.dumps(settings).encode())
+        if self._kind == "Replace":
+            [(kind, text)] = settings["pattern"].items()
+            if kind == "Regex" or len(text) != 1:
+                self._pattern = Pattern(text if kind == "Regex" else re.escape(text))
+        elif self._kind not in CHARACTER_BY_CHARACTER | FORMS | OTHERS:
+            raise Unprovable(f"the normalizer {self._kind}")
+
+    def images(self, left: str, right: str) -> tuple[str, str] | None:
+        """The end of what `left` becomes and the start of what `right`, which it meets, does.
+
+        None where what is around them may have a say in it, and where one of them vanishes, for
+        then others meet in its place.
+        """
+        if self._kind == "Prepend":
+            return left, right  # It changes the start of a text, and `left` is in front of `right`.
+        if self._kind == "Strip":
+            return None if left[-1].isspace() else (left, right)
+        if self._pattern is not None:
+            return self._replaced(self._pattern, left, right)
+        if self._kind == "Precompiled":
+            if len(left + right) != 2:
+                return None
+            return images_of_graphemes(self._normalizer.normalize_str, left, right)
+        if self._kind in FORMS and not (
+            apart_from_before(left[0])
+            and apart_from_before(right[0])
+            and all(apart_from_behind(c) for c in right)
+        ):
+            return None
+        left, right = (self._normalizer.normalize_str(text) for text in (left, right))
+        return (left, right) if left and right else None
+
+    def _replaced(self, pattern: Pattern, left: str, right: str) -> tuple[str, str] | None:
+        if pattern.joins(left[-1], right[0]):
+            return None
+        if any(pattern.matches(c) is not False for c in left):
+            return None
+        if all(pattern.matches(c) is False for c in right):
+            return left, right
+        # Replaced or not, it starts alike: spaces that become one.
+        return (left, right[0]) if self._content.startswith(right[0]) else None

@@ -1,0 +1,71 @@
+"""Blocks of text to token ids that, joined, are those of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.tokens.backends.base import Backend
+from transom.tokens.backends.reference import Reference
+from transom.tokens.blocks import Block
+from transom.tokens.boundaries import Boundaries
+from transom.tokens.ids import id_dtype
+
+__all__ = ["Encoder"]
+
+
+class Encoder:
+    """A tokenizer prepared for text in blocks; takes a moment to make, so worth sharing.
+
+    Safe for use from several threads.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one. Its parts are
+            not to be changed while this is in use; tokens added to it have no effect here.
+        backend: what tokenizes, if not the tokenizers library itself.
+
+    Attributes:
+        boundaries: where a text may be cut.
+        vocabulary: one more than the largest id.
+        dtype: the smallest one that holds the ids.
+
+    Raises:
+        InputError: when there is no such tokenizer in it.
+    """
+
+    def __init__(self, tokenizer: Any, backend: Backend | None = None) -> None:
+        self.reference = Reference(tokenizer)
+        self.backend = backend or self.reference
+        self.boundaries = Boundaries(self.reference.tokenizer)
+        known = self.reference.tokenizer.get_vocab(with_added_tokens=True)
+        self.vocabulary = 1 + max(known.values(), default=0)
+        self.dtype = id_dtype(self.vocabulary)
+        self._leads: dict[str, int] = {"": 0}
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Encoder:
+        """`tokenizer` if it is one already, else a new one."""
+        return tokenizer if isinstance(tokenizer, cls) else cls(tokenizer)
+
+    def encode(self, blocks: Sequence[Block]) -> list[NDArray[Any]]:
+        """The ids of each block, `(tokens,)` of `dtype`."""
+        texts = [lead + text for lead, text in blocks]
+        return [
+            ids[self._of_lead(lead) :].astype(self.dtype)
+            for (lead, _), ids in zip(blocks, self.backend.encode(texts), strict=True)
+        ]
+
+    def encode_with_offsets(self, block: Block) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The ids of a block, and where in it each of them is: `(tokens, 2)`, in characters."""
+        ids, offsets = self.reference.encode_with_offsets(block.lead + block.text)
+        start = self._of_lead(block.lead)
+        return ids[start:].astype(self.dtype), offsets[start:] - len(block.lead)
+
+    def _of_lead(self, lead: str) -> int:
+        if lead not in self._leads:
+            [ids] = self.reference.encode([lead])
+            self._leads[lead] = len(ids)
+        return self._leads[lead]

@@ -1,0 +1,146 @@
+"""Token ids of the documents in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.checks import whole_number
+from transom.errors import InputError
+from transom.tokens.blocks import Block, Cutter
+from transom.tokens.documents import Document, Documents, documents
+from transom.tokens.encoder import Encoder
+from transom.tokens.parallel import in_order
+
+__all__ = ["Document", "Documents", "Tokenized", "documents", "sample", "tokenize_files"]
+
+JOB = 4  # blocks' worth of text that a thread is given at a time
+
+
+class Tokenized(NamedTuple):
+    """Some or all ids of a document.
+
+    Attributes:
+        document: its name, see `Document`.
+        ids: `(tokens,)`, of the smallest dtype that holds the vocabulary; may be empty.
+        last: whether the document ends with these. A large one comes in several pieces.
+        read: bytes read so far, of all files together, as they are on the disk.
+    """
+
+    document: str
+    ids: NDArray[Any]
+    last: bool
+    read: int
+
+
+def sample(
+    paths: Iterable[str | os.PathLike[str]], *, field: str = "text", characters: int = 2_000_000
+) -> Iterator[str]:
+    """The beginnings of files, about as much of each, to try a backend on; see `choose_backend`.
+
+    Raises:
+        InputError: when a file cannot be read or used; see `documents`.
+    """
+    paths = list(paths)
+    for path in paths:
+        left = -(-characters // len(paths))
+        for _, text in documents(path, field=field):
+            for piece in (text,) if isinstance(text, str) else text:
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    break
+            if left <= 0:
+                break
+
+
+class _Part(NamedTuple):
+    number: int  # of the document
+    document: str
+    block: Block
+    last: bool
+    read: int
+
+
+def tokenize_files(
+    paths: Iterable[str | os.PathLike[str]],
+    tokenizer: Any,
+    *,
+    workers: int = 1,
+    field: str = "text",
+) -> Iterator[Tokenized]:
+    """The ids of every document in the files, in order; the same for any number of workers.
+
+    No special ids are put around them. A document is cut only where its tokenizer is known not to
+    look across, and tokenized as one where there is no such place. Every document gives at least
+    one item. Memory is bounded by a few hundred kB of text per worker, and by the longest stretch
+    without a place to cut at.
+
+    Args:
+        paths: see `documents`.
+        tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
+        workers: how many threads tokenize.
+        field: the key, or column, that holds the text.
+
+    Raises:
+        InputError: when a file cannot be read or used; see `documents`.
+        MissingExtraError: when pyarrow is needed, and not installed.
+    """
+    encoder = Encoder.of(tokenizer)
+    workers = whole_number("tokenize_files", "workers", workers, 1, unit="threads")
+    threads = workers if encoder.backend.threads else 1
+    parts = _parts(paths, field, encoder)
+
+    def tokenized(job: list[_Part]) -> list[Tokenized]:
+        made = zip(job, encoder.encode([part.block for part in job]), strict=True)
+        return [_joined(list(group)) for _, group in groupby(made, lambda pair: pair[0].number)]
+
+    for items in in_order(tokenized, _jobs(parts, JOB * encoder.backend.block), threads):
+        yield from items
+
+
+def _parts(
+    paths: Iterable[str | os.PathLike[str]], field: str, encoder: Encoder
+) -> Iterator[_Part]:
+    """Documents cut into blocks: the plan, which does not depend on who carries it out."""
+    cutter = Cutter(encoder.boundaries, encoder.backend.block)
+    number = before = 0
+    for path in paths:
+        found = documents(path, field=field)
+        for name, text in found:
+            for piece in (text,) if isinstance(text, str) else text:
+                try:
+                    blocks = cutter.add(piece)
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from error
+                for block in blocks:
+                    yield _Part(number, name, block, False, before + found.read)
+            yield _Part(number, name, cutter.end(), True, before + found.read)
+            number += 1
+        before += found.size
+
+
+def _jobs(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
+    """Parts together that have `size` characters or a little more."""
+    job: list[_Part] = []
+    held = 0
+    for part in parts:
+        job.append(part)
+        held += len(part.block.text)
+        if held >= size:
+            yield job
+            job, held = [], 0
+    if job:
+        yield job
+
+
+def _joined(made: list[tuple[_Part, NDArray[Any]]]) -> Tokenized:
+    part = made[-1][0]
+    arrays = [ids for _, ids in made]
+    ids = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Tokenized(part.document, ids, part.last, part.read)

@@ -1,0 +1,57 @@
+"""Ids of a text that comes in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.tokens.blocks import Cutter
+from transom.tokens.encoder import Encoder
+
+__all__ = ["tokenize_text", "tokenize_text_with_offsets"]
+
+
+def tokenize_text(tokenizer: Any, chunks: str | Iterable[str]) -> Iterator[NDArray[Any]]:
+    """The ids of one document that arrives in pieces; joined, those of the whole.
+
+    No special ids are put around them. The arrays are `(tokens,)`, of the smallest dtype that
+    holds the vocabulary, and none is empty. Holds a few pieces in memory, unless there is a long
+    stretch without a place at which a text may be cut.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
+        chunks: the text, cut anywhere; or all of it.
+
+    Raises:
+        InputError: when it is none of these, or a chunk is not text.
+    """
+    encoder = Encoder.of(tokenizer)
+    cutter = Cutter(encoder.boundaries, encoder.backend.block)
+    for chunk in (chunks,) if isinstance(chunks, str) else chunks:
+        yield from filter(len, encoder.encode(cutter.add(chunk)))
+    yield from filter(len, encoder.encode([cutter.end()]))
+
+
+def tokenize_text_with_offsets(
+    tokenizer: Any, chunks: str | Iterable[str]
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    """As `tokenize_text`, with where in the whole text each token starts and stops.
+
+    Offsets are `(tokens, 2)`, in characters. The tokenizers library itself is at work here,
+    whichever backend the encoder has.
+    """
+    encoder = Encoder.of(tokenizer)
+    cutter = Cutter(encoder.boundaries, encoder.reference.block)
+    at = 0
+    for chunk in (chunks,) if isinstance(chunks, str) else chunks:
+        for block in cutter.add(chunk):
+            ids, offsets = encoder.encode_with_offsets(block)
+            if len(ids):
+                yield ids, offsets + at
+            at += len(block.text)
+    ids, offsets = encoder.encode_with_offsets(cutter.end())
+    if len(ids):
+        yield ids, offsets + at

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transom.errors import InputError, MissingExtraError
+from transom.tokens import documents
+from transom.tokens.decode import decoded
+
+TEXTS = ["First.\n", "", "Zweite: Größe\r\nひとつ", "last \N{GRINNING FACE}"]
+LINES = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    data = data.encode() if isinstance(data, str) else data
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    if path.suffix == ".zst":
+        with pa.output_stream(path, compression="zstd") as stream:
+            stream.write(data)
+        return path
+    path.write_bytes(data)
+    return path
+
+
+def read(path: Path, **options: Any) -> list[tuple[str, str]]:
+    return [
+        (name, text if isinstance(text, str) else "".join(text))
+        for name, text in documents(path, **options)
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_text_is_one_document(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.txt{suffix}", "\ufeffone\r\ntwo\rthree\n")
+    assert read(path) == [(str(path), "one\ntwo\rthree\n")]
+
+
+def test_an_empty_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "")
+    assert read(path) == [(str(path), "")]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_lines(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.b.jsonl{suffix}", "\n" + LINES + "  \n")
+    assert read(path) == [(f"{path}:{i + 2}", text) for i, text in enumerate(TEXTS)]
+
+
+def test_lines_without_a_newline_at_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", LINES.rstrip())
+    assert [text for _, text in read(path)] == TEXTS
+
+
+def test_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": range(4), "body": TEXTS}), path, row_group_size=3)
+    assert read(path, field="body") == [(f"{path}:{i + 1}", text) for i, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.zst", "a.parquet"])
+def test_bytes_read_go_up_to_the_size(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["abc" * 1000] * 1000}), path, row_group_size=100)
+    else:
+        many = (f'{{"text": "some words {i}"}}\n' for i in range(100_000))
+        write(path, "".join(many))
+    found = documents(path)
+    seen = [found.read]
+    for _, text in found:
+        for _ in [text] if isinstance(text, str) else text:
+            seen.append(found.read)
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert found.read == found.size == path.stat().st_size
+    assert len(set(seen)) > 2 or name.endswith(".zst")  # which is read in one go here
+
+
+@given(st.text(), st.binary(min_size=1), st.integers(1, 7))
+@settings(deadline=None)
+def test_decoding_in_pieces(text: str, noise: bytes, size: int) -> None:
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
+    encoded = b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()
+    assert "".join(decoded(Slow(encoded, size), "x")) == text.replace("\r\n", "\n")
+    data = encoded + noise
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        offset = error.start + len(data) - len(error.object)
+        with pytest.raises(
+            InputError, match=rf"x is not UTF-8 text \(byte .* at offset {offset:,}\)"
+        ):
+            list(decoded(Slow(data, size), "x"))
+
+
+class Slow(io.BytesIO):
+    """Gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self.size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self.size)
+
+
+def broken() -> Iterator[tuple[str, bytes, str]]:
+    yield "a.csv", b"", "expected a file called .txt, .jsonl or .parquet"
+    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl or .parquet"
+    yield "a", b"", "cannot tell what is in"
+    yield "a.txt", b"ab\xffc", r"a.txt is not UTF-8 text \(byte 0xff at offset 2\)"
+    yield "a.txt", b"ab\xe6", r"byte 0xe6 at offset 2"
+    yield "a.jsonl", b'{"text": "a"}\n{"text": ', r"a.jsonl:2 is not JSON \(Expecting value"
+    yield "a.jsonl", b'{"text": "\xff"}', r"a.jsonl:1 is not JSON \('utf-8' codec"
+    yield "a.jsonl", b'["a"]', "a.jsonl:1 is list; expected an object per line"
+    yield "a.jsonl", b'{"body": "a", "id": 1}', "no field 'text'; it has 'body', 'id'"
+    yield "a.jsonl", b'{"text": null}', "a.jsonl:1 has NoneType as 'text'; expected text"
+    yield "a.jsonl.gz", b"\x1f\x8bnonsense", "cannot read .*a.jsonl.gz"
+    yield "a.txt.gz", gzip.compress(b"text" * 100)[:-12], "cannot read .*a.txt.gz"
+    yield "a.txt.zst", b"nonsense", "cannot read .*a.txt.zst"
+    yield "a.jsonl.zst", b"nonsense", "cannot read .*a.jsonl.zst"
+    yield "a.parquet", b"nonsense", "cannot read .*a.parquet"
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [*broken()])
+def test_what_cannot_be_used(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+def test_a_file_cut_short(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.zst", LINES * 100)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"cannot read .*a.jsonl.zst: .*[Tt]runcated"):
+        read(path)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*missing\.txt: No such file"):
+        documents(tmp_path / "missing.txt")
+
+
+def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", None]}), path)
+    with pytest.raises(InputError, match=r"a\.parquet:2 has NoneType as 'text'"):
+        read(path)
+    with pytest.raises(InputError, match="no column 'body'; it has 'text'"):
+        read(path, field="body")
+
+
+@pytest.mark.parametrize("name", ["a.txt.zst", "a.parquet"])
+def test_without_pyarrow(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / name, "text")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'transom\[export\]'"):
+        read(tmp_path / name)
