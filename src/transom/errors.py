@@ -6,6 +6,9 @@ TransomError
 ├── InputError             (ValueError)    what was appended, scored or asked for cannot be used
 ├── CacheError             (RuntimeError)  the cache was asked for something it cannot do exactly
 ├── StateError             (ValueError)    a saved state is damaged, or was made for something else
+├── CorpusError            (RuntimeError)  a corpus on disk cannot be read or written as asked
+│   ├── CorpusBusyError                    another process is writing to it
+│   └── CorpusDamageError                  what is on disk is not what was committed
 ├── ModelError
 │   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
 │   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
@@ -21,6 +24,9 @@ from __future__ import annotations
 
 __all__ = [
     "CacheError",
+    "CorpusBusyError",
+    "CorpusDamageError",
+    "CorpusError",
     "InputError",
     "MissingExtraError",
     "ModelError",
@@ -50,6 +56,18 @@ class CacheError(TransomError, RuntimeError):
 
 class StateError(TransomError, ValueError):
     """A saved state that is damaged, cannot be read or written, or was made for something else."""
+
+
+class CorpusError(TransomError, RuntimeError):
+    """A corpus on disk cannot be read or written as asked; what was committed stays as it is."""
+
+
+class CorpusBusyError(CorpusError):
+    """Another process is writing to the corpus, and there is one writer at a time."""
+
+
+class CorpusDamageError(CorpusError):
+    """What is on disk is not what was committed; the message names file, block and bytes."""
 
 
 class ModelError(TransomError):
