@@ -6,13 +6,29 @@ from collections.abc import Mapping
 from functools import cache
 
 from transom.errors import InputError
+from transom.memory.eviction.arc import ARC
 from transom.memory.eviction.base import Eviction
+from transom.memory.eviction.greedy_dual import GreedyDual
+from transom.memory.eviction.lfu_da import LFUDA
 from transom.memory.eviction.lru import LRU
+from transom.memory.eviction.reuse_odds import ReuseOdds
+from transom.memory.eviction.s3_fifo import S3FIFO
+from transom.memory.eviction.sieve import Sieve
+from transom.memory.eviction.w_tinylfu import WTinyLFU
 from transom.plugins import plugins
 
 __all__ = ["eviction", "known"]
 
-BUILT_IN: tuple[type[Eviction], ...] = (LRU,)
+BUILT_IN: tuple[type[Eviction], ...] = (
+    LRU,
+    ARC,
+    LFUDA,
+    GreedyDual,
+    S3FIFO,
+    Sieve,
+    WTinyLFU,
+    ReuseOdds,
+)
 ENTRY_POINTS = "transom.eviction"
 
 
