@@ -14,6 +14,10 @@ __all__ = ["Eviction", "MayGo", "Newcomer"]
 
 MayGo = Callable[[Hashable], bool]
 
+# Bytes that a number and a pair take in memory, with what the garbage collector puts before it.
+NUMBER, PAIR = 32, 72
+KEY = 64  # and a key of twenty or thirty bytes
+
 
 class Newcomer(NamedTuple):
     """What is to be held next, if there is room for it.
@@ -157,8 +161,8 @@ class Eviction(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that this bookkeeping takes, the keys themselves left out."""
-        return sys.getsizeof(self._sizes) + sys.getsizeof(self._pins) + 32 * len(self._sizes)
+        """Bytes of memory that this takes, or more; the keys of what is held are left out."""
+        return sys.getsizeof(self._sizes) + sys.getsizeof(self._pins) + NUMBER * len(self._sizes)
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -6,6 +6,8 @@ import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from transom.memory.eviction.base import KEY, NUMBER
+
 __all__ = ["Ghosts"]
 
 
@@ -40,8 +42,8 @@ class Ghosts:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory taken, the keys included as 64 bytes each."""
-        return sys.getsizeof(self._sizes) + (64 + 32) * len(self._sizes)
+        """Bytes of memory taken, with the keys, of which nobody else knows."""
+        return sys.getsizeof(self._sizes) + (KEY + NUMBER) * len(self._sizes)
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -7,7 +7,7 @@ from collections.abc import Container, Hashable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from transom.memory.eviction.base import MayGo
+from transom.memory.eviction.base import NUMBER, PAIR, MayGo
 
 __all__ = ["Order"]
 
@@ -21,10 +21,12 @@ class Order:
 
     Args:
         pinned: which keys `first` passes over.
+        rank_bytes: memory that a rank takes, for `nbytes`.
     """
 
-    def __init__(self, pinned: Container[Hashable]) -> None:
+    def __init__(self, pinned: Container[Hashable], rank_bytes: int = NUMBER) -> None:
         self._pinned = pinned
+        self._rank_bytes = rank_bytes
         self._ranks: dict[Hashable, Any] = {}
         self._heap: list[tuple[Any, Hashable]] = []
 
@@ -75,8 +77,10 @@ class Order:
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken, the keys left out."""
-        entry = 56 + 32  # a pair, and a number as rank
-        return sys.getsizeof(self._ranks) + sys.getsizeof(self._heap) + entry * len(self._heap)
+        ranks = self._rank_bytes * (len(self._ranks) + len(self._heap))
+        return (
+            sys.getsizeof(self._ranks) + sys.getsizeof(self._heap) + ranks + PAIR * len(self._heap)
+        )
 
     def __len__(self) -> int:
         return len(self._ranks)

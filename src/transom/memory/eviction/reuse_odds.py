@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.memory.eviction.base import Eviction, MayGo, Newcomer
+from transom.memory.eviction.base import KEY, NUMBER, PAIR, Eviction, MayGo, Newcomer
 from transom.memory.eviction.order import Order
 
 __all__ = ["ReuseOdds"]
@@ -65,8 +65,8 @@ class ReuseOdds(Eviction):
 
     @property
     def nbytes(self) -> int:
-        held = sys.getsizeof(self._last) + (56 + 2 * 32) * len(self._last)
-        gone = sys.getsizeof(self._gone) + (64 + 64 + 3 * 32) * len(self._gone)
+        held = sys.getsizeof(self._last) + (PAIR + NUMBER) * len(self._last)
+        gone = sys.getsizeof(self._gone) + (KEY + PAIR + 2 * NUMBER) * len(self._gone)
         return super().nbytes + held + gone + sum(order.nbytes for order in self._orders)
 
     def _add(self, key: Hashable, size: int, cost: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable
 from typing import ClassVar
 
@@ -46,7 +47,8 @@ class S3FIFO(Eviction):
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + self._small.nbytes + self._main.nbytes + self._gone.nbytes
+        queues = self._small.nbytes + self._main.nbytes + self._gone.nbytes
+        return super().nbytes + queues + sys.getsizeof(self._uses)
 
     def _add(self, key: Hashable, size: int, cost: float) -> None:
         if self._gone.discard(key):

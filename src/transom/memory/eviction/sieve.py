@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable
 from typing import ClassVar
 
-from transom.memory.eviction.base import Eviction, MayGo, Newcomer
+from transom.memory.eviction.base import NUMBER, PAIR, Eviction, MayGo, Newcomer
 from transom.memory.eviction.order import Order
 
 __all__ = ["Sieve"]
@@ -31,13 +32,13 @@ class Sieve(Eviction):
         super().__init__(capacity)
         self._added = 0
         # A key's rank is the round in which the hand comes by next, and its place in the queue.
-        self._order = Order(self._pins)
+        self._order = Order(self._pins, rank_bytes=PAIR + NUMBER)
         self._hand = (0, 0)
         self._used: set[Hashable] = set()
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + self._order.nbytes + 56 * len(self._order)
+        return super().nbytes + self._order.nbytes + sys.getsizeof(self._used)
 
     def _add(self, key: Hashable, size: int, cost: float) -> None:
         self._added += 1
@@ -63,5 +64,10 @@ class Sieve(Eviction):
         return key
 
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
+        current, at = self._hand
+        if self._order.rank(key)[1] == at:
+            newest = next(reversed(self._sizes), None)
+            if newest is None or self._order.rank(newest)[1] < at:
+                self._hand = (current + 1, 0)  # at the end of the queue: what comes now is behind
         self._order.discard(key)
         self._used.discard(key)

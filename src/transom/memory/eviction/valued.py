@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Hashable
 
-from transom.memory.eviction.base import Eviction, MayGo, Newcomer
+from transom.memory.eviction.base import NUMBER, PAIR, Eviction, MayGo, Newcomer
 from transom.memory.eviction.order import Order
 
 __all__ = ["Valued"]
@@ -23,12 +24,12 @@ class Valued(Eviction):
         self._uses = 0
         self._floor = 0.0  # points of the last victim
         self._values: dict[Hashable, tuple[int, float]] = {}  # uses, and what one is worth
-        self._order = Order(self._pins)
+        self._order = Order(self._pins, rank_bytes=PAIR + 2 * NUMBER)
 
     @property
     def nbytes(self) -> int:
-        values = self._order.nbytes + 32 * len(self._values)  # a rank is a pair
-        return super().nbytes + values + (56 + 24) * len(self._values)
+        values = sys.getsizeof(self._values) + (PAIR + NUMBER) * len(self._values)
+        return super().nbytes + values + self._order.nbytes
 
     @abstractmethod
     def _worth(self, size: int, cost: float) -> float:

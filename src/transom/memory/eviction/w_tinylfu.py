@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import ClassVar
@@ -120,7 +121,7 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        return self.sizes.__sizeof__() + self.order.nbytes
+        return sys.getsizeof(self.sizes) + self.order.nbytes
 
     def put(self, key: Hashable, size: int, rank: int) -> None:
         self.sizes[key] = size
