@@ -18,7 +18,7 @@ __all__ = ["ReuseOdds"]
 
 CLASSES = (2, 3, 4, 6, 9)  # uses with which a key enters the next class
 BINS = 8  # of age, while as many bytes are added as the tier holds
-SPAN = 2  # capacities added until an age is not told from greater ones, and a ghost is forgotten
+SPAN = 4  # capacities added until an age is not told from greater ones, and of ghosts
 FITS = 4  # times the odds are computed anew while a capacity is added
 KEPT = 0.95  # what counts are worth the next time
 PRIOR = 1e-3  # uses, falling with age: before anything is known, this is LRU
