@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transom.errors import MissingExtraError, TransomError
+from transom.monitor import ContextWindowMonitor
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
     ContextWindow,
@@ -30,6 +31,7 @@ __all__ = [
     "Context",
     "ContextWindow",
     "ContextWindowFactory",
+    "ContextWindowMonitor",
     "Full",
     "Hierarchical",
     "HierarchicalContext",
