@@ -90,8 +90,10 @@ class ContextWindowMonitor:
                 that is not a finite number, or more series than `max_series`.
         """
         # As it is most often: there is one, and labels are strings in their order.
-        series = self._series.get((name, tuple(labels.items())))
-        (series if series is not None else self.series(name, **labels)).record(value)
+        series = self._series.get((name, tuple(labels.items()) if labels else ()))
+        if series is None:
+            series = self.series(name, **labels)
+        series.record(value)
 
     def series(self, name: str, /, **labels: str) -> Series:
         """What `record_metric` records to, for calling its `record` many times.

@@ -21,6 +21,7 @@ __all__ = ["QUANTILES", "Series", "Summary"]
 
 BUFFER = 512  # values that are waiting at most
 DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Summary` says
+LOWEST, HIGHEST = -math.inf, math.inf
 RATE_SECONDS = 60.0  # that a rate looks back, about
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -106,13 +107,13 @@ class Series:
             InputError: when it is not a finite number; it is not recorded then.
         """
         try:
-            if not -math.inf < value < math.inf:
+            if not LOWEST < value < HIGHEST:
                 raise InputError(f"the value {value!r} was recorded; expected a finite number.")
             with self._lock:
                 at = self._waiting
                 self._values[at] = value
-                self._waiting = at + 1
-                if at + 1 == BUFFER:
+                self._waiting = at = at + 1
+                if at == BUFFER:
                     self._fold()
         except TypeError:
             raise InputError(
