@@ -114,7 +114,7 @@ def test_contexts_corpora_and_managers() -> None:
         ("tier_hits", "Manager", "ram"): 5,
         ("tier_hits", "Manager", "disk"): 2,
     }
-    totals = {one.name for one in monitor.snapshot() if one.total}
+    totals = {one.name for one in monitor.snapshot() if one.kind == "total"}
     assert totals == {"tokens_seen", "tokens_dropped", "hits", "tier_hits"}
 
 

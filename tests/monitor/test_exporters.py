@@ -27,18 +27,17 @@ def monitor():
 
 def test_prometheus_reads_what_was_recorded(monitor):
     window = ContextWindow(4)
+    monitor.record_metric("window_size", 9)
     monitor.attach(window, "w", timed=False)
     window.add_tokens(range(6))
     families = {one.name: one for one in text_string_to_metric_families(prometheus_text(monitor))}
     assert {name: one.type for name, one in families.items()} == {
-        "transom_memory_usage_bytes": "summary",
-        "transom_memory_usage_bytes_last": "gauge",
+        "transom_memory_usage_bytes": "gauge",
         "transom_processing_time_seconds": "summary",
-        "transom_processing_time_seconds_last": "gauge",
         "transom_tokens_dropped": "counter",
         "transom_tokens_seen": "counter",
-        "transom_window_size_tokens": "summary",
-        "transom_window_size_tokens_last": "gauge",
+        "transom_window_size_tokens": "gauge",
+        "transom_window_size_tokens_recorded": "summary",
     }
     samples = {
         (one.name, *one.labels.values()): one.value
@@ -48,10 +47,11 @@ def test_prometheus_reads_what_was_recorded(monitor):
     assert samples["transom_processing_time_seconds_sum",] == 6
     assert samples["transom_processing_time_seconds_count",] == 3
     assert samples["transom_processing_time_seconds", "0.5"] == 2
-    assert samples["transom_processing_time_seconds_last", 'a "quoted" \\ name\n'] == 5
+    assert samples["transom_processing_time_seconds_sum", 'a "quoted" \\ name\n'] == 5
     assert samples["transom_tokens_seen_total", "w"] == 6
     assert samples["transom_tokens_dropped_total", "w"] == 2
-    assert samples["transom_window_size_tokens_last", "w"] == 4
+    assert samples["transom_window_size_tokens", "w"] == 4
+    assert samples["transom_window_size_tokens_recorded_sum",] == 9
 
 
 def test_a_registry_reads_anew_at_each_scrape(monitor):
@@ -68,7 +68,7 @@ def test_json_lines(monitor):
     assert [one["labels"] for one in lines] == [{}, {"tenant": 'a "quoted" \\ name\n'}]
     assert lines[0]["name"] == "processing_time"
     assert (lines[0]["count"], lines[0]["mean"], lines[0]["p50"]) == (3, 2, 2)
-    assert lines[0]["total"] is False
+    assert lines[0]["kind"] == "recorded"
     assert lines[0]["time"].endswith("+00:00")
     assert json_lines(ContextWindowMonitor()) == ""
 

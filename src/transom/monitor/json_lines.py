@@ -16,7 +16,7 @@ __all__ = ["JsonLines", "json_lines"]
 
 
 def json_lines(monitor: ContextWindowMonitor) -> str:
-    """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `total`, and its statistics."""
+    """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics."""
     now = datetime.now(UTC).isoformat()
     return "".join(
         json.dumps(
@@ -24,7 +24,7 @@ def json_lines(monitor: ContextWindowMonitor) -> str:
                 "time": now,
                 "name": one.name,
                 "labels": dict(one.labels),
-                "total": one.total,
+                "kind": one.kind,
                 **one.statistics,
             }
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from transom.checks import whole_number
 from transom.errors import InputError
@@ -31,14 +31,15 @@ class Measured(NamedTuple):
     Attributes:
         name: of the metric.
         labels: which of several of that name it is, by name of label.
-        statistics: as of `get_statistics`; only `last` for what is a total.
-        total: whether it is one that only grows.
+        kind: `recorded` by `record_metric`, or of something attached: `read` at each poll, or a
+            `total` that only grows.
+        statistics: as of `get_statistics`; of a total only `last`.
     """
 
     name: str
     labels: Labels
+    kind: Literal["recorded", "read", "total"]
     statistics: dict[str, float]
-    total: bool
 
 
 class Attached(NamedTuple):
@@ -77,6 +78,7 @@ class ContextWindowMonitor:
         self.max_series = whole_number(owner, "max_series", max_series, len(GUIDES), unit="series")
         self._lock = RLock()
         self._series: dict[tuple[str, Labels], Series] = {}
+        self._read: set[tuple[str, Labels]] = set()
         self._totals: dict[tuple[str, Labels], float] = {}
         self._attached: dict[str, Attached] = {}
         for name in GUIDES:
@@ -127,10 +129,10 @@ class ContextWindowMonitor:
             names = sorted({key[0] for key, _ in known})
             raise InputError(f"no metric is called {name!r}; there are {', '.join(names)}.")
         chosen = [series for key, series in known if key[0] == name and wanted <= set(key[1])]
+        if len(chosen) == 1:
+            return chosen[0].statistics()
         statistics = merged(chosen).statistics()
-        if statistics:
-            statistics["rate"] = sum(series.rate() for series in chosen)
-        return statistics
+        return statistics and {**statistics, "rate": sum(one.rate() for one in chosen)}
 
     @contextmanager
     def timed(self, name: str = TIME, /, **labels: str) -> Iterator[None]:
@@ -207,6 +209,7 @@ class ContextWindowMonitor:
                         self._totals[reading.name, labels] = reading.value
                     else:
                         self.series(reading.name, **dict(labels)).record(reading.value)
+                        self._read.add((reading.name, labels))
 
     def snapshot(self) -> list[Measured]:
         """Every metric that has values, after a `poll`, by name and labels."""
@@ -214,12 +217,12 @@ class ContextWindowMonitor:
         with self._lock:
             series, totals = list(self._series.items()), list(self._totals.items())
         found = [
-            Measured(name, labels, {**statistics, "rate": one.rate()}, total=False)
-            for (name, labels), one in series
-            if (statistics := one.summary().statistics())
+            Measured(*key, "read" if key in self._read else "recorded", statistics)
+            for key, one in series
+            if (statistics := one.statistics())
         ]
-        found += [Measured(*key, {"last": value}, total=True) for key, value in totals]
-        return sorted(found, key=lambda one: (one.name, one.total, one.labels))
+        found += [Measured(*key, "total", {"last": value}) for key, value in totals]
+        return sorted(found, key=lambda one: one[:3])
 
     def _forget_gone(self) -> None:
         for name in [name for name, one in self._attached.items() if one.source() is None]:

@@ -29,8 +29,10 @@ UNITS = {
 class PrometheusCollector(Collector):
     """Gives a monitor's metrics to a `prometheus_client` registry, read at each scrape.
 
-    Recorded values are summaries with quantiles of all values so far, and a gauge of the last one
-    (`_last`); what only grows is a counter. Names begin with `transom_` and end in their unit.
+    What is recorded is a summary with quantiles of all values so far; what is read off attached
+    objects is a gauge, or a counter where it only grows. Names begin with `transom_` and end in
+    their unit; where values of one name are both recorded and read, those recorded have
+    `_recorded` behind it.
 
     ```
     from prometheus_client import REGISTRY, start_http_server
@@ -47,12 +49,17 @@ class PrometheusCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        by_name: dict[tuple[str, bool], list[Measured]] = {}
+        families: dict[tuple[str, str], list[Measured]] = {}
         for one in self._monitor.snapshot():
-            by_name.setdefault((one.name, one.total), []).append(one)
-        for (name, total), several in by_name.items():
+            families.setdefault((one.name, one.kind), []).append(one)
+        for (name, kind), several in families.items():
             known = f"transom_{name}{UNITS.get(name, '')}"
-            yield from _counter(known, several) if total else _summary(known, several)
+            if kind == "recorded":
+                yield _summary(
+                    f"{known}_recorded" if (name, "read") in families else known, several
+                )
+            else:
+                yield _last(known, several, "gauge" if kind == "read" else "counter")
 
 
 def prometheus_text(monitor: ContextWindowMonitor) -> str:
@@ -61,30 +68,28 @@ def prometheus_text(monitor: ContextWindowMonitor) -> str:
     >>> monitor = ContextWindowMonitor()
     >>> monitor.record_metric("window_size", 512)
     >>> print(prometheus_text(monitor).splitlines()[-1])
-    transom_window_size_tokens_last 512.0
+    transom_window_size_tokens_sum 512.0
     """
     registry = CollectorRegistry()
     registry.register(PrometheusCollector(monitor))
     return generate_latest(registry).decode()
 
 
-def _counter(name: str, several: list[Measured]) -> Iterator[Metric]:
-    counter = Metric(name, f"{name}, so far", "counter")
+def _last(name: str, several: list[Measured], kind: str) -> Metric:
+    metric = Metric(name, f"{name}, now" if kind == "gauge" else f"{name}, so far", kind)
+    sample = name if kind == "gauge" else f"{name}_total"
     for one in several:
-        counter.add_sample(f"{name}_total", dict(one.labels), one.statistics["last"])
-    yield counter
+        metric.add_sample(sample, dict(one.labels), one.statistics["last"])
+    return metric
 
 
-def _summary(name: str, several: list[Measured]) -> Iterator[Metric]:
-    summary = Metric(name, f"{name}, all values so far", "summary")
-    last = Metric(f"{name}_last", f"{name}, the last value", "gauge")
+def _summary(name: str, several: list[Measured]) -> Metric:
+    metric = Metric(name, f"{name}, all values so far", "summary")
     for one in several:
         labels, statistics = dict(one.labels), one.statistics
         for key, quantile in QUANTILES.items():
-            summary.add_sample(name, {**labels, "quantile": str(quantile)}, statistics[key])
+            metric.add_sample(name, {**labels, "quantile": str(quantile)}, statistics[key])
         count = statistics["count"]
-        summary.add_sample(f"{name}_count", labels, count)
-        summary.add_sample(f"{name}_sum", labels, statistics["mean"] * count)
-        last.add_sample(f"{name}_last", labels, statistics["last"])
-    yield summary
-    yield last
+        metric.add_sample(f"{name}_count", labels, count)
+        metric.add_sample(f"{name}_sum", labels, statistics["mean"] * count)
+    return metric

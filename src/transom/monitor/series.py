@@ -128,6 +128,11 @@ class Series:
             copy.merge(self._summary)
         return copy
 
+    def statistics(self) -> dict[str, float]:
+        """Those of `summary`, and the `rate`; empty without values."""
+        statistics = self.summary().statistics()
+        return statistics and {**statistics, "rate": self.rate()}
+
     def rate(self) -> float:
         """Values a second, over the last minute or since there have been any."""
         now = monotonic()
