@@ -27,9 +27,13 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(steps=STEPS, refused=st.sets(st.integers(0, 9), max_size=3))
-def test_victims_are_held_and_free(name: str, steps: Any, refused: set[int]) -> None:
-    policy = eviction(name, 100)
+@given(
+    capacity=st.sampled_from((100, 2000)),
+    steps=STEPS,
+    refused=st.sets(st.integers(0, 9), max_size=3),
+)
+def test_victims_are_held_and_free(name: str, capacity: int, steps: Any, refused: set[int]) -> None:
+    policy = eviction(name, capacity)
     sizes: dict[Hashable, int] = {}
     pins: Counter[Hashable] = Counter()
     for step, key, size in steps:
