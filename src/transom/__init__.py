@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transom.corpus import TokenCorpus
 from transom.errors import MissingExtraError, TransomError
+from transom.monitor import ContextWindowMonitor
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
     ContextWindow,
@@ -31,6 +32,7 @@ __all__ = [
     "Context",
     "ContextWindow",
     "ContextWindowFactory",
+    "ContextWindowMonitor",
     "Full",
     "Hierarchical",
     "HierarchicalContext",

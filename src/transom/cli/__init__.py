@@ -1,4 +1,4 @@
-"""The terminal: `transom read`, `windows`, `corpus`, `policies`, `patterns`, `models`, `demo`."""
+"""The terminal: one file per command, or per group of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import corpus, demo, models, patterns, policies, read, windows
+from transom.cli import corpus, demo, memory, models, patterns, policies, read, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -30,6 +30,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(corpus.app)
+app.add_typer(memory.memory)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

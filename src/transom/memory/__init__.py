@@ -1,0 +1,1 @@
+"""Many contexts under one budget of bytes; needs no torch."""
