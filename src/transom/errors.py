@@ -5,6 +5,8 @@ TransomError
 ├── PolicyError            (ValueError)    a policy's text or parameters make no sense
 ├── InputError             (ValueError)    what was appended, scored or asked for cannot be used
 ├── CacheError             (RuntimeError)  the cache was asked for something it cannot do exactly
+├── BudgetError            (MemoryError)   something does not fit the bytes that it may take
+├── StoreError             (OSError)       a folder of contexts cannot be used
 ├── ModelError
 │   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
 │   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
@@ -19,12 +21,14 @@ came, what was expected, and what to do next.
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "CacheError",
     "InputError",
     "MissingExtraError",
     "ModelError",
     "ModelNotFoundError",
     "PolicyError",
+    "StoreError",
     "TransomError",
     "UnsupportedModelError",
 ]
@@ -44,6 +48,14 @@ class InputError(TransomError, ValueError):
 
 class CacheError(TransomError, RuntimeError):
     """The cache cannot do what was asked without giving a wrong answer."""
+
+
+class BudgetError(TransomError, MemoryError):
+    """Something does not fit the bytes it may take; nothing was changed."""
+
+
+class StoreError(TransomError, OSError):
+    """A folder of contexts that cannot be opened, read or written."""
 
 
 class ModelError(TransomError):

@@ -1,0 +1,383 @@
+"""Entries on their shelves: put, read, moved down a tier when one is full, forgotten."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.memory.books import Books
+from transom.memory.entry import Entry, Namespace
+from transom.memory.label import Label
+from transom.memory.ledger import Ledger
+from transom.memory.shelf import Shelf
+from transom.memory.tiers.base import Payload, Tier
+from transom.memory.tiers.ram import RamTier
+from transom.memory.tree import number_of
+
+__all__ = ["Holdings"]
+
+
+class Holdings:
+    """Entries in memory and, with a second shelf, below it.
+
+    In every tier that an entry is in is also what it continues. An entry that leaves memory goes
+    down to the second shelf, unless it is there already; one that leaves its last tier is
+    forgotten, and so is what only it had continued.
+
+    Attributes:
+        fast: the shelf in memory.
+        slow: the one below; None without.
+        through: whether entries are put on both at once.
+        spaces: namespaces by name.
+        expiring: when entries expire, as a heap; also of some that are gone.
+        expired: how many have.
+
+    Notes:
+        Has no lock of its own; whoever uses it holds the manager's.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fast: Shelf[RamTier],
+        slow: Shelf[Tier] | None,
+        dtype: np.dtype[Any],
+        through: bool,
+    ) -> None:
+        self.fast = fast
+        self.slow = slow
+        self.dtype = dtype
+        self.through = through
+        self.spaces: dict[str, Namespace] = {}
+        self.books = Books(ledger, self)
+        self.expiring: list[tuple[float, int, Entry]] = []
+        self.expired = 0
+        self._numbers = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry once, in no order."""
+        yield from self.fast.held.values()
+        if self.slow is not None:
+            yield from (e for e in self.slow.held.values() if e not in self.fast)
+
+    @property
+    def shelves(self) -> list[Shelf[Any]]:
+        """The shelves, the fastest first."""
+        return [self.fast] if self.slow is None else [self.fast, self.slow]
+
+    def free_key(self, key: int, *parts: str) -> int:
+        """`key`, or another number where that one is taken."""
+        while any(key in shelf.held for shelf in self.shelves):
+            self._numbers += 1
+            key = number_of(*parts, self._numbers, time.monotonic_ns())
+        return key
+
+    # Reading
+
+    def read(self, entry: Entry) -> Payload | None:
+        """The payload of `entry`, from the first tier that has it, and from then on in memory.
+
+        None when it was found damaged; then it is forgotten, with all that continues it.
+        """
+        if entry in self.fast:
+            self.fast.hits += 1
+            return self.fast.tier[entry.key]
+        assert self.slow is not None
+        try:
+            payload: Payload = self.slow.tier[entry.key]
+        except KeyError:
+            self.lose_copy(self.slow, entry)
+            return None
+        self.slow.hits += 1
+        self._lift(entry, payload)
+        return payload
+
+    def tokens(self, entry: Entry) -> NDArray[Any] | None:
+        """The own tokens of `entry`; None when they were found damaged."""
+        payload = self.read(entry)
+        return None if payload is None else payload.view(self.dtype)
+
+    def touch(self, entry: Entry) -> None:
+        """`entry` was used, and so was all it continues."""
+        at: Entry | None = entry
+        while at is not None:
+            for shelf in self.shelves:
+                if at in shelf:
+                    shelf.eviction.touch(at.key)
+            at = at.above
+
+    # Writing
+
+    def put(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        """Hold `payload` as that of `entry`, which is new; False when no tier has room."""
+        if not self._within_quota(entry) or not self.books.enter(entry):
+            return False
+        above = entry.above
+        if above is not None:
+            self.pin(above)  # lest it leaves for this one
+        try:
+            held = self._put_fast(entry, payload)
+            if self.slow is not None and (self.through or not held):
+                held = self._put_slow(entry, payload) or held
+        finally:
+            if above is not None:
+                self.unpin(above)
+        if not held:
+            self.books.leave(entry)
+            return False
+        entry.attach()
+        entry.space.bytes += entry.size
+        if entry.expires is not math.inf:
+            self.expires(entry)
+        return True
+
+    def expires(self, entry: Entry) -> None:
+        """See that `entry` goes when it expires."""
+        if len(self.expiring) > 2 * self.books.entries + 64:
+            self.expiring = [item for item in self.expiring if self.holds(item[2])]
+            heapify(self.expiring)
+        self._numbers += 1
+        heappush(self.expiring, (entry.expires, self._numbers, entry))
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether `entry` is in any tier."""
+        return entry in self.fast or (self.slow is not None and entry in self.slow)
+
+    def remove(self, entry: Entry) -> None:
+        """Take the name off `entry`, a context; it goes as soon as nothing continues it."""
+        assert entry.name is not None
+        if entry.state is not None:
+            self.discard(entry.state)
+        del entry.space.names[entry.name]
+        if not entry.kids:
+            self.discard(entry)
+            return
+        if self.slow is not None and entry in self.slow:
+            label = Label.unpack(self.slow.tier.label(entry.key))
+            assert label is not None
+            self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
+        self.books.rename(entry, None)
+
+    def discard(self, entry: Entry) -> None:
+        """Delete `entry`, which nothing continues, from every tier; it may be gone already."""
+        shelves = [shelf for shelf in self.shelves if entry in shelf]
+        for shelf in shelves:
+            shelf.drop(entry)
+        if shelves:
+            self.forget(entry)
+
+    def lose_copy(self, shelf: Shelf[Any], entry: Entry) -> None:
+        """A shelf's payload of `entry` is damaged: it goes, and with it what has no other copy."""
+        for kid in [*entry.kids, *([entry.state] if entry.state is not None else [])]:
+            if kid in shelf:
+                self.lose_copy(shelf, kid)
+        if entry in shelf:
+            shelf.drop(entry)
+            if not self.holds(entry):
+                self.forget(entry)
+
+    def evict_bytes(self, size: int) -> int:
+        """Evict entries from every tier until `size` bytes of them are gone, or none is left."""
+        gone = 0
+        for shelf in reversed(self.shelves):
+            while gone < size:
+                key = shelf.eviction.victim(
+                    None,
+                    lambda key, shelf=shelf: shelf.held[key].is_leaf and shelf.tier.may_go(key),
+                )
+                if key is None:
+                    break
+                entry = shelf.held[key]
+                gone += entry.size
+                self._evict_whole(entry)
+        return gone
+
+    def evict(self, entry: Entry) -> None:
+        """Make room in memory: `entry` goes down a tier, or out."""
+        if self.slow is not None and entry not in self.slow:
+            self._save(entry)
+        self.fast.drop(entry, evicted=True)
+        if self.slow is None or entry not in self.slow:
+            self.forget(entry)
+
+    def evict_one(self) -> bool:
+        """Evict from memory what is worth the least there; False when nothing may leave."""
+        fast = self.fast
+        key = fast.eviction.victim(None, lambda key: fast.tier.may_go(fast.held[key].key))
+        if key is None:
+            return False
+        self.evict(fast.held[key])
+        return True
+
+    def evict_slow(self, entry: Entry) -> None:
+        """Make room below memory; what is in memory too stays there."""
+        assert self.slow is not None
+        self.slow.drop(entry, evicted=True)
+        if entry not in self.fast:
+            self.forget(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """`entry` is in no tier any longer."""
+        space = entry.space
+        space.bytes -= entry.size
+        if entry.name is not None and entry.of is None and space.names.get(entry.name) is entry:
+            del space.names[entry.name]
+        if entry.listed:
+            del space.blocks[entry.key]
+        entry.detach()
+        self.books.leave(entry)
+        above = entry.above
+        if above is not None and above.name is None and above.is_leaf:
+            self.discard(above)
+
+    def expire(self) -> None:
+        """Delete what has been held for as long as it was to be."""
+        while self.expiring and self.expiring[0][0] <= time.monotonic():
+            entry = heappop(self.expiring)[2]
+            if entry.name is None or not self.holds(entry):
+                continue
+            self.expired += 1
+            if entry.of is not None:
+                self.discard(entry)
+            else:
+                self.remove(entry)
+
+    # Pins
+
+    def pin(self, entry: Entry) -> None:
+        """`entry` may not leave a tier that it is in."""
+        entry.pins += 1
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.eviction.pin(entry.key)
+
+    def unpin(self, entry: Entry) -> None:
+        """One pin fewer."""
+        entry.pins -= 1
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.eviction.unpin(entry.key)
+
+    # Shelves
+
+    def save(self) -> None:
+        """Put everything that is only in memory on the second shelf too, as far as it has room."""
+        if self.slow is not None:
+            for entry in list(self.fast.held.values()):
+                if entry not in self.slow:
+                    self._save(entry)
+
+    def _put_fast(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        tier = self.fast.tier
+        if not tier.fits(entry.size) or not self._lifted(entry.above):
+            return False
+        view = self.fast.with_room(
+            entry,
+            lambda: tier.reserve(entry.key, entry.size),
+            lambda other: not tier.in_use(other.key),
+            self.evict,
+        )
+        if view is None:
+            return False
+        view.view(payload.dtype)[:] = payload
+        tier.seal(entry.key)
+        self.fast.add(entry)
+        return True
+
+    def _put_slow(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        slow = self.slow
+        assert slow is not None
+        above = entry.above
+        if not slow.tier.fits(entry.size) or (above is not None and not self._save(above)):
+            return False
+        if above is not None:
+            slow.eviction.pin(above.key)
+        try:
+            stored = slow.with_room(
+                entry,
+                lambda: slow.tier.store(entry.key, payload, self._label(entry)) or None,
+                lambda other: slow.tier.may_go(other.key),
+                self.evict_slow,
+            )
+        finally:
+            if above is not None:
+                slow.eviction.unpin(above.key)
+        if stored:
+            slow.add(entry)
+        return bool(stored)
+
+    def _save(self, entry: Entry) -> bool:
+        """Have `entry`, and what it continues, on the second shelf too."""
+        assert self.slow is not None
+        return entry in self.slow or self._put_slow(entry, self.fast.tier[entry.key])
+
+    def _lifted(self, entry: Entry | None) -> bool:
+        """Have `entry`, and what it continues, in memory too."""
+        if entry is None or entry in self.fast:
+            return True
+        return self.read(entry) is not None and entry in self.fast
+
+    def _lift(self, entry: Entry, payload: Payload) -> None:
+        """Hold `payload`, read from below, in memory too, if there is room."""
+        self.pin(entry)
+        try:
+            self._put_fast(entry, payload)
+        finally:
+            self.unpin(entry)
+
+    def _within_quota(self, entry: Entry) -> bool:
+        space = entry.space
+        if space.quota is None:
+            return True
+        if entry.size > space.quota:
+            return False
+        above = entry.above
+        if above is not None:
+            self.pin(above)
+        try:
+            while space.bytes + entry.size > space.quota:
+                for shelf in reversed(self.shelves):
+                    key = shelf.eviction.victim(
+                        None,
+                        lambda key, shelf=shelf: (
+                            shelf.held[key].space is space and shelf.held[key].is_leaf
+                        ),
+                    )
+                    if key is not None:
+                        self._evict_whole(shelf.held[key])
+                        break
+                else:
+                    return False
+        finally:
+            if above is not None:
+                self.unpin(above)
+        return True
+
+    def _evict_whole(self, entry: Entry) -> None:
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.drop(entry, evicted=True)
+        self.forget(entry)
+
+    def _label(self, entry: Entry) -> bytes:
+        above = entry.above
+        left = entry.expires - time.monotonic() if entry.expires is not math.inf else math.inf
+        name = entry.name if entry.name is not None else ""
+        return Label(
+            entry.space.name,
+            name,
+            entry.name is None,
+            entry.of is not None,
+            1 if entry.of is not None else self.dtype.itemsize,
+            above.key if above is not None else 0,
+            entry.at,
+            entry.cost,
+            time.time(),
+            left,
+        ).pack()

@@ -1,0 +1,432 @@
+"""Many contexts under one budget: the manager."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.checks import whole_number
+from transom.errors import InputError
+from transom.memory.entry import Entry, Namespace
+from transom.memory.eviction import eviction as eviction_named
+from transom.memory.holdings import Holdings
+from transom.memory.label import LONGEST
+from transom.memory.ledger import Ledger
+from transom.memory.pins import Pin
+from transom.memory.report import contexts, stats, verified
+from transom.memory.shelf import Shelf
+from transom.memory.stats import ContextInfo, Stats, Verified
+from transom.memory.tiers.base import Payload, as_payload
+from transom.memory.tiers.ram import RamTier
+from transom.memory.tree import Match, holder, match, number_of
+from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
+
+__all__ = ["ContextMemoryManager"]
+
+
+class ContextMemoryManager:
+    """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
+
+    Contexts that start alike hold their common blocks once. When there is no room, whole contexts
+    leave in the order that `eviction` says, those first that no other continues: down to the disk,
+    if there is one, or out. What was evicted, expired or found damaged is a miss, which a cache
+    has anyway; what is returned is always what was added last under that id.
+
+    Args:
+        max_memory: most bytes of memory, with every table and key (2**30 by default).
+        eviction: which policy says what leaves; see `transom.memory.eviction.known`.
+        vocab_size: ids are below it; tokens are held in the smallest type that fits.
+        block_size: tokens that contexts must have in common, from the start, to share them; they
+            share whole multiples of it.
+        quotas: most bytes of tokens and states that a namespace may hold, by namespace.
+        ttl: seconds after which a context is gone, unless it is added with another; None for never.
+
+    Raises:
+        InputError: on settings that make no sense.
+
+    Notes:
+        Safe for use from several threads: one lock, held for the length of a call.
+
+    >>> manager = ContextMemoryManager(max_memory=2**20, vocab_size=50_000)
+    >>> manager.add_context("alice/42", range(1000)), manager.get_context("alice/42")[:3]
+    (True, array([0, 1, 2], dtype=uint16))
+    >>> manager.longest_prefix([*range(600), 7, 8, 9])
+    ('alice/42', 512)
+    """
+
+    def __init__(
+        self,
+        max_memory: int = 2**30,
+        *,
+        eviction: str = "lru",
+        vocab_size: int = ANY_VOCABULARY,
+        block_size: int = 256,
+        quotas: Mapping[str, int] | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        self.max_memory = whole_number(owner, "max_memory", max_memory, 1, unit="bytes")
+        self.vocab_size = whole_number(owner, "vocab_size", vocab_size, 1)
+        self.block_size = whole_number(owner, "block_size", block_size, 1)
+        self.eviction = eviction
+        self.ttl = None if ttl is None else self._seconds("ttl", ttl)
+        self.quotas = {
+            name: whole_number(owner, f"quotas[{name!r}]", quota, 1, unit="bytes")
+            for name, quota in (quotas or {}).items()
+        }
+        self.refusal: str | None = None
+        self.hits = self.misses = self.refused = 0
+        self._lock = threading.RLock()
+        self._ledger = Ledger(self.max_memory, owner, "max_memory")
+        fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
+        self._holdings = Holdings(self._ledger, fast, None, id_dtype(self.vocab_size), True)
+        self._salt = int.from_bytes(np.random.default_rng().bytes(8), "little")
+
+    # Contexts
+
+    def add_context(
+        self,
+        context_id: str,
+        ids: Any,
+        *,
+        namespace: str = "",
+        state: Any = None,
+        cost: float = 0.0,
+        ttl: float | None = None,
+    ) -> bool:
+        """Hold `ids` under `context_id`, in place of what was held under it.
+
+        Args:
+            context_id: any text.
+            ids: token ids: a list, a range, an array or a tensor, one-dimensional.
+            namespace: whose it is; contexts of different ones share nothing, not even ids.
+            state: the KV state of these tokens: anything with the buffer interface.
+            cost: seconds that it takes to compute the state, or the tokens, again; for eviction
+                policies that weigh it.
+            ttl: seconds that it is held at most.
+
+        Returns:
+            Whether it is held now. When there is no room, or it is larger than every tier, it is
+            not; `refusal` then says why. What was held under the id before is gone either way.
+
+        Raises:
+            InputError: on ids, a state or settings that cannot be used; nothing is changed.
+        """
+        self._check_names(context_id, namespace)
+        array = self._ids(ids)
+        payload = None if state is None else as_payload(state)
+        cost = self._seconds("cost", cost, least=0.0)
+        ttl = self.ttl if ttl is None else self._seconds("ttl", ttl)
+        with self._lock:
+            space = self._space(namespace)
+            former = space.names.get(context_id)
+            if former is not None:
+                self._holdings.remove(former)
+            return self._add(space, context_id, array, cost, ttl) and (
+                payload is None or self._add_state(space.names[context_id], payload, cost)
+            )
+
+    def get_context(self, context_id: str, *, namespace: str = "") -> NDArray[Any] | None:
+        """The ids, `(tokens,)`, read-only, in the type that they are held in; None on a miss.
+
+        Where nothing is shared they are not copied. While the array is alive its bytes stay
+        charged, so keep a copy of what you keep.
+        """
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            found = None if entry is None else self._gather(entry)
+            if found is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+            return found
+
+    def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
+        """Let go of a context and its state; whether there was one."""
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            if entry is None:
+                return False
+            self._holdings.remove(entry)
+            return True
+
+    def extend(
+        self,
+        context_id: str,
+        more_ids: Any,
+        *,
+        namespace: str = "",
+        cost: float = 0.0,
+        ttl: float | None = None,
+    ) -> bool:
+        """Add ids at the end of a context; like `add_context` of the old and new ids together.
+
+        Its state, which was that of the shorter context, is let go of. False also when no such
+        context is held.
+        """
+        array = self._ids(more_ids)
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            held = None if entry is None else self._gather(entry)
+            if held is None:
+                return self._refuse(f"{context_id!r} is not held, so it cannot be extended")
+            joined = np.concatenate([held, array])
+            del held, entry  # its bytes may be used for the longer one
+            return self.add_context(context_id, joined, namespace=namespace, cost=cost, ttl=ttl)
+
+    def longest_prefix(self, ids: Any, *, namespace: str = "") -> tuple[str, int] | None:
+        """The context that has most of `ids`, from the start: its id, and how many tokens.
+
+        A whole number of blocks, or all of `ids` where a context is just that. What it has need
+        not be prefilled again. None when no block is held. All that is found counts as used.
+        """
+        array = self._ids(ids)
+        with self._lock:
+            space = self._synced(namespace)
+            if space is None:
+                return None
+            found = self._match(space, array)
+            if found.parent is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._holdings.touch(found.parent)
+            return holder(found.parent, found.at)
+
+    def pin(self, context_id: str, *, namespace: str = "") -> Pin:
+        """Keep a context from being evicted: `with manager.pin("alice/42") as ids: ...`.
+
+        Raises:
+            InputError: when it is not held.
+        """
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            found = None if entry is None else self._gather(entry)
+            if entry is None or found is None:
+                raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
+            self._holdings.pin(entry)
+            return Pin(found, partial(self._unpin, entry))
+
+    # States
+
+    def add_state(
+        self, context_id: str, state: Any, *, namespace: str = "", cost: float = 0.0
+    ) -> bool:
+        """Hold `state` beside a context that is held, in place of an earlier one.
+
+        Args:
+            context_id: whose KV state it is.
+            state: anything with the buffer interface.
+            namespace: as in `add_context`.
+            cost: seconds that it takes to compute it again.
+
+        Returns:
+            Whether it is held now; `refusal` says why not.
+        """
+        payload = as_payload(state)
+        cost = self._seconds("cost", cost, least=0.0)
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            if entry is None:
+                return self._refuse(f"{context_id!r} is not held, so it can have no state")
+            if entry.state is not None:
+                self._holdings.discard(entry.state)
+            return self._add_state(entry, payload, cost)
+
+    def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
+        """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
+        with self._lock:
+            entry = self._find(context_id, namespace)
+            state = None if entry is None else entry.state
+            found = None if state is None else self._holdings.read(state)
+            if state is None or found is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._holdings.touch(state)
+            return found
+
+    # The whole
+
+    def stats(self) -> Stats:
+        """Counts and bytes at this moment."""
+        with self._lock:
+            self._synced("")
+            return stats(self, self._holdings, self._ledger)
+
+    def contexts(self) -> Iterator[ContextInfo]:
+        """Every context held at this moment."""
+        with self._lock:
+            self._synced("")
+            return iter(contexts(self._holdings))
+
+    def verify(self) -> Verified:
+        """Read everything, and see whether all sums come out."""
+        with self._lock:
+            self._synced("")
+            return verified(self._holdings, self._ledger)
+
+    def evict(self, size: int) -> int:
+        """Let go of contexts, least worth first, until `size` bytes of them are gone; how many are.
+
+        They leave every tier.
+        """
+        with self._lock:
+            self._synced("")
+            return self._holdings.evict_bytes(whole_number("evict", "size", size, 0, unit="bytes"))
+
+    def clear(self, *, namespace: str | None = None) -> int:
+        """Let go of all contexts, or of all of a namespace; how many there were."""
+        with self._lock:
+            self._synced("")
+            spaces = self._holdings.spaces
+            chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
+            entries = [entry for space in chosen for entry in space.names.values()]
+            for entry in entries:
+                self._holdings.remove(entry)
+            return len(entries)
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._synced("")
+            return sum(len(space.names) for space in self._holdings.spaces.values())
+
+    def __contains__(self, context_id: object) -> bool:
+        with self._lock:
+            return isinstance(context_id, str) and self._find(context_id, "") is not None
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return (
+            f"<{name}: {len(self):,} contexts, {self._ledger.bytes:,} of {self.max_memory:,} bytes>"
+        )
+
+    # Within the lock
+
+    def _synced(self, namespace: str) -> Namespace | None:
+        """The namespace as it is now, for every process that shares it; None when it is empty."""
+        if self._holdings.expiring:
+            self._holdings.expire()
+        return self._holdings.spaces.get(namespace)
+
+    def _find(self, context_id: str, namespace: str) -> Entry | None:
+        space = self._synced(namespace)
+        return None if space is None else space.names.get(context_id)
+
+    def _space(self, namespace: str) -> Namespace:
+        space = self._synced(namespace)
+        if space is None:
+            salt = number_of(namespace, self._salt)
+            space = Namespace(namespace, salt, self.quotas.get(namespace))
+            self._holdings.spaces[namespace] = space
+        return space
+
+    def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
+        return match(space, ids, self.block_size, self._holdings.tokens)
+
+    def _gather(self, entry: Entry) -> NDArray[Any] | None:
+        """All ids of a context, in one array; None when some were found damaged."""
+        holdings = self._holdings
+        last = holdings.tokens(entry)
+        if last is None:
+            return None
+        holdings.touch(entry)
+        if entry.start == 0:
+            return last
+        ids = np.empty(entry.start + len(last), dtype=holdings.dtype)
+        ids[entry.start :] = last
+        while entry.parent is not None:
+            at, entry = entry.at, entry.parent
+            part = holdings.tokens(entry)
+            if part is None:
+                return None
+            ids[entry.start : entry.start + at] = part[:at]
+        ids.setflags(write=False)
+        return ids
+
+    def _add(
+        self, space: Namespace, name: str, ids: NDArray[Any], cost: float, ttl: float | None
+    ) -> bool:
+        holdings = self._holdings
+        found = self._match(space, ids)
+        key = found.key
+        if key is None:
+            key = number_of(space.name, name)
+        free = holdings.free_key(key, space.name, name)
+        expires = math.inf if ttl is None else time.monotonic() + ttl
+        own = ids[found.length :]
+        entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
+        if not holdings.put(entry, own):
+            return self._refuse_entry(entry, f"context {name!r}")
+        space.names[name] = entry
+        if found.key == free and free not in space.blocks:
+            space.blocks[free] = entry
+            entry.listed = True
+        return True
+
+    def _add_state(self, entry: Entry, payload: Payload, cost: float) -> bool:
+        assert entry.name is not None
+        space = entry.space
+        key = self._holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
+        state = Entry(
+            key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
+        )
+        if not self._holdings.put(state, payload):
+            return self._refuse_entry(state, f"the state of {entry.name!r}")
+        return True
+
+    def _unpin(self, entry: Entry) -> None:
+        with self._lock:
+            self._holdings.unpin(entry)
+
+    def _refuse_entry(self, entry: Entry, what: str) -> bool:
+        sizes = [(s.tier.name, s.tier.capacity) for s in self._holdings.shelves]
+        if entry.space.quota is not None and entry.size > entry.space.quota:
+            sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
+        limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)
+        larger = all(entry.size > capacity for _, capacity in sizes)
+        why = "larger than what it must fit into" if larger else "and what is held may not leave"
+        return self._refuse(f"{what} has {entry.size:,} bytes, {why} ({limits} bytes)")
+
+    def _refuse(self, why: str) -> Literal[False]:
+        self.refusal = why
+        self.refused += 1
+        return False
+
+    # Checks
+
+    def _ids(self, ids: Any) -> NDArray[Any]:
+        array = check_ids(ids, self.vocab_size)
+        dtype = self._holdings.dtype
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array, dtype=dtype)
+        return array
+
+    def _check_names(self, context_id: str, namespace: str) -> None:
+        for what, text in (("context_id", context_id), ("namespace", namespace)):
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{type(self).__name__}: {what} is {text!r} ({type(text).__name__}); "
+                    "expected text."
+                )
+            if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+                raise InputError(
+                    f"{type(self).__name__}: {what} has {len(text):,} characters; expected at "
+                    f"most {LONGEST:,} bytes as UTF-8. Use a hash of it."
+                )
+
+    def _seconds(self, name: str, value: Any, least: float = 1e-9) -> float:
+        ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not ok or not math.isfinite(value) or value < least:
+            raise InputError(
+                f"{type(self).__name__}: {name} is {value!r}; expected a number of seconds, "
+                f"{'0 or more' if least == 0 else 'more than 0'}."
+            )
+        return float(value) if value else 0.0

@@ -1,0 +1,86 @@
+"""One tier with the order in which entries leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from transom.memory.entry import Entry
+from transom.memory.eviction.base import Eviction, Newcomer
+from transom.memory.tiers.base import Tier
+
+__all__ = ["Shelf"]
+
+T = TypeVar("T", bound=Tier)
+R = TypeVar("R")
+
+
+class Shelf(Generic[T]):
+    """Which entries a tier holds, and which of them leaves first.
+
+    What an entry continues is pinned as long as the entry is here, so that chains leave from
+    their ends.
+
+    Attributes:
+        tier: where the payloads are.
+        eviction: the order in which they leave.
+        held: entries by key.
+        hits: how often one was read here.
+        evicted: how many had to leave.
+    """
+
+    def __init__(self, tier: T, eviction: Eviction) -> None:
+        self.tier = tier
+        self.eviction = eviction
+        self.held: dict[Hashable, Entry] = {}
+        self.hits = 0
+        self.evicted = 0
+
+    def add(self, entry: Entry) -> None:
+        """The tier now holds `entry`."""
+        self.held[entry.key] = entry
+        self.eviction.add(entry.key, entry.size, entry.cost)
+        for _ in range(entry.pins):
+            self.eviction.pin(entry.key)
+        above = entry.above
+        if above is not None:
+            self.eviction.pin(above.key)
+
+    def drop(self, entry: Entry, *, evicted: bool = False) -> None:
+        """Delete `entry`, which is held here, and which nothing here continues."""
+        del self.held[entry.key]
+        self.eviction.remove(entry.key, evicted=evicted)
+        above = entry.above
+        if above is not None:
+            self.eviction.unpin(above.key)
+        self.evicted += evicted
+        if entry.key in self.tier:
+            del self.tier[entry.key]
+
+    def with_room(
+        self,
+        entry: Entry,
+        attempt: Callable[[], R | None],
+        may_go: Callable[[Entry], bool],
+        evict: Callable[[Entry], None],
+    ) -> R | None:
+        """What `attempt` returns, made again after each eviction while that is None.
+
+        Args:
+            entry: for what room is made.
+            attempt: takes the room; None when there is too little.
+            may_go: whether it would help that this one leaves.
+            evict: makes it leave.
+        """
+        newcomer = Newcomer(entry.key, entry.size, entry.cost)
+        while True:
+            done = attempt()
+            if done is not None:
+                return done
+            key = self.eviction.victim(newcomer, lambda key: may_go(self.held[key]))
+            if key is None or key == entry.key:
+                return None
+            evict(self.held[key])
+
+    def __contains__(self, entry: object) -> bool:
+        return isinstance(entry, Entry) and self.held.get(entry.key) is entry

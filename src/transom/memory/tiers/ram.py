@@ -1,0 +1,240 @@
+"""The first tier: memory of its own, in pages that are charged before they are touched."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from transom.memory.extents import Extents, aligned
+from transom.memory.ledger import Ledger
+from transom.memory.tiers.base import Payload, Tier, as_payload
+
+__all__ = ["RamTier"]
+
+PAGE = mmap.PAGESIZE
+NORESERVE = 0x4000 if sys.platform == "linux" else 0  # address space, not yet memory
+POPULATE_WRITE = 23  # madvise of Linux 5.14: pages now, all at once, or an error
+STEPS = 512  # parts of the capacity by which it grows, within:
+SMALLEST_STEP, LARGEST_STEP = 64 << 10, 4 << 20
+HELD = 2  # references to a view that only the tier has, while they are counted
+EMPTY = np.empty(0, dtype=np.uint8)
+EMPTY.flags.writeable = False
+
+
+class RamTier(Tier):
+    """Payloads in one private memory map, so that its bytes are those the system shows.
+
+    `malloc` after much coming and going keeps 7 % more than is in use, which no count of our own
+    would see. Here pages are charged to the ledger, then touched, and stay charged until they are
+    given back to the system; what fragmentation wastes is charged with them.
+
+    What was read is a view of that memory, not a copy. While one is alive its bytes are neither
+    used again nor uncharged, also when the key is deleted: they are lent (`lent`).
+
+    Args:
+        ledger: what pages are charged to; others may charge it too.
+
+    >>> tier = RamTier(Ledger(2**20))
+    >>> tier[7] = b"seven"
+    >>> bytes(tier[7]), len(tier), tier.used
+    (b'seven', 1, 65536)
+    """
+
+    name: ClassVar[str] = "ram"
+    durable: ClassVar[bool] = False
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.capacity = ledger.capacity
+        pages = self.capacity // PAGE
+        self._reach = max(1, pages) * PAGE
+        self._step = min(LARGEST_STEP, max(SMALLEST_STEP, self.capacity // STEPS)) // PAGE * PAGE
+        flags = {} if sys.platform == "win32" else {"flags": _private()}
+        self._map = mmap.mmap(-1, self._reach, **flags)
+        self._views: dict[int, Payload] = {}
+        self._labels: dict[int, bytes] = {}
+        self._lent: list[Payload] = []
+        self._warm = Extents()  # pages that are charged
+        self._cold = Extents()  # pages that are not
+        self._cold.give(0, pages * PAGE)
+        self._used = 0
+        self._peak = 0
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    @property
+    def peak(self) -> int:
+        return self._peak
+
+    @property
+    def lent(self) -> int:
+        """Bytes of deleted payloads that somebody still has a view of."""
+        self._take_back()
+        return sum(aligned(view.nbytes) for view in self._lent)
+
+    @property
+    def nbytes(self) -> int:
+        tables = sys.getsizeof(self._views) + sys.getsizeof(self._labels)
+        views = (sys.getsizeof(EMPTY) + 32) * len(self._views)
+        return tables + views + self._warm.nbytes + self._cold.nbytes
+
+    def fits(self, size: int) -> bool:
+        return aligned(size) <= self._reach and aligned(size) <= self.capacity
+
+    def in_use(self, key: int) -> bool:
+        """Whether somebody has a view of the payload, so that deleting it would free nothing."""
+        return sys.getrefcount(self._views[key]) > HELD
+
+    def reserve(self, key: int, size: int) -> Payload | None:
+        """Room for `size` bytes under `key`, to be written and then `seal`ed; None without room."""
+        if not size:
+            self._views[key] = np.empty(0, dtype=np.uint8)
+            return self._views[key]
+        whole = aligned(size)
+        start = self._warm.take(whole)
+        if start is None and (self._take_back() or self._grow(whole)):
+            start = self._warm.take(whole)
+        if start is None:
+            return None
+        view: Payload = np.ndarray((size,), np.uint8, self._map, start)
+        self._views[key] = view
+        return view
+
+    def seal(self, key: int) -> None:
+        """What was reserved is written; from now on it is read-only."""
+        self._views[key].setflags(write=False)
+
+    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
+        source = as_payload(payload)
+        view = self.reserve(key, source.nbytes)
+        if view is None:
+            return False
+        view[:] = source
+        self.seal(key)
+        if label:
+            self._labels[key] = label
+        return True
+
+    def label(self, key: int) -> bytes:
+        self._views[key]
+        return self._labels.get(key, b"")
+
+    def relabel(self, key: int, label: bytes) -> None:
+        self._views[key]
+        self._labels[key] = label
+
+    def may_go(self, key: int) -> bool:
+        return not self.in_use(key)
+
+    def verify(self) -> list[int]:
+        return []  # What memory holds, nothing else can have changed.
+
+    def shrink(self, size: int) -> int:
+        """Give about `size` bytes of free pages back to the system; how many it were."""
+        given = 0
+        for start, free in sorted(self._warm, key=lambda stretch: -stretch[1]):
+            first = -(-start // PAGE) * PAGE
+            whole = min((start + free) // PAGE * PAGE - first, -(-(size - given) // PAGE) * PAGE)
+            if given >= size or whole <= 0 or not hasattr(mmap, "MADV_DONTNEED"):
+                break
+            self._warm.take_at(first, whole)
+            self._map.madvise(mmap.MADV_DONTNEED, first, whole)
+            self._cold.give(first, whole)
+            self._charge(-whole)
+            given += whole
+        return given
+
+    def __getitem__(self, key: int) -> Payload:
+        return self._views[key][:]
+
+    def __delitem__(self, key: int) -> None:
+        view = self._views.pop(key)
+        self._labels.pop(key, None)
+        if sys.getrefcount(view) > HELD:
+            self._lent.append(view)
+        else:
+            self._free(view)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._views
+
+    def _free(self, view: Payload) -> None:
+        if view.nbytes:  # not so where nothing was taken
+            start = view.__array_interface__["data"][0] - self._origin
+            self._warm.give(start, aligned(view.nbytes))
+
+    @property
+    def _origin(self) -> int:
+        at: int = np.ndarray((1,), np.uint8, self._map).__array_interface__["data"][0]
+        return at
+
+    def _take_back(self) -> bool:
+        """Free what was lent and is no longer used; whether that was anything."""
+        before = len(self._lent)
+        if before:
+            kept = []
+            while self._lent:
+                view = self._lent.pop()
+                if sys.getrefcount(view) > HELD:
+                    kept.append(view)
+                else:
+                    self._free(view)
+            self._lent = kept
+        return len(self._lent) < before
+
+    def _grow(self, size: int) -> bool:
+        """Charge and touch pages until `size` bytes in a row are free, if that can be."""
+        if self._warm.largest >= size:
+            return True
+        wanted = max(self._step, -(-size // PAGE) * PAGE)
+        for amount in (wanted, -(-size // PAGE) * PAGE):
+            if self._cold.largest >= amount and self._charge(amount):
+                start = self._cold.take(amount)
+                assert start is not None
+                return self._warmed(start, amount)
+        return self._grow_last(size)
+
+    def _grow_last(self, size: int) -> bool:
+        """Lengthen a stretch that is free already, by as little as there must be."""
+        for start, cold in self._cold:
+            missing = -(-(size - self._warm.size_ending_at(start)) // PAGE) * PAGE
+            if 0 < missing <= cold and self._charge(missing):
+                self._cold.take_at(start, missing)
+                return self._warmed(start, missing)
+        return False
+
+    def _warmed(self, start: int, size: int) -> bool:
+        try:
+            self._map.madvise(POPULATE_WRITE, start, size)
+        except ValueError:
+            pass  # No such advice here: pages come one by one, when they are written.
+        except OSError as error:
+            if error.errno == 12:  # ENOMEM
+                self._charge(-size)
+                self._cold.give(start, size)
+                return False
+        self._warm.give(start, size)
+        return True
+
+    def _charge(self, size: int) -> bool:
+        if not self.ledger.charge(size):
+            return False
+        self._used += size
+        self._peak = max(self._peak, self._used)
+        return True
+
+
+def _private() -> int:
+    return mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
