@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from transom.errors import InputError
 from transom.memory.entry import ENTRY_BYTES, Entry
 from transom.memory.ledger import Ledger
 
@@ -54,6 +55,22 @@ class Books:
         queue = sys.getsizeof(holdings.expiring) + EXPIRING * len(holdings.expiring)
         self.bytes = spaces + shelves + queue + self.names + ENTRY_BYTES * self.entries
         return self.bytes
+
+    def open(self) -> None:
+        """Pay for the tables that there are, so that all that follows is on top of that.
+
+        Raises:
+            InputError: when even they do not fit.
+        """
+        if not self._pay():
+            raise InputError(
+                f"{self._ledger.capacity:,} bytes of memory cannot hold even the tables of an "
+                f"empty manager; expected at least {4 * self.measure():,}."
+            )
+
+    def space_added(self) -> None:
+        """There is one more namespace, to be measured before anything is entered."""
+        self._ahead = 0
 
     def enter(self, entry: Entry) -> bool:
         """Pay for one more entry; False when there is no room even for that."""

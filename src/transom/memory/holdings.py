@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -21,6 +21,8 @@ from transom.memory.tiers.ram import RamTier
 from transom.memory.tree import number_of
 
 __all__ = ["Holdings"]
+
+MANY_SPACES = 64  # namespaces among which it is worth to look for empty ones
 
 
 class Holdings:
@@ -59,6 +61,8 @@ class Holdings:
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
         self._numbers = 0
+        self._prune = MANY_SPACES
+        self.books.open()
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry once, in no order."""
@@ -71,9 +75,21 @@ class Holdings:
         """The shelves, the fastest first."""
         return [self.fast] if self.slow is None else [self.fast, self.slow]
 
+    def add_space(self, space: Namespace) -> None:
+        """Have one more namespace; those that hold nothing are forgotten now and then."""
+        if len(self.spaces) >= self._prune:
+            empty = [name for name, held in self.spaces.items() if not held.names]
+            for name in empty:
+                if not self.spaces[name].blocks and not self.spaces[name].bytes:
+                    del self.spaces[name]
+            self._prune = max(MANY_SPACES, 2 * len(self.spaces))
+        self.spaces[space.name] = space
+        self.books.space_added()
+
     def free_key(self, key: int, *parts: str) -> int:
         """`key`, or another number where that one is taken."""
-        while any(key in shelf.held for shelf in self.shelves):
+        slow: Mapping[Hashable, Entry] = {} if self.slow is None else self.slow.held
+        while key in self.fast.held or key in slow:
             self._numbers += 1
             key = number_of(*parts, self._numbers, time.monotonic_ns())
         return key
@@ -85,7 +101,7 @@ class Holdings:
 
         None when it was found damaged; then it is forgotten, with all that continues it.
         """
-        if entry in self.fast:
+        if self.fast.held.get(entry.key) is entry:
             self.fast.hits += 1
             return self.fast.tier[entry.key]
         assert self.slow is not None
@@ -106,10 +122,12 @@ class Holdings:
     def touch(self, entry: Entry) -> None:
         """`entry` was used, and so was all it continues."""
         at: Entry | None = entry
+        fast, slow = self.fast, self.slow
         while at is not None:
-            for shelf in self.shelves:
-                if at in shelf:
-                    shelf.eviction.touch(at.key)
+            if fast.held.get(at.key) is at:
+                fast.eviction.touch(at.key)
+            if slow is not None and slow.held.get(at.key) is at:
+                slow.eviction.touch(at.key)
             at = at.above
 
     # Writing
@@ -277,12 +295,11 @@ class Holdings:
         tier = self.fast.tier
         if not tier.fits(entry.size) or not self._lifted(entry.above):
             return False
-        view = self.fast.with_room(
-            entry,
-            lambda: tier.reserve(entry.key, entry.size),
-            lambda other: not tier.in_use(other.key),
-            self.evict,
-        )
+        view = tier.reserve(entry.key, entry.size)
+        if view is None:
+            view = self.fast.with_room(
+                entry, lambda: tier.reserve(entry.key, entry.size), self.evict
+            )
         if view is None:
             return False
         view.view(payload.dtype)[:] = payload
@@ -299,10 +316,10 @@ class Holdings:
         if above is not None:
             slow.eviction.pin(above.key)
         try:
-            stored = slow.with_room(
+            label = self._label(entry)
+            stored = slow.tier.store(entry.key, payload, label) or slow.with_room(
                 entry,
-                lambda: slow.tier.store(entry.key, payload, self._label(entry)) or None,
-                lambda other: slow.tier.may_go(other.key),
+                lambda: slow.tier.store(entry.key, payload, label) or None,
                 self.evict_slow,
             )
         finally:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ class ContextMemoryManager:
         self._check_names(context_id, namespace)
         array = self._ids(ids)
         payload = None if state is None else as_payload(state)
-        cost = self._seconds("cost", cost, least=0.0)
+        cost = self._seconds("cost", cost, least=0.0) if cost != 0.0 else 0.0
         ttl = self.ttl if ttl is None else self._seconds("ttl", ttl)
         with self._lock:
             space = self._space(namespace)
@@ -293,6 +293,18 @@ class ContextMemoryManager:
                 self._holdings.remove(entry)
             return len(entries)
 
+    def close(self) -> None:
+        """Let go of everything; contexts below memory stay there."""
+        with self._lock:
+            for shelf in self._holdings.shelves:
+                shelf.tier.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __len__(self) -> int:
         with self._lock:
             self._synced("")
@@ -325,7 +337,7 @@ class ContextMemoryManager:
         if space is None:
             salt = number_of(namespace, self._salt)
             space = Namespace(namespace, salt, self.quotas.get(namespace))
-            self._holdings.spaces[namespace] = space
+            self._holdings.add_space(space)
         return space
 
     def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
@@ -403,8 +415,17 @@ class ContextMemoryManager:
     # Checks
 
     def _ids(self, ids: Any) -> NDArray[Any]:
-        array = check_ids(ids, self.vocab_size)
         dtype = self._holdings.dtype
+        if (
+            type(ids) is np.ndarray
+            and ids.dtype == dtype
+            and dtype.kind == "u"
+            and ids.ndim == 1
+            and ids.flags.c_contiguous
+            and (not ids.size or ids.max() < self.vocab_size)
+        ):
+            return ids
+        array = check_ids(ids, self.vocab_size)
         if array.dtype != dtype or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=dtype)
         return array
@@ -416,7 +437,7 @@ class ContextMemoryManager:
                     f"{type(self).__name__}: {what} is {text!r} ({type(text).__name__}); "
                     "expected text."
                 )
-            if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+            if 4 * len(text) > LONGEST and len(text.encode("utf-8", "surrogatepass")) > LONGEST:
                 raise InputError(
                     f"{type(self).__name__}: {what} has {len(text):,} characters; expected at "
                     f"most {LONGEST:,} bytes as UTF-8. Use a hash of it."

@@ -58,29 +58,28 @@ class Shelf(Generic[T]):
             del self.tier[entry.key]
 
     def with_room(
-        self,
-        entry: Entry,
-        attempt: Callable[[], R | None],
-        may_go: Callable[[Entry], bool],
-        evict: Callable[[Entry], None],
+        self, entry: Entry, attempt: Callable[[], R | None], evict: Callable[[Entry], None]
     ) -> R | None:
-        """What `attempt` returns, made again after each eviction while that is None.
+        """What `attempt` returns once enough has been evicted; None when nothing more may leave.
 
         Args:
             entry: for what room is made.
             attempt: takes the room; None when there is too little.
-            may_go: whether it would help that this one leaves.
-            evict: makes it leave.
+            evict: makes an entry leave.
         """
         newcomer = Newcomer(entry.key, entry.size, entry.cost)
-        while True:
-            done = attempt()
-            if done is not None:
-                return done
-            key = self.eviction.victim(newcomer, lambda key: may_go(self.held[key]))
+        done = None
+        while done is None:
+            key = self.eviction.victim(newcomer, self.may_go)
             if key is None or key == entry.key:
                 return None
             evict(self.held[key])
+            done = attempt()
+        return done
+
+    def may_go(self, key: Hashable) -> bool:
+        """Whether it would help if `key` left."""
+        return self.tier.may_go(self.held[key].key)
 
     def __contains__(self, entry: object) -> bool:
         return isinstance(entry, Entry) and self.held.get(entry.key) is entry

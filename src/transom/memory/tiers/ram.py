@@ -15,7 +15,8 @@ from transom.memory.tiers.base import Payload, Tier, as_payload
 
 __all__ = ["RamTier"]
 
-PAGE = mmap.PAGESIZE
+SMALL, HUGE = mmap.PAGESIZE, 2 << 20  # bytes per page
+MANY = 128  # huge pages that make it worth to have them
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # address space, not yet memory
 POPULATE_WRITE = 23  # madvise of Linux 5.14: pages now, all at once, or an error
 STEPS = 512  # parts of the capacity by which it grows, within:
@@ -50,17 +51,25 @@ class RamTier(Tier):
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.capacity = ledger.capacity
-        pages = self.capacity // PAGE
-        self._reach = max(1, pages) * PAGE
-        self._step = min(LARGEST_STEP, max(SMALLEST_STEP, self.capacity // STEPS)) // PAGE * PAGE
+        huge = self.capacity >= MANY * HUGE and hasattr(mmap, "MADV_HUGEPAGE")
+        self._page = HUGE if huge else SMALL
+        pages = self.capacity // self._page
+        self._reach = pages * self._page
+        step = min(LARGEST_STEP, max(SMALLEST_STEP, self.capacity // STEPS))
+        self._step = self._whole(step)
         flags = {} if sys.platform == "win32" else {"flags": _private()}
-        self._map = mmap.mmap(-1, self._reach, **flags)
+        self._map = mmap.mmap(-1, self._reach + self._page, **flags)
+        self._origin: int = np.ndarray((1,), np.uint8, self._map).__array_interface__["data"][0]
+        first = -self._origin % self._page
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            # Not one of those that come whole when a part of them is touched, unless all is theirs.
+            self._map.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
         self._views: dict[int, Payload] = {}
         self._labels: dict[int, bytes] = {}
         self._lent: list[Payload] = []
         self._warm = Extents()  # pages that are charged
         self._cold = Extents()  # pages that are not
-        self._cold.give(0, pages * PAGE)
+        self._cold.give(first, self._reach)
         self._used = 0
         self._peak = 0
 
@@ -139,8 +148,10 @@ class RamTier(Tier):
         """Give about `size` bytes of free pages back to the system; how many it were."""
         given = 0
         for start, free in sorted(self._warm, key=lambda stretch: -stretch[1]):
-            first = -(-start // PAGE) * PAGE
-            whole = min((start + free) // PAGE * PAGE - first, -(-(size - given) // PAGE) * PAGE)
+            first = start + -(start + self._origin) % self._page
+            whole = min(
+                (start + free - first) // self._page * self._page, self._whole(size - given)
+            )
             if given >= size or whole <= 0 or not hasattr(mmap, "MADV_DONTNEED"):
                 break
             self._warm.take_at(first, whole)
@@ -175,11 +186,6 @@ class RamTier(Tier):
             start = view.__array_interface__["data"][0] - self._origin
             self._warm.give(start, aligned(view.nbytes))
 
-    @property
-    def _origin(self) -> int:
-        at: int = np.ndarray((1,), np.uint8, self._map).__array_interface__["data"][0]
-        return at
-
     def _take_back(self) -> bool:
         """Free what was lent and is no longer used; whether that was anything."""
         before = len(self._lent)
@@ -198,8 +204,8 @@ class RamTier(Tier):
         """Charge and touch pages until `size` bytes in a row are free, if that can be."""
         if self._warm.largest >= size:
             return True
-        wanted = max(self._step, -(-size // PAGE) * PAGE)
-        for amount in (wanted, -(-size // PAGE) * PAGE):
+        least = self._whole(size)
+        for amount in (max(self._step, least), least):
             if self._cold.largest >= amount and self._charge(amount):
                 start = self._cold.take(amount)
                 assert start is not None
@@ -209,7 +215,7 @@ class RamTier(Tier):
     def _grow_last(self, size: int) -> bool:
         """Lengthen a stretch that is free already, by as little as there must be."""
         for start, cold in self._cold:
-            missing = -(-(size - self._warm.size_ending_at(start)) // PAGE) * PAGE
+            missing = self._whole(size - self._warm.size_ending_at(start))
             if 0 < missing <= cold and self._charge(missing):
                 self._cold.take_at(start, missing)
                 return self._warmed(start, missing)
@@ -227,6 +233,10 @@ class RamTier(Tier):
                 return False
         self._warm.give(start, size)
         return True
+
+    def _whole(self, size: int) -> int:
+        """`size` in whole pages."""
+        return -(-size // self._page) * self._page
 
     def _charge(self, size: int) -> bool:
         if not self.ledger.charge(size):

@@ -1,0 +1,40 @@
+"""Tiers of every kind, opened in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transom.memory.ledger import Ledger
+from transom.memory.tiers import RamTier, Tier
+
+KINDS = ("ram",)
+
+
+class Opened:
+    """A tier, and the same one again after it was closed."""
+
+    def __init__(self, kind: str, folder: Path | None, capacity: int) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.capacity = capacity
+
+    def _open(self) -> Tier:
+        return RamTier(Ledger(self.capacity))
+
+    def __enter__(self) -> Any:
+        self.tier: Any = self._open()
+        return self
+
+    def again(self) -> Any:
+        self.tier.close()
+        self.tier = self._open()
+        return self.tier
+
+    def check(self) -> None:
+        """What the tier counts is what there is."""
+        if self.kind == "ram":
+            assert self.tier.used == self.tier.ledger.bytes
+
+    def __exit__(self, *error: object) -> None:
+        self.tier.close()
