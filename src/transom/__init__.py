@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transom.errors import MissingExtraError, TransomError
+from transom.memory import ContextMemoryManager
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
     ContextWindow,
@@ -28,6 +29,7 @@ __all__ = [
     "BoundedCache",
     "Chunked",
     "Context",
+    "ContextMemoryManager",
     "ContextWindow",
     "ContextWindowFactory",
     "Full",

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.memory.tiers.opened import on_disk
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.stats import Stats
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "roomy": {"max_memory": 2**24},
     "tight": {"max_memory": 150_000},
+    "roomy, disk": {"max_memory": 2**24, "max_disk": 2**24},
+    "roomy, back": {"max_memory": 2**24, "max_disk": 2**24, "write": "back"},
+    "roomy disk": {"max_memory": 100_000, "max_disk": 2**24},
+    "roomy disk, back": {"max_memory": 100_000, "max_disk": 2**24, "write": "back"},
+    "tight, disk": {"max_memory": 100_000, "max_disk": 400_000},
+    "tight, back": {"max_memory": 100_000, "max_disk": 400_000, "write": "back"},
 }
 
 
@@ -25,7 +32,9 @@ class Managed:
             "vocab_size": 50_000,
             "block_size": 64,
         }
-        self.durable = False
+        self.durable = "max_disk" in self.settings
+        if self.durable:
+            self.settings["disk"] = folder / "store"
 
     def open(self) -> ContextMemoryManager:
         self.manager = ContextMemoryManager(**self.settings)
@@ -45,3 +54,5 @@ class Managed:
 
     def check(self, stats: Stats) -> None:
         """What is counted is what there is."""
+        if self.durable:
+            assert stats.disk_bytes == on_disk(self.settings["disk"])

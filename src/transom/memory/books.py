@@ -18,7 +18,7 @@ FLOAT = sys.getsizeof(0.0)
 AHEAD = 32  # a part of the entries held: so many more are paid for at a time
 MOST_AHEAD = 1024
 EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
-START = 2048  # bytes an entry may take before any was measured
+START = 4096  # bytes an entry may take while there are few: tables come with it
 
 
 class Books:

@@ -74,7 +74,9 @@ class Extents:
 
     def take_at(self, start: int, size: int) -> bool:
         """Take these very bytes; False when they are not all free."""
-        for found, at in self._by_size:
+        whole = self._starts.get(start)
+        stretches = self._by_size if whole is None else [(whole, start)]
+        for found, at in stretches:
             if at <= start and start + size <= at + found:
                 self._cut(found, at)
                 self.total -= found

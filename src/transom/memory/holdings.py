@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -51,6 +52,8 @@ class Holdings:
         slow: Shelf[Tier] | None,
         dtype: np.dtype[Any],
         through: bool,
+        quotas: Mapping[str, int],
+        salt: int,
     ) -> None:
         self.fast = fast
         self.slow = slow
@@ -60,6 +63,8 @@ class Holdings:
         self.books = Books(ledger, self)
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
+        self._quotas = quotas
+        self._salt = salt
         self._numbers = 0
         self._prune = MANY_SPACES
         self.books.open()
@@ -75,16 +80,19 @@ class Holdings:
         """The shelves, the fastest first."""
         return [self.fast] if self.slow is None else [self.fast, self.slow]
 
-    def add_space(self, space: Namespace) -> None:
-        """Have one more namespace; those that hold nothing are forgotten now and then."""
-        if len(self.spaces) >= self._prune:
-            empty = [name for name, held in self.spaces.items() if not held.names]
-            for name in empty:
-                if not self.spaces[name].blocks and not self.spaces[name].bytes:
-                    del self.spaces[name]
-            self._prune = max(MANY_SPACES, 2 * len(self.spaces))
-        self.spaces[space.name] = space
-        self.books.space_added()
+    def space(self, name: str) -> Namespace:
+        """The namespace of that name; those that hold nothing are forgotten now and then."""
+        found = self.spaces.get(name)
+        if found is None:
+            if len(self.spaces) >= self._prune:
+                kept = {key: held for key, held in self.spaces.items() if held.bytes or held.names}
+                self.spaces.clear()
+                self.spaces.update(kept)
+                self._prune = max(MANY_SPACES, 2 * len(kept))
+            found = Namespace(name, number_of(name, self._salt), self._quotas.get(name))
+            self.spaces[name] = found
+            self.books.space_added()
+        return found
 
     def free_key(self, key: int, *parts: str) -> int:
         """`key`, or another number where that one is taken."""
@@ -111,7 +119,8 @@ class Holdings:
             self.lose_copy(self.slow, entry)
             return None
         self.slow.hits += 1
-        self._lift(entry, payload)
+        if not self.slow.tier.maps(entry.size):
+            self._lift(entry, payload)
         return payload
 
     def tokens(self, entry: Entry) -> NDArray[Any] | None:
@@ -140,20 +149,34 @@ class Holdings:
         if above is not None:
             self.pin(above)  # lest it leaves for this one
         try:
-            held = self._put_fast(entry, payload)
-            if self.slow is not None and (self.through or not held):
-                held = self._put_slow(entry, payload) or held
+            slow = self.slow
+            # What is read in place from below gains nothing from a copy in memory.
+            below = slow is not None and self.through and slow.tier.maps(entry.size)
+            held = below and self._put_slow(entry, payload)
+            if not held:
+                held = self._put_fast(entry, payload)
+                if slow is not None and not below and (self.through or not held):
+                    held = self._put_slow(entry, payload) or held
         finally:
             if above is not None:
                 self.unpin(above)
         if not held:
             self.books.leave(entry)
             return False
+        self.know(entry)
+        return True
+
+    def know(self, entry: Entry) -> None:
+        """`entry`, which a shelf holds and which is in the books, can be found from now on."""
+        space = entry.space
         entry.attach()
-        entry.space.bytes += entry.size
+        space.bytes += entry.size
+        if entry.of is None and entry.name is not None:
+            space.names[entry.name] = entry
+        if entry.listed:
+            space.blocks[entry.key] = entry
         if entry.expires is not math.inf:
             self.expires(entry)
-        return True
 
     def expires(self, entry: Entry) -> None:
         """See that `entry` goes when it expires."""
@@ -172,14 +195,19 @@ class Holdings:
         assert entry.name is not None
         if entry.state is not None:
             self.discard(entry.state)
-        del entry.space.names[entry.name]
         if not entry.kids:
             self.discard(entry)
             return
         if self.slow is not None and entry in self.slow:
             label = Label.unpack(self.slow.tier.label(entry.key))
-            assert label is not None
-            self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
+            if label is not None:  # Otherwise it is damaged, which reading it will show.
+                self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
+        self.unname(entry)
+
+    def unname(self, entry: Entry) -> None:
+        """`entry` is the end of no context any longer."""
+        assert entry.name is not None
+        del entry.space.names[entry.name]
         self.books.rename(entry, None)
 
     def discard(self, entry: Entry) -> None:
@@ -217,8 +245,11 @@ class Holdings:
         return gone
 
     def evict(self, entry: Entry) -> None:
-        """Make room in memory: `entry` goes down a tier, or out."""
-        if self.slow is not None and entry not in self.slow:
+        """Make room in memory: `entry` goes down a tier, or out.
+
+        What is put on both shelves at once and is not on the second had to leave that before.
+        """
+        if self.slow is not None and not self.through and entry not in self.slow:
             self._save(entry)
         self.fast.drop(entry, evicted=True)
         if self.slow is None or entry not in self.slow:
@@ -275,6 +306,18 @@ class Holdings:
             if entry in shelf:
                 shelf.eviction.pin(entry.key)
 
+    def pin_for_all(self, entry: Entry) -> None:
+        """Like `pin`, and in every process that shares a tier."""
+        self.pin(entry)
+        if self.slow is not None:
+            self.slow.tier.pin(entry.key)
+
+    def unpin_for_all(self, entry: Entry) -> None:
+        """One such pin fewer."""
+        self.unpin(entry)
+        if self.slow is not None:
+            self.slow.tier.unpin(entry.key)
+
     def unpin(self, entry: Entry) -> None:
         """One pin fewer."""
         entry.pins -= 1
@@ -297,9 +340,10 @@ class Holdings:
             return False
         view = tier.reserve(entry.key, entry.size)
         if view is None:
-            view = self.fast.with_room(
-                entry, lambda: tier.reserve(entry.key, entry.size), self.evict
-            )
+            with self._staying(entry.above, self.fast):
+                view = self.fast.with_room(
+                    entry, lambda: tier.reserve(entry.key, entry.size), self.evict
+                )
         if view is None:
             return False
         view.view(payload.dtype)[:] = payload
@@ -313,21 +357,32 @@ class Holdings:
         above = entry.above
         if not slow.tier.fits(entry.size) or (above is not None and not self._save(above)):
             return False
-        if above is not None:
-            slow.eviction.pin(above.key)
-        try:
-            label = self._label(entry)
-            stored = slow.tier.store(entry.key, payload, label) or slow.with_room(
-                entry,
-                lambda: slow.tier.store(entry.key, payload, label) or None,
-                self.evict_slow,
-            )
-        finally:
-            if above is not None:
-                slow.eviction.unpin(above.key)
+        label = self._label(entry)
+        stored = slow.tier.store(entry.key, payload, label)
+        if not stored:
+            with self._staying(above, slow):
+                stored = bool(
+                    slow.with_room(
+                        entry,
+                        lambda: slow.tier.store(entry.key, payload, label) or None,
+                        self.evict_slow,
+                    )
+                )
         if stored:
             slow.add(entry)
-        return bool(stored)
+        return stored
+
+    @contextmanager
+    def _staying(self, entry: Entry | None, shelf: Shelf[Any]) -> Iterator[None]:
+        """While it lasts, `entry` does not leave `shelf`, where it is."""
+        if entry is None:
+            yield
+            return
+        shelf.eviction.pin(entry.key)
+        try:
+            yield
+        finally:
+            shelf.eviction.unpin(entry.key)
 
     def _save(self, entry: Entry) -> bool:
         """Have `entry`, and what it continues, on the second shelf too."""
@@ -391,6 +446,7 @@ class Holdings:
             name,
             entry.name is None,
             entry.of is not None,
+            entry.listed,
             1 if entry.of is not None else self.dtype.itemsize,
             above.key if above is not None else 0,
             entry.at,

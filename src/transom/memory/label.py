@@ -12,7 +12,7 @@ __all__ = ["Label"]
 # written, for how many seconds, length of the namespace and of the id
 HEAD = struct.Struct("<BBxxIQQdddHH")
 VERSION = 1
-STATE, NAMELESS = 1, 2
+STATE, NAMELESS, LISTED = 1, 2, 4
 LONGEST = 1024  # bytes of a namespace or an id
 
 
@@ -24,6 +24,7 @@ class Label(NamedTuple):
         name: id of its context; also of one that was removed while others continue it.
         nameless: whether it was.
         state: whether it is a state.
+        listed: whether it is to be found by its first block, of which the key is the hash.
         itemsize: bytes per token.
         above: key of what it continues, or whose state it is; 0 for none.
         at: tokens of that which it continues.
@@ -36,6 +37,7 @@ class Label(NamedTuple):
     name: str
     nameless: bool
     state: bool
+    listed: bool
     itemsize: int
     above: int
     at: int
@@ -46,7 +48,7 @@ class Label(NamedTuple):
     def pack(self) -> bytes:
         """The label as bytes."""
         space, name = (text.encode("utf-8", "surrogatepass") for text in (self.space, self.name))
-        flags = STATE * self.state | NAMELESS * self.nameless
+        flags = STATE * self.state | NAMELESS * self.nameless | LISTED * self.listed
         head = HEAD.pack(
             flags,
             self.itemsize,
@@ -78,6 +80,7 @@ class Label(NamedTuple):
             name.decode("utf-8", "surrogatepass"),
             bool(flags & NAMELESS),
             bool(flags & STATE),
+            bool(flags & LISTED),
             itemsize,
             above,
             at,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -13,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.checks import whole_number
-from transom.errors import InputError
+from transom.errors import InputError, StoreError
 from transom.memory.entry import Entry, Namespace
 from transom.memory.eviction import eviction as eviction_named
+from transom.memory.following import follow
 from transom.memory.holdings import Holdings
 from transom.memory.label import LONGEST
 from transom.memory.ledger import Ledger
@@ -23,7 +27,7 @@ from transom.memory.pins import Pin
 from transom.memory.report import contexts, stats, verified
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
-from transom.memory.tiers.base import Payload, as_payload
+from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tree import Match, holder, match, number_of
 from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
@@ -41,6 +45,12 @@ class ContextMemoryManager:
 
     Args:
         max_memory: most bytes of memory, with every table and key (2**30 by default).
+        disk: folder for what does not fit into memory, which outlives the process and may be used
+            by several at once; None for none.
+        max_disk: most bytes it may take there.
+        write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
+            when they leave memory, and on `flush` and `close`. States of a MiB or more are written
+            at once with `"through"`, and then not kept in memory but mapped.
         eviction: which policy says what leaves; see `transom.memory.eviction.known`.
         vocab_size: ids are below it; tokens are held in the smallest type that fits.
         block_size: tokens that contexts must have in common, from the start, to share them; they
@@ -65,6 +75,9 @@ class ContextMemoryManager:
         self,
         max_memory: int = 2**30,
         *,
+        disk: str | os.PathLike[str] | None = None,
+        max_disk: int | None = None,
+        write: Literal["through", "back"] = "through",
         eviction: str = "lru",
         vocab_size: int = ANY_VOCABULARY,
         block_size: int = 256,
@@ -83,11 +96,34 @@ class ContextMemoryManager:
         }
         self.refusal: str | None = None
         self.hits = self.misses = self.refused = 0
+        self._closed = False
         self._lock = threading.RLock()
         self._ledger = Ledger(self.max_memory, owner, "max_memory")
+        if (disk is None) != (max_disk is None):
+            raise InputError(
+                f"{owner}: disk and max_disk go together; expected a folder and the most bytes it "
+                f"may take, got disk={disk!r} and max_disk={max_disk!r}."
+            )
+        if write not in ("through", "back"):
+            raise InputError(f"{owner}: write is {write!r}; expected 'through' or 'back'.")
         fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
-        self._holdings = Holdings(self._ledger, fast, None, id_dtype(self.vocab_size), True)
-        self._salt = int.from_bytes(np.random.default_rng().bytes(8), "little")
+        slow = None
+        if disk is not None and max_disk is not None:
+            tier = _disk_tier(disk, max_disk)
+            slow = Shelf(tier, eviction_named(eviction, tier.capacity))
+        self._holdings = Holdings(
+            self._ledger,
+            fast,
+            slow,
+            id_dtype(self.vocab_size),
+            write == "through",
+            self.quotas,
+            slow.tier.salt if slow is not None else secrets.randbits(63),
+        )
+        self._turn = nullcontext() if slow is None else slow.tier.exclusive()
+        # What is read comes into memory, and with write-back something may go to disk for it.
+        self._reading = self._turn if write == "back" else nullcontext()
+        follow(self._holdings)
 
     # Contexts
 
@@ -124,8 +160,9 @@ class ContextMemoryManager:
         payload = None if state is None else as_payload(state)
         cost = self._seconds("cost", cost, least=0.0) if cost != 0.0 else 0.0
         ttl = self.ttl if ttl is None else self._seconds("ttl", ttl)
-        with self._lock:
-            space = self._space(namespace)
+        with self._lock, self._turn:
+            self._follow()
+            space = self._holdings.space(namespace)
             former = space.names.get(context_id)
             if former is not None:
                 self._holdings.remove(former)
@@ -139,7 +176,7 @@ class ContextMemoryManager:
         Where nothing is shared they are not copied. While the array is alive its bytes stay
         charged, so keep a copy of what you keep.
         """
-        with self._lock:
+        with self._lock, self._reading:
             entry = self._find(context_id, namespace)
             found = None if entry is None else self._gather(entry)
             if found is None:
@@ -150,7 +187,7 @@ class ContextMemoryManager:
 
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
-        with self._lock:
+        with self._lock, self._turn:
             entry = self._find(context_id, namespace)
             if entry is None:
                 return False
@@ -172,7 +209,7 @@ class ContextMemoryManager:
         context is held.
         """
         array = self._ids(more_ids)
-        with self._lock:
+        with self._lock, self._turn:
             entry = self._find(context_id, namespace)
             held = None if entry is None else self._gather(entry)
             if held is None:
@@ -188,12 +225,11 @@ class ContextMemoryManager:
         not be prefilled again. None when no block is held. All that is found counts as used.
         """
         array = self._ids(ids)
-        with self._lock:
-            space = self._synced(namespace)
-            if space is None:
-                return None
-            found = self._match(space, array)
-            if found.parent is None:
+        with self._lock, self._reading:
+            self._follow()
+            space = self._holdings.spaces.get(namespace)
+            found = None if space is None else self._match(space, array)
+            if found is None or found.parent is None:
                 self.misses += 1
                 return None
             self.hits += 1
@@ -206,12 +242,12 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
-        with self._lock:
+        with self._lock, self._reading:
             entry = self._find(context_id, namespace)
             found = None if entry is None else self._gather(entry)
             if entry is None or found is None:
                 raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
-            self._holdings.pin(entry)
+            self._holdings.pin_for_all(entry)
             return Pin(found, partial(self._unpin, entry))
 
     # States
@@ -232,7 +268,7 @@ class ContextMemoryManager:
         """
         payload = as_payload(state)
         cost = self._seconds("cost", cost, least=0.0)
-        with self._lock:
+        with self._lock, self._turn:
             entry = self._find(context_id, namespace)
             if entry is None:
                 return self._refuse(f"{context_id!r} is not held, so it can have no state")
@@ -242,7 +278,7 @@ class ContextMemoryManager:
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
         """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
-        with self._lock:
+        with self._lock, self._reading:
             entry = self._find(context_id, namespace)
             state = None if entry is None else entry.state
             found = None if state is None else self._holdings.read(state)
@@ -258,19 +294,19 @@ class ContextMemoryManager:
     def stats(self) -> Stats:
         """Counts and bytes at this moment."""
         with self._lock:
-            self._synced("")
+            self._follow()
             return stats(self, self._holdings, self._ledger)
 
     def contexts(self) -> Iterator[ContextInfo]:
         """Every context held at this moment."""
         with self._lock:
-            self._synced("")
+            self._follow()
             return iter(contexts(self._holdings))
 
     def verify(self) -> Verified:
         """Read everything, and see whether all sums come out."""
-        with self._lock:
-            self._synced("")
+        with self._lock, self._turn:
+            self._follow()
             return verified(self._holdings, self._ledger)
 
     def evict(self, size: int) -> int:
@@ -278,14 +314,14 @@ class ContextMemoryManager:
 
         They leave every tier.
         """
-        with self._lock:
-            self._synced("")
+        with self._lock, self._turn:
+            self._follow()
             return self._holdings.evict_bytes(whole_number("evict", "size", size, 0, unit="bytes"))
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Let go of all contexts, or of all of a namespace; how many there were."""
-        with self._lock:
-            self._synced("")
+        with self._lock, self._turn:
+            self._follow()
             spaces = self._holdings.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
             entries = [entry for space in chosen for entry in space.names.values()]
@@ -293,9 +329,24 @@ class ContextMemoryManager:
                 self._holdings.remove(entry)
             return len(entries)
 
+    def flush(self) -> None:
+        """Have everything on disk, as far as there is room, safe from a loss of power."""
+        with self._lock, self._turn:
+            self._follow()
+            self._holdings.save()
+            for shelf in self._holdings.shelves:
+                shelf.tier.flush()
+
     def close(self) -> None:
-        """Let go of everything; contexts below memory stay there."""
+        """Let go of everything; what is on disk stays there, with write-back everything is."""
         with self._lock:
+            if self._closed:
+                return
+            with self._turn:
+                self._follow()
+                if not self._holdings.through:
+                    self._holdings.save()
+            self._closed = True
             for shelf in self._holdings.shelves:
                 shelf.tier.close()
 
@@ -307,7 +358,7 @@ class ContextMemoryManager:
 
     def __len__(self) -> int:
         with self._lock:
-            self._synced("")
+            self._follow()
             return sum(len(space.names) for space in self._holdings.spaces.values())
 
     def __contains__(self, context_id: object) -> bool:
@@ -322,23 +373,17 @@ class ContextMemoryManager:
 
     # Within the lock
 
-    def _synced(self, namespace: str) -> Namespace | None:
-        """The namespace as it is now, for every process that shares it; None when it is empty."""
+    def _follow(self) -> None:
+        """Know what is held now, for every process that shares it."""
+        if self._holdings.slow is not None:
+            follow(self._holdings)
         if self._holdings.expiring:
             self._holdings.expire()
-        return self._holdings.spaces.get(namespace)
 
     def _find(self, context_id: str, namespace: str) -> Entry | None:
-        space = self._synced(namespace)
+        self._follow()
+        space = self._holdings.spaces.get(namespace)
         return None if space is None else space.names.get(context_id)
-
-    def _space(self, namespace: str) -> Namespace:
-        space = self._synced(namespace)
-        if space is None:
-            salt = number_of(namespace, self._salt)
-            space = Namespace(namespace, salt, self.quotas.get(namespace))
-            self._holdings.add_space(space)
-        return space
 
     def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
         return match(space, ids, self.block_size, self._holdings.tokens)
@@ -375,13 +420,8 @@ class ContextMemoryManager:
         expires = math.inf if ttl is None else time.monotonic() + ttl
         own = ids[found.length :]
         entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
-        if not holdings.put(entry, own):
-            return self._refuse_entry(entry, f"context {name!r}")
-        space.names[name] = entry
-        if found.key == free and free not in space.blocks:
-            space.blocks[free] = entry
-            entry.listed = True
-        return True
+        entry.listed = found.key == free and free not in space.blocks
+        return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
 
     def _add_state(self, entry: Entry, payload: Payload, cost: float) -> bool:
         assert entry.name is not None
@@ -390,13 +430,14 @@ class ContextMemoryManager:
         state = Entry(
             key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
         )
-        if not self._holdings.put(state, payload):
-            return self._refuse_entry(state, f"the state of {entry.name!r}")
-        return True
+        return self._holdings.put(state, payload) or self._refuse_entry(
+            state, f"the state of {entry.name!r}"
+        )
 
     def _unpin(self, entry: Entry) -> None:
         with self._lock:
-            self._holdings.unpin(entry)
+            if not self._closed:
+                self._holdings.unpin_for_all(entry)
 
     def _refuse_entry(self, entry: Entry, what: str) -> bool:
         sizes = [(s.tier.name, s.tier.capacity) for s in self._holdings.shelves]
@@ -451,3 +492,14 @@ class ContextMemoryManager:
                 f"{'0 or more' if least == 0 else 'more than 0'}."
             )
         return float(value) if value else 0.0
+
+
+def _disk_tier(path: str | os.PathLike[str], capacity: int) -> Tier:
+    if os.name != "posix":
+        raise StoreError(
+            f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "
+            "macOS; expected no disk here."
+        )
+    from transom.memory.tiers.disk import DiskTier
+
+    return DiskTier(path, capacity)

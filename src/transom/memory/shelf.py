@@ -46,15 +46,21 @@ class Shelf(Generic[T]):
         if above is not None:
             self.eviction.pin(above.key)
 
-    def drop(self, entry: Entry, *, evicted: bool = False) -> None:
-        """Delete `entry`, which is held here, and which nothing here continues."""
+    def drop(self, entry: Entry, *, evicted: bool = False, gone: bool = False) -> None:
+        """Delete `entry`, which is held here, and which nothing here continues.
+
+        Args:
+            entry: what is deleted.
+            evicted: because of `with_room`.
+            gone: the tier has deleted it already.
+        """
         del self.held[entry.key]
         self.eviction.remove(entry.key, evicted=evicted)
         above = entry.above
         if above is not None:
             self.eviction.unpin(above.key)
         self.evicted += evicted
-        if entry.key in self.tier:
+        if not gone and entry.key in self.tier:
             del self.tier[entry.key]
 
     def with_room(

@@ -7,8 +7,9 @@ from typing import Any
 
 from transom.memory.ledger import Ledger
 from transom.memory.tiers import RamTier, Tier
+from transom.memory.tiers.disk import DiskTier
 
-KINDS = ("ram",)
+KINDS = ("ram", "disk")
 
 
 class Opened:
@@ -20,7 +21,10 @@ class Opened:
         self.capacity = capacity
 
     def _open(self) -> Tier:
-        return RamTier(Ledger(self.capacity))
+        if self.kind == "ram":
+            return RamTier(Ledger(self.capacity))
+        assert self.folder is not None
+        return DiskTier(self.folder / "store", self.capacity)
 
     def __enter__(self) -> Any:
         self.tier: Any = self._open()
@@ -35,6 +39,13 @@ class Opened:
         """What the tier counts is what there is."""
         if self.kind == "ram":
             assert self.tier.used == self.tier.ledger.bytes
+        if self.kind == "disk":
+            assert self.tier.used == on_disk(self.tier.path)
 
     def __exit__(self, *error: object) -> None:
         self.tier.close()
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes that the file system has set aside for the files in a folder."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -123,7 +123,9 @@ def test_like_a_dictionary(kind, tmp_path_factory):
         def teardown(self):
             self.opened.__exit__(None, None, None)
 
-        @rule(key=KEYS, size=st.integers(0, 3000) | st.integers(0, 400_000), seed=st.integers(0, 255))
+        @rule(
+            key=KEYS, size=st.integers(0, 3000) | st.integers(0, 400_000), seed=st.integers(0, 255)
+        )
         def store(self, key, size, seed):
             if key in self.model:
                 del self.opened.tier[key]

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import MutableMapping
-from typing import Any, ClassVar, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import BudgetError, InputError
 
-__all__ = ["Payload", "Tier", "as_payload"]
+__all__ = ["News", "Payload", "Tier", "as_payload"]
 
 Payload = NDArray[np.uint8]
+
+
+class News(NamedTuple):
+    """What another process did to a tier, or what was there when it was opened.
+
+    Attributes:
+        what: `add`, `drop` or `relabel`.
+        key: of which entry.
+        label: what is stored with it.
+    """
+
+    what: Literal["add", "drop", "relabel"]
+    key: int
+    label: bytes
 
 
 class Tier(MutableMapping[int, Any]):
@@ -28,6 +43,9 @@ class Tier(MutableMapping[int, Any]):
         capacity: most bytes it may take.
         corrupt: payloads found damaged so far.
         durable: whether payloads outlive the process.
+        writable: whether anything may be changed.
+        salt: a number that hashes of what is held may start from, so that nobody can guess them;
+            the same for all who share the tier.
 
     Notes:
         A tier may be used from several threads only under a lock that they share, which the
@@ -38,6 +56,8 @@ class Tier(MutableMapping[int, Any]):
     durable: ClassVar[bool]
     capacity: int
     corrupt: int = 0
+    writable: bool = True
+    salt: int = 0
 
     @property
     @abstractmethod
@@ -64,6 +84,10 @@ class Tier(MutableMapping[int, Any]):
         """
 
     @abstractmethod
+    def size(self, key: int) -> int:
+        """Bytes of a payload; raises KeyError when it is not held."""
+
+    @abstractmethod
     def label(self, key: int) -> bytes:
         """What was stored with the payload; raises KeyError when it is not held."""
 
@@ -75,6 +99,24 @@ class Tier(MutableMapping[int, Any]):
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes of memory that the bookkeeping takes, the keys left out."""
+
+    def news(self) -> list[News]:
+        """What changed since the last call by others; at the first call, everything there is."""
+        return []
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """While it lasts, no other process changes the tier."""
+        return nullcontext()
+
+    def maps(self, size: int) -> bool:
+        """Whether a payload of `size` bytes is read in place, so that a copy gains nothing."""
+        return False
+
+    def pin(self, key: int) -> None:
+        """Have other processes keep `key` as well; what this process keeps, it knows itself."""
+
+    def unpin(self, key: int) -> None:
+        """One pin of `key` fewer."""
 
     def may_go(self, key: int) -> bool:
         """Whether nobody else needs `key` to stay, in this process or another."""

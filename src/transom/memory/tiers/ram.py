@@ -130,6 +130,9 @@ class RamTier(Tier):
             self._labels[key] = label
         return True
 
+    def size(self, key: int) -> int:
+        return self._views[key].nbytes
+
     def label(self, key: int) -> bytes:
         self._views[key]
         return self._labels.get(key, b"")
