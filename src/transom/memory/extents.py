@@ -72,6 +72,23 @@ class Extents:
             del self._ends[start + found]
         return start
 
+    def take_scattered(self, size: int, most: int) -> list[tuple[int, int]] | None:
+        """At most `most` stretches, `(start, size)`, that are `size` bytes together, now taken.
+
+        The largest first; None when so many are not enough.
+        """
+        if sum(found for found, _ in self._by_size[-most:]) < size:
+            return None
+        taken = []
+        while size:
+            largest, _ = self._by_size[-1]
+            piece = min(size, largest)
+            start = self.take(piece)
+            assert start is not None
+            taken.append((start, piece))
+            size -= piece
+        return taken
+
     def take_at(self, start: int, size: int) -> bool:
         """Take these very bytes; False when they are not all free."""
         whole = self._starts.get(start)

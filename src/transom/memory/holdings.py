@@ -128,6 +128,13 @@ class Holdings:
         payload = self.read(entry)
         return None if payload is None else payload.view(self.dtype)
 
+    def token_pieces(self, entry: Entry) -> list[NDArray[Any]]:
+        """The same, in the pieces that they are in, so that nothing is copied."""
+        if self.fast.held.get(entry.key) is entry:
+            return [piece.view(self.dtype) for piece in self.fast.tier.pieces(entry.key)]
+        tokens = self.tokens(entry)
+        return [] if tokens is None else [tokens]
+
     def touch(self, entry: Entry) -> None:
         """`entry` was used, and so was all it continues."""
         at: Entry | None = entry
@@ -143,28 +150,31 @@ class Holdings:
 
     def put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         """Hold `payload` as that of `entry`, which is new; False when no tier has room."""
-        if not self._within_quota(entry) or not self.books.enter(entry):
-            return False
         above = entry.above
         if above is not None:
             self.pin(above)  # lest it leaves for this one
         try:
-            slow = self.slow
-            # What is read in place from below gains nothing from a copy in memory.
-            below = slow is not None and self.through and slow.tier.maps(entry.size)
-            held = below and self._put_slow(entry, payload)
-            if not held:
-                held = self._put_fast(entry, payload)
-                if slow is not None and not below and (self.through or not held):
-                    held = self._put_slow(entry, payload) or held
+            return (
+                self._within_quota(entry) and self.books.enter(entry) and self._put(entry, payload)
+            )
         finally:
             if above is not None:
                 self.unpin(above)
+
+    def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        slow = self.slow
+        # What is read in place from below gains nothing from a copy in memory.
+        below = slow is not None and self.through and slow.tier.maps(entry.size)
+        held = below and self._put_slow(entry, payload)
         if not held:
+            held = self._put_fast(entry, payload)
+            if slow is not None and not below and (self.through or not held):
+                held = self._put_slow(entry, payload) or held
+        if held:
+            self.know(entry)
+        else:
             self.books.leave(entry)
-            return False
-        self.know(entry)
-        return True
+        return held
 
     def know(self, entry: Entry) -> None:
         """`entry`, which a shelf holds and which is in the books, can be found from now on."""
@@ -338,16 +348,16 @@ class Holdings:
         tier = self.fast.tier
         if not tier.fits(entry.size) or not self._lifted(entry.above):
             return False
-        view = tier.reserve(entry.key, entry.size)
-        if view is None:
+        stored = tier.store(entry.key, payload)
+        if not stored:
             with self._staying(entry.above, self.fast):
-                view = self.fast.with_room(
-                    entry, lambda: tier.reserve(entry.key, entry.size), self.evict
+                stored = bool(
+                    self.fast.with_room(
+                        entry, lambda: tier.store(entry.key, payload) or None, self.evict
+                    )
                 )
-        if view is None:
+        if not stored:
             return False
-        view.view(payload.dtype)[:] = payload
-        tier.seal(entry.key)
         self.fast.add(entry)
         return True
 
@@ -409,26 +419,19 @@ class Holdings:
             return True
         if entry.size > space.quota:
             return False
-        above = entry.above
-        if above is not None:
-            self.pin(above)
-        try:
-            while space.bytes + entry.size > space.quota:
-                for shelf in reversed(self.shelves):
-                    key = shelf.eviction.victim(
-                        None,
-                        lambda key, shelf=shelf: (
-                            shelf.held[key].space is space and shelf.held[key].is_leaf
-                        ),
-                    )
-                    if key is not None:
-                        self._evict_whole(shelf.held[key])
-                        break
-                else:
-                    return False
-        finally:
-            if above is not None:
-                self.unpin(above)
+        while space.bytes + entry.size > space.quota:
+            for shelf in reversed(self.shelves):
+                key = shelf.eviction.victim(
+                    None,
+                    lambda key, shelf=shelf: (
+                        shelf.held[key].space is space and shelf.held[key].is_leaf
+                    ),
+                )
+                if key is not None:
+                    self._evict_whole(shelf.held[key])
+                    break
+            else:
+                return False
         return True
 
     def _evict_whole(self, entry: Entry) -> None:

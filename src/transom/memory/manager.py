@@ -386,7 +386,7 @@ class ContextMemoryManager:
         return None if space is None else space.names.get(context_id)
 
     def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
-        return match(space, ids, self.block_size, self._holdings.tokens)
+        return match(space, ids, self.block_size, self._holdings.token_pieces)
 
     def _gather(self, entry: Entry) -> NDArray[Any] | None:
         """All ids of a context, in one array; None when some were found damaged."""

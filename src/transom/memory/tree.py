@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ __all__ = ["Match", "common_length", "holder", "match", "number_of"]
 MASK = (1 << 64) - 1
 ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keeps offsets of a block apart
 
-Tokens = Callable[[Entry], NDArray[Any] | None]
+Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
 
 
 class Match(NamedTuple):
@@ -44,7 +44,7 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Ma
         space: whose contexts may be found.
         ids: `(tokens,)`, in the dtype that tokens are held in.
         block: tokens per block.
-        tokens: the own tokens of an entry; None when they cannot be had any more.
+        tokens: the own tokens of an entry, in pieces; none when they cannot be had any more.
     """
     length, at = 0, 0
     parent: Entry | None = None
@@ -55,10 +55,13 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Ma
         # An entry that found its key taken is under another one, and is not found here.
         if child is None or child.parent is not parent or child.at != at:
             return Match(length, parent, at, key)
-        held = tokens(child)
-        if held is None:
-            return Match(length, parent, at, key)
-        same = common_length(ids[length:], held) // block * block
+        same = 0
+        for piece in tokens(child):
+            found = common_length(ids[length + same :], piece)
+            same += found
+            if found < len(piece):
+                break
+        same -= same % block
         if not same:
             return Match(length, parent, at, key)
         parent, at = child, same

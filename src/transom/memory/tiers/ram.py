@@ -19,6 +19,7 @@ SMALL, HUGE = mmap.PAGESIZE, 2 << 20  # bytes per page
 MANY = 128  # huge pages that make it worth to have them
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # address space, not yet memory
 POPULATE_WRITE = 23  # madvise of Linux 5.14: pages now, all at once, or an error
+PIECES = 16  # into which a payload is divided at most
 STEPS = 512  # parts of the capacity by which it grows, within:
 SMALLEST_STEP, LARGEST_STEP = 64 << 10, 4 << 20
 HELD = 2  # references to a view that only the tier has, while they are counted
@@ -33,7 +34,8 @@ class RamTier(Tier):
     would see. Here pages are charged to the ledger, then touched, and stay charged until they are
     given back to the system; what fragmentation wastes is charged with them.
 
-    What was read is a view of that memory, not a copy. While one is alive its bytes are neither
+    A payload is in one piece, unless there is room only here and there. What was read is a view of
+    that memory, not a copy, where it is in one piece. While one is alive its bytes are neither
     used again nor uncharged, also when the key is deleted: they are lent (`lent`).
 
     Args:
@@ -64,7 +66,7 @@ class RamTier(Tier):
         if hasattr(mmap, "MADV_HUGEPAGE"):
             # Not one of those that come whole when a part of them is touched, unless all is theirs.
             self._map.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
-        self._views: dict[int, Payload] = {}
+        self._views: dict[int, Payload | tuple[Payload, ...]] = {}
         self._labels: dict[int, bytes] = {}
         self._lent: list[Payload] = []
         self._warm = Extents()  # pages that are charged
@@ -98,40 +100,49 @@ class RamTier(Tier):
 
     def in_use(self, key: int) -> bool:
         """Whether somebody has a view of the payload, so that deleting it would free nothing."""
-        return sys.getrefcount(self._views[key]) > HELD
-
-    def reserve(self, key: int, size: int) -> Payload | None:
-        """Room for `size` bytes under `key`, to be written and then `seal`ed; None without room."""
-        if not size:
-            self._views[key] = np.empty(0, dtype=np.uint8)
-            return self._views[key]
-        whole = aligned(size)
-        start = self._warm.take(whole)
-        if start is None and (self._take_back() or self._grow(whole)):
-            start = self._warm.take(whole)
-        if start is None:
-            return None
-        view: Payload = np.ndarray((size,), np.uint8, self._map, start)
-        self._views[key] = view
-        return view
-
-    def seal(self, key: int) -> None:
-        """What was reserved is written; from now on it is read-only."""
-        self._views[key].setflags(write=False)
+        return sys.getrefcount(self._views[key]) > HELD  # never of pieces: they are not given out
 
     def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
         source = as_payload(payload)
-        view = self.reserve(key, source.nbytes)
-        if view is None:
+        size = source.nbytes
+        if size:
+            whole = aligned(size)
+            start = self._warm.take(whole)
+            if start is None and (self._take_back() or self._grow(whole)):
+                start = self._warm.take(whole)
+            if start is None:
+                return self._store_scattered(key, source, label)
+            view: Payload = np.ndarray((size,), np.uint8, self._map, start)
+            view[:] = source
+        else:
+            view = np.empty(0, dtype=np.uint8)
+        view.setflags(write=False)
+        self._views[key] = view
+        if label:
+            self._labels[key] = label
+        return True
+
+    def _store_scattered(self, key: int, source: Payload, label: bytes) -> bool:
+        """Use what is free here and there; to be read, it is copied together."""
+        taken = self._warm.take_scattered(aligned(source.nbytes), PIECES)
+        if taken is None:
             return False
-        view[:] = source
-        self.seal(key)
+        at = 0
+        pieces = []
+        for start, size in taken:
+            piece: Payload = np.ndarray(
+                (min(size, source.nbytes - at),), np.uint8, self._map, start
+            )
+            piece[:] = source[at : at + size]
+            pieces.append(piece)
+            at += size
+        self._views[key] = tuple(pieces)
         if label:
             self._labels[key] = label
         return True
 
     def size(self, key: int) -> int:
-        return self._views[key].nbytes
+        return sum(view.nbytes for view in _pieces(self._views[key]))
 
     def label(self, key: int) -> bytes:
         self._views[key]
@@ -165,12 +176,24 @@ class RamTier(Tier):
         return given
 
     def __getitem__(self, key: int) -> Payload:
-        return self._views[key][:]
+        view = self._views[key]
+        if not isinstance(view, tuple):
+            return view[:]
+        joined: Payload = np.concatenate(view)
+        joined.setflags(write=False)
+        return joined
+
+    def pieces(self, key: int) -> tuple[Payload, ...]:
+        """A payload in the pieces that it is in: views, to be let go of before anything leaves."""
+        return _pieces(self._views[key])
 
     def __delitem__(self, key: int) -> None:
         view = self._views.pop(key)
         self._labels.pop(key, None)
-        if sys.getrefcount(view) > HELD:
+        if isinstance(view, tuple):
+            for piece in view:
+                self._free(piece)
+        elif sys.getrefcount(view) > HELD:
             self._lent.append(view)
         else:
             self._free(view)
@@ -217,9 +240,12 @@ class RamTier(Tier):
 
     def _grow_last(self, size: int) -> bool:
         """Lengthen a stretch that is free already, by as little as there must be."""
+        room = min(self.ledger.room, size)
+        if room < self._page:
+            return False
         for start, cold in self._cold:
             missing = self._whole(size - self._warm.size_ending_at(start))
-            if 0 < missing <= cold and self._charge(missing):
+            if 0 < missing <= min(cold, room + self._page) and self._charge(missing):
                 self._cold.take_at(start, missing)
                 return self._warmed(start, missing)
         return False
@@ -247,6 +273,10 @@ class RamTier(Tier):
         self._used += size
         self._peak = max(self._peak, self._used)
         return True
+
+
+def _pieces(view: Payload | tuple[Payload, ...]) -> tuple[Payload, ...]:
+    return view if isinstance(view, tuple) else (view,)
 
 
 def _private() -> int:

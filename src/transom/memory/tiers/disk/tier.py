@@ -117,6 +117,7 @@ class DiskTier(Tier):
             ring = ring_size(self.capacity)
             self._shared = Shared(self.path / "shared", self.writable, ring)
             self._data = DataFile(self.path / "data", self.writable)
+            self._fixed = self._shared.used + FIRST + index_file_size(item_size(LONGEST_LABEL))
             alone = self.writable and self._settle()
             self.salt = self._data.salt
             self._load()
@@ -314,10 +315,9 @@ class DiskTier(Tier):
         return sys.getsizeof(self._places) + each * len(self._places) + self._free.nbytes
 
     def fits(self, size: int) -> bool:
-        fixed = self._shared.used + FIRST + index_file_size(item_size(LONGEST_LABEL))
         own = file_size(size) if self.maps(size) else 0
         inline = 0 if self.maps(size) else size
-        return aligned(HEADER + LONGEST_LABEL + inline) + own + fixed <= self.capacity
+        return aligned(HEADER + LONGEST_LABEL + inline) + own + self._fixed <= self.capacity
 
     def maps(self, size: int) -> bool:
         return size >= LARGE
