@@ -9,6 +9,8 @@ from transom.errors import StoreError
 from transom.memory.entry import Entry
 from transom.memory.holdings import Holdings
 from transom.memory.label import Label
+from transom.memory.shelf import Shelf
+from transom.memory.tiers.base import News, Tier
 
 __all__ = ["follow"]
 
@@ -25,19 +27,32 @@ def follow(holdings: Holdings) -> None:
     slow = holdings.slow
     if slow is None:
         return
-    for item in slow.tier.news():
-        if item.what == "add":
-            _added(holdings, item.key, Label.unpack(item.label))
-            continue
-        entry = slow.held.get(item.key)
-        if entry is None:
-            continue
-        if item.what == "drop":
-            _dropped(holdings, entry)
-        elif entry.name is not None:
-            if entry.state is not None:
-                holdings.discard(entry.state)
-            holdings.unname(entry)
+    news = slow.tier.news()
+    if news:
+        slow.following = True
+        try:
+            for item in news:
+                _learn(holdings, slow, item)
+        finally:
+            slow.following = False
+    if holdings.doubtful or holdings.useless:
+        holdings.settle()
+
+
+def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
+    if item.what == "add":
+        _added(holdings, item.key, Label.unpack(item.label))
+        return
+    entry = slow.held.get(item.key)
+    if entry is None:
+        return
+    label = Label.unpack(item.label)
+    if item.what == "drop":
+        _dropped(holdings, entry)
+    elif entry.name is not None and label is not None and label.nameless:
+        if entry.state is not None:
+            holdings.discard(entry.state)
+        holdings.unname(entry)
 
 
 def _added(holdings: Holdings, key: int, label: Label | None) -> None:
@@ -53,8 +68,7 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
     left = label.left(time.time())
     above = slow.held.get(label.above)
     if left <= 0 or (above is None and label.above):
-        if slow.tier.writable:
-            del slow.tier[key]
+        holdings.useless.append(key)
         return
     if key in holdings.fast.held:
         holdings.lose_copy(holdings.fast, holdings.fast.held[key])
@@ -71,10 +85,9 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
         above if label.state else None,
     )
     entry.listed = label.listed and key not in space.blocks
-    if entry.of is None and entry.name is not None:
-        former = space.names.get(entry.name)
-        if former is not None:
-            _replaced(holdings, former)
+    former = None if label.state or label.nameless else space.names.get(label.name)
+    if former is not None:
+        _replaced(holdings, former)
     if holdings.books.enter(entry):
         slow.add(entry)
         holdings.know(entry)
@@ -98,7 +111,7 @@ def _dropped(holdings: Holdings, entry: Entry) -> None:
             _dropped(holdings, kid)
     if entry not in slow:
         return
-    slow.drop(entry, gone=True)
+    slow.drop(entry)
     if entry not in holdings.fast:
         holdings.forget(entry)
     elif entry.is_leaf:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -21,9 +20,13 @@ from transom.memory.tiers.base import Payload, Tier
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tree import number_of
 
-__all__ = ["Holdings"]
+__all__ = ["ChangedError", "Holdings"]
 
 MANY_SPACES = 64  # namespaces among which it is worth to look for empty ones
+
+
+class ChangedError(Exception):
+    """Another process changed what is being read; to be read again, in turn with the others."""
 
 
 class Holdings:
@@ -36,10 +39,13 @@ class Holdings:
     Attributes:
         fast: the shelf in memory.
         slow: the one below; None without.
+        shelves: both, the fastest first.
         through: whether entries are put on both at once.
         spaces: namespaces by name.
         expiring: when entries expire, as a heap; also of some that are gone.
         expired: how many have.
+        useless: keys on the second shelf that have expired, or continue what is gone.
+        doubtful: entries that nothing seems to need.
 
     Notes:
         Has no lock of its own; whoever uses it holds the manager's.
@@ -57,12 +63,15 @@ class Holdings:
     ) -> None:
         self.fast = fast
         self.slow = slow
+        self.shelves: list[Shelf[Any]] = [fast] if slow is None else [fast, slow]
         self.dtype = dtype
         self.through = through
         self.spaces: dict[str, Namespace] = {}
         self.books = Books(ledger, self)
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
+        self.useless: list[int] = []
+        self.doubtful: list[Entry] = []
         self._quotas = quotas
         self._salt = salt
         self._numbers = 0
@@ -74,11 +83,6 @@ class Holdings:
         yield from self.fast.held.values()
         if self.slow is not None:
             yield from (e for e in self.slow.held.values() if e not in self.fast)
-
-    @property
-    def shelves(self) -> list[Shelf[Any]]:
-        """The shelves, the fastest first."""
-        return [self.fast] if self.slow is None else [self.fast, self.slow]
 
     def space(self, name: str) -> Namespace:
         """The namespace of that name; those that hold nothing are forgotten now and then."""
@@ -108,6 +112,9 @@ class Holdings:
         """The payload of `entry`, from the first tier that has it, and from then on in memory.
 
         None when it was found damaged; then it is forgotten, with all that continues it.
+
+        Raises:
+            ChangedError: when another process may have deleted it meanwhile.
         """
         if self.fast.held.get(entry.key) is entry:
             self.fast.hits += 1
@@ -116,6 +123,8 @@ class Holdings:
         try:
             payload: Payload = self.slow.tier[entry.key]
         except KeyError:
+            if not self.slow.tier.steady:
+                raise ChangedError from None
             self.lose_copy(self.slow, entry)
             return None
         self.slow.hits += 1
@@ -150,16 +159,14 @@ class Holdings:
 
     def put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         """Hold `payload` as that of `entry`, which is new; False when no tier has room."""
-        above = entry.above
-        if above is not None:
-            self.pin(above)  # lest it leaves for this one
+        fast = self.fast
+        kept, fast.keep = fast.keep, entry.above
         try:
             return (
                 self._within_quota(entry) and self.books.enter(entry) and self._put(entry, payload)
             )
         finally:
-            if above is not None:
-                self.unpin(above)
+            fast.keep = kept
 
     def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         slow = self.slow
@@ -243,13 +250,9 @@ class Holdings:
         gone = 0
         for shelf in reversed(self.shelves):
             while gone < size:
-                key = shelf.eviction.victim(
-                    None,
-                    lambda key, shelf=shelf: shelf.held[key].is_leaf and shelf.tier.may_go(key),
-                )
-                if key is None:
+                entry = self._victim(shelf)
+                if entry is None:
                     break
-                entry = shelf.held[key]
                 gone += entry.size
                 self._evict_whole(entry)
         return gone
@@ -268,7 +271,7 @@ class Holdings:
     def evict_one(self) -> bool:
         """Evict from memory what is worth the least there; False when nothing may leave."""
         fast = self.fast
-        key = fast.eviction.victim(None, lambda key: fast.tier.may_go(fast.held[key].key))
+        key = fast.eviction.victim(None, fast.may_go)
         if key is None:
             return False
         self.evict(fast.held[key])
@@ -292,8 +295,8 @@ class Holdings:
         entry.detach()
         self.books.leave(entry)
         above = entry.above
-        if above is not None and above.name is None and above.is_leaf:
-            self.discard(above)
+        if above is not None:
+            self._discard_unless_needed(above)
 
     def expire(self) -> None:
         """Delete what has been held for as long as it was to be."""
@@ -334,6 +337,28 @@ class Holdings:
         for shelf in self.shelves:
             if entry in shelf:
                 shelf.eviction.unpin(entry.key)
+        self._discard_unless_needed(entry)
+
+    def _discard_unless_needed(self, entry: Entry) -> None:
+        if entry.name is None and entry.is_leaf and not entry.pins:
+            if self.slow is None or (self.slow.tier.steady and not self.slow.following):
+                self.discard(entry)
+            else:  # Another process may have continued it.
+                self.doubtful.append(entry)
+
+    def settle(self) -> None:
+        """Delete what turned out to be of no use, now that nobody else changes anything."""
+        slow = self.slow
+        if slow is None or not slow.tier.steady or not slow.tier.writable:
+            return
+        doubtful, self.doubtful = self.doubtful, []
+        for entry in doubtful:
+            if self.holds(entry):
+                self._discard_unless_needed(entry)
+        useless, self.useless = self.useless, []
+        for key in useless:
+            if key in slow.tier and key not in slow.held:
+                del slow.tier[key]
 
     # Shelves
 
@@ -350,12 +375,9 @@ class Holdings:
             return False
         stored = tier.store(entry.key, payload)
         if not stored:
-            with self._staying(entry.above, self.fast):
-                stored = bool(
-                    self.fast.with_room(
-                        entry, lambda: tier.store(entry.key, payload) or None, self.evict
-                    )
-                )
+            kept, self.fast.keep = self.fast.keep, entry.above
+            stored = self.fast.with_room(entry, lambda: tier.store(entry.key, payload), self.evict)
+            self.fast.keep = kept
         if not stored:
             return False
         self.fast.add(entry)
@@ -370,29 +392,14 @@ class Holdings:
         label = self._label(entry)
         stored = slow.tier.store(entry.key, payload, label)
         if not stored:
-            with self._staying(above, slow):
-                stored = bool(
-                    slow.with_room(
-                        entry,
-                        lambda: slow.tier.store(entry.key, payload, label) or None,
-                        self.evict_slow,
-                    )
-                )
+            kept, slow.keep = slow.keep, above
+            stored = slow.with_room(
+                entry, lambda: slow.tier.store(entry.key, payload, label), self.evict_slow
+            )
+            slow.keep = kept
         if stored:
             slow.add(entry)
         return stored
-
-    @contextmanager
-    def _staying(self, entry: Entry | None, shelf: Shelf[Any]) -> Iterator[None]:
-        """While it lasts, `entry` does not leave `shelf`, where it is."""
-        if entry is None:
-            yield
-            return
-        shelf.eviction.pin(entry.key)
-        try:
-            yield
-        finally:
-            shelf.eviction.unpin(entry.key)
 
     def _save(self, entry: Entry) -> bool:
         """Have `entry`, and what it continues, on the second shelf too."""
@@ -420,19 +427,26 @@ class Holdings:
         if entry.size > space.quota:
             return False
         while space.bytes + entry.size > space.quota:
-            for shelf in reversed(self.shelves):
-                key = shelf.eviction.victim(
-                    None,
-                    lambda key, shelf=shelf: (
-                        shelf.held[key].space is space and shelf.held[key].is_leaf
-                    ),
-                )
-                if key is not None:
-                    self._evict_whole(shelf.held[key])
-                    break
-            else:
+            victims = (self._victim(shelf, space) for shelf in reversed(self.shelves))
+            victim = next((entry for entry in victims if entry is not None), None)
+            if victim is None:
                 return False
+            self._evict_whole(victim)
         return True
+
+    def _victim(self, shelf: Shelf[Any], space: Namespace | None = None) -> Entry | None:
+        """What is worth the least on a shelf, of `space` or of all, and may leave every tier."""
+
+        def may_go(key: Hashable) -> bool:
+            entry = shelf.held[key]
+            return (
+                (space is None or entry.space is space)
+                and entry.is_leaf
+                and all(other.may_go(key) for other in self.shelves if entry in other)
+            )
+
+        key = shelf.eviction.victim(None, may_go)
+        return None if key is None else shelf.held[key]
 
     def _evict_whole(self, entry: Entry) -> None:
         for shelf in self.shelves:

@@ -7,10 +7,10 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from transom.errors import InputError, StoreError
 from transom.memory.entry import Entry, Namespace
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.holdings import Holdings
+from transom.memory.holdings import ChangedError, Holdings
 from transom.memory.label import LONGEST
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
@@ -33,6 +33,8 @@ from transom.memory.tree import Match, holder, match, number_of
 from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
 
 __all__ = ["ContextMemoryManager"]
+
+R = TypeVar("R")
 
 
 class ContextMemoryManager:
@@ -121,9 +123,8 @@ class ContextMemoryManager:
             slow.tier.salt if slow is not None else secrets.randbits(63),
         )
         self._turn = nullcontext() if slow is None else slow.tier.exclusive()
-        # What is read comes into memory, and with write-back something may go to disk for it.
-        self._reading = self._turn if write == "back" else nullcontext()
-        follow(self._holdings)
+        with self._turn:
+            follow(self._holdings)
 
     # Contexts
 
@@ -176,14 +177,7 @@ class ContextMemoryManager:
         Where nothing is shared they are not copied. While the array is alive its bytes stay
         charged, so keep a copy of what you keep.
         """
-        with self._lock, self._reading:
-            entry = self._find(context_id, namespace)
-            found = None if entry is None else self._gather(entry)
-            if found is None:
-                self.misses += 1
-            else:
-                self.hits += 1
-            return found
+        return self._read(self._get_context, context_id, namespace)
 
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
@@ -221,20 +215,10 @@ class ContextMemoryManager:
     def longest_prefix(self, ids: Any, *, namespace: str = "") -> tuple[str, int] | None:
         """The context that has most of `ids`, from the start: its id, and how many tokens.
 
-        A whole number of blocks, or all of `ids` where a context is just that. What it has need
-        not be prefilled again. None when no block is held. All that is found counts as used.
+        A whole number of blocks, which need not be prefilled again; None when not one is held.
+        All that is found counts as used.
         """
-        array = self._ids(ids)
-        with self._lock, self._reading:
-            self._follow()
-            space = self._holdings.spaces.get(namespace)
-            found = None if space is None else self._match(space, array)
-            if found is None or found.parent is None:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._holdings.touch(found.parent)
-            return holder(found.parent, found.at)
+        return self._read(self._longest_prefix, self._ids(ids), namespace)
 
     def pin(self, context_id: str, *, namespace: str = "") -> Pin:
         """Keep a context from being evicted: `with manager.pin("alice/42") as ids: ...`.
@@ -242,13 +226,7 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
-        with self._lock, self._reading:
-            entry = self._find(context_id, namespace)
-            found = None if entry is None else self._gather(entry)
-            if entry is None or found is None:
-                raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
-            self._holdings.pin_for_all(entry)
-            return Pin(found, partial(self._unpin, entry))
+        return self._read(self._pinned, context_id, namespace)
 
     # States
 
@@ -278,16 +256,7 @@ class ContextMemoryManager:
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
         """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
-        with self._lock, self._reading:
-            entry = self._find(context_id, namespace)
-            state = None if entry is None else entry.state
-            found = None if state is None else self._holdings.read(state)
-            if state is None or found is None:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._holdings.touch(state)
-            return found
+        return self._read(self._get_state, context_id, namespace)
 
     # The whole
 
@@ -373,15 +342,76 @@ class ContextMemoryManager:
 
     # Within the lock
 
+    def _read(self, read: Callable[[Any, str], R], what: Any, namespace: str) -> R:
+        """What `read` returns, when no other process changes that under its hands."""
+        with self._lock:
+            # What is read comes into memory, and with write-back something may go to disk for it.
+            if self._holdings.through:
+                try:
+                    self._follow()
+                    return read(what, namespace)
+                except ChangedError:
+                    pass
+            with self._turn:
+                self._follow()
+                return read(what, namespace)
+
+    def _get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
+        entry = self._named(context_id, namespace)
+        found = None if entry is None else self._gather(entry)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return found
+
+    def _longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
+        space = self._holdings.spaces.get(namespace)
+        found = None if space is None else self._match(space, ids)
+        held = None
+        if found is not None and found.parent is not None:
+            held = holder(found.parent, found.at)
+            self._holdings.touch(found.parent)
+        if held is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return held
+
+    def _pinned(self, context_id: str, namespace: str) -> Pin:
+        entry = self._named(context_id, namespace)
+        found = None if entry is None else self._gather(entry)
+        if entry is None or found is None:
+            raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
+        self._holdings.pin_for_all(entry)
+        return Pin(found, partial(self._unpin, entry))
+
+    def _get_state(self, context_id: str, namespace: str) -> Payload | None:
+        entry = self._named(context_id, namespace)
+        state = None if entry is None else entry.state
+        found = None if state is None else self._holdings.read(state)
+        if state is None or found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._holdings.touch(state)
+        return found
+
     def _follow(self) -> None:
         """Know what is held now, for every process that shares it."""
         if self._holdings.slow is not None:
             follow(self._holdings)
-        if self._holdings.expiring:
-            self._holdings.expire()
+        expiring = self._holdings.expiring
+        if expiring and expiring[0][0] <= time.monotonic():
+            with self._turn:
+                follow(self._holdings)
+                self._holdings.expire()
 
     def _find(self, context_id: str, namespace: str) -> Entry | None:
         self._follow()
+        return self._named(context_id, namespace)
+
+    def _named(self, context_id: str, namespace: str) -> Entry | None:
         space = self._holdings.spaces.get(namespace)
         return None if space is None else space.names.get(context_id)
 

@@ -12,7 +12,6 @@ from transom.memory.tiers.base import Tier
 __all__ = ["Shelf"]
 
 T = TypeVar("T", bound=Tier)
-R = TypeVar("R")
 
 
 class Shelf(Generic[T]):
@@ -27,6 +26,8 @@ class Shelf(Generic[T]):
         held: entries by key.
         hits: how often one was read here.
         evicted: how many had to leave.
+        following: whether the tier is ahead, and what it should hold is only being learnt.
+        keep: what is not to leave for what comes next, which continues it.
     """
 
     def __init__(self, tier: T, eviction: Eviction) -> None:
@@ -35,6 +36,8 @@ class Shelf(Generic[T]):
         self.held: dict[Hashable, Entry] = {}
         self.hits = 0
         self.evicted = 0
+        self.keep: Entry | None = None
+        self.following = False
 
     def add(self, entry: Entry) -> None:
         """The tier now holds `entry`."""
@@ -46,46 +49,40 @@ class Shelf(Generic[T]):
         if above is not None:
             self.eviction.pin(above.key)
 
-    def drop(self, entry: Entry, *, evicted: bool = False, gone: bool = False) -> None:
-        """Delete `entry`, which is held here, and which nothing here continues.
-
-        Args:
-            entry: what is deleted.
-            evicted: because of `with_room`.
-            gone: the tier has deleted it already.
-        """
+    def drop(self, entry: Entry, *, evicted: bool = False) -> None:
+        """Delete `entry`, which is held here, and which nothing here continues."""
         del self.held[entry.key]
         self.eviction.remove(entry.key, evicted=evicted)
         above = entry.above
         if above is not None:
             self.eviction.unpin(above.key)
         self.evicted += evicted
-        if not gone and entry.key in self.tier:
+        if not self.following and entry.key in self.tier:
             del self.tier[entry.key]
 
     def with_room(
-        self, entry: Entry, attempt: Callable[[], R | None], evict: Callable[[Entry], None]
-    ) -> R | None:
-        """What `attempt` returns once enough has been evicted; None when nothing more may leave.
+        self, entry: Entry, attempt: Callable[[], bool], evict: Callable[[Entry], None]
+    ) -> bool:
+        """Evict until `attempt` succeeds; False when nothing more may leave.
 
         Args:
             entry: for what room is made.
-            attempt: takes the room; None when there is too little.
+            attempt: takes the room, if there is enough.
             evict: makes an entry leave.
         """
         newcomer = Newcomer(entry.key, entry.size, entry.cost)
-        done = None
-        while done is None:
+        while True:
             key = self.eviction.victim(newcomer, self.may_go)
             if key is None or key == entry.key:
-                return None
+                return False
             evict(self.held[key])
-            done = attempt()
-        return done
+            if attempt():
+                return True
 
     def may_go(self, key: Hashable) -> bool:
-        """Whether it would help if `key` left."""
-        return self.tier.may_go(self.held[key].key)
+        """Whether `key` may leave, and it would help if it did."""
+        entry = self.held[key]
+        return entry is not self.keep and self.tier.may_go(entry.key)
 
     def __contains__(self, entry: object) -> bool:
         return isinstance(entry, Entry) and self.held.get(entry.key) is entry

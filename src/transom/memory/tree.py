@@ -82,19 +82,19 @@ def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
     return first if size and differ[first] else size
 
 
-def holder(entry: Entry, at: int) -> tuple[str, int]:
+def holder(entry: Entry, at: int) -> tuple[str, int] | None:
     """The context that holds `entry` up to its first `at` tokens, and how many tokens that is.
 
-    It is the one that ends with `entry`, or the one that continues the most of it.
+    It is the one that ends with `entry`, or the one that continues the most of it. None when there
+    is none, which is so only for entries that are about to go.
     """
     if entry.name is not None:
         return entry.name, entry.start + at
-    # It has kids: an entry without a name that nobody continues is not held any longer.
-    kid = max(entry.kids, key=lambda kid: kid.at)
-    least = min(at, kid.at)
-    while kid.name is None:
-        kid = next(iter(kid.kids))
-    return kid.name, entry.start + least
+    for kid in sorted(entry.kids, key=lambda kid: -kid.at):
+        below = holder(kid, 0)
+        if below is not None:
+            return below[0], entry.start + min(at, kid.at)
+    return None
 
 
 def number_of(*parts: str | int) -> int:

@@ -108,6 +108,11 @@ class Tier(MutableMapping[int, Any]):
         """While it lasts, no other process changes the tier."""
         return nullcontext()
 
+    @property
+    def steady(self) -> bool:
+        """Whether nobody else can change the tier at this moment."""
+        return True
+
     def maps(self, size: int) -> bool:
         """Whether a payload of `size` bytes is read in place, so that a copy gains nothing."""
         return False

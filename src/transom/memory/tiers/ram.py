@@ -230,6 +230,8 @@ class RamTier(Tier):
         """Charge and touch pages until `size` bytes in a row are free, if that can be."""
         if self._warm.largest >= size:
             return True
+        if self.ledger.room < self._page:
+            return False
         least = self._whole(size)
         for amount in (max(self._step, least), least):
             if self._cold.largest >= amount and self._charge(amount):

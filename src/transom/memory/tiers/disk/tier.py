@@ -211,14 +211,17 @@ class DiskTier(Tier):
             self._seen = shared.generation
         else:
             self._look_through()
-        now = {item.key: item for item in self._news}
+        labels = {item.key: item.label for item in self._news if item.what != "drop"}
         kept = {
             key
             for key, place in before.items()
             if key in self._places and self._places[key].generation == place.generation
         }
         drops = [News("drop", key, b"") for key in before if key not in kept]
-        self._news = news + drops + [now[key] for key in self._places if key not in kept]
+        others = [
+            News("relabel" if key in kept else "add", key, labels[key]) for key in self._places
+        ]
+        self._news = news + drops + others
 
     def _look_through(self) -> None:
         found: dict[int, Record] = {}
@@ -288,6 +291,10 @@ class DiskTier(Tier):
                 self._learn(record)
             elif change.what == RELABEL and known is not None:
                 self._news.append(News("relabel", change.key, record.label))
+
+    @property
+    def steady(self) -> bool:
+        return self._lock.depth > 0
 
     def exclusive(self) -> Turn:
         return self._turn
