@@ -20,8 +20,14 @@ SECONDS = 3
 
 def start(role, folder, which, seconds=SECONDS, capacity=800_000):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.memory.worker", role, str(folder), str(which)]
-        + [str(seconds), str(capacity)],
+        [
+            sys.executable,
+            "-m",
+            "tests.memory.worker",
+            role,
+            folder,
+            *map(str, (which, seconds, capacity)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

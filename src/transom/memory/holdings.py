@@ -159,14 +159,19 @@ class Holdings:
 
     def put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         """Hold `payload` as that of `entry`, which is new; False when no tier has room."""
-        fast = self.fast
-        kept, fast.keep = fast.keep, entry.above
+        above = entry.above
+        kept = [shelf.keep for shelf in self.shelves]
+        for shelf in self.shelves:
+            shelf.keep = above
         try:
             return (
                 self._within_quota(entry) and self.books.enter(entry) and self._put(entry, payload)
             )
         finally:
-            fast.keep = kept
+            for shelf, former in zip(self.shelves, kept, strict=True):
+                shelf.keep = former
+            if above is not None:
+                self._discard_unless_needed(above)
 
     def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         slow = self.slow
@@ -340,7 +345,8 @@ class Holdings:
         self._discard_unless_needed(entry)
 
     def _discard_unless_needed(self, entry: Entry) -> None:
-        if entry.name is None and entry.is_leaf and not entry.pins:
+        kept = any(shelf.keep is entry for shelf in self.shelves)
+        if entry.name is None and entry.is_leaf and not entry.pins and not kept:
             if self.slow is None or (self.slow.tier.steady and not self.slow.following):
                 self.discard(entry)
             else:  # Another process may have continued it.
