@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transom.errors import MissingExtraError, TransomError
 from transom.memory import ContextMemoryManager
+from transom.monitor import ContextWindowMonitor
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
     ContextWindow,
@@ -32,6 +33,7 @@ __all__ = [
     "ContextMemoryManager",
     "ContextWindow",
     "ContextWindowFactory",
+    "ContextWindowMonitor",
     "Full",
     "Hierarchical",
     "HierarchicalContext",

@@ -242,16 +242,17 @@ class PlainARC(Plain):
 
 
 class Counts:
-    """What the sketch of W-TinyLFU estimates, exactly, while there are up to 64 keys."""
+    """What the sketch of W-TinyLFU estimates, exactly."""
 
     def __init__(self):
         self.counts = Counter()
         self.counted = 0
+        self.columns = 64
 
     def count(self, key):
         self.counts[key] = min(15, self.counts[key] + 1)
         self.counted += 1
-        if self.counted == 10 * 64:
+        if self.counted >= 10 * self.columns:
             self.counts = Counter({one: seen // 2 for one, seen in self.counts.items()})
             self.counted //= 2
 
@@ -259,7 +260,8 @@ class Counts:
         return self.counts[key]
 
     def widen(self, keys):
-        assert keys <= 64
+        while self.columns < keys:
+            self.columns *= 2
 
 
 class PlainWTinyLFU(Plain):
@@ -271,6 +273,7 @@ class PlainWTinyLFU(Plain):
         self.seen = Counts()
 
     def added(self, key, cost):
+        self.seen.widen(len(self.sizes))
         self.seen.count(key)
         self.window.append(key)
         while self.total(self.window) > 0.01 * self.capacity:
@@ -289,22 +292,21 @@ class PlainWTinyLFU(Plain):
             segment.append(key)
 
     def victim(self, newcomer):
-        if not self.free(self.sizes):
-            return None
-        candidate = next(iter(self.free(self.window)), newcomer.key)
-        victim = next(iter(self.free(self.probation) + self.free(self.protected)), None)
-        fits = self.total(self.window) + newcomer.size <= 0.01 * self.capacity
-        if victim is None:
-            return candidate
-        if fits:
-            return victim
-        seen = self.seen.estimate(candidate) + (candidate == newcomer.key)
-        if seen > self.seen.estimate(victim):
-            if candidate != newcomer.key:
+        main = next(iter(self.free(self.probation) + self.free(self.protected)), None)
+        if main is None:
+            return next(iter(self.free(self.window)), None)
+        if self.total(self.window) + newcomer.size <= 0.01 * self.capacity:
+            return main
+        candidate = self.window[0] if self.window else newcomer.key
+        if self.pins[candidate]:
+            return main
+        coming = candidate == newcomer.key
+        if self.seen.estimate(candidate) + coming > self.seen.estimate(main):
+            if not coming:
                 self.window.remove(candidate)
                 self.probation.append(candidate)
-            return victim
-        if candidate == newcomer.key:
+            return main
+        if coming:
             self.seen.count(candidate)
         return candidate
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Container, Hashable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any
 
 from transom.memory.eviction.base import NUMBER, PAIR, MayGo
@@ -15,9 +16,10 @@ __all__ = ["Order"]
 class Order:
     """Keys by rank, lowest first.
 
-    A heap that is put right only where it is looked at: raising a rank changes a dictionary, and
+    A queue that is put right only where it is looked at: raising a rank changes a dictionary, and
     a pinned key that comes to the front is dropped until it is unpinned. Each key that is not
     pinned has an entry of its rank or a lower one; entries beyond that are found out in `first`.
+    Entries that come in the order of their ranks wait in a line, others in a heap.
 
     Args:
         pinned: which keys `first` passes over.
@@ -28,6 +30,7 @@ class Order:
         self._pinned = pinned
         self._rank_bytes = rank_bytes
         self._ranks: dict[Hashable, Any] = {}
+        self._line: deque[tuple[Any, Hashable]] = deque()
         self._heap: list[tuple[Any, Hashable]] = []
 
     def put(self, key: Hashable, rank: Any) -> None:
@@ -53,23 +56,24 @@ class Order:
 
     def first(self, may_go: MayGo | None = None) -> Hashable | None:
         """The key of the lowest rank that is not pinned and that `may_go` lets go, or None."""
-        heap, ranks = self._heap, self._ranks
+        line, heap, ranks = self._line, self._heap, self._ranks
         refused = []
         found = None
-        while heap:
-            entered, key = heap[0]
+        while line or heap:
+            in_line = not heap or (bool(line) and line[0][0] <= heap[0][0])
+            entered, key = line[0] if in_line else heap[0]
             rank = ranks.get(key)
-            if rank is None or key in self._pinned:
-                heappop(heap)
-            elif rank != entered:
-                heappop(heap)
-                if rank > entered:
-                    heappush(heap, (rank, key))
-            elif may_go is None or may_go(key):
-                found = key
-                break
+            if rank == entered and key not in self._pinned:
+                if may_go is None or may_go(key):
+                    found = key
+                    break
+                refused.append((entered, key))
+            if in_line:
+                line.popleft()
             else:
-                refused.append(heappop(heap))
+                heappop(heap)
+            if rank is not None and rank > entered and key not in self._pinned:
+                self._enter(key, rank)
         for entry in refused:
             heappush(heap, entry)
         return found
@@ -77,10 +81,9 @@ class Order:
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken, the keys left out."""
-        ranks = self._rank_bytes * (len(self._ranks) + len(self._heap))
-        return (
-            sys.getsizeof(self._ranks) + sys.getsizeof(self._heap) + ranks + PAIR * len(self._heap)
-        )
+        entries = len(self._line) + len(self._heap)
+        tables = sys.getsizeof(self._ranks) + sys.getsizeof(self._line) + sys.getsizeof(self._heap)
+        return tables + self._rank_bytes * (len(self._ranks) + entries) + PAIR * entries
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -89,9 +92,15 @@ class Order:
         return key in self._ranks
 
     def _push(self, key: Hashable, rank: Any) -> None:
-        heappush(self._heap, (rank, key))
-        if len(self._heap) > 2 * len(self._ranks) + 64:
-            self._heap = [
-                (rank, key) for key, rank in self._ranks.items() if key not in self._pinned
-            ]
-            heapify(self._heap)
+        self._enter(key, rank)
+        if len(self._line) + len(self._heap) > 2 * len(self._ranks) + 64:
+            free = ((rank, key) for key, rank in self._ranks.items() if key not in self._pinned)
+            self._line = deque(sorted(free, key=lambda entry: entry[0]))
+            self._heap = []
+
+    def _enter(self, key: Hashable, rank: Any) -> None:
+        line = self._line
+        if not line or rank > line[-1][0]:
+            line.append((rank, key))
+        else:
+            heappush(self._heap, (rank, key))

@@ -25,7 +25,8 @@ class WTinyLFU(Eviction):
     Manes, "TinyLFU: a highly efficient cache admission policy" (ACM Transactions on Storage 2017,
     arXiv 1512.00727).
 
-    The only one here that may refuse a newcomer.
+    The only one here that may refuse a newcomer: where the window has room for none. What is
+    pinned leaves the window without competing.
 
     >>> lfu = WTinyLFU(capacity=300)
     >>> for key in "aabbcc":
@@ -72,25 +73,32 @@ class WTinyLFU(Eviction):
         self._part(key).order.unpinned(key)
 
     def _victim(self, newcomer: Newcomer | None, may_go: MayGo | None) -> Hashable | None:
-        candidate = self._window.order.first(may_go)
         victim = self._probation.order.first(may_go)
         if victim is None:
             victim = self._protected.order.first(may_go)
+        if victim is None:
+            return self._window.order.first(may_go)
         coming = newcomer.size if newcomer is not None else 0
-        if self._window.excess + coming <= 0 and victim is not None:
+        if self._window.excess + coming <= 0:
             return victim
-        if candidate is None and newcomer is not None:
-            candidate = newcomer.key
-        if candidate is None or victim is None:
-            return candidate if victim is None else victim
-        new = newcomer is not None and candidate == newcomer.key
-        if self._sketch.estimate(candidate) + new > self._sketch.estimate(victim):
-            if not new:
-                self._move(candidate, self._window, self._probation)
+        if not self._window.sizes:
+            return self._admitted(newcomer, victim)
+        candidate = self._window.oldest
+        if candidate in self._pins or (may_go is not None and not may_go(candidate)):
+            return victim  # the other one will pass, as it must not leave
+        if self._sketch.estimate(candidate) <= self._sketch.estimate(victim):
+            return candidate
+        self._move(candidate, self._window, self._probation)
+        return victim
+
+    def _admitted(self, newcomer: Newcomer | None, victim: Hashable) -> Hashable:
+        """`victim`, or the newcomer's own key when that has been seen less often."""
+        if newcomer is None or self._sketch.estimate(newcomer.key) + 1 > self._sketch.estimate(
+            victim
+        ):
             return victim
-        if new:
-            self._sketch.count(candidate)
-        return candidate
+        self._sketch.count(newcomer.key)
+        return newcomer.key
 
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         self._part(key).remove(key)

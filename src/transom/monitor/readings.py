@@ -1,0 +1,90 @@
+"""What there is to read off windows, contexts, corpora and managers, whatever class they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+from transom.errors import InputError
+
+__all__ = ["Reading", "readings", "timed_calls"]
+
+# Numbers that only grow, in what `stats()` returns.
+COUNTED = ("hits", "misses", "refused", "expired", "evicted", "corrupt")
+# Calls whose time is worth knowing, on whatever has them.
+TIMED = ("add_tokens", "append", "score", "add_context", "get_context", "extend", "longest_prefix")
+
+
+class Reading(NamedTuple):
+    """A number as it is now.
+
+    Attributes:
+        name: of the metric.
+        value: of it.
+        counted: whether it only grows, as what has been dropped so far does.
+        labels: which of several things of that name it is about.
+    """
+
+    name: str
+    value: float
+    counted: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def readings(source: Any) -> list[Reading]:
+    """Everything that can be read off `source`, which is not changed.
+
+    Known are what has `stats()` (a memory manager), `usage` (a `Context`), `seen`, `dropped` and
+    `nbytes` (token windows), `tokens`, `documents` and `nbytes` (corpora).
+
+    Raises:
+        InputError: when it is none of these.
+    """
+    if callable(getattr(source, "stats", None)):
+        return list(_flat(source.stats()))
+    if hasattr(source, "usage"):
+        usage = source.usage
+        return _window(usage.kept, usage.kv_bytes, usage.seen, usage.dropped)
+    if all(hasattr(source, name) for name in ("seen", "dropped", "nbytes", "__len__")):
+        return _window(len(source), source.nbytes, source.seen, source.dropped)
+    if all(hasattr(source, name) for name in ("tokens", "documents", "nbytes")):
+        return [
+            Reading("corpus_tokens", source.tokens),
+            Reading("corpus_documents", source.documents),
+            Reading("corpus_bytes", source.nbytes),
+        ]
+    raise InputError(
+        f"{type(source).__name__} cannot be attached; expected a token window, a Context, a corpus "
+        "or a memory manager, or anything that has stats()."
+    )
+
+
+def timed_calls(source: Any) -> list[str]:
+    """The names of the calls of `source` whose time is worth knowing."""
+    return [name for name in TIMED if callable(getattr(source, name, None))]
+
+
+def _window(kept: int, size: int, seen: int, dropped: int) -> list[Reading]:
+    return [
+        Reading("window_size", kept),
+        Reading("memory_usage", size),
+        Reading("tokens_seen", seen, counted=True),
+        Reading("tokens_dropped", dropped, counted=True),
+    ]
+
+
+def _flat(
+    stats: Any, prefix: str = "", labels: tuple[tuple[str, str], ...] = ()
+) -> Iterator[Reading]:
+    """The numbers of a named tuple or mapping, and of those in it that have names themselves."""
+    fields = stats if isinstance(stats, Mapping) else stats._asdict()
+    for name, value in fields.items():
+        if isinstance(value, Real):
+            known = "memory_usage" if name == "bytes" and not prefix else prefix + name
+            yield Reading(known, float(value), name in COUNTED, labels)
+        elif isinstance(value, tuple | list):
+            one = name.removesuffix("s")
+            for part in value:
+                if hasattr(part, "_asdict") and hasattr(part, "name"):
+                    yield from _flat(part, f"{one}_", (*labels, (one, str(part.name))))

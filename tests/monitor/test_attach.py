@@ -1,0 +1,224 @@
+"""What is attached is read and timed, and is otherwise as it was."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from typing import Any, NamedTuple
+
+import pytest
+
+from transom import ContextWindow, ContextWindowFactory, ContextWindowMonitor
+from transom.errors import InputError
+from transom.windows import TokenState
+
+NAMES = sorted(ContextWindowFactory.known())
+
+
+class Usage(NamedTuple):
+    seen: int
+    kept: int
+    dropped: int
+    kv_bytes: int
+    position: int
+
+
+class Context:
+    usage = Usage(seen=10, kept=6, dropped=4, kv_bytes=600, position=6)
+
+    def append(self, text: str) -> str:
+        return text.upper()
+
+
+class Corpus:
+    tokens, documents, nbytes = 1000, 3, 2000
+
+
+class Tier(NamedTuple):
+    name: str
+    bytes: int
+    hits: int
+
+
+class Stats(NamedTuple):
+    contexts: int
+    bytes: int
+    hits: int
+    note: str
+    tiers: tuple[Tier, ...]
+
+
+class Manager:
+    def __init__(self) -> None:
+        self.hits = 7
+
+    def stats(self) -> Stats:
+        return Stats(2, 300, self.hits, "text", (Tier("ram", 100, 5), Tier("disk", 200, 2)))
+
+    def get_context(self, name: str) -> str:
+        return name
+
+
+def values(monitor: ContextWindowMonitor) -> dict[Any, float]:
+    return {
+        (one.name, *(value for _, value in one.labels)): one.statistics["last"]
+        for one in monitor.snapshot()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_windows(name: str) -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindowFactory.create_window(name)
+    assert monitor.attach(window, "w") == "w"
+    window.add_tokens(range(5000))
+    monitor.poll()
+    window.add_tokens(range(100))
+    found = values(monitor)
+    assert found["window_size", "w"] == len(window)
+    assert found["memory_usage", "w"] == window.nbytes
+    assert found["tokens_seen", "w"] == 5100
+    assert found["tokens_dropped", "w"] == window.dropped
+    assert found["processing_time", "add_tokens", "w"] > 0
+    times = monitor.get_statistics("processing_time", source="w")
+    assert times["count"] == 2
+    assert monitor.get_statistics("window_size")["count"] == 2
+
+
+def test_contexts_corpora_and_managers() -> None:
+    monitor, context, corpus, manager = ContextWindowMonitor(), Context(), Corpus(), Manager()
+    for source in (context, corpus, manager):
+        monitor.attach(source)
+    assert context.append("a") == "A"
+    assert manager.get_context("b") == "b"
+    manager.hits = 8
+    found = values(monitor)
+    times = {key: found.pop(key) for key in list(found) if key[0] == "processing_time"}
+    assert set(times) == {
+        ("processing_time", "append", "Context"),
+        ("processing_time", "get_context", "Manager"),
+    }
+    assert found == {
+        ("window_size", "Context"): 6,
+        ("memory_usage", "Context"): 600,
+        ("tokens_seen", "Context"): 10,
+        ("tokens_dropped", "Context"): 4,
+        ("corpus_tokens", "Corpus"): 1000,
+        ("corpus_documents", "Corpus"): 3,
+        ("corpus_bytes", "Corpus"): 2000,
+        ("contexts", "Manager"): 2,
+        ("memory_usage", "Manager"): 300,
+        ("hits", "Manager"): 8,
+        ("tier_bytes", "Manager", "ram"): 100,
+        ("tier_bytes", "Manager", "disk"): 200,
+        ("tier_hits", "Manager", "ram"): 5,
+        ("tier_hits", "Manager", "disk"): 2,
+    }
+    totals = {one.name for one in monitor.snapshot() if one.kind == "total"}
+    assert totals == {"tokens_seen", "tokens_dropped", "hits", "tier_hits"}
+
+
+@pytest.fixture(params=NAMES)
+def attached(request: Any) -> tuple[TokenState, TokenState, ContextWindowMonitor]:
+    """A window that is attached, and its equal that is not."""
+    monitor = ContextWindowMonitor()
+    windows = [ContextWindowFactory.create_window(request.param) for _ in range(2)]
+    monitor.attach(windows[0], "w")
+    for window in windows:
+        window.add_tokens(range(700))
+    return windows[0], windows[1], monitor
+
+
+def test_an_attached_window_is_as_any_other(attached: Any) -> None:
+    window, other, _ = attached
+    assert window == other
+    assert other == window
+    assert window != ContextWindow(3)
+    assert repr(window) == repr(other)
+    assert isinstance(window, type(other))
+    assert type(window).__name__ == type(other).__name__
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(window)
+
+
+def test_its_copies_go_their_own_way_unwatched(attached: Any) -> None:
+    window, other, monitor = attached
+    assert type(copy.copy(window)) is type(other)
+    for one in (copy.deepcopy(window), pickle.loads(pickle.dumps(window))):
+        assert one == window
+        assert type(one) is type(other)
+        one.add_tokens([1])
+        assert one.seen == window.seen + 1
+    assert monitor.get_statistics("processing_time")["count"] == 1
+
+
+def test_others_of_its_class_are_not_touched(attached: Any) -> None:
+    window, other, monitor = attached
+    assert type(other).add_tokens.__module__ == "transom.windows.sliding" or (
+        type(other).add_tokens is TokenState.add_tokens
+    )
+    assert vars(other).keys() == vars(window).keys()
+    monitor.detach("w")
+    assert type(window) is type(other)
+    window.add_tokens([1])
+    assert monitor.get_statistics("processing_time")["count"] == 1
+    assert monitor.attach(window, "w") == "w"
+
+
+def test_without_timing_nothing_changes() -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    monitor.attach(window, timed=False)
+    assert type(window) is ContextWindow
+    window.add_tokens([1, 2])
+    assert values(monitor)["window_size", "ContextWindow"] == 2
+    monitor.detach("ContextWindow")
+
+
+def test_what_is_attached_is_not_kept_alive() -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    monitor.attach(window)
+    monitor.poll()
+    del window
+    gc.collect()
+    monitor.poll()
+    assert monitor.get_statistics("window_size")["count"] == 1
+    again = ContextWindow(4)
+    assert monitor.attach(again) == "ContextWindow"
+
+
+def test_calls_that_fail_are_timed_and_still_fail() -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    monitor.attach(window)
+    with pytest.raises(InputError):
+        window.add_tokens(["no"])
+    assert monitor.get_statistics("processing_time")["count"] == 1
+
+
+class Slots:
+    __slots__ = ("__weakref__",)
+
+    def stats(self) -> dict[str, Any]:
+        return {"bytes": 3, "hits": 1}
+
+    def get_context(self) -> None: ...
+
+
+def test_mistakes() -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    with pytest.raises(InputError, match="list cannot be attached; expected a token window"):
+        monitor.attach([])
+    monitor.attach(window, "w")
+    with pytest.raises(InputError, match="is attached already"):
+        monitor.attach(window)
+    with pytest.raises(InputError, match="'w' is attached already; give another name"):
+        monitor.attach(ContextWindow(4), "w")
+    with pytest.raises(InputError, match="nothing is attached as 'v'"):
+        monitor.detach("v")
+    slots = Slots()
+    with pytest.raises(InputError, match="attach it with timed=False"):
+        monitor.attach(slots)
+    monitor.attach(slots, timed=False)
+    assert values(monitor)["memory_usage", "Slots"] == 3
+    several = [ContextWindow(4) for _ in range(3)]
+    names = [monitor.attach(one) for one in several]
+    assert names == ["ContextWindow", "ContextWindow-2", "ContextWindow-3"]

@@ -1,0 +1,196 @@
+"""The monitor: statistics against numpy, labels, threads, limits, mistakes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transom import ContextWindowMonitor
+from transom.errors import InputError, MissingExtraError
+from transom.monitor import series as series_module
+from transom.monitor.series import BUFFER
+
+NUMBERS = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(st.tuples(NUMBERS, st.sampled_from("ab"), st.booleans()), max_size=50), st.data())
+def test_statistics_are_numpys(records: Any, data: Any) -> None:
+    monitor = ContextWindowMonitor()
+    assert monitor.get_statistics("window_size") == {}
+    for value, tenant, labelled in records:
+        labels = {"tenant": tenant} if labelled else {}
+        monitor.record_metric("window_size", value, **labels)
+        if data.draw(st.booleans()):
+            monitor.get_statistics("window_size")  # reading at any time changes nothing
+    for labels, values in (
+        ({}, [value for value, _, _ in records]),
+        ({"tenant": "a"}, [value for value, tenant, known in records if known and tenant == "a"]),
+    ):
+        statistics = monitor.get_statistics("window_size", **labels)
+        if not values:
+            assert statistics == {}
+            continue
+        assert statistics["count"] == len(values)
+        scale = 1 + np.abs(values).max()
+        assert statistics["mean"] == pytest.approx(np.mean(values), abs=1e-9 * scale)
+        assert statistics["std"] == pytest.approx(np.std(values), abs=1e-6 * scale)
+        assert (statistics["min"], statistics["max"]) == (min(values), max(values))
+        assert min(values) <= statistics["p50"] <= statistics["p90"] <= statistics["p99"]
+        assert statistics["p99"] <= max(values)
+        assert statistics["rate"] > 0
+
+
+@pytest.mark.parametrize("shape", ["normal", "lognormal", "steps", "rising"])
+def test_percentiles_of_many_are_near_in_rank(shape: str) -> None:
+    random = np.random.default_rng(0)
+    values = {
+        "normal": random.normal(size=100_000),
+        "lognormal": random.lognormal(0, 2, size=100_000),
+        "steps": random.integers(0, 5, 100_000).astype(float),
+        "rising": np.arange(100_000.0),
+    }[shape]
+    monitor = ContextWindowMonitor()
+    record = monitor.series("processing_time").record
+    for value in values:
+        record(value)
+    statistics = monitor.get_statistics("processing_time")
+    for name, rank, off in (("p50", 0.5, 0.01), ("p90", 0.9, 0.005), ("p99", 0.99, 0.001)):
+        found = statistics[name]
+        assert np.mean(values < found) - off <= rank <= np.mean(values <= found + 1e-9) + off
+    assert statistics["mean"] == pytest.approx(values.mean())
+    assert statistics["std"] == pytest.approx(values.std())
+    assert statistics["last"] == values[-1]
+
+
+def test_the_guides_metrics_are_there_and_others_are_made() -> None:
+    monitor = ContextWindowMonitor()
+    for name in ("window_size", "memory_usage", "processing_time"):
+        assert monitor.get_statistics(name) == {}
+    monitor.record_metric("batch", np.float32(2))
+    assert monitor.get_statistics("batch")["mean"] == 2
+    with pytest.raises(InputError, match="no metric is called 'batsch'; there are batch, memory_u"):
+        monitor.get_statistics("batsch")
+    assert monitor.get_statistics("batch", tenant="a") == {}
+
+
+def test_labels_in_any_order_are_the_same_series() -> None:
+    monitor = ContextWindowMonitor()
+    monitor.record_metric("x", 1, a="1", b="2")
+    monitor.record_metric("x", 3, b="2", a="1")
+    monitor.record_metric("x", 5, b="9", a="1")
+    assert monitor.series("x", b="2", a="1") is monitor.series("x", a="1", b="2")
+    assert monitor.get_statistics("x", a="1", b="2")["mean"] == 2
+    assert monitor.get_statistics("x", a="1")["mean"] == 3
+    assert monitor.get_statistics("x", a=1)["count"] == 3  # type: ignore[arg-type]
+
+
+def test_threads_lose_nothing() -> None:
+    monitor = ContextWindowMonitor()
+    each, threads = 10_000, 4
+
+    def work(tenant: int) -> None:
+        for at in range(each):
+            monitor.record_metric("x", at, tenant=str(tenant % 2))
+            if at % 500 == 0:
+                monitor.get_statistics("x")
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        running = [threading.Thread(target=work, args=(at,)) for at in range(threads)]
+        for one in running:
+            one.start()
+        for one in running:
+            one.join()
+    finally:
+        sys.setswitchinterval(switch)
+    statistics = monitor.get_statistics("x")
+    assert statistics["count"] == each * threads
+    assert statistics["mean"] == pytest.approx((each - 1) / 2)
+
+
+def test_memory_is_bounded() -> None:
+    tracemalloc.start()
+    try:
+        monitor = ContextWindowMonitor()
+        record = monitor.series("processing_time").record
+        for at in range(3 * BUFFER):
+            record(at)
+        before = tracemalloc.get_traced_memory()[0]
+        for at in range(100 * BUFFER):
+            record(at * 7 % 1000)
+        assert tracemalloc.get_traced_memory()[0] < before + 4096
+    finally:
+        tracemalloc.stop()
+
+
+def test_timed_blocks_record_also_when_they_fail() -> None:
+    monitor = ContextWindowMonitor()
+    with monitor.timed(call="a"):
+        pass
+    with pytest.raises(KeyError), monitor.timed(call="a"):
+        raise KeyError
+    with monitor.timed("other"):
+        pass
+    assert monitor.get_statistics("processing_time", call="a")["count"] == 2
+    assert monitor.get_statistics("other")["count"] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "1", None, [1]])
+def test_values_that_are_no_numbers(value: Any) -> None:
+    monitor = ContextWindowMonitor()
+    with pytest.raises(InputError, match="expected a finite number"):
+        monitor.record_metric("x", value)
+    assert monitor.get_statistics("x") == {}
+
+
+@pytest.mark.parametrize("name", ["", "a b", "1a", "a-b", "ä"])
+def test_names_that_no_exporter_takes(name: str) -> None:
+    monitor = ContextWindowMonitor()
+    with pytest.raises(InputError, match="expected letters"):
+        monitor.record_metric(name, 1)
+    with pytest.raises(InputError, match="expected letters"):
+        monitor.record_metric("x", 1, **{name: "a"})
+    with pytest.raises(InputError, match="expected letters"):
+        monitor.record_metric(5, 1)  # type: ignore[arg-type]
+
+
+def test_there_are_not_more_series_than_said() -> None:
+    monitor = ContextWindowMonitor(max_series=5)
+    for at in range(2):
+        monitor.record_metric("x", 1, request=str(at))
+    with pytest.raises(InputError, match=r"series number 6.*Labels should take few"):
+        monitor.record_metric("x", 1, request="2")
+    monitor.record_metric("x", 1, request="1")
+    with pytest.raises(InputError, match="max_series is 2; expected at least 3"):
+        ContextWindowMonitor(max_series=2)
+
+
+def test_rates_are_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(series_module, "monotonic", lambda: now)
+    one = series_module.Series()
+    for _ in range(120):
+        now += 0.5
+        one.record(1.0)
+        one.rate()
+    assert one.rate() == pytest.approx(2, rel=0.05)
+    now += 600
+    assert one.rate() == 0
+    now += 1
+    one.record(1.0)
+    now += 60
+    assert one.rate() == pytest.approx(1 / 61, rel=0.1)
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasketches", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'transom\[monitor\]'"):
+        ContextWindowMonitor()
