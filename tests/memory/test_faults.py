@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def regions(folder: Path) -> list[tuple[Path, int, int]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
         size = path.stat().st_size
         cuts = sorted({0, min(64, size), min(4096, size), size // 2, max(0, size - 64), size})
-        found += [(path, a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        found += [(path, a, b) for a, b in pairwise(cuts) if a < b]
     return found
 
 
@@ -115,7 +117,7 @@ def test_a_flipped_bit_while_it_is_open(tmp_path):
     with opened(tmp_path / "store", max_memory=100_000) as manager:
         data = tmp_path / "store" / "data"
         for _ in range(60):
-            flip(data, chance.randrange(4096, 60_000), chance.randrange(8))
+            flip(data, chance.randrange(4096, data.stat().st_size), chance.randrange(8))
         found = check(manager, tmp_path / "store")
         assert found < 23
         stats = manager.stats()
@@ -216,7 +218,8 @@ def test_the_disk_is_full(small_disk):
             if number % 3 == 0:
                 manager.add_state(str(number % 40), bytes(number * 1000))
             if number == 1000:
-                (small_disk / "other").write_bytes(bytes(2 << 20))
+                with contextlib.suppress(OSError):
+                    (small_disk / "other").write_bytes(bytes(2 << 20))
         assert manager.stats().tiers[1].entries > 0
         assert manager.verify().problems == ()
         assert manager.stats().disk_bytes == on_disk(folder)
@@ -229,7 +232,8 @@ def test_the_disk_is_full(small_disk):
 
 
 def test_the_disk_is_full_from_the_start(small_disk):
-    (small_disk / "other").write_bytes(bytes((16 << 20) - 4096))
+    with contextlib.suppress(OSError):
+        (small_disk / "other").write_bytes(bytes(16 << 20))
     with pytest.raises(StoreError, match="No space left on device"):
         opened(small_disk / "store")
 
@@ -247,6 +251,10 @@ def test_a_read_only_folder(small_disk):
             assert manager.add_context("new", tokens(1))  # in memory
             np.testing.assert_array_equal(manager.get_context("new"), tokens(1))
             assert manager.longest_prefix(tokens(2)) is not None
+            with pytest.raises(StoreError, match="can be neither removed nor replaced"):
+                manager.remove_context("5")
+            with pytest.raises(StoreError, match="can be neither removed nor replaced"):
+                manager.add_context("5", tokens(1))
             assert manager.verify().problems == ()
         assert on_disk(folder) == before
         with pytest.raises(StoreError, match="expected a folder that can be written to"):
@@ -284,7 +292,7 @@ def test_more_was_stored_than_may_be_now(tmp_path):
     with opened(tmp_path / "store") as manager:
         for number in range(20):
             manager.add_context(str(number), np.resize(tokens(number), 100_000))
-    with pytest.raises(StoreError, match="takes .* bytes, more than the 1,048,576 that it may"):
+    with pytest.raises(StoreError, match=r"takes .* bytes, more than the 1,048,576 that it may"):
         opened(tmp_path / "store", max_disk=1 << 20)
     with opened(tmp_path / "store") as manager:
         assert manager.clear() == 20
@@ -294,13 +302,13 @@ def test_more_was_stored_than_may_be_now(tmp_path):
 
 def test_another_vocabulary(tmp_path):
     filled(tmp_path / "store")
-    with pytest.raises(StoreError, match="tokens of 2 bytes, and the vocab_size given here takes 4"):
+    with pytest.raises(StoreError, match="tokens of 2 bytes, and the vocab_size given"):
         opened(tmp_path / "store", vocab_size=200_000)
 
 
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "store").write_text("a file")
-    with pytest.raises(StoreError, match="cannot use .*store as a store of contexts"):
+    with pytest.raises(StoreError, match=r"cannot use .*store as a store of contexts"):
         opened(tmp_path / "store")
     with pytest.raises(InputError, match="disk and max_disk go together"):
         ContextMemoryManager(disk=tmp_path / "x")

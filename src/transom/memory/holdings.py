@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.errors import StoreError
 from transom.memory.books import Books
 from transom.memory.entry import Entry, Namespace
 from transom.memory.label import Label
@@ -215,6 +216,12 @@ class Holdings:
     def remove(self, entry: Entry) -> None:
         """Take the name off `entry`, a context; it goes as soon as nothing continues it."""
         assert entry.name is not None
+        slow = self.slow
+        if slow is not None and not slow.tier.writable and entry in slow:
+            raise StoreError(
+                f"{entry.name!r} is in a store that cannot be written to, so it can be neither "
+                "removed nor replaced; expected a folder open to writing."
+            )
         if entry.state is not None:
             self.discard(entry.state)
         if not entry.kids:

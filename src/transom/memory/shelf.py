@@ -57,7 +57,7 @@ class Shelf(Generic[T]):
         if above is not None:
             self.eviction.unpin(above.key)
         self.evicted += evicted
-        if not self.following and entry.key in self.tier:
+        if not self.following and self.tier.writable and entry.key in self.tier:
             del self.tier[entry.key]
 
     def with_room(

@@ -16,7 +16,7 @@ __all__ = ["ADD", "DROP", "RELABEL", "Change", "Shared", "ring_size"]
 MAGIC = int.from_bytes(b"transomS", "little")
 VERSION = 1
 # Words of 64 bits
-HEAD, LAYOUT, GENERATION, INTENT, USED, PEAK, SALT, PINS, RING = range(9)
+HEAD, LAYOUT, GENERATION, INTENT, USED, PEAK, SALT, PINS, RING, INTENT_CHECK = range(10)
 PROCESSES, SLOTS, SLOT = 64, 64, 4  # first word, how many, words each: pid, born, reserved
 PINNED, MOST_PINS, PIN = 512, 256, 2  # key, pid
 CHANGES, CHANGE = 1024, 4  # generation, what and where, key, checksum
@@ -131,6 +131,17 @@ class Shared:
             found.append(Change(number, place >> 60, place & WHERE, key))
         return found
 
+    @property
+    def intent(self) -> int:
+        """Where a record is being written or erased; 0 for nowhere."""
+        start = self.words[INTENT]
+        return start if self.words[INTENT_CHECK] == start ^ MAGIC else 0
+
+    @intent.setter
+    def intent(self, start: int) -> None:
+        self.words[INTENT_CHECK] = start ^ MAGIC
+        self.words[INTENT] = start
+
     # Processes
 
     def processes(self) -> Iterator[tuple[int, int, int]]:
@@ -170,6 +181,12 @@ class Shared:
             else:
                 self.leave(slot, pid)
         return left
+
+    def unpin_all(self) -> None:
+        """There is nobody who could have pinned anything."""
+        for at in range(PINNED, PINNED + PIN * MOST_PINS):
+            self.words[at] = 0
+        self.words[PINS] = 0
 
     # Pins
 

@@ -33,7 +33,6 @@ from transom.memory.tiers.disk.shared import (
     ADD,
     DROP,
     GENERATION,
-    INTENT,
     PEAK,
     RELABEL,
     SALT,
@@ -112,23 +111,29 @@ class DiskTier(Tier):
                 raise
             self.writable = False
             self._lock = FolderLock(self.path / "lock", writable=False)
-        self._lock.acquire()
-        try:
-            ring = ring_size(self.capacity)
-            self._shared = Shared(self.path / "shared", self.writable, ring)
-            self._data = DataFile(self.path / "data", self.writable)
-            self._fixed = self._shared.used + FIRST + index_file_size(item_size(LONGEST_LABEL))
-            alone = self.writable and self._settle()
-            self.salt = self._data.salt
-            self._load()
-            if self.writable:
-                self._remove_orphans()
-            if alone:
-                self._trim()
-            if self.writable:
-                self._slot = self._shared.join()
-        finally:
-            self._lock.release()
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._lock.close)
+            self._lock.acquire()
+            opened.callback(self._lock.release)
+            self._open_files(opened)
+            opened.pop_all()
+        self._lock.release()
+
+    def _open_files(self, opened: contextlib.ExitStack) -> None:
+        self._shared = Shared(self.path / "shared", self.writable, ring_size(self.capacity))
+        opened.callback(self._shared.close)
+        self._data = DataFile(self.path / "data", self.writable)
+        opened.callback(self._data.close)
+        self._fixed = self._shared.used + FIRST + index_file_size(item_size(LONGEST_LABEL))
+        alone = self.writable and self._settle()
+        self.salt = self._data.salt
+        self._load()
+        if self.writable:
+            self._remove_orphans()
+        if alone:
+            self._trim()
+        if self.writable:
+            self._slot = self._shared.join()
 
     def _settle(self) -> bool:
         """Put right what killed processes left; make what is not there yet; whether alone."""
@@ -145,6 +150,7 @@ class DiskTier(Tier):
         for stale in files(self.path, ".tmp"):
             self._remove_stale(stale)
         if not others:
+            shared.unpin_all()
             shared.words[USED] = self._recount()
             shared.words[PEAK] = shared.words[USED]
         return not others
@@ -186,10 +192,10 @@ class DiskTier(Tier):
 
     def _finish_intent(self) -> None:
         """A process was killed while it wrote a record or dropped it: then there is none."""
-        start = self._shared.words[INTENT]
-        if start:
+        start = self._shared.intent
+        if FIRST <= start < self._data.size:
             self._data.erase(start)
-            self._shared.words[INTENT] = 0
+        self._shared.intent = 0
 
     # What is where
 
@@ -310,7 +316,7 @@ class DiskTier(Tier):
 
     @property
     def used(self) -> int:
-        return self._shared.words[USED]
+        return 0 if self._closed else self._shared.words[USED]
 
     @property
     def peak(self) -> int:
@@ -391,7 +397,7 @@ class DiskTier(Tier):
             if large and not self._write_large(record, source, items):
                 self._free.give(start, length)
                 return False
-            shared.words[INTENT] = start
+            shared.intent = start
             try:
                 self._data.write(record, None if large else source)
             except OSError:
@@ -400,7 +406,7 @@ class DiskTier(Tier):
                 self._free.give(start, length)
                 return False
             finally:
-                shared.words[INTENT] = 0
+                shared.intent = 0
             shared.publish(ADD, start, key)
             self._seen += 1
             self._places[key] = record.place
@@ -460,11 +466,11 @@ class DiskTier(Tier):
         with self._turn:
             place = self._places.pop(key)
             self._items -= item_size(place.payload - place.start - HEADER)
-            self._shared.words[INTENT] = place.start
+            self._shared.intent = place.start
             self._shared.publish(DROP, place.start, key)
             self._seen += 1
             self._data.erase(place.start)
-            self._shared.words[INTENT] = 0
+            self._shared.intent = 0
             self._free.give(place.start, place.length)
             if place.large:
                 self._remove_file(self._path(key, place))
@@ -519,7 +525,7 @@ class DiskTier(Tier):
                 self._shared.unpin(key)
 
     def may_go(self, key: int) -> bool:
-        if self._shared.pinned(key):
+        if not self.writable or self._shared.pinned(key):
             return False
         place = self._places.get(key)
         return place is None or not place.large or not in_use(self._path(key, place))
@@ -596,7 +602,7 @@ class Turn:
     def __enter__(self) -> None:
         tier = self._tier
         if tier._lock.acquire():
-            if tier.writable and tier._shared.words[INTENT]:
+            if tier.writable and tier._shared.intent:
                 tier._finish_intent()
             tier._follow()
 
