@@ -33,6 +33,7 @@ class Entry:
         of: of which entry it is the state.
         listed: whether the namespace knows it by its first block.
         pins: readers that asked for it not to leave.
+        version: its number in a tier that machines share; 0 without.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Entry:
         "space",
         "start",
         "state",
+        "version",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class Entry:
         self.state: Entry | None = None
         self.listed = False
         self.pins = 0
+        self.version = 0
 
     @property
     def above(self) -> Entry | None:

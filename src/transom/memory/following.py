@@ -84,6 +84,7 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
         math.inf if left == math.inf else time.monotonic() + left,
         above if label.state else None,
     )
+    entry.version = label.version
     entry.listed = label.listed and key not in space.blocks
     former = None if label.state or label.nameless else space.names.get(label.name)
     if former is not None:

@@ -483,4 +483,5 @@ class Holdings:
             entry.cost,
             time.time(),
             left,
+            entry.version,
         ).pack()

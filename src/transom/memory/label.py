@@ -9,8 +9,8 @@ from typing import NamedTuple
 __all__ = ["Label"]
 
 # flags, bytes per token, tokens of the parent, key of what is above, seconds to compute, when
-# written, for how many seconds, length of the namespace and of the id
-HEAD = struct.Struct("<BBxxIQQdddHH")
+# written, for how many seconds, version elsewhere, length of the namespace and of the id
+HEAD = struct.Struct("<BBxxIQQdddQHH")
 VERSION = 1
 STATE, NAMELESS, LISTED = 1, 2, 4
 LONGEST = 1024  # bytes of a namespace or an id
@@ -31,6 +31,7 @@ class Label(NamedTuple):
         cost: seconds that it takes to compute it again.
         written: seconds since 1970.
         ttl: seconds from then on that it is held; infinite for ever.
+        version: its number in a tier that machines share; 0 without.
     """
 
     space: str
@@ -44,6 +45,7 @@ class Label(NamedTuple):
     cost: float
     written: float
     ttl: float
+    version: int
 
     def pack(self) -> bytes:
         """The label as bytes."""
@@ -58,6 +60,7 @@ class Label(NamedTuple):
             self.cost,
             self.written,
             self.ttl,
+            self.version,
             len(space),
             len(name),
         )
@@ -68,9 +71,19 @@ class Label(NamedTuple):
         """The label that was packed; None when it is of another kind."""
         if len(packed) < HEAD.size:
             return None
-        flags, itemsize, version, above, at, cost, written, ttl, first, second = HEAD.unpack_from(
-            packed
-        )
+        (
+            flags,
+            itemsize,
+            version,
+            above,
+            at,
+            cost,
+            written,
+            ttl,
+            known_as,
+            first,
+            second,
+        ) = HEAD.unpack_from(packed)
         if version != VERSION or len(packed) != HEAD.size + first + second:
             return None
         space = packed[HEAD.size : HEAD.size + first]
@@ -87,6 +100,7 @@ class Label(NamedTuple):
             cost,
             written,
             ttl,
+            known_as,
         )
 
     def left(self, now: float) -> float:

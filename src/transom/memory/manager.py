@@ -24,11 +24,13 @@ from transom.memory.holdings import ChangedError, Holdings
 from transom.memory.label import LONGEST
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
+from transom.memory.remote import Remote
 from transom.memory.report import contexts, stats, verified
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.ram import RamTier
+from transom.memory.tiers.redis import RedisTier
 from transom.memory.tree import Match, holder, match, number_of
 from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
 
@@ -50,6 +52,9 @@ class ContextMemoryManager:
         disk: folder for what does not fit into memory, which outlives the process and may be used
             by several at once; None for none.
         max_disk: most bytes it may take there.
+        shared: a `RedisTier` through which machines have contexts in common, under the same ids;
+            every context and state is stored there as well, and what another machine has added
+            since is fetched when it is asked for. None for none.
         write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
             when they leave memory, and on `flush` and `close`. States of a MiB or more are written
             at once with `"through"`, and then not kept in memory but mapped.
@@ -79,6 +84,7 @@ class ContextMemoryManager:
         *,
         disk: str | os.PathLike[str] | None = None,
         max_disk: int | None = None,
+        shared: RedisTier | None = None,
         write: Literal["through", "back"] = "through",
         eviction: str = "lru",
         vocab_size: int = ANY_VOCABULARY,
@@ -122,6 +128,7 @@ class ContextMemoryManager:
             self.quotas,
             slow.tier.salt if slow is not None else secrets.randbits(63),
         )
+        self._remote = None if shared is None else Remote(shared, self._holdings.dtype)
         self._turn = nullcontext() if slow is None else slow.tier.exclusive()
         with self._turn:
             follow(self._holdings)
@@ -167,8 +174,11 @@ class ContextMemoryManager:
             former = space.names.get(context_id)
             if former is not None:
                 self._holdings.remove(former)
-            return self._add(space, context_id, array, cost, ttl) and (
-                payload is None or self._add_state(space.names[context_id], payload, cost)
+            version = self._publish(namespace, context_id, array, cost, ttl)
+            held = self._add(space, context_id, array, cost, ttl, version)
+            return (held or version > 0) and (
+                payload is None
+                or self.add_state(context_id, payload, namespace=namespace, cost=cost)
             )
 
     def get_context(self, context_id: str, *, namespace: str = "") -> NDArray[Any] | None:
@@ -177,16 +187,21 @@ class ContextMemoryManager:
         Where nothing is shared they are not copied. While the array is alive its bytes stay
         charged, so keep a copy of what you keep.
         """
+        if self._remote is not None:
+            fetched = self._fetch(context_id, namespace)
+            if fetched is not None:
+                return fetched
         return self._read(self._get_context, context_id, namespace)
 
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
         with self._lock, self._turn:
             entry = self._find(context_id, namespace)
-            if entry is None:
-                return False
-            self._holdings.remove(entry)
-            return True
+            if entry is not None:
+                self._holdings.remove(entry)
+            if self._remote is not None:
+                self._remote.remove(namespace, context_id)
+            return entry is not None
 
     def extend(
         self,
@@ -204,12 +219,11 @@ class ContextMemoryManager:
         """
         array = self._ids(more_ids)
         with self._lock, self._turn:
-            entry = self._find(context_id, namespace)
-            held = None if entry is None else self._gather(entry)
+            held = self.get_context(context_id, namespace=namespace)
             if held is None:
                 return self._refuse(f"{context_id!r} is not held, so it cannot be extended")
             joined = np.concatenate([held, array])
-            del held, entry  # its bytes may be used for the longer one
+            del held  # its bytes may be used for the longer one
             return self.add_context(context_id, joined, namespace=namespace, cost=cost, ttl=ttl)
 
     def longest_prefix(self, ids: Any, *, namespace: str = "") -> tuple[str, int] | None:
@@ -248,14 +262,25 @@ class ContextMemoryManager:
         cost = self._seconds("cost", cost, least=0.0)
         with self._lock, self._turn:
             entry = self._find(context_id, namespace)
+            version = 0
+            if self._remote is not None:
+                version = self._remote.put(
+                    namespace, context_id, payload, cost, self._left(entry), state=True
+                )
             if entry is None:
-                return self._refuse(f"{context_id!r} is not held, so it can have no state")
+                return version > 0 or self._refuse(
+                    f"{context_id!r} is not held, so it can have no state"
+                )
             if entry.state is not None:
                 self._holdings.discard(entry.state)
-            return self._add_state(entry, payload, cost)
+            return self._add_state(entry, payload, cost, version) or version > 0
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
         """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
+        if self._remote is not None:
+            fetched = self._fetch(context_id, namespace, state=True)
+            if fetched is not None:
+                return fetched
         return self._read(self._get_state, context_id, namespace)
 
     # The whole
@@ -264,7 +289,7 @@ class ContextMemoryManager:
         """Counts and bytes at this moment."""
         with self._lock:
             self._follow()
-            return stats(self, self._holdings, self._ledger)
+            return stats(self, self._holdings, self._ledger, self._remote)
 
     def contexts(self) -> Iterator[ContextInfo]:
         """Every context held at this moment."""
@@ -318,6 +343,13 @@ class ContextMemoryManager:
             self._closed = True
             for shelf in self._holdings.shelves:
                 shelf.tier.close()
+            if self._remote is not None:
+                self._remote.tier.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def __enter__(self) -> Self:
         return self
@@ -335,10 +367,9 @@ class ContextMemoryManager:
             return isinstance(context_id, str) and self._find(context_id, "") is not None
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        return (
-            f"<{name}: {len(self):,} contexts, {self._ledger.bytes:,} of {self.max_memory:,} bytes>"
-        )
+        count = sum(len(space.names) for space in self._holdings.spaces.values())
+        size = f"{self._ledger.bytes:,} of {self.max_memory:,} bytes"
+        return f"<{type(self).__name__}: {count:,} contexts, {size}>"
 
     # Within the lock
 
@@ -399,6 +430,8 @@ class ContextMemoryManager:
 
     def _follow(self) -> None:
         """Know what is held now, for every process that shares it."""
+        if self._closed:
+            raise StoreError(f"this {type(self).__name__} was closed; make another one.")
         if self._holdings.slow is not None:
             follow(self._holdings)
         expiring = self._holdings.expiring
@@ -439,7 +472,13 @@ class ContextMemoryManager:
         return ids
 
     def _add(
-        self, space: Namespace, name: str, ids: NDArray[Any], cost: float, ttl: float | None
+        self,
+        space: Namespace,
+        name: str,
+        ids: NDArray[Any],
+        cost: float,
+        ttl: float | None,
+        version: int,
     ) -> bool:
         holdings = self._holdings
         found = self._match(space, ids)
@@ -450,19 +489,66 @@ class ContextMemoryManager:
         expires = math.inf if ttl is None else time.monotonic() + ttl
         own = ids[found.length :]
         entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
+        entry.version = version
         entry.listed = found.key == free and free not in space.blocks
         return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
 
-    def _add_state(self, entry: Entry, payload: Payload, cost: float) -> bool:
+    def _add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
         assert entry.name is not None
         space = entry.space
         key = self._holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
         state = Entry(
             key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
         )
+        state.version = version
         return self._holdings.put(state, payload) or self._refuse_entry(
             state, f"the state of {entry.name!r}"
         )
+
+    # What machines share
+
+    def _publish(
+        self, space: str, name: str, ids: NDArray[Any], cost: float, ttl: float | None
+    ) -> int:
+        """Store a context for all machines, without a state; its version there, 0 for none."""
+        if self._remote is None:
+            return 0
+        self._remote.remove(space, name)
+        return self._remote.put(space, name, ids, cost, math.inf if ttl is None else ttl)
+
+    def _fetch(self, name: str, space: str, state: bool = False) -> NDArray[Any] | None:
+        """What another machine has added since; what is held here and is older is let go of.
+
+        None when there is nothing newer: then what is held here is right, or nothing is held.
+        """
+        remote = self._remote
+        assert remote is not None
+        with self._lock, self._turn:
+            entry = self._find(name, space)
+            held = entry.state if state and entry is not None else entry
+            version = remote.version(space, name, state)
+            if version is None or (held is not None and held.version == version):
+                return None
+            if held is not None:
+                self._holdings.discard(held) if state else self._holdings.remove(held)
+            found = remote.get(space, name, state) if version else None
+            if found is None:
+                return None
+            self.hits += 1
+            left = found.label.left(time.time())
+            ttl = None if left == math.inf else left
+            if not state:
+                ids = self._ids(found.payload)
+                self._add(
+                    self._holdings.space(space), name, ids, found.label.cost, ttl, found.version
+                )
+            elif entry is not None:
+                self._add_state(entry, found.payload, found.label.cost, found.version)
+            return found.payload
+
+    def _left(self, entry: Entry | None) -> float:
+        endless = entry is None or entry.expires == math.inf
+        return math.inf if endless else entry.expires - time.monotonic()  # type: ignore[union-attr]
 
     def _unpin(self, entry: Entry) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from transom.memory.books import Books
 from transom.memory.entry import Entry
 from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
+from transom.memory.remote import Remote
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, TierStats, Verified
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["contexts", "stats", "verified"]
 
 
-def stats(manager: ContextMemoryManager, holdings: Holdings, ledger: Ledger) -> Stats:
+def stats(
+    manager: ContextMemoryManager, holdings: Holdings, ledger: Ledger, remote: Remote | None
+) -> Stats:
     """The manager's counts and bytes."""
     named = [entry for space in holdings.spaces.values() for entry in space.names.values()]
     itemsize = holdings.dtype.itemsize
@@ -32,12 +35,27 @@ def stats(manager: ContextMemoryManager, holdings: Holdings, ledger: Ledger) -> 
         _tier(shelf, shelf.tier.used, shelf.tier.capacity, shelf.tier.peak)
         for shelf in holdings.shelves[1:]
     ]
+    below = tuple(tiers[1:])
+    if remote is not None:
+        tier = remote.tier
+        tiers.append(
+            TierStats(
+                tier.name,
+                len(tier),
+                tier.used,
+                tier.capacity,
+                tier.peak,
+                remote.hits,
+                0,
+                tier.corrupt,
+            )
+        )
     return Stats(
         contexts=len(named),
         tokens=sum(lengths),
         states=sum(entry.state is not None for entry in named),
         bytes=tiers[0].bytes,
-        disk_bytes=sum(tier.bytes for tier in tiers[1:]),
+        disk_bytes=sum(tier.bytes for tier in below),
         lent=ram.tier.lent,
         shared=sum(lengths) * itemsize - held,
         hits=manager.hits,

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
+from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
+from tests.memory.server import Server
 from transom.memory.ledger import Ledger
 from transom.memory.tiers import RamTier, Tier
 from transom.memory.tiers.disk import DiskTier
+from transom.memory.tiers.redis import RedisTier
 
-KINDS = ("ram", "disk")
+KINDS = ("ram", "disk", "redis")
+
+NUMBERS = count()
+
+
+@cache
+def shared_server() -> Server:
+    """One server for all tests that do not hurt it."""
+    server = Server(Path(mkdtemp()))
+    atexit.register(server.stop)
+    return server
 
 
 class Opened:
@@ -19,11 +35,14 @@ class Opened:
         self.kind = kind
         self.folder = folder
         self.capacity = capacity
+        self.prefix = f"test-{next(NUMBERS)}"
 
     def _open(self) -> Tier:
         if self.kind == "ram":
             return RamTier(Ledger(self.capacity))
         assert self.folder is not None
+        if self.kind == "redis":
+            return RedisTier(shared_server().url, self.capacity, prefix=self.prefix)
         return DiskTier(self.folder / "store", self.capacity)
 
     def __enter__(self) -> Any:
@@ -39,6 +58,8 @@ class Opened:
         """What the tier counts is what there is."""
         if self.kind == "ram":
             assert self.tier.used == self.tier.ledger.bytes
+        if self.kind == "redis":
+            assert self.tier.failures == 0
         if self.kind == "disk":
             assert self.tier.used == on_disk(self.tier.path)
 

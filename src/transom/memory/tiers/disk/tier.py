@@ -601,6 +601,8 @@ class Turn:
 
     def __enter__(self) -> None:
         tier = self._tier
+        if tier._closed:
+            raise StoreError(f"{tier.path} was closed here; open it again.")
         if tier._lock.acquire():
             if tier.writable and tier._shared.intent:
                 tier._finish_intent()
