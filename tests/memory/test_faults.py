@@ -310,7 +310,9 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StoreError, match=r"cannot use .*store as a store of contexts"):
         opened(tmp_path / "store")
-    with pytest.raises(InputError, match="disk and max_disk go together"):
+    with pytest.raises(InputError, match="no folder is given as disk"):
+        ContextMemoryManager(max_disk=2**20)
+    with pytest.raises(StoreError, match="there is no store of contexts in"):
         ContextMemoryManager(disk=tmp_path / "x")
 
 

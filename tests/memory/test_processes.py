@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.memory.tiers.opened import on_disk
-from tests.memory.worker import Board, opened, read, write
+from tests.memory.worker import IDS, Board, opened, read, tokens, write
 from transom.errors import StoreError
 
 SECONDS = 3
@@ -81,6 +81,21 @@ def test_two_managers_of_one_store_see_what_the_other_did(tmp_path):
         assert len(one) == 0
         assert one.verify().ok
         assert other.verify().ok
+
+
+def test_closing_one_costs_the_other_nothing(tmp_path):
+    def fill(manager, first):
+        for number in range(first, first + 600):
+            manager.add_context(str(number), tokens(number % IDS, number))
+        return manager.stats().tiers[1].entries
+
+    with opened(tmp_path) as one:
+        with opened(tmp_path) as other:
+            held = [fill(one, 0), fill(other, 600)]
+        held += [fill(one, 1200), fill(one, 1800)]
+    with opened(tmp_path) as one:
+        held.append(one.stats().tiers[1].entries)
+    assert min(held) > 0.8 * max(held) > 100, held
 
 
 def test_a_pin_holds_in_other_processes_and_ends_with_its_own(tmp_path):

@@ -1,4 +1,4 @@
-"""The terminal: `transom read`, `windows`, `policies`, `patterns`, `models`, `memory`, `demo`."""
+"""The terminal: `transom read`, `windows`, `policies`, `patterns`, `memory`, `top` and so on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import demo, memory, models, patterns, policies, read, windows
+from transom.cli import demo, memory, models, patterns, policies, read, top, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ for command in (
     policies.policies,
     patterns.patterns,
     models.models,
+    top.top,
     demo.demo,
 ):
     app.command()(command)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.errors import InputError, StoreError
+from transom.memory.activity import EVERY, Activity
 from transom.memory.entry import Entry, Namespace
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
@@ -51,7 +52,7 @@ class ContextMemoryManager:
         max_memory: most bytes of memory, with every table and key (2**30 by default).
         disk: folder for what does not fit into memory, which outlives the process and may be used
             by several at once; None for none.
-        max_disk: most bytes it may take there.
+        max_disk: most bytes it may take there; None for as many as when it was opened last.
         shared: a `RedisTier` through which machines have contexts in common, under the same ids;
             every context and state is stored there as well, and what another machine has added
             since is fetched when it is asked for. None for none.
@@ -105,18 +106,16 @@ class ContextMemoryManager:
         self.refusal: str | None = None
         self.hits = self.misses = self.refused = 0
         self._closed = False
+        self._report_at = 0.0
         self._lock = threading.RLock()
         self._ledger = Ledger(self.max_memory, owner, "max_memory")
-        if (disk is None) != (max_disk is None):
-            raise InputError(
-                f"{owner}: disk and max_disk go together; expected a folder and the most bytes it "
-                f"may take, got disk={disk!r} and max_disk={max_disk!r}."
-            )
+        if disk is None and max_disk is not None:
+            raise InputError(f"{owner}: max_disk is {max_disk!r}, but no folder is given as disk.")
         if write not in ("through", "back"):
             raise InputError(f"{owner}: write is {write!r}; expected 'through' or 'back'.")
         fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
         slow = None
-        if disk is not None and max_disk is not None:
+        if disk is not None:
             tier = _disk_tier(disk, max_disk)
             slow = Shelf(tier, eviction_named(eviction, tier.capacity))
         self._holdings = Holdings(
@@ -434,11 +433,35 @@ class ContextMemoryManager:
             raise StoreError(f"this {type(self).__name__} was closed; make another one.")
         if self._holdings.slow is not None:
             follow(self._holdings)
+            if time.monotonic() >= self._report_at:
+                self._report()
         expiring = self._holdings.expiring
         if expiring and expiring[0][0] <= time.monotonic():
             with self._turn:
                 follow(self._holdings)
                 self._holdings.expire()
+
+    def _report(self) -> None:
+        """Tell `transom top` what this process does."""
+        self._report_at = time.monotonic() + EVERY
+        holdings, slow = self._holdings, self._holdings.slow
+        assert slow is not None
+        slow.tier.report(
+            Activity(
+                at=int(1000 * time.time()),
+                contexts=sum(len(space.names) for space in holdings.spaces.values()),
+                bytes=holdings.fast.tier.used + holdings.books.bytes,
+                capacity=self.max_memory,
+                hits=self.hits,
+                misses=self.misses,
+                refused=self.refused,
+                ram_hits=holdings.fast.hits,
+                ram_evicted=holdings.fast.evicted,
+                disk_hits=slow.hits,
+                disk_evicted=slow.evicted,
+                corrupt=slow.tier.corrupt,
+            )
+        )
 
     def _find(self, context_id: str, namespace: str) -> Entry | None:
         self._follow()
@@ -610,7 +633,7 @@ class ContextMemoryManager:
         return float(value) if value else 0.0
 
 
-def _disk_tier(path: str | os.PathLike[str], capacity: int) -> Tier:
+def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:
     if os.name != "posix":
         raise StoreError(
             f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -116,6 +116,9 @@ class Tier(MutableMapping[int, Any]):
     def maps(self, size: int) -> bool:
         """Whether a payload of `size` bytes is read in place, so that a copy gains nothing."""
         return False
+
+    def report(self, numbers: Sequence[int]) -> None:
+        """Tell who shares the tier about this process; see `transom.memory.activity`."""
 
     def pin(self, key: int) -> None:
         """Have other processes keep `key` as well; what this process keeps, it knows itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +16,11 @@ __all__ = ["ADD", "DROP", "RELABEL", "Change", "Shared", "ring_size"]
 MAGIC = int.from_bytes(b"transomS", "little")
 VERSION = 1
 # Words of 64 bits
-HEAD, LAYOUT, GENERATION, INTENT, USED, PEAK, SALT, PINS, RING, INTENT_CHECK = range(10)
-PROCESSES, SLOTS, SLOT = 64, 64, 4  # first word, how many, words each: pid, born, reserved
-PINNED, MOST_PINS, PIN = 512, 256, 2  # key, pid
-CHANGES, CHANGE = 1024, 4  # generation, what and where, key, checksum
+HEAD, LAYOUT, GENERATION, INTENT, USED, PEAK, SALT, PINS, RING = range(9)
+INTENT_CHECK, CAPACITY, INDEX = 9, 10, 11
+PROCESSES, SLOTS, SLOT = 64, 64, 16  # first word, how many, words each: pid, born, a report
+PINNED, MOST_PINS, PIN = 1088, 256, 2  # key, pid
+CHANGES, CHANGE = 2048, 4  # generation, what and where, key, checksum
 WHERE = (1 << 60) - 1
 
 ADD, DROP, RELABEL = 1, 2, 3
@@ -166,11 +167,28 @@ class Shared:
         """Be none of them any longer, and let go of its pins."""
         if slot >= 0:
             at = PROCESSES + SLOT * slot
-            self.words[at] = self.words[at + 1] = self.words[at + 2] = 0
+            for word in range(at, at + SLOT):
+                self.words[word] = 0
         if self.words[PINS]:
             for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN):
                 if self.words[at + 1] == pid:
                     self._unpin(at)
+
+    def report(self, slot: int, numbers: Sequence[int]) -> None:
+        """Tell others about this process."""
+        if slot >= 0:
+            at = PROCESSES + SLOT * slot + 2
+            for place, number in enumerate(numbers[: SLOT - 2], at):
+                self.words[place] = number
+
+    def reports(self) -> list[tuple[int, list[int]]]:
+        """What each process that is still there told last: its pid, and the numbers."""
+        found = []
+        for slot, pid, started in self.processes():
+            at = PROCESSES + SLOT * slot
+            if born(pid) == started:
+                found.append((pid, [self.words[word] for word in range(at + 2, at + SLOT)]))
+        return found
 
     def bury(self) -> int:
         """Let go of what processes that are no more had; how many there are left."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,11 +28,14 @@ from transom.memory.tiers.disk.blockfile import (
 from transom.memory.tiers.disk.datafile import FIRST, DataFile
 from transom.memory.tiers.disk.index import index_file_size, item_size, load_index, write_index
 from transom.memory.tiers.disk.lock import FolderLock
+from transom.memory.tiers.disk.look import known_capacity
 from transom.memory.tiers.disk.record import HEADER, LONGEST_LABEL, Place, Record
 from transom.memory.tiers.disk.shared import (
     ADD,
+    CAPACITY,
     DROP,
     GENERATION,
+    INDEX,
     PEAK,
     RELABEL,
     SALT,
@@ -64,7 +67,8 @@ class DiskTier(Tier):
 
     Args:
         path: the folder; made when there is none.
-        capacity: most bytes it may take, all its files together.
+        capacity: most bytes it may take, all its files together; None for what was said when it was
+            opened last, which must have been.
 
     Raises:
         StoreError: when the folder cannot be used.
@@ -77,8 +81,10 @@ class DiskTier(Tier):
     name: ClassVar[str] = "disk"
     durable: ClassVar[bool] = True
 
-    def __init__(self, path: str | os.PathLike[str], capacity: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], capacity: int | None = None) -> None:
         self.path = Path(path).expanduser()
+        if capacity is None:
+            capacity = known_capacity(self.path)
         self.capacity = whole_number("DiskTier", "capacity", capacity, 1, unit="bytes")
         self.failures = 0
         self._places: dict[int, Place] = {}
@@ -124,7 +130,7 @@ class DiskTier(Tier):
         opened.callback(self._shared.close)
         self._data = DataFile(self.path / "data", self.writable)
         opened.callback(self._data.close)
-        self._fixed = self._shared.used + FIRST + index_file_size(item_size(LONGEST_LABEL))
+        self._fixed = self._shared.used + FIRST + 2 * index_file_size(item_size(LONGEST_LABEL))
         alone = self.writable and self._settle()
         self.salt = self._data.salt
         self._load()
@@ -141,6 +147,7 @@ class DiskTier(Tier):
         if not data.salt:
             data.write_salt(shared.words[SALT] or secrets.randbits(63) | 1)
         shared.words[SALT] = data.salt
+        shared.words[CAPACITY] = self.capacity
         if data.size < FIRST:
             data.grow(FIRST)
         others = shared.bury()
@@ -152,6 +159,7 @@ class DiskTier(Tier):
         if not others:
             shared.unpin_all()
             shared.words[USED] = self._recount()
+            shared.words[INDEX] = on_disk(self.path / "index")
             shared.words[PEAK] = shared.words[USED]
         return not others
 
@@ -341,8 +349,13 @@ class DiskTier(Tier):
         words[PEAK] = max(words[PEAK], words[USED])
 
     def _room_for(self, size: int, items: int) -> bool:
-        """Whether `size` bytes more may be taken, and then an index with `items` bytes more."""
-        return self.used + size + index_file_size(self._items + items) <= self.capacity
+        """Whether `size` bytes more may be taken, and then an index with `items` bytes more.
+
+        A new index is written before the old one is deleted, so there must be room for both.
+        """
+        words = self._shared.words
+        index, old = index_file_size(self._items + items), words[INDEX]
+        return words[USED] - old + size + index + max(index, old) <= self.capacity
 
     def _take(self, length: int, items: int) -> int | None:
         """Room in the data file, which grows if need be; None when it may not or cannot."""
@@ -512,6 +525,10 @@ class DiskTier(Tier):
                 self._shared.publish(RELABEL, place.start, key)
                 self._seen += 1
 
+    def report(self, numbers: Sequence[int]) -> None:
+        if self.writable and not self._closed:
+            self._shared.report(self._slot, numbers)
+
     # Pins
 
     def pin(self, key: int) -> None:
@@ -552,7 +569,7 @@ class DiskTier(Tier):
         if any(record is None for record in records):
             return  # Something is damaged, which looking through the data file finds out.
         path = self.path / "index"
-        size, before = index_file_size(self._items), on_disk(path)
+        size, before = index_file_size(self._items), self._shared.words[INDEX]
         if self.used + size > self.capacity:
             return
         self._charge(size)
@@ -563,6 +580,7 @@ class DiskTier(Tier):
             self._charge(-size)
             return
         self._charge(on_disk(path) - size - before)
+        self._shared.words[INDEX] = on_disk(path)
 
     def close(self) -> None:
         if self._closed:
