@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transom.corpus import TokenCorpus
 from transom.errors import MissingExtraError, TransomError
+from transom.memory import ContextMemoryManager
 from transom.monitor import ContextWindowMonitor
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
@@ -30,6 +31,7 @@ __all__ = [
     "BoundedCache",
     "Chunked",
     "Context",
+    "ContextMemoryManager",
     "ContextWindow",
     "ContextWindowFactory",
     "ContextWindowMonitor",

@@ -9,6 +9,8 @@ TransomError
 ├── CorpusError            (RuntimeError)  a corpus on disk cannot be read or written as asked
 │   ├── CorpusBusyError                    another process is writing to it
 │   └── CorpusDamageError                  what is on disk is not what was committed
+├── BudgetError            (MemoryError)   something does not fit the bytes that it may take
+├── StoreError             (OSError)       a folder of contexts cannot be used
 ├── ModelError
 │   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
 │   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
@@ -23,6 +25,7 @@ came, what was expected, and what to do next.
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "CacheError",
     "CorpusBusyError",
     "CorpusDamageError",
@@ -33,6 +36,7 @@ __all__ = [
     "ModelNotFoundError",
     "PolicyError",
     "StateError",
+    "StoreError",
     "TransomError",
     "UnsupportedModelError",
 ]
@@ -68,6 +72,14 @@ class CorpusBusyError(CorpusError):
 
 class CorpusDamageError(CorpusError):
     """What is on disk is not what was committed; the message names file, block and bytes."""
+
+
+class BudgetError(TransomError, MemoryError):
+    """Something does not fit the bytes it may take; nothing was changed."""
+
+
+class StoreError(TransomError, OSError):
+    """A folder of contexts that cannot be opened, read or written."""
 
 
 class ModelError(TransomError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import corpus, demo, memory, models, patterns, policies, read, windows
+from transom.cli import corpus, demo, memory, models, patterns, policies, read, top, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ for command in (
     policies.policies,
     patterns.patterns,
     models.models,
+    top.top,
     demo.demo,
 ):
     app.command()(command)

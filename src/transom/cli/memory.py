@@ -1,9 +1,10 @@
-"""`transom memory`: the budget of many contexts."""
+"""`transom memory`: the budget of many contexts, and what eviction policies make of it."""
 
 from __future__ import annotations
 
 import typer
 
+from transom.cli import store
 from transom.cli.replay import replay
 
 __all__ = ["memory"]
@@ -15,4 +16,5 @@ memory = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-memory.command()(replay)
+for command in (store.stats, store.ls, store.verify, store.evict, store.clear, replay):
+    memory.command()(command)

@@ -160,6 +160,11 @@ class Eviction(ABC):
         self._remove(key, size, evicted)
 
     @property
+    def pinned(self) -> int:
+        """How many keys are pinned."""
+        return len(self._pins)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory that this takes, or more; the keys of what is held are left out."""
         return sys.getsizeof(self._sizes) + sys.getsizeof(self._pins) + NUMBER * len(self._sizes)

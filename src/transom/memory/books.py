@@ -1,0 +1,122 @@
+"""What it takes to know what is held, charged like what is held."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from transom.errors import InputError
+from transom.memory.entry import ENTRY_BYTES, Entry
+from transom.memory.ledger import Ledger
+
+if TYPE_CHECKING:
+    from transom.memory.holdings import Holdings
+
+__all__ = ["Books"]
+
+FLOAT = sys.getsizeof(0.0)
+AHEAD = 32  # a part of the entries held: so many more are paid for at a time
+MOST_AHEAD = 1024
+EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
+START = 4096  # bytes an entry may take while there are few: tables come with it
+
+
+class Books:
+    """Bytes of keys, tables, entries and eviction orders, in a ledger.
+
+    They are measured (`sys.getsizeof`) now and then. In between, entries are paid for ahead, at
+    what they took so far; and because a table that is full is copied into one of twice the size,
+    as much again as all tables take is kept free for that.
+
+    Attributes:
+        entries: how many there are.
+        names: bytes of their ids and costs.
+        bytes: what was taken when it was measured last.
+        charged: what the ledger was charged.
+    """
+
+    def __init__(self, ledger: Ledger, holdings: Holdings) -> None:
+        self._ledger = ledger
+        self._holdings = holdings
+        self.names = 0
+        self.entries = 0
+        self.charged = 0
+        self._ahead = 0
+        self.bytes = 0
+
+    def measure(self) -> int:
+        """Bytes taken now."""
+        holdings = self._holdings
+        spaces = sum(space.nbytes for space in holdings.spaces.values())
+        shelves = sum(
+            shelf.eviction.nbytes + shelf.tier.nbytes + sys.getsizeof(shelf.held)
+            for shelf in holdings.shelves
+        )
+        queue = sys.getsizeof(holdings.expiring) + EXPIRING * len(holdings.expiring)
+        self.bytes = spaces + shelves + queue + self.names + ENTRY_BYTES * self.entries
+        return self.bytes
+
+    def open(self) -> None:
+        """Pay for the tables that there are, so that all that follows is on top of that.
+
+        Raises:
+            InputError: when even they do not fit.
+        """
+        if not self._pay():
+            raise InputError(
+                f"{self._ledger.capacity:,} bytes of memory cannot hold even the tables of an "
+                f"empty manager; expected at least {4 * self.measure():,}."
+            )
+
+    def space_added(self) -> None:
+        """There is one more namespace, to be measured before anything is entered."""
+        self._ahead = 0
+
+    def enter(self, entry: Entry) -> bool:
+        """Pay for one more entry; False when there is no room even for that."""
+        if self._ahead <= 0 and not self._pay():
+            return False
+        self._ahead -= 1
+        self.entries += 1
+        self.names += _size(entry)
+        return True
+
+    def leave(self, entry: Entry) -> None:
+        """An entry is no longer held, or not after all."""
+        self.entries -= 1
+        self.names -= _size(entry)
+
+    def rename(self, entry: Entry, name: str | None) -> None:
+        """Give an entry another name."""
+        self.names -= _size(entry)
+        entry.name = name
+        self.names += _size(entry)
+
+    def recounted(self, entries: list[Entry]) -> int:
+        """What `names` should be."""
+        return sum(map(_size, entries))
+
+    def _pay(self) -> bool:
+        holdings, ledger = self._holdings, self._ledger
+        ahead = max(1, min(MOST_AHEAD, self.entries // AHEAD))
+        while True:
+            taken = self.measure()
+            each = START if self.entries < AHEAD else 2 * taken // self.entries
+            tables = taken - self.names - ENTRY_BYTES * self.entries
+            wanted = taken + tables + ahead * each - self.charged
+            if wanted <= 0:
+                ledger.free(-wanted)
+            elif not ledger.charge(wanted):
+                if holdings.fast.tier.shrink(wanted - ledger.room):
+                    continue
+                if not holdings.evict_one():
+                    return False
+                continue
+            self.charged += wanted
+            self._ahead = ahead
+            return True
+
+
+def _size(entry: Entry) -> int:
+    name = 0 if entry.name is None or entry.of is not None else sys.getsizeof(entry.name)
+    return name + FLOAT * bool(entry.cost)

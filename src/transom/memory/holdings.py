@@ -1,0 +1,487 @@
+"""Entries on their shelves: put, read, moved down a tier when one is full, forgotten."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterator, Mapping
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.errors import StoreError
+from transom.memory.books import Books
+from transom.memory.entry import Entry, Namespace
+from transom.memory.label import Label
+from transom.memory.ledger import Ledger
+from transom.memory.shelf import Shelf
+from transom.memory.tiers.base import Payload, Tier
+from transom.memory.tiers.ram import RamTier
+from transom.memory.tree import number_of
+
+__all__ = ["ChangedError", "Holdings"]
+
+MANY_SPACES = 64  # namespaces among which it is worth to look for empty ones
+
+
+class ChangedError(Exception):
+    """Another process changed what is being read; to be read again, in turn with the others."""
+
+
+class Holdings:
+    """Entries in memory and, with a second shelf, below it.
+
+    In every tier that an entry is in is also what it continues. An entry that leaves memory goes
+    down to the second shelf, unless it is there already; one that leaves its last tier is
+    forgotten, and so is what only it had continued.
+
+    Attributes:
+        fast: the shelf in memory.
+        slow: the one below; None without.
+        shelves: both, the fastest first.
+        through: whether entries are put on both at once.
+        spaces: namespaces by name.
+        expiring: when entries expire, as a heap; also of some that are gone.
+        expired: how many have.
+        useless: keys on the second shelf that have expired, or continue what is gone.
+        doubtful: entries that nothing seems to need.
+
+    Notes:
+        Has no lock of its own; whoever uses it holds the manager's.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fast: Shelf[RamTier],
+        slow: Shelf[Tier] | None,
+        dtype: np.dtype[Any],
+        through: bool,
+        quotas: Mapping[str, int],
+        salt: int,
+    ) -> None:
+        self.fast = fast
+        self.slow = slow
+        self.shelves: list[Shelf[Any]] = [fast] if slow is None else [fast, slow]
+        self.dtype = dtype
+        self.through = through
+        self.spaces: dict[str, Namespace] = {}
+        self.books = Books(ledger, self)
+        self.expiring: list[tuple[float, int, Entry]] = []
+        self.expired = 0
+        self.useless: list[int] = []
+        self.doubtful: list[Entry] = []
+        self._quotas = quotas
+        self._salt = salt
+        self._numbers = 0
+        self._prune = MANY_SPACES
+        self.books.open()
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry once, in no order."""
+        yield from self.fast.held.values()
+        if self.slow is not None:
+            yield from (e for e in self.slow.held.values() if e not in self.fast)
+
+    def space(self, name: str) -> Namespace:
+        """The namespace of that name; those that hold nothing are forgotten now and then."""
+        found = self.spaces.get(name)
+        if found is None:
+            if len(self.spaces) >= self._prune:
+                kept = {key: held for key, held in self.spaces.items() if held.bytes or held.names}
+                self.spaces.clear()
+                self.spaces.update(kept)
+                self._prune = max(MANY_SPACES, 2 * len(kept))
+            found = Namespace(name, number_of(name, self._salt), self._quotas.get(name))
+            self.spaces[name] = found
+            self.books.space_added()
+        return found
+
+    def free_key(self, key: int, *parts: str) -> int:
+        """`key`, or another number where that one is taken."""
+        slow: Mapping[Hashable, Entry] = {} if self.slow is None else self.slow.held
+        while key in self.fast.held or key in slow:
+            self._numbers += 1
+            key = number_of(*parts, self._numbers, time.monotonic_ns())
+        return key
+
+    # Reading
+
+    def read(self, entry: Entry) -> Payload | None:
+        """The payload of `entry`, from the first tier that has it, and from then on in memory.
+
+        None when it was found damaged; then it is forgotten, with all that continues it.
+
+        Raises:
+            ChangedError: when another process may have deleted it meanwhile.
+        """
+        if self.fast.held.get(entry.key) is entry:
+            self.fast.hits += 1
+            return self.fast.tier[entry.key]
+        assert self.slow is not None
+        try:
+            payload: Payload = self.slow.tier[entry.key]
+        except KeyError:
+            if not self.slow.tier.steady:
+                raise ChangedError from None
+            self.lose_copy(self.slow, entry)
+            return None
+        self.slow.hits += 1
+        if not self.slow.tier.maps(entry.size):
+            self._lift(entry, payload)
+        return payload
+
+    def tokens(self, entry: Entry) -> NDArray[Any] | None:
+        """The own tokens of `entry`; None when they were found damaged."""
+        payload = self.read(entry)
+        return None if payload is None else payload.view(self.dtype)
+
+    def token_pieces(self, entry: Entry) -> list[NDArray[Any]]:
+        """The same, in the pieces that they are in, so that nothing is copied."""
+        if self.fast.held.get(entry.key) is entry:
+            return [piece.view(self.dtype) for piece in self.fast.tier.pieces(entry.key)]
+        tokens = self.tokens(entry)
+        return [] if tokens is None else [tokens]
+
+    def touch(self, entry: Entry) -> None:
+        """`entry` was used, and so was all it continues."""
+        at: Entry | None = entry
+        fast, slow = self.fast, self.slow
+        while at is not None:
+            if fast.held.get(at.key) is at:
+                fast.eviction.touch(at.key)
+            if slow is not None and slow.held.get(at.key) is at:
+                slow.eviction.touch(at.key)
+            at = at.above
+
+    # Writing
+
+    def put(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        """Hold `payload` as that of `entry`, which is new; False when no tier has room."""
+        above = entry.above
+        kept = [shelf.keep for shelf in self.shelves]
+        for shelf in self.shelves:
+            shelf.keep = above
+        try:
+            return (
+                self._within_quota(entry) and self.books.enter(entry) and self._put(entry, payload)
+            )
+        finally:
+            for shelf, former in zip(self.shelves, kept, strict=True):
+                shelf.keep = former
+            if above is not None:
+                self._discard_unless_needed(above)
+
+    def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        slow = self.slow
+        # What is read in place from below gains nothing from a copy in memory.
+        below = slow is not None and self.through and slow.tier.maps(entry.size)
+        held = below and self._put_slow(entry, payload)
+        if not held:
+            held = self._put_fast(entry, payload)
+            if slow is not None and not below and (self.through or not held):
+                held = self._put_slow(entry, payload) or held
+        if held:
+            self.know(entry)
+        else:
+            self.books.leave(entry)
+        return held
+
+    def know(self, entry: Entry) -> None:
+        """`entry`, which a shelf holds and which is in the books, can be found from now on."""
+        space = entry.space
+        entry.attach()
+        space.bytes += entry.size
+        if entry.of is None and entry.name is not None:
+            space.names[entry.name] = entry
+        if entry.listed:
+            space.blocks[entry.key] = entry
+        if entry.expires is not math.inf:
+            self.expires(entry)
+
+    def expires(self, entry: Entry) -> None:
+        """See that `entry` goes when it expires."""
+        if len(self.expiring) > 2 * self.books.entries + 64:
+            self.expiring = [item for item in self.expiring if self.holds(item[2])]
+            heapify(self.expiring)
+        self._numbers += 1
+        heappush(self.expiring, (entry.expires, self._numbers, entry))
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether `entry` is in any tier."""
+        return entry in self.fast or (self.slow is not None and entry in self.slow)
+
+    def remove(self, entry: Entry) -> None:
+        """Take the name off `entry`, a context; it goes as soon as nothing continues it."""
+        assert entry.name is not None
+        slow = self.slow
+        if slow is not None and not slow.tier.writable and entry in slow:
+            raise StoreError(
+                f"{entry.name!r} is in a store that cannot be written to, so it can be neither "
+                "removed nor replaced; expected a folder open to writing."
+            )
+        if entry.state is not None:
+            self.discard(entry.state)
+        if not entry.kids:
+            self.discard(entry)
+            return
+        if self.slow is not None and entry in self.slow:
+            label = Label.unpack(self.slow.tier.label(entry.key))
+            if label is not None:  # Otherwise it is damaged, which reading it will show.
+                self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
+        self.unname(entry)
+
+    def unname(self, entry: Entry) -> None:
+        """`entry` is the end of no context any longer."""
+        assert entry.name is not None
+        del entry.space.names[entry.name]
+        self.books.rename(entry, None)
+
+    def discard(self, entry: Entry) -> None:
+        """Delete `entry`, which nothing continues, from every tier; it may be gone already."""
+        shelves = [shelf for shelf in self.shelves if entry in shelf]
+        for shelf in shelves:
+            shelf.drop(entry)
+        if shelves:
+            self.forget(entry)
+
+    def lose_copy(self, shelf: Shelf[Any], entry: Entry) -> None:
+        """A shelf's payload of `entry` is damaged: it goes, and with it what has no other copy."""
+        for kid in [*entry.kids, *([entry.state] if entry.state is not None else [])]:
+            if kid in shelf:
+                self.lose_copy(shelf, kid)
+        if entry in shelf:
+            shelf.drop(entry)
+            if not self.holds(entry):
+                self.forget(entry)
+
+    def evict_bytes(self, size: int) -> int:
+        """Evict entries from every tier until `size` bytes of them are gone, or none is left."""
+        gone = 0
+        for shelf in reversed(self.shelves):
+            while gone < size:
+                entry = self._victim(shelf)
+                if entry is None:
+                    break
+                gone += entry.size
+                self._evict_whole(entry)
+        return gone
+
+    def evict(self, entry: Entry) -> None:
+        """Make room in memory: `entry` goes down a tier, or out.
+
+        What is put on both shelves at once and is not on the second had to leave that before.
+        """
+        if self.slow is not None and not self.through and entry not in self.slow:
+            self._save(entry)
+        self.fast.drop(entry, evicted=True)
+        if self.slow is None or entry not in self.slow:
+            self.forget(entry)
+
+    def evict_one(self) -> bool:
+        """Evict from memory what is worth the least there; False when nothing may leave."""
+        fast = self.fast
+        key = fast.eviction.victim(None, fast.may_go)
+        if key is None:
+            return False
+        self.evict(fast.held[key])
+        return True
+
+    def evict_slow(self, entry: Entry) -> None:
+        """Make room below memory; what is in memory too stays there."""
+        assert self.slow is not None
+        self.slow.drop(entry, evicted=True)
+        if entry not in self.fast:
+            self.forget(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """`entry` is in no tier any longer."""
+        space = entry.space
+        space.bytes -= entry.size
+        if entry.name is not None and entry.of is None and space.names.get(entry.name) is entry:
+            del space.names[entry.name]
+        if entry.listed:
+            del space.blocks[entry.key]
+        entry.detach()
+        self.books.leave(entry)
+        above = entry.above
+        if above is not None:
+            self._discard_unless_needed(above)
+
+    def expire(self) -> None:
+        """Delete what has been held for as long as it was to be."""
+        while self.expiring and self.expiring[0][0] <= time.monotonic():
+            entry = heappop(self.expiring)[2]
+            if entry.name is None or not self.holds(entry):
+                continue
+            self.expired += 1
+            if entry.of is not None:
+                self.discard(entry)
+            else:
+                self.remove(entry)
+
+    # Pins
+
+    def pin(self, entry: Entry) -> None:
+        """`entry` may not leave a tier that it is in."""
+        entry.pins += 1
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.eviction.pin(entry.key)
+
+    def pin_for_all(self, entry: Entry) -> None:
+        """Like `pin`, and in every process that shares a tier."""
+        self.pin(entry)
+        if self.slow is not None:
+            self.slow.tier.pin(entry.key)
+
+    def unpin_for_all(self, entry: Entry) -> None:
+        """One such pin fewer."""
+        self.unpin(entry)
+        if self.slow is not None:
+            self.slow.tier.unpin(entry.key)
+
+    def unpin(self, entry: Entry) -> None:
+        """One pin fewer."""
+        entry.pins -= 1
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.eviction.unpin(entry.key)
+        self._discard_unless_needed(entry)
+
+    def _discard_unless_needed(self, entry: Entry) -> None:
+        kept = any(shelf.keep is entry for shelf in self.shelves)
+        if entry.name is None and entry.is_leaf and not entry.pins and not kept:
+            if self.slow is None or (self.slow.tier.steady and not self.slow.following):
+                self.discard(entry)
+            else:  # Another process may have continued it.
+                self.doubtful.append(entry)
+
+    def settle(self) -> None:
+        """Delete what turned out to be of no use, now that nobody else changes anything."""
+        slow = self.slow
+        if slow is None or not slow.tier.steady or not slow.tier.writable:
+            return
+        doubtful, self.doubtful = self.doubtful, []
+        for entry in doubtful:
+            if self.holds(entry):
+                self._discard_unless_needed(entry)
+        useless, self.useless = self.useless, []
+        for key in useless:
+            if key in slow.tier and key not in slow.held:
+                del slow.tier[key]
+
+    # Shelves
+
+    def save(self) -> None:
+        """Put everything that is only in memory on the second shelf too, as far as it has room."""
+        if self.slow is not None:
+            for entry in list(self.fast.held.values()):
+                if entry not in self.slow:
+                    self._save(entry)
+
+    def _put_fast(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        tier = self.fast.tier
+        if not tier.fits(entry.size) or not self._lifted(entry.above):
+            return False
+        stored = tier.store(entry.key, payload)
+        if not stored:
+            kept, self.fast.keep = self.fast.keep, entry.above
+            stored = self.fast.with_room(entry, lambda: tier.store(entry.key, payload), self.evict)
+            self.fast.keep = kept
+        if not stored:
+            return False
+        self.fast.add(entry)
+        return True
+
+    def _put_slow(self, entry: Entry, payload: NDArray[Any]) -> bool:
+        slow = self.slow
+        assert slow is not None
+        above = entry.above
+        if not slow.tier.fits(entry.size) or (above is not None and not self._save(above)):
+            return False
+        label = self._label(entry)
+        stored = slow.tier.store(entry.key, payload, label)
+        if not stored:
+            kept, slow.keep = slow.keep, above
+            stored = slow.with_room(
+                entry, lambda: slow.tier.store(entry.key, payload, label), self.evict_slow
+            )
+            slow.keep = kept
+        if stored:
+            slow.add(entry)
+        return stored
+
+    def _save(self, entry: Entry) -> bool:
+        """Have `entry`, and what it continues, on the second shelf too."""
+        assert self.slow is not None
+        return entry in self.slow or self._put_slow(entry, self.fast.tier[entry.key])
+
+    def _lifted(self, entry: Entry | None) -> bool:
+        """Have `entry`, and what it continues, in memory too."""
+        if entry is None or entry in self.fast:
+            return True
+        return self.read(entry) is not None and entry in self.fast
+
+    def _lift(self, entry: Entry, payload: Payload) -> None:
+        """Hold `payload`, read from below, in memory too, if there is room."""
+        self.pin(entry)
+        try:
+            self._put_fast(entry, payload)
+        finally:
+            self.unpin(entry)
+
+    def _within_quota(self, entry: Entry) -> bool:
+        space = entry.space
+        if space.quota is None:
+            return True
+        if entry.size > space.quota:
+            return False
+        while space.bytes + entry.size > space.quota:
+            victims = (self._victim(shelf, space) for shelf in reversed(self.shelves))
+            victim = next((entry for entry in victims if entry is not None), None)
+            if victim is None:
+                return False
+            self._evict_whole(victim)
+        return True
+
+    def _victim(self, shelf: Shelf[Any], space: Namespace | None = None) -> Entry | None:
+        """What is worth the least on a shelf, of `space` or of all, and may leave every tier."""
+
+        def may_go(key: Hashable) -> bool:
+            entry = shelf.held[key]
+            return (
+                (space is None or entry.space is space)
+                and entry.is_leaf
+                and all(other.may_go(key) for other in self.shelves if entry in other)
+            )
+
+        key = shelf.eviction.victim(None, may_go)
+        return None if key is None else shelf.held[key]
+
+    def _evict_whole(self, entry: Entry) -> None:
+        for shelf in self.shelves:
+            if entry in shelf:
+                shelf.drop(entry, evicted=True)
+        self.forget(entry)
+
+    def _label(self, entry: Entry) -> bytes:
+        above = entry.above
+        left = entry.expires - time.monotonic() if entry.expires is not math.inf else math.inf
+        name = entry.name if entry.name is not None else ""
+        return Label(
+            entry.space.name,
+            name,
+            entry.name is None,
+            entry.of is not None,
+            entry.listed,
+            1 if entry.of is not None else self.dtype.itemsize,
+            above.key if above is not None else 0,
+            entry.at,
+            entry.cost,
+            time.time(),
+            left,
+            entry.version,
+        ).pack()

@@ -1,0 +1,644 @@
+"""Many contexts under one budget: the manager."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.checks import whole_number
+from transom.errors import InputError, StoreError
+from transom.memory.activity import EVERY, Activity
+from transom.memory.entry import Entry, Namespace
+from transom.memory.eviction import eviction as eviction_named
+from transom.memory.following import follow
+from transom.memory.holdings import ChangedError, Holdings
+from transom.memory.label import LONGEST
+from transom.memory.ledger import Ledger
+from transom.memory.pins import Pin
+from transom.memory.remote import Remote
+from transom.memory.report import contexts, stats, verified
+from transom.memory.shelf import Shelf
+from transom.memory.stats import ContextInfo, Stats, Verified
+from transom.memory.tiers.base import Payload, Tier, as_payload
+from transom.memory.tiers.ram import RamTier
+from transom.memory.tiers.redis import RedisTier
+from transom.memory.tree import Match, holder, match, number_of
+from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
+
+__all__ = ["ContextMemoryManager"]
+
+R = TypeVar("R")
+
+
+class ContextMemoryManager:
+    """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
+
+    Contexts that start alike hold their common blocks once. When there is no room, whole contexts
+    leave in the order that `eviction` says, those first that no other continues: down to the disk,
+    if there is one, or out. What was evicted, expired or found damaged is a miss, which a cache
+    has anyway; what is returned is always what was added last under that id.
+
+    Args:
+        max_memory: most bytes of memory, with every table and key (2**30 by default).
+        disk: folder for what does not fit into memory, which outlives the process and may be used
+            by several at once; None for none.
+        max_disk: most bytes it may take there; None for as many as when it was opened last.
+        shared: a `RedisTier` through which machines have contexts in common, under the same ids;
+            every context and state is stored there as well, and what another machine has added
+            since is fetched when it is asked for. None for none.
+        write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
+            when they leave memory, and on `flush` and `close`. States of a MiB or more are written
+            at once with `"through"`, and then not kept in memory but mapped.
+        eviction: which policy says what leaves; see `transom.memory.eviction.known`.
+        vocab_size: ids are below it; tokens are held in the smallest type that fits.
+        block_size: tokens that contexts must have in common, from the start, to share them; they
+            share whole multiples of it.
+        quotas: most bytes of tokens and states that a namespace may hold, by namespace.
+        ttl: seconds after which a context is gone, unless it is added with another; None for never.
+
+    Raises:
+        InputError: on settings that make no sense.
+
+    Notes:
+        Safe for use from several threads: one lock, held for the length of a call.
+
+    >>> manager = ContextMemoryManager(max_memory=2**20, vocab_size=50_000)
+    >>> manager.add_context("alice/42", range(1000)), manager.get_context("alice/42")[:3]
+    (True, array([0, 1, 2], dtype=uint16))
+    >>> manager.longest_prefix([*range(600), 7, 8, 9])
+    ('alice/42', 512)
+    """
+
+    def __init__(
+        self,
+        max_memory: int = 2**30,
+        *,
+        disk: str | os.PathLike[str] | None = None,
+        max_disk: int | None = None,
+        shared: RedisTier | None = None,
+        write: Literal["through", "back"] = "through",
+        eviction: str = "lru",
+        vocab_size: int = ANY_VOCABULARY,
+        block_size: int = 256,
+        quotas: Mapping[str, int] | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        self.max_memory = whole_number(owner, "max_memory", max_memory, 1, unit="bytes")
+        self.vocab_size = whole_number(owner, "vocab_size", vocab_size, 1)
+        self.block_size = whole_number(owner, "block_size", block_size, 1)
+        self.eviction = eviction
+        self.ttl = None if ttl is None else self._seconds("ttl", ttl)
+        self.quotas = {
+            name: whole_number(owner, f"quotas[{name!r}]", quota, 1, unit="bytes")
+            for name, quota in (quotas or {}).items()
+        }
+        self.refusal: str | None = None
+        self.hits = self.misses = self.refused = 0
+        self._closed = False
+        self._report_at = 0.0
+        self._lock = threading.RLock()
+        self._ledger = Ledger(self.max_memory, owner, "max_memory")
+        if disk is None and max_disk is not None:
+            raise InputError(f"{owner}: max_disk is {max_disk!r}, but no folder is given as disk.")
+        if write not in ("through", "back"):
+            raise InputError(f"{owner}: write is {write!r}; expected 'through' or 'back'.")
+        fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
+        slow = None
+        if disk is not None:
+            tier = _disk_tier(disk, max_disk)
+            slow = Shelf(tier, eviction_named(eviction, tier.capacity))
+        self._holdings = Holdings(
+            self._ledger,
+            fast,
+            slow,
+            id_dtype(self.vocab_size),
+            write == "through",
+            self.quotas,
+            slow.tier.salt if slow is not None else secrets.randbits(63),
+        )
+        self._remote = None if shared is None else Remote(shared, self._holdings.dtype)
+        self._turn = nullcontext() if slow is None else slow.tier.exclusive()
+        with self._turn:
+            follow(self._holdings)
+
+    # Contexts
+
+    def add_context(
+        self,
+        context_id: str,
+        ids: Any,
+        *,
+        namespace: str = "",
+        state: Any = None,
+        cost: float = 0.0,
+        ttl: float | None = None,
+    ) -> bool:
+        """Hold `ids` under `context_id`, in place of what was held under it.
+
+        Args:
+            context_id: any text.
+            ids: token ids: a list, a range, an array or a tensor, one-dimensional.
+            namespace: whose it is; contexts of different ones share nothing, not even ids.
+            state: the KV state of these tokens: anything with the buffer interface.
+            cost: seconds that it takes to compute the state, or the tokens, again; for eviction
+                policies that weigh it.
+            ttl: seconds that it is held at most.
+
+        Returns:
+            Whether it is held now. When there is no room, or it is larger than every tier, it is
+            not; `refusal` then says why. What was held under the id before is gone either way.
+
+        Raises:
+            InputError: on ids, a state or settings that cannot be used; nothing is changed.
+        """
+        self._check_names(context_id, namespace)
+        array = self._ids(ids)
+        payload = None if state is None else as_payload(state)
+        cost = self._seconds("cost", cost, least=0.0) if cost != 0.0 else 0.0
+        ttl = self.ttl if ttl is None else self._seconds("ttl", ttl)
+        with self._lock, self._turn:
+            self._follow()
+            space = self._holdings.space(namespace)
+            former = space.names.get(context_id)
+            if former is not None:
+                self._holdings.remove(former)
+            version = self._publish(namespace, context_id, array, cost, ttl)
+            held = self._add(space, context_id, array, cost, ttl, version)
+            return (held or version > 0) and (
+                payload is None
+                or self.add_state(context_id, payload, namespace=namespace, cost=cost)
+            )
+
+    def get_context(self, context_id: str, *, namespace: str = "") -> NDArray[Any] | None:
+        """The ids, `(tokens,)`, read-only, in the type that they are held in; None on a miss.
+
+        Where nothing is shared they are not copied. While the array is alive its bytes stay
+        charged, so keep a copy of what you keep.
+        """
+        if self._remote is not None:
+            fetched = self._fetch(context_id, namespace)
+            if fetched is not None:
+                return fetched
+        return self._read(self._get_context, context_id, namespace)
+
+    def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
+        """Let go of a context and its state; whether there was one."""
+        with self._lock, self._turn:
+            entry = self._find(context_id, namespace)
+            if entry is not None:
+                self._holdings.remove(entry)
+            if self._remote is not None:
+                self._remote.remove(namespace, context_id)
+            return entry is not None
+
+    def extend(
+        self,
+        context_id: str,
+        more_ids: Any,
+        *,
+        namespace: str = "",
+        cost: float = 0.0,
+        ttl: float | None = None,
+    ) -> bool:
+        """Add ids at the end of a context; like `add_context` of the old and new ids together.
+
+        Its state, which was that of the shorter context, is let go of. False also when no such
+        context is held.
+        """
+        array = self._ids(more_ids)
+        with self._lock, self._turn:
+            held = self.get_context(context_id, namespace=namespace)
+            if held is None:
+                return self._refuse(f"{context_id!r} is not held, so it cannot be extended")
+            joined = np.concatenate([held, array])
+            del held  # its bytes may be used for the longer one
+            return self.add_context(context_id, joined, namespace=namespace, cost=cost, ttl=ttl)
+
+    def longest_prefix(self, ids: Any, *, namespace: str = "") -> tuple[str, int] | None:
+        """The context that has most of `ids`, from the start: its id, and how many tokens.
+
+        A whole number of blocks, which need not be prefilled again; None when not one is held.
+        All that is found counts as used.
+        """
+        return self._read(self._longest_prefix, self._ids(ids), namespace)
+
+    def pin(self, context_id: str, *, namespace: str = "") -> Pin:
+        """Keep a context from being evicted: `with manager.pin("alice/42") as ids: ...`.
+
+        Raises:
+            InputError: when it is not held.
+        """
+        return self._read(self._pinned, context_id, namespace)
+
+    # States
+
+    def add_state(
+        self, context_id: str, state: Any, *, namespace: str = "", cost: float = 0.0
+    ) -> bool:
+        """Hold `state` beside a context that is held, in place of an earlier one.
+
+        Args:
+            context_id: whose KV state it is.
+            state: anything with the buffer interface.
+            namespace: as in `add_context`.
+            cost: seconds that it takes to compute it again.
+
+        Returns:
+            Whether it is held now; `refusal` says why not.
+        """
+        payload = as_payload(state)
+        cost = self._seconds("cost", cost, least=0.0)
+        with self._lock, self._turn:
+            entry = self._find(context_id, namespace)
+            version = 0
+            if self._remote is not None:
+                version = self._remote.put(
+                    namespace, context_id, payload, cost, self._left(entry), state=True
+                )
+            if entry is None:
+                return version > 0 or self._refuse(
+                    f"{context_id!r} is not held, so it can have no state"
+                )
+            if entry.state is not None:
+                self._holdings.discard(entry.state)
+            return self._add_state(entry, payload, cost, version) or version > 0
+
+    def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
+        """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
+        if self._remote is not None:
+            fetched = self._fetch(context_id, namespace, state=True)
+            if fetched is not None:
+                return fetched
+        return self._read(self._get_state, context_id, namespace)
+
+    # The whole
+
+    def stats(self) -> Stats:
+        """Counts and bytes at this moment."""
+        with self._lock:
+            self._follow()
+            return stats(self, self._holdings, self._ledger, self._remote)
+
+    def contexts(self) -> Iterator[ContextInfo]:
+        """Every context held at this moment."""
+        with self._lock:
+            self._follow()
+            return iter(contexts(self._holdings))
+
+    def verify(self) -> Verified:
+        """Read everything, and see whether all sums come out."""
+        with self._lock, self._turn:
+            self._follow()
+            return verified(self._holdings, self._ledger)
+
+    def evict(self, size: int) -> int:
+        """Let go of contexts, least worth first, until `size` bytes of them are gone; how many are.
+
+        They leave every tier.
+        """
+        with self._lock, self._turn:
+            self._follow()
+            return self._holdings.evict_bytes(whole_number("evict", "size", size, 0, unit="bytes"))
+
+    def clear(self, *, namespace: str | None = None) -> int:
+        """Let go of all contexts, or of all of a namespace; how many there were."""
+        with self._lock, self._turn:
+            self._follow()
+            spaces = self._holdings.spaces
+            chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
+            entries = [entry for space in chosen for entry in space.names.values()]
+            for entry in entries:
+                self._holdings.remove(entry)
+            return len(entries)
+
+    def flush(self) -> None:
+        """Have everything on disk, as far as there is room, safe from a loss of power."""
+        with self._lock, self._turn:
+            self._follow()
+            self._holdings.save()
+            for shelf in self._holdings.shelves:
+                shelf.tier.flush()
+
+    def close(self) -> None:
+        """Let go of everything; what is on disk stays there, with write-back everything is."""
+        with self._lock:
+            if self._closed:
+                return
+            with self._turn:
+                self._follow()
+                if not self._holdings.through:
+                    self._holdings.save()
+            self._closed = True
+            for shelf in self._holdings.shelves:
+                shelf.tier.close()
+            if self._remote is not None:
+                self._remote.tier.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._follow()
+            return sum(len(space.names) for space in self._holdings.spaces.values())
+
+    def __contains__(self, context_id: object) -> bool:
+        with self._lock:
+            return isinstance(context_id, str) and self._find(context_id, "") is not None
+
+    def __repr__(self) -> str:
+        count = sum(len(space.names) for space in self._holdings.spaces.values())
+        size = f"{self._ledger.bytes:,} of {self.max_memory:,} bytes"
+        return f"<{type(self).__name__}: {count:,} contexts, {size}>"
+
+    # Within the lock
+
+    def _read(self, read: Callable[[Any, str], R], what: Any, namespace: str) -> R:
+        """What `read` returns, when no other process changes that under its hands."""
+        with self._lock:
+            # What is read comes into memory, and with write-back something may go to disk for it.
+            if self._holdings.through:
+                try:
+                    self._follow()
+                    return read(what, namespace)
+                except ChangedError:
+                    pass
+            with self._turn:
+                self._follow()
+                return read(what, namespace)
+
+    def _get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
+        entry = self._named(context_id, namespace)
+        found = None if entry is None else self._gather(entry)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return found
+
+    def _longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
+        space = self._holdings.spaces.get(namespace)
+        found = None if space is None else self._match(space, ids)
+        held = None
+        if found is not None and found.parent is not None:
+            held = holder(found.parent, found.at)
+            self._holdings.touch(found.parent)
+        if held is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return held
+
+    def _pinned(self, context_id: str, namespace: str) -> Pin:
+        entry = self._named(context_id, namespace)
+        found = None if entry is None else self._gather(entry)
+        if entry is None or found is None:
+            raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
+        self._holdings.pin_for_all(entry)
+        return Pin(found, partial(self._unpin, entry))
+
+    def _get_state(self, context_id: str, namespace: str) -> Payload | None:
+        entry = self._named(context_id, namespace)
+        state = None if entry is None else entry.state
+        found = None if state is None else self._holdings.read(state)
+        if state is None or found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._holdings.touch(state)
+        return found
+
+    def _follow(self) -> None:
+        """Know what is held now, for every process that shares it."""
+        if self._closed:
+            raise StoreError(f"this {type(self).__name__} was closed; make another one.")
+        if self._holdings.slow is not None:
+            follow(self._holdings)
+            if time.monotonic() >= self._report_at:
+                self._report()
+        expiring = self._holdings.expiring
+        if expiring and expiring[0][0] <= time.monotonic():
+            with self._turn:
+                follow(self._holdings)
+                self._holdings.expire()
+
+    def _report(self) -> None:
+        """Tell `transom top` what this process does."""
+        self._report_at = time.monotonic() + EVERY
+        holdings, slow = self._holdings, self._holdings.slow
+        assert slow is not None
+        slow.tier.report(
+            Activity(
+                at=int(1000 * time.time()),
+                contexts=sum(len(space.names) for space in holdings.spaces.values()),
+                bytes=holdings.fast.tier.used + holdings.books.bytes,
+                capacity=self.max_memory,
+                hits=self.hits,
+                misses=self.misses,
+                refused=self.refused,
+                ram_hits=holdings.fast.hits,
+                ram_evicted=holdings.fast.evicted,
+                disk_hits=slow.hits,
+                disk_evicted=slow.evicted,
+                corrupt=slow.tier.corrupt,
+            )
+        )
+
+    def _find(self, context_id: str, namespace: str) -> Entry | None:
+        self._follow()
+        return self._named(context_id, namespace)
+
+    def _named(self, context_id: str, namespace: str) -> Entry | None:
+        space = self._holdings.spaces.get(namespace)
+        return None if space is None else space.names.get(context_id)
+
+    def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
+        return match(space, ids, self.block_size, self._holdings.token_pieces)
+
+    def _gather(self, entry: Entry) -> NDArray[Any] | None:
+        """All ids of a context, in one array; None when some were found damaged."""
+        holdings = self._holdings
+        last = holdings.tokens(entry)
+        if last is None:
+            return None
+        holdings.touch(entry)
+        if entry.start == 0:
+            return last
+        ids = np.empty(entry.start + len(last), dtype=holdings.dtype)
+        ids[entry.start :] = last
+        while entry.parent is not None:
+            at, entry = entry.at, entry.parent
+            part = holdings.tokens(entry)
+            if part is None:
+                return None
+            ids[entry.start : entry.start + at] = part[:at]
+        ids.setflags(write=False)
+        return ids
+
+    def _add(
+        self,
+        space: Namespace,
+        name: str,
+        ids: NDArray[Any],
+        cost: float,
+        ttl: float | None,
+        version: int,
+    ) -> bool:
+        holdings = self._holdings
+        found = self._match(space, ids)
+        key = found.key
+        if key is None:
+            key = number_of(space.name, name)
+        free = holdings.free_key(key, space.name, name)
+        expires = math.inf if ttl is None else time.monotonic() + ttl
+        own = ids[found.length :]
+        entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
+        entry.version = version
+        entry.listed = found.key == free and free not in space.blocks
+        return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
+
+    def _add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
+        assert entry.name is not None
+        space = entry.space
+        key = self._holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
+        state = Entry(
+            key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
+        )
+        state.version = version
+        return self._holdings.put(state, payload) or self._refuse_entry(
+            state, f"the state of {entry.name!r}"
+        )
+
+    # What machines share
+
+    def _publish(
+        self, space: str, name: str, ids: NDArray[Any], cost: float, ttl: float | None
+    ) -> int:
+        """Store a context for all machines, without a state; its version there, 0 for none."""
+        if self._remote is None:
+            return 0
+        self._remote.remove(space, name)
+        return self._remote.put(space, name, ids, cost, math.inf if ttl is None else ttl)
+
+    def _fetch(self, name: str, space: str, state: bool = False) -> NDArray[Any] | None:
+        """What another machine has added since; what is held here and is older is let go of.
+
+        None when there is nothing newer: then what is held here is right, or nothing is held.
+        """
+        remote = self._remote
+        assert remote is not None
+        with self._lock, self._turn:
+            entry = self._find(name, space)
+            held = entry.state if state and entry is not None else entry
+            version = remote.version(space, name, state)
+            if version is None or (held is not None and held.version == version):
+                return None
+            if held is not None:
+                self._holdings.discard(held) if state else self._holdings.remove(held)
+            found = remote.get(space, name, state) if version else None
+            if found is None:
+                return None
+            self.hits += 1
+            left = found.label.left(time.time())
+            ttl = None if left == math.inf else left
+            if not state:
+                ids = self._ids(found.payload)
+                self._add(
+                    self._holdings.space(space), name, ids, found.label.cost, ttl, found.version
+                )
+            elif entry is not None:
+                self._add_state(entry, found.payload, found.label.cost, found.version)
+            return found.payload
+
+    def _left(self, entry: Entry | None) -> float:
+        endless = entry is None or entry.expires == math.inf
+        return math.inf if endless else entry.expires - time.monotonic()  # type: ignore[union-attr]
+
+    def _unpin(self, entry: Entry) -> None:
+        with self._lock:
+            if not self._closed:
+                self._holdings.unpin_for_all(entry)
+
+    def _refuse_entry(self, entry: Entry, what: str) -> bool:
+        sizes = [(s.tier.name, s.tier.capacity) for s in self._holdings.shelves]
+        if entry.space.quota is not None and entry.size > entry.space.quota:
+            sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
+        limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)
+        larger = all(entry.size > capacity for _, capacity in sizes)
+        why = "larger than what it must fit into" if larger else "and what is held may not leave"
+        return self._refuse(f"{what} has {entry.size:,} bytes, {why} ({limits} bytes)")
+
+    def _refuse(self, why: str) -> Literal[False]:
+        self.refusal = why
+        self.refused += 1
+        return False
+
+    # Checks
+
+    def _ids(self, ids: Any) -> NDArray[Any]:
+        dtype = self._holdings.dtype
+        if (
+            type(ids) is np.ndarray
+            and ids.dtype == dtype
+            and dtype.kind == "u"
+            and ids.ndim == 1
+            and ids.flags.c_contiguous
+            and (not ids.size or ids.max() < self.vocab_size)
+        ):
+            return ids
+        array = check_ids(ids, self.vocab_size)
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array, dtype=dtype)
+        return array
+
+    def _check_names(self, context_id: str, namespace: str) -> None:
+        for what, text in (("context_id", context_id), ("namespace", namespace)):
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{type(self).__name__}: {what} is {text!r} ({type(text).__name__}); "
+                    "expected text."
+                )
+            if 4 * len(text) > LONGEST and len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+                raise InputError(
+                    f"{type(self).__name__}: {what} has {len(text):,} characters; expected at "
+                    f"most {LONGEST:,} bytes as UTF-8. Use a hash of it."
+                )
+
+    def _seconds(self, name: str, value: Any, least: float = 1e-9) -> float:
+        ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not ok or not math.isfinite(value) or value < least:
+            raise InputError(
+                f"{type(self).__name__}: {name} is {value!r}; expected a number of seconds, "
+                f"{'0 or more' if least == 0 else 'more than 0'}."
+            )
+        return float(value) if value else 0.0
+
+
+def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:
+    if os.name != "posix":
+        raise StoreError(
+            f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "
+            "macOS; expected no disk here."
+        )
+    from transom.memory.tiers.disk import DiskTier
+
+    return DiskTier(path, capacity)

@@ -1,0 +1,151 @@
+"""Counting what is held, and counting again."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from transom.memory.books import Books
+from transom.memory.entry import Entry
+from transom.memory.holdings import Holdings
+from transom.memory.ledger import Ledger
+from transom.memory.remote import Remote
+from transom.memory.shelf import Shelf
+from transom.memory.stats import ContextInfo, Stats, TierStats, Verified
+
+if TYPE_CHECKING:
+    from transom.memory.manager import ContextMemoryManager
+
+__all__ = ["contexts", "stats", "verified"]
+
+
+def stats(
+    manager: ContextMemoryManager, holdings: Holdings, ledger: Ledger, remote: Remote | None
+) -> Stats:
+    """The manager's counts and bytes."""
+    named = [entry for space in holdings.spaces.values() for entry in space.names.values()]
+    itemsize = holdings.dtype.itemsize
+    lengths = [entry.start + entry.size // itemsize for entry in named]
+    held = sum(entry.size for entry in holdings if entry.of is None)
+    books = holdings.books.measure()
+    ram = holdings.fast
+    tiers = [_tier(ram, ram.tier.used + books, ledger.capacity, ledger.peak)]
+    tiers += [
+        _tier(shelf, shelf.tier.used, shelf.tier.capacity, shelf.tier.peak)
+        for shelf in holdings.shelves[1:]
+    ]
+    below = tuple(tiers[1:])
+    if remote is not None:
+        tier = remote.tier
+        tiers.append(
+            TierStats(
+                tier.name,
+                len(tier),
+                tier.used,
+                tier.capacity,
+                tier.peak,
+                remote.hits,
+                0,
+                tier.corrupt,
+            )
+        )
+    return Stats(
+        contexts=len(named),
+        tokens=sum(lengths),
+        states=sum(entry.state is not None for entry in named),
+        bytes=tiers[0].bytes,
+        disk_bytes=sum(tier.bytes for tier in below),
+        lent=ram.tier.lent,
+        shared=sum(lengths) * itemsize - held,
+        hits=manager.hits,
+        misses=manager.misses,
+        refused=manager.refused,
+        expired=holdings.expired,
+        tiers=tuple(tiers),
+    )
+
+
+def contexts(holdings: Holdings) -> list[ContextInfo]:
+    """Every context that is held."""
+    now = time.monotonic()
+    return [
+        ContextInfo(
+            namespace=space.name,
+            id=name,
+            tokens=entry.start + entry.size // holdings.dtype.itemsize,
+            own_bytes=entry.size,
+            state_bytes=0 if entry.state is None else entry.state.size,
+            tiers=tuple(shelf.tier.name for shelf in holdings.shelves if entry in shelf),
+            expires_in=None if entry.expires is math.inf else entry.expires - now,
+        )
+        for space in holdings.spaces.values()
+        for name, entry in space.names.items()
+    ]
+
+
+def verified(holdings: Holdings, ledger: Ledger) -> Verified:
+    """Read every payload, drop what is damaged, and compare every count with a recount."""
+    entries = sum(len(shelf.held) for shelf in holdings.shelves)
+    damaged: set[str] = set()
+    for shelf in holdings.shelves:
+        for key in shelf.tier.verify():
+            entry = shelf.held.get(key)
+            if entry is not None:
+                damaged |= set(_names(entry))
+                holdings.lose_copy(shelf, entry)
+    return Verified(entries, tuple(sorted(damaged)), tuple(problems(holdings, ledger)))
+
+
+def problems(holdings: Holdings, ledger: Ledger) -> list[str]:
+    """Sums that do not come out, as equations."""
+    books: Books = holdings.books
+    every = list(holdings)
+    named = [entry for space in holdings.spaces.values() for entry in space.names.values()]
+    found = [
+        _unequal("ledger", ledger.bytes, "pages + books", holdings.fast.tier.used + books.charged),
+        _unequal("entries in books", books.entries, "entries held", len(every)),
+        _unequal("bytes of names", books.names, "recounted", books.recounted(every)),
+    ]
+    for space in holdings.spaces.values():
+        of_space = [entry for entry in every if entry.space is space]
+        total = sum(entry.size for entry in of_space)
+        found.append(_unequal(f"bytes of namespace {space.name!r}", space.bytes, "sizes", total))
+        listed = sum(entry.listed for entry in of_space)
+        found.append(_unequal(f"blocks of {space.name!r}", len(space.blocks), "listed", listed))
+    for shelf in holdings.shelves:
+        name = shelf.tier.name
+        kids = {id(e.above) for e in shelf.held.values() if e.above is not None}
+        lost = sum(e.above is not None and e.above not in shelf for e in shelf.held.values())
+        pinned = sum(id(entry) in kids or entry.pins > 0 for entry in shelf.held.values())
+        found += [
+            _unequal(f"{name}: entries", len(shelf.held), "payloads", len(shelf.tier)),
+            _unequal(f"{name}: entries", len(shelf.held), "in eviction", len(shelf.eviction)),
+            _unequal(f"{name}: entries above which there is none", lost, "none", 0),
+            _unequal(f"{name}: pinned", pinned, "in eviction", shelf.eviction.pinned),
+        ]
+        if shelf.tier.used > shelf.tier.capacity:
+            found.append(f"{name}: {shelf.tier.used:,} bytes > capacity {shelf.tier.capacity:,}")
+    nameless = sum(entry.name is None and entry.is_leaf for entry in every)
+    found.append(_unequal("entries that nothing needs", nameless, "none", 0))
+    gone = sum(not holdings.holds(entry) for entry in named)
+    found.append(_unequal("ids without an entry", gone, "none", 0))
+    return [problem for problem in found if problem is not None]
+
+
+def _unequal(what: str, one: int, other_name: str, other: int) -> str | None:
+    return None if one == other else f"{what} {one:,} != {other_name} {other:,}"
+
+
+def _names(entry: Entry) -> list[str]:
+    found = [] if entry.name is None else [entry.name]
+    for kid in entry.kids:
+        found += _names(kid)
+    return found
+
+
+def _tier(shelf: Shelf[Any], taken: int, capacity: int, peak: int) -> TierStats:
+    tier = shelf.tier
+    return TierStats(
+        tier.name, len(tier), taken, capacity, peak, shelf.hits, shelf.evicted, tier.corrupt
+    )

@@ -1,0 +1,59 @@
+"""Not asking a server that does not answer, for a while."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["Breaker"]
+
+
+class Breaker:
+    """Opens after some failures in a row, and lets one try through when the pause is over.
+
+    Each failed try doubles the pause; a success ends it.
+
+    Attributes:
+        failures: how many there were in all.
+        skipped: how often nothing was tried.
+
+    >>> breaker = Breaker(after=2, pause=60.0, longest=600.0)
+    >>> breaker.failed(); breaker.allows()
+    True
+    >>> breaker.failed(); breaker.allows(), breaker.open
+    (False, True)
+    """
+
+    def __init__(self, after: int = 3, pause: float = 0.5, longest: float = 30.0) -> None:
+        self.failures = 0
+        self.skipped = 0
+        self._after = after
+        self._first = pause
+        self._longest = longest
+        self._row = 0
+        self._pause = pause
+        self._until = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether it has stopped asking."""
+        return self._row >= self._after
+
+    def allows(self) -> bool:
+        """Whether to try now."""
+        if self.open and time.monotonic() < self._until:
+            self.skipped += 1
+            return False
+        return True
+
+    def failed(self) -> None:
+        """A try failed."""
+        self.failures += 1
+        self._row += 1
+        if self.open:
+            self._until = time.monotonic() + self._pause
+            self._pause = min(self._longest, 2 * self._pause)
+
+    def succeeded(self) -> None:
+        """A try succeeded."""
+        self._row = 0
+        self._pause = self._first

@@ -1,0 +1,110 @@
+"""One record of the data file: a header with checksums, a label, the payload."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+from transom.memory.extents import aligned
+
+__all__ = ["HEADER", "LONGEST_LABEL", "MAGIC", "Place", "Record"]
+
+MAGIC = b"\xf7transom"
+# magic, bytes of the label, flags, key, generation, bytes and checksum of the payload, of all that
+HEAD = struct.Struct("<8sHHIQQQQ")
+HEADER = HEAD.size + 8
+LARGE = 1
+LONGEST_LABEL = 4096
+
+
+class Place(NamedTuple):
+    """Where a payload is.
+
+    Attributes:
+        start: where in the data file its record is.
+        length: bytes that the record takes there.
+        payload: where in the data file the payload starts.
+        size: bytes of the payload.
+        check: its checksum, salted with the key.
+        generation: the number of the change that stored it.
+        large: whether it has a file of its own.
+    """
+
+    start: int
+    length: int
+    payload: int
+    size: int
+    check: int
+    generation: int
+    large: bool
+
+
+class Record(NamedTuple):
+    """What the header of a record says.
+
+    Attributes:
+        key: under what it is stored.
+        start: where in the data file it is.
+        generation: the number of the change that stored it.
+        size: bytes of the payload.
+        check: its checksum, salted with the key; 0 for one in a file of its own.
+        large: whether it has a file of its own.
+        label: what was stored with it.
+    """
+
+    key: int
+    start: int
+    generation: int
+    size: int
+    check: int
+    large: bool
+    label: bytes
+
+    @property
+    def place(self) -> Place:
+        """What is needed to read the payload."""
+        inline = 0 if self.large else self.size
+        return Place(
+            self.start,
+            aligned(HEADER + len(self.label) + inline),
+            self.start + HEADER + len(self.label),
+            self.size,
+            self.check,
+            self.generation,
+            self.large,
+        )
+
+    def pack(self, salt: int) -> bytes:
+        """The header and the label as bytes."""
+        head = HEAD.pack(
+            MAGIC,
+            len(self.label),
+            LARGE * self.large,
+            0,
+            self.key,
+            self.generation,
+            self.size,
+            self.check,
+        )
+        check = xxh3_64_intdigest(head + self.label, salt ^ self.start)
+        return head + struct.pack("<Q", check) + self.label
+
+    @classmethod
+    def unpack(cls, data: bytes, start: int, salt: int) -> Record | None:
+        """The record whose header and label `data` starts with; None when it is none.
+
+        The checksum is salted with a number that only the store knows and with the place, so that
+        nothing inside a payload passes for a record.
+        """
+        if len(data) < HEADER or data[:8] != MAGIC:
+            return None
+        _, label_size, flags, _, key, generation, size, check = HEAD.unpack_from(data)
+        label = bytes(data[HEADER : HEADER + label_size])
+        expected = struct.unpack_from("<Q", data, HEAD.size)[0]
+        if len(label) != label_size:
+            return None
+        if xxh3_64_intdigest(bytes(data[: HEAD.size]) + label, salt ^ start) != expected:
+            return None
+        return cls(key, start, generation, size, check, bool(flags & LARGE), label)

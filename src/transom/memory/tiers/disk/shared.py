@@ -1,0 +1,265 @@
+"""A few numbers, pins and the latest changes, in memory that all processes of a store share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+__all__ = ["ADD", "DROP", "RELABEL", "Change", "Shared", "ring_size"]
+
+MAGIC = int.from_bytes(b"transomS", "little")
+VERSION = 1
+# Words of 64 bits
+HEAD, LAYOUT, GENERATION, INTENT, USED, PEAK, SALT, PINS, RING = range(9)
+INTENT_CHECK, CAPACITY, INDEX = 9, 10, 11
+PROCESSES, SLOTS, SLOT = 64, 64, 16  # first word, how many, words each: pid, born, a report
+PINNED, MOST_PINS, PIN = 1088, 256, 2  # key, pid
+CHANGES, CHANGE = 2048, 4  # generation, what and where, key, checksum
+WHERE = (1 << 60) - 1
+
+ADD, DROP, RELABEL = 1, 2, 3
+
+
+class Change(NamedTuple):
+    """Something that a process did to the store.
+
+    Attributes:
+        generation: its number.
+        what: ADD, DROP or RELABEL.
+        start: of which place in the data file.
+        key: of which entry.
+    """
+
+    generation: int
+    what: int
+    start: int
+    key: int
+
+
+def ring_size(capacity: int) -> int:
+    """How many changes are remembered for a store of `capacity` bytes."""
+    return 1 << max(6, min(16, (capacity // 8192).bit_length()))
+
+
+class Shared:
+    """Counters of a store in a file that every process maps.
+
+    Changed only by the process that has the lock. A process that was killed half-way leaves a
+    number that is a little off or an `intent`, which the next one puts right; no reader relies on
+    two of them at once.
+
+    Attributes:
+        words: all of it, as words of 64 bits.
+        ring: how many of the latest changes are remembered.
+        fresh: whether it was made anew, because there was none that could be used.
+    """
+
+    def __init__(self, path: Path, writable: bool, ring: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        self._file = os.open(path, flags, 0o600)
+        try:
+            self.fresh = not self._usable()
+            if self.fresh:
+                if not writable:
+                    raise OSError(30, "the store was never written", str(path))
+                self._make(8 * (CHANGES + CHANGE * ring))
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            self._map = mmap.mmap(self._file, os.fstat(self._file).st_size, prot=protection)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.words = memoryview(self._map).cast("Q")
+        if self.fresh:
+            self.words[LAYOUT] = VERSION
+            self.words[RING] = ring
+            self.words[HEAD] = MAGIC
+        self.ring = self.words[RING]
+
+    def _usable(self) -> bool:
+        size = os.fstat(self._file).st_size
+        if size < 8 * CHANGES:
+            return False
+        head, layout = struct.unpack("<QQ", os.pread(self._file, 16, 0))
+        ring = struct.unpack("<Q", os.pread(self._file, 8, 8 * RING))[0]
+        return bool(head == MAGIC and layout == VERSION and 8 * (CHANGES + CHANGE * ring) == size)
+
+    def _make(self, size: int) -> None:
+        # In place, not anew: other processes may have this very file open.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file, 0, size)
+        else:
+            os.ftruncate(self._file, size)
+        if os.fstat(self._file).st_size != size:
+            os.ftruncate(self._file, size)
+        os.pwrite(self._file, bytes(size), 0)
+
+    @property
+    def used(self) -> int:
+        """Bytes the file system has set aside for it."""
+        return os.fstat(self._file).st_blocks * 512
+
+    @property
+    def generation(self) -> int:
+        """How many changes there were."""
+        return self.words[GENERATION]
+
+    def publish(self, what: int, start: int, key: int) -> None:
+        """One more change, which all others will see."""
+        generation = self.words[GENERATION]
+        fields = struct.pack("<QQQ", generation, what << 60 | start, key)
+        at = 8 * (CHANGES + CHANGE * (generation % self.ring))
+        check = struct.pack("<Q", xxh3_64_intdigest(fields))
+        self._map[at : at + 32] = fields + check
+        self.words[GENERATION] = generation + 1
+
+    def changes(self, since: int) -> list[Change] | None:
+        """The changes from number `since` on; None when they are not all remembered."""
+        if not 0 <= self.generation - since <= self.ring:
+            return None
+        found = []
+        for generation in range(since, self.generation):
+            at = 8 * (CHANGES + CHANGE * (generation % self.ring))
+            fields, check = self._map[at : at + 24], self._map[at + 24 : at + 32]
+            number, place, key = struct.unpack("<QQQ", fields)
+            if number != generation or struct.pack("<Q", xxh3_64_intdigest(fields)) != check:
+                return None
+            found.append(Change(number, place >> 60, place & WHERE, key))
+        return found
+
+    @property
+    def intent(self) -> int:
+        """Where a record is being written or erased; 0 for nowhere."""
+        start = self.words[INTENT]
+        return start if self.words[INTENT_CHECK] == start ^ MAGIC else 0
+
+    @intent.setter
+    def intent(self, start: int) -> None:
+        self.words[INTENT_CHECK] = start ^ MAGIC
+        self.words[INTENT] = start
+
+    # Processes
+
+    def processes(self) -> Iterator[tuple[int, int, int]]:
+        """`(slot, pid, born)` of each that has the store open, as far as was heard."""
+        for slot in range(SLOTS):
+            at = PROCESSES + SLOT * slot
+            if self.words[at]:
+                yield slot, self.words[at], self.words[at + 1]
+
+    def join(self) -> int:
+        """Be one of the processes; the slot, -1 when there are too many."""
+        taken = {slot for slot, _, _ in self.processes()}
+        for slot in range(SLOTS):
+            if slot not in taken:
+                at = PROCESSES + SLOT * slot
+                self.words[at + 1] = born(os.getpid())
+                self.words[at] = os.getpid()
+                return slot
+        return -1
+
+    def leave(self, slot: int, pid: int) -> None:
+        """Be none of them any longer, and let go of its pins."""
+        if slot >= 0:
+            at = PROCESSES + SLOT * slot
+            for word in range(at, at + SLOT):
+                self.words[word] = 0
+        if self.words[PINS]:
+            for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN):
+                if self.words[at + 1] == pid:
+                    self._unpin(at)
+
+    def report(self, slot: int, numbers: Sequence[int]) -> None:
+        """Tell others about this process."""
+        if slot >= 0:
+            at = PROCESSES + SLOT * slot + 2
+            for place, number in enumerate(numbers[: SLOT - 2], at):
+                self.words[place] = number
+
+    def reports(self) -> list[tuple[int, list[int]]]:
+        """What each process that is still there told last: its pid, and the numbers."""
+        found = []
+        for slot, pid, started in self.processes():
+            at = PROCESSES + SLOT * slot
+            if born(pid) == started:
+                found.append((pid, [self.words[word] for word in range(at + 2, at + SLOT)]))
+        return found
+
+    def bury(self) -> int:
+        """Let go of what processes that are no more had; how many there are left."""
+        left = 0
+        for slot, pid, started in list(self.processes()):
+            if born(pid) == started:
+                left += 1
+            else:
+                self.leave(slot, pid)
+        return left
+
+    def unpin_all(self) -> None:
+        """There is nobody who could have pinned anything."""
+        for at in range(PINNED, PINNED + PIN * MOST_PINS):
+            self.words[at] = 0
+        self.words[PINS] = 0
+
+    # Pins
+
+    def pin(self, key: int) -> bool:
+        """Tell other processes to keep `key`; False when there are too many pins."""
+        for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN):
+            if not self.words[at + 1]:
+                self.words[at], self.words[at + 1] = key, os.getpid()
+                self.words[PINS] += 1
+                return True
+        return False
+
+    def unpin(self, key: int) -> None:
+        """One pin of `key` by this process fewer."""
+        for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN):
+            if self.words[at] == key and self.words[at + 1] == os.getpid():
+                self._unpin(at)
+                return
+
+    def pinned(self, key: int) -> bool:
+        """Whether a process keeps `key`."""
+        if not self.words[PINS]:
+            return False
+        words = self.words
+        return any(
+            words[at] == key and words[at + 1]
+            for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN)
+        )
+
+    def _unpin(self, at: int) -> None:
+        self.words[at] = self.words[at + 1] = 0
+        self.words[PINS] = max(0, self.words[PINS] - 1)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.words.release()
+        self._map.close()
+        os.close(self._file)
+
+
+def born(pid: int) -> int:
+    """When a process was started, in the system's ticks; 0 when there is none of that number."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+    except FileNotFoundError:
+        return 0 if os.path.isdir("/proc/self") else _alive(pid)
+
+
+def _alive(pid: int) -> int:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return 0
+    except PermissionError:
+        pass
+    return 1

@@ -1,0 +1,285 @@
+"""The first tier: memory of its own, in pages that are charged before they are touched."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from transom.memory.extents import Extents, aligned
+from transom.memory.ledger import Ledger
+from transom.memory.tiers.base import Payload, Tier, as_payload
+
+__all__ = ["RamTier"]
+
+SMALL, HUGE = mmap.PAGESIZE, 2 << 20  # bytes per page
+MANY = 128  # huge pages that make it worth to have them
+NORESERVE = 0x4000 if sys.platform == "linux" else 0  # address space, not yet memory
+POPULATE_WRITE = 23  # madvise of Linux 5.14: pages now, all at once, or an error
+PIECES = 16  # into which a payload is divided at most
+STEPS = 512  # parts of the capacity by which it grows, within:
+SMALLEST_STEP, LARGEST_STEP = 64 << 10, 4 << 20
+HELD = 2  # references to a view that only the tier has, while they are counted
+EMPTY = np.empty(0, dtype=np.uint8)
+EMPTY.flags.writeable = False
+
+
+class RamTier(Tier):
+    """Payloads in one private memory map, so that its bytes are those the system shows.
+
+    `malloc` after much coming and going keeps 7 % more than is in use, which no count of our own
+    would see. Here pages are charged to the ledger, then touched, and stay charged until they are
+    given back to the system; what fragmentation wastes is charged with them.
+
+    A payload is in one piece, unless there is room only here and there. What was read is a view of
+    that memory, not a copy, where it is in one piece. While one is alive its bytes are neither
+    used again nor uncharged, also when the key is deleted: they are lent (`lent`).
+
+    Args:
+        ledger: what pages are charged to; others may charge it too.
+
+    >>> tier = RamTier(Ledger(2**20))
+    >>> tier[7] = b"seven"
+    >>> bytes(tier[7]), len(tier), tier.used
+    (b'seven', 1, 65536)
+    """
+
+    name: ClassVar[str] = "ram"
+    durable: ClassVar[bool] = False
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.capacity = ledger.capacity
+        huge = self.capacity >= MANY * HUGE and hasattr(mmap, "MADV_HUGEPAGE")
+        self._page = HUGE if huge else SMALL
+        pages = self.capacity // self._page
+        self._reach = pages * self._page
+        step = min(LARGEST_STEP, max(SMALLEST_STEP, self.capacity // STEPS))
+        self._step = self._whole(step)
+        flags = {} if sys.platform == "win32" else {"flags": _private()}
+        self._map = mmap.mmap(-1, self._reach + self._page, **flags)
+        self._origin: int = np.ndarray((1,), np.uint8, self._map).__array_interface__["data"][0]
+        first = -self._origin % self._page
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            # Not one of those that come whole when a part of them is touched, unless all is theirs.
+            self._map.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+        self._views: dict[int, Payload | tuple[Payload, ...]] = {}
+        self._labels: dict[int, bytes] = {}
+        self._lent: list[Payload] = []
+        self._warm = Extents()  # pages that are charged
+        self._cold = Extents()  # pages that are not
+        self._cold.give(first, self._reach)
+        self._used = 0
+        self._peak = 0
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    @property
+    def peak(self) -> int:
+        return self._peak
+
+    @property
+    def lent(self) -> int:
+        """Bytes of deleted payloads that somebody still has a view of."""
+        self._take_back()
+        return sum(aligned(view.nbytes) for view in self._lent)
+
+    @property
+    def nbytes(self) -> int:
+        tables = sys.getsizeof(self._views) + sys.getsizeof(self._labels)
+        views = (sys.getsizeof(EMPTY) + 32) * len(self._views)
+        return tables + views + self._warm.nbytes + self._cold.nbytes
+
+    def fits(self, size: int) -> bool:
+        return aligned(size) <= self._reach and aligned(size) <= self.capacity
+
+    def in_use(self, key: int) -> bool:
+        """Whether somebody has a view of the payload, so that deleting it would free nothing."""
+        return sys.getrefcount(self._views[key]) > HELD  # never of pieces: they are not given out
+
+    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
+        source = as_payload(payload)
+        size = source.nbytes
+        if size:
+            whole = aligned(size)
+            start = self._warm.take(whole)
+            if start is None and (self._take_back() or self._grow(whole)):
+                start = self._warm.take(whole)
+            if start is None:
+                return self._store_scattered(key, source, label)
+            view: Payload = np.ndarray((size,), np.uint8, self._map, start)
+            view[:] = source
+        else:
+            view = np.empty(0, dtype=np.uint8)
+        view.setflags(write=False)
+        self._views[key] = view
+        if label:
+            self._labels[key] = label
+        return True
+
+    def _store_scattered(self, key: int, source: Payload, label: bytes) -> bool:
+        """Use what is free here and there; to be read, it is copied together."""
+        taken = self._warm.take_scattered(aligned(source.nbytes), PIECES)
+        if taken is None:
+            return False
+        at = 0
+        pieces = []
+        for start, size in taken:
+            piece: Payload = np.ndarray(
+                (min(size, source.nbytes - at),), np.uint8, self._map, start
+            )
+            piece[:] = source[at : at + size]
+            pieces.append(piece)
+            at += size
+        self._views[key] = tuple(pieces)
+        if label:
+            self._labels[key] = label
+        return True
+
+    def size(self, key: int) -> int:
+        return sum(view.nbytes for view in _pieces(self._views[key]))
+
+    def label(self, key: int) -> bytes:
+        self._views[key]
+        return self._labels.get(key, b"")
+
+    def relabel(self, key: int, label: bytes) -> None:
+        self._views[key]
+        self._labels[key] = label
+
+    def may_go(self, key: int) -> bool:
+        return not self.in_use(key)
+
+    def verify(self) -> list[int]:
+        return []  # What memory holds, nothing else can have changed.
+
+    def shrink(self, size: int) -> int:
+        """Give about `size` bytes of free pages back to the system; how many it were."""
+        given = 0
+        for start, free in sorted(self._warm, key=lambda stretch: -stretch[1]):
+            first = start + -(start + self._origin) % self._page
+            whole = min(
+                (start + free - first) // self._page * self._page, self._whole(size - given)
+            )
+            if given >= size or whole <= 0 or not hasattr(mmap, "MADV_DONTNEED"):
+                break
+            self._warm.take_at(first, whole)
+            self._map.madvise(mmap.MADV_DONTNEED, first, whole)
+            self._cold.give(first, whole)
+            self._charge(-whole)
+            given += whole
+        return given
+
+    def __getitem__(self, key: int) -> Payload:
+        view = self._views[key]
+        if not isinstance(view, tuple):
+            return view[:]
+        joined: Payload = np.concatenate(view)
+        joined.setflags(write=False)
+        return joined
+
+    def pieces(self, key: int) -> tuple[Payload, ...]:
+        """A payload in the pieces that it is in: views, to be let go of before anything leaves."""
+        return _pieces(self._views[key])
+
+    def __delitem__(self, key: int) -> None:
+        view = self._views.pop(key)
+        self._labels.pop(key, None)
+        if isinstance(view, tuple):
+            for piece in view:
+                self._free(piece)
+        elif sys.getrefcount(view) > HELD:
+            self._lent.append(view)
+        else:
+            self._free(view)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._views
+
+    def _free(self, view: Payload) -> None:
+        if view.nbytes:  # not so where nothing was taken
+            start = view.__array_interface__["data"][0] - self._origin
+            self._warm.give(start, aligned(view.nbytes))
+
+    def _take_back(self) -> bool:
+        """Free what was lent and is no longer used; whether that was anything."""
+        before = len(self._lent)
+        if before:
+            kept = []
+            while self._lent:
+                view = self._lent.pop()
+                if sys.getrefcount(view) > HELD:
+                    kept.append(view)
+                else:
+                    self._free(view)
+            self._lent = kept
+        return len(self._lent) < before
+
+    def _grow(self, size: int) -> bool:
+        """Charge and touch pages until `size` bytes in a row are free, if that can be."""
+        if self._warm.largest >= size:
+            return True
+        if self.ledger.room < self._page:
+            return False
+        least = self._whole(size)
+        for amount in (max(self._step, least), least):
+            if self._cold.largest >= amount and self._charge(amount):
+                start = self._cold.take(amount)
+                assert start is not None
+                return self._warmed(start, amount)
+        return self._grow_last(size)
+
+    def _grow_last(self, size: int) -> bool:
+        """Lengthen a stretch that is free already, by as little as there must be."""
+        room = min(self.ledger.room, size)
+        if room < self._page:
+            return False
+        for start, cold in self._cold:
+            missing = self._whole(size - self._warm.size_ending_at(start))
+            if 0 < missing <= min(cold, room + self._page) and self._charge(missing):
+                self._cold.take_at(start, missing)
+                return self._warmed(start, missing)
+        return False
+
+    def _warmed(self, start: int, size: int) -> bool:
+        try:
+            self._map.madvise(POPULATE_WRITE, start, size)
+        except ValueError:
+            pass  # No such advice here: pages come one by one, when they are written.
+        except OSError as error:
+            if error.errno == 12:  # ENOMEM
+                self._charge(-size)
+                self._cold.give(start, size)
+                return False
+        self._warm.give(start, size)
+        return True
+
+    def _whole(self, size: int) -> int:
+        """`size` in whole pages."""
+        return -(-size // self._page) * self._page
+
+    def _charge(self, size: int) -> bool:
+        if not self.ledger.charge(size):
+            return False
+        self._used += size
+        self._peak = max(self._peak, self._used)
+        return True
+
+
+def _pieces(view: Payload | tuple[Payload, ...]) -> tuple[Payload, ...]:
+    return view if isinstance(view, tuple) else (view,)
+
+
+def _private() -> int:
+    return mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE

@@ -1,0 +1,107 @@
+"""Which tokens are held already: contexts as a tree of entries, found by chained hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from transom.memory.entry import Entry, Namespace
+
+__all__ = ["Match", "common_length", "holder", "match", "number_of"]
+
+MASK = (1 << 64) - 1
+ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keeps offsets of a block apart
+
+Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
+
+
+class Match(NamedTuple):
+    """How far tokens are held already.
+
+    Attributes:
+        length: tokens held, a whole number of blocks.
+        parent: the entry that holds the last of them; None when none is held.
+        at: how many of that entry's own tokens belong to it.
+        key: chained hash of the block that comes next; None when no whole block does.
+    """
+
+    length: int
+    parent: Entry | None
+    at: int
+    key: int | None
+
+
+def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Match:
+    """The longest run of whole blocks of `ids` that `space` holds from the start.
+
+    The hash of an entry's first block is salted by all blocks before it, and first by its
+    namespace. It only says where to look: what counts is that the tokens are equal.
+
+    Args:
+        space: whose contexts may be found.
+        ids: `(tokens,)`, in the dtype that tokens are held in.
+        block: tokens per block.
+        tokens: the own tokens of an entry, in pieces; none when they cannot be had any more.
+    """
+    length, at = 0, 0
+    parent: Entry | None = None
+    while length + block <= len(ids):
+        salt = space.salt if parent is None else parent.key
+        key = xxh3_64_intdigest(ids[length : length + block].data, (salt + at * ODD) & MASK) or 1
+        child = space.blocks.get(key)
+        # An entry that found its key taken is under another one, and is not found here.
+        if child is None or child.parent is not parent or child.at != at:
+            return Match(length, parent, at, key)
+        same = 0
+        for piece in tokens(child):
+            found = common_length(ids[length + same :], piece)
+            same += found
+            if found < len(piece):
+                break
+        same -= same % block
+        if not same:
+            return Match(length, parent, at, key)
+        parent, at = child, same
+        length += same
+    return Match(length, parent, at, None)
+
+
+def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
+    """How many elements at the start are equal.
+
+    >>> import numpy as np
+    >>> common_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
+    2
+    """
+    size = min(len(one), len(other))
+    differ = one[:size] != other[:size]
+    first = int(differ.argmax()) if size else 0
+    return first if size and differ[first] else size
+
+
+def holder(entry: Entry, at: int) -> tuple[str, int] | None:
+    """The context that holds `entry` up to its first `at` tokens, and how many tokens that is.
+
+    It is the one that ends with `entry`, or the one that continues the most of it. None when there
+    is none, which is so only for entries that are about to go.
+    """
+    if entry.name is not None:
+        return entry.name, entry.start + at
+    for kid in sorted(entry.kids, key=lambda kid: -kid.at):
+        below = holder(kid, 0)
+        if below is not None:
+            return below[0], entry.start + min(at, kid.at)
+    return None
+
+
+def number_of(*parts: str | int) -> int:
+    """A number of 64 bits for something that has no first block.
+
+    >>> number_of("a", "b") == number_of("ab")
+    False
+    """
+    text = "\0".join(map(str, parts))
+    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"), len(parts)) or 1

@@ -1,0 +1,52 @@
+"""A Redis server of one's own, on a socket in a folder, for as long as a test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+MISSING = "no redis-server here (Debian has it in the package redis-server)"
+
+
+class Server:
+    """`redis-server` on a Unix socket; can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("redis-server") is None:
+            pytest.skip(MISSING)
+        # Sockets have short names; those of test folders may be longer.
+        self.socket = Path(tempfile.gettempdir()) / f"transom-{abs(hash(str(folder)))}.sock"
+        self.url = f"unix://{self.socket}"
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir"]
+        self.process = subprocess.Popen(
+            ["redis-server", *options, str(self.folder), "--appendonly", "yes"],
+            stdout=subprocess.DEVNULL,
+        )
+        import redis
+
+        client = redis.Redis(unix_socket_path=str(self.socket))
+        for _ in range(200):
+            try:
+                client.ping()
+                return
+            except redis.exceptions.RedisError:
+                time.sleep(0.02)
+        raise RuntimeError("redis-server does not answer")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        self.socket.unlink(missing_ok=True)

@@ -1,0 +1,326 @@
+"""Disks and files that fail: a miss and a number, never wrong tokens, and sums that come out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.memory.tiers.opened import on_disk
+from transom.errors import InputError, StoreError
+from transom.memory import ContextMemoryManager
+from transom.memory.tiers.disk import DiskTier
+
+VOCABULARY = 50_000
+
+
+def opened(folder: Path, **settings) -> ContextMemoryManager:
+    return ContextMemoryManager(
+        **{
+            "max_memory": 400_000,
+            "disk": folder,
+            "max_disk": 16 << 20,
+            "vocab_size": VOCABULARY,
+            "block_size": 64,
+            **settings,
+        }
+    )
+
+
+def tokens(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, VOCABULARY, 500 + 37 * number)
+
+
+def filled(folder: Path, count: int = 20) -> None:
+    with opened(folder) as manager:
+        for number in range(count):
+            assert manager.add_context(str(number), tokens(number))
+        assert manager.add_context("shares", np.concatenate([tokens(3)[:128], [1, 2, 3]]))
+        assert manager.add_state("3", np.random.default_rng(3).bytes(2_500_000), cost=1.0)
+        assert manager.add_state("4", np.random.default_rng(4).bytes(5_000))
+
+
+def check(manager: ContextMemoryManager, folder: Path, count: int = 20) -> int:
+    """Nothing that is read is wrong, and everything is counted as it is; how many are read."""
+    found = 0
+    for number in range(count):
+        ids = manager.get_context(str(number))
+        if ids is not None:
+            found += 1
+            np.testing.assert_array_equal(ids, tokens(number))
+    ids = manager.get_context("shares")
+    if ids is not None:
+        found += 1
+        np.testing.assert_array_equal(ids, np.concatenate([tokens(3)[:128], [1, 2, 3]]))
+    for number, size in ((3, 2_500_000), (4, 5_000)):
+        state = manager.get_state(str(number))
+        if state is not None:
+            found += 1
+            assert bytes(state) == np.random.default_rng(number).bytes(size)
+    del ids, state
+    assert manager.verify().problems == ()
+    assert manager.stats().disk_bytes == on_disk(folder)
+    return found
+
+
+def regions(folder: Path) -> list[tuple[Path, int, int]]:
+    """Parts of the store's files: every file by its beginning, its middle and its end."""
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
+        size = path.stat().st_size
+        cuts = sorted({0, min(64, size), min(4096, size), size // 2, max(0, size - 64), size})
+        found += [(path, a, b) for a, b in pairwise(cuts) if a < b]
+    return found
+
+
+def flip(path: Path, at: int, bit: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def test_a_flipped_bit_anywhere_is_a_miss_or_nothing(tmp_path):
+    chance = random.Random(0)
+    filled(tmp_path / "kept")
+    damaged = 0
+    for number, (path, start, stop) in enumerate(regions(tmp_path / "kept") * 2):
+        folder = tmp_path / f"copy{number}"
+        subprocess.run(["cp", "-a", tmp_path / "kept", folder], check=True)
+        target = folder / path.relative_to(tmp_path / "kept")
+        flip(target, chance.randrange(start, stop), chance.randrange(8))
+        with opened(folder) as manager:
+            found = check(manager, folder)
+            corrupt = sum(tier.corrupt for tier in manager.stats().tiers)
+            # What is missing was noticed; only a header that is gone cannot be told from nothing.
+            assert found == 23 or corrupt or "data" in target.name, (target, found)
+            damaged += found < 23
+            # Whatever was damaged, the store goes on.
+            assert manager.add_context("new", tokens(1))
+            np.testing.assert_array_equal(manager.get_context("new"), tokens(1))
+        subprocess.run(["rm", "-rf", folder], check=True)
+    assert damaged > 5
+
+
+def test_a_flipped_bit_while_it_is_open(tmp_path):
+    chance = random.Random(1)
+    filled(tmp_path / "store")
+    with opened(tmp_path / "store", max_memory=100_000) as manager:
+        data = tmp_path / "store" / "data"
+        for _ in range(60):
+            flip(data, chance.randrange(4096, data.stat().st_size), chance.randrange(8))
+        found = check(manager, tmp_path / "store")
+        assert found < 23
+        stats = manager.stats()
+        assert sum(tier.corrupt for tier in stats.tiers) > 0
+        assert stats.misses > 0
+        for number in range(20):
+            assert manager.add_context(str(number), tokens(number))
+        assert check(manager, tmp_path / "store") >= 20
+
+
+@pytest.mark.parametrize("gone", ["index", "shared", "lock", "blocks"])
+def test_a_file_is_missing(tmp_path, gone):
+    filled(tmp_path / "store")
+    subprocess.run(["rm", "-r", tmp_path / "store" / gone], check=True)
+    with opened(tmp_path / "store") as manager:
+        assert check(manager, tmp_path / "store") == (22 if gone == "blocks" else 23)
+
+
+def test_the_data_file_is_cut_short(tmp_path):
+    filled(tmp_path / "store")
+    os.truncate(tmp_path / "store" / "data", 30_000)
+    with opened(tmp_path / "store") as manager:
+        assert 0 < check(manager, tmp_path / "store") < 23
+
+
+def test_files_that_killed_processes_left(tmp_path):
+    filled(tmp_path / "store")
+    stale = [
+        tmp_path / "store" / "blocks" / "00000000000000ff-9.kv.4194000.tmp",
+        tmp_path / "store" / "blocks" / "00000000000000ff-9.kv",
+        tmp_path / "store" / "index.4194000.tmp",
+    ]
+    for path in stale:
+        path.write_bytes(bytes(100_000))
+    with opened(tmp_path / "store") as manager:
+        assert check(manager, tmp_path / "store") == 23
+    assert not any(path.exists() for path in stale)
+
+
+def test_the_index_is_of_another_store(tmp_path):
+    filled(tmp_path / "one")
+    filled(tmp_path / "other", count=5)
+    subprocess.run(["cp", tmp_path / "other" / "index", tmp_path / "one" / "index"], check=True)
+    with opened(tmp_path / "one") as manager:
+        assert check(manager, tmp_path / "one") == 23
+
+
+def test_a_file_that_cannot_be_deleted_stays_charged(tmp_path, monkeypatch):
+    filled(tmp_path / "store")
+    unlink = Path.unlink
+    with opened(tmp_path / "store") as manager:
+
+        def refused(self, missing_ok=False):
+            raise PermissionError(errno.EPERM, "not permitted")
+
+        monkeypatch.setattr(Path, "unlink", refused)
+        assert manager.remove_context("3")
+        assert manager.get_state("3") is None
+        assert manager.verify().problems == ()
+        assert manager.stats().disk_bytes == on_disk(tmp_path / "store")
+        monkeypatch.setattr(Path, "unlink", unlink)
+        before = on_disk(tmp_path / "store")
+        assert manager.add_context("3", tokens(3))
+        assert manager.stats().disk_bytes == on_disk(tmp_path / "store") < before - 2_000_000
+
+
+def test_a_state_that_is_removed_while_it_is_read_stays_charged(tmp_path):
+    filled(tmp_path / "store")
+    with opened(tmp_path / "store") as manager:
+        state = manager.get_state("3")
+        manager.evict(10**9)
+        assert "3" in manager
+        assert manager.remove_context("3")
+        assert bytes(state) == np.random.default_rng(3).bytes(2_500_000)
+        assert manager.stats().disk_bytes == on_disk(tmp_path / "store") > 2_500_000
+        del state
+        assert manager.add_context("3", tokens(3))
+        assert manager.stats().disk_bytes == on_disk(tmp_path / "store") < 2_500_000
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MB; made with root's rights."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a file system of 16 MB needs root's rights")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_the_disk_is_full(small_disk):
+    folder = small_disk / "store"
+    with opened(folder, max_memory=200_000, max_disk=1 << 30) as manager:
+        for number in range(3000):
+            manager.add_context(str(number % 40), tokens(number % 20))
+            if number % 3 == 0:
+                manager.add_state(str(number % 40), bytes(number * 1000))
+            if number == 1000:
+                with contextlib.suppress(OSError):
+                    (small_disk / "other").write_bytes(bytes(2 << 20))
+        assert manager.stats().tiers[1].entries > 0
+        assert manager.verify().problems == ()
+        assert manager.stats().disk_bytes == on_disk(folder)
+        for number in range(40):
+            ids = manager.get_context(str(number))
+            assert ids is None or np.array_equal(ids, tokens(number % 40 % 20))
+    with opened(folder, max_disk=1 << 30) as manager:
+        assert manager.verify().ok
+        assert len(manager) > 0
+
+
+def test_the_disk_is_full_from_the_start(small_disk):
+    with contextlib.suppress(OSError):
+        (small_disk / "other").write_bytes(bytes(16 << 20))
+    with pytest.raises(StoreError, match="No space left on device"):
+        opened(small_disk / "store")
+
+
+def test_a_read_only_folder(small_disk):
+    folder = small_disk / "store"
+    filled(folder)
+    before = on_disk(folder)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        with opened(folder) as manager:
+            for number in range(20):
+                np.testing.assert_array_equal(manager.get_context(str(number)), tokens(number))
+            assert manager.get_state("3") is not None
+            assert manager.add_context("new", tokens(1))  # in memory
+            np.testing.assert_array_equal(manager.get_context("new"), tokens(1))
+            assert manager.longest_prefix(tokens(2)) is not None
+            with pytest.raises(StoreError, match="can be neither removed nor replaced"):
+                manager.remove_context("5")
+            with pytest.raises(StoreError, match="can be neither removed nor replaced"):
+                manager.add_context("5", tokens(1))
+            assert manager.verify().problems == ()
+        assert on_disk(folder) == before
+        with pytest.raises(StoreError, match="expected a folder that can be written to"):
+            opened(small_disk / "new")
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def test_the_clock_is_set_back_and_forth(tmp_path, monkeypatch):
+    wall, ticks = 1_800_000_000.0, 1000.0
+    monkeypatch.setattr(time, "time", lambda: wall)
+    monkeypatch.setattr(time, "monotonic", lambda: ticks)
+    with opened(tmp_path / "store") as manager:
+        assert manager.add_context("brief", tokens(1), ttl=60)
+        assert manager.add_context("long", tokens(2))
+        wall -= 10_000_000  # An open manager goes by the clock that is never set.
+        ticks += 30
+        assert manager.get_context("brief") is not None
+    with opened(tmp_path / "store") as manager:
+        assert manager.get_context("brief") is not None
+        ticks += 59
+        assert manager.get_context("brief") is not None
+        ticks += 2  # A clock that was set back gives nobody more than the 60 seconds.
+        assert manager.get_context("brief") is None
+        assert manager.stats().expired == 1
+        assert manager.add_context("brief", tokens(1), ttl=60)
+    wall += 10_000_000
+    with opened(tmp_path / "store") as manager:
+        assert manager.get_context("brief") is None
+        assert manager.get_context("long") is not None
+        assert manager.verify().ok
+
+
+def test_more_was_stored_than_may_be_now(tmp_path):
+    with opened(tmp_path / "store") as manager:
+        for number in range(20):
+            manager.add_context(str(number), np.resize(tokens(number), 100_000))
+    with pytest.raises(StoreError, match=r"takes .* bytes, more than the 1,048,576 that it may"):
+        opened(tmp_path / "store", max_disk=1 << 20)
+    with opened(tmp_path / "store") as manager:
+        assert manager.clear() == 20
+    with opened(tmp_path / "store", max_disk=1 << 20) as manager:
+        assert manager.add_context("a", tokens(1))
+
+
+def test_another_vocabulary(tmp_path):
+    filled(tmp_path / "store")
+    with pytest.raises(StoreError, match="tokens of 2 bytes, and the vocab_size given"):
+        opened(tmp_path / "store", vocab_size=200_000)
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(StoreError, match=r"cannot use .*store as a store of contexts"):
+        opened(tmp_path / "store")
+    with pytest.raises(InputError, match="no folder is given as disk"):
+        ContextMemoryManager(max_disk=2**20)
+    with pytest.raises(StoreError, match="there is no store of contexts in"):
+        ContextMemoryManager(disk=tmp_path / "x")
+
+
+def test_an_empty_payload_and_a_huge_label(tmp_path):
+    with DiskTier(tmp_path / "store", 1 << 20) as tier:
+        assert tier.store(1, b"", b"L" * 4096)
+        assert not tier.store(2, b"", b"L" * 4097)
+        assert tier.label(1) == b"L" * 4096
+    with DiskTier(tmp_path / "store", 1 << 20) as tier:
+        assert tier.label(1) == b"L" * 4096
+        assert bytes(tier[1]) == b""

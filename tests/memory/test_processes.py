@@ -1,0 +1,164 @@
+"""Several processes on one store: nothing corrupt, nothing stale, nothing over the budget."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.memory.tiers.opened import on_disk
+from tests.memory.worker import IDS, Board, opened, read, tokens, write
+from transom.errors import StoreError
+
+SECONDS = 3
+
+
+def start(role, folder, which, seconds=SECONDS, capacity=800_000):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.memory.worker",
+            role,
+            folder,
+            *map(str, (which, seconds, capacity)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(processes):
+    done = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        role, count, hits = out.split()[-3:]
+        done.append((role, int(count), int(hits)))
+    return done
+
+
+def test_writers_readers_and_an_evictor(tmp_path):
+    roles = [("write", n) for n in range(4)] + [("read", 4), ("read", 5), ("evict", 6)]
+    processes = [start(role, tmp_path, which) for role, which in roles]
+    peak = 0
+    while any(process.poll() is None for process in processes):
+        if (tmp_path / "store").exists():
+            peak = max(peak, on_disk(tmp_path / "store"))
+        time.sleep(0.005)
+    done = finished(processes)
+    assert all(count > 20 for _, count, _ in done), done
+    assert all(hits > 20 for role, _, hits in done if role == "read"), done
+    assert peak <= 800_000
+    with opened(tmp_path) as manager:
+        assert manager.verify().ok
+        assert manager.stats().disk_bytes == on_disk(tmp_path / "store")
+        board = Board(tmp_path / "board")
+        assert sum(read(manager, board, random.Random(n)) for n in range(200)) > 0
+
+
+def test_two_managers_of_one_store_see_what_the_other_did(tmp_path):
+    with opened(tmp_path) as one, opened(tmp_path) as other:
+        assert one.add_context("a", range(500))
+        assert other.get_context("a").tolist() == list(range(500))
+        assert other.longest_prefix([*range(200), 9, 9]) == ("a", 192)
+        assert other.add_context("b", [*range(300), 4, 4])
+        assert one.get_context("b").tolist() == [*range(300), 4, 4]
+        assert one.add_context("a", [5])
+        assert other.get_context("a").tolist() == [5]
+        assert other.get_context("b").tolist() == [*range(300), 4, 4]
+        assert other.remove_context("a")
+        assert one.get_context("a") is None
+        assert one.add_state("b", b"state")
+        assert bytes(other.get_state("b")) == b"state"
+        assert other.clear() == 1
+        assert len(one) == 0
+        assert one.verify().ok
+        assert other.verify().ok
+
+
+def test_closing_one_costs_the_other_nothing(tmp_path):
+    def fill(manager, first):
+        for number in range(first, first + 600):
+            manager.add_context(str(number), tokens(number % IDS, number))
+        return manager.stats().tiers[1].entries
+
+    with opened(tmp_path) as one:
+        with opened(tmp_path) as other:
+            held = [fill(one, 0), fill(other, 600)]
+        held += [fill(one, 1200), fill(one, 1800)]
+    with opened(tmp_path) as one:
+        held.append(one.stats().tiers[1].entries)
+    assert min(held) > 0.8 * max(held) > 100, held
+
+
+def test_a_pin_holds_in_other_processes_and_ends_with_its_own(tmp_path):
+    with opened(tmp_path) as one:
+        one.add_context("a", range(2000))
+        child = subprocess.Popen(
+            [sys.executable, "-c", PINNER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "pinned\n"
+        one.evict(10**9)
+        assert [c.id for c in one.contexts()] == ["a"]
+        child.kill()
+        child.wait()
+        with opened(tmp_path):  # Whoever opens the store buries the dead.
+            pass
+        one.evict(10**9)
+        assert len(one) == 0
+
+
+PINNER = """
+import sys, time
+from pathlib import Path
+from tests.memory.worker import opened
+manager = opened(Path(sys.argv[1]))
+pin = manager.pin("a")
+print("pinned", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_fork_is_told_to_open_the_store_itself(tmp_path):
+    with opened(tmp_path) as manager:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                manager.add_context("a", [1])
+                os.write(writer, b"added")
+            except StoreError as error:
+                os.write(writer, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert b"is a fork; open it again here" in os.read(reader, 1000)
+        assert manager.add_context("a", [1])
+
+
+@pytest.mark.parametrize("kills", [12])
+def test_killed_at_any_moment(tmp_path, kills):
+    chance = random.Random(0)
+    board = Board(tmp_path / "board")
+    for turn in range(kills):
+        process = start("write", tmp_path, turn % 4, seconds=30)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        time.sleep(chance.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with opened(tmp_path) as manager:
+            verified = manager.verify()
+            assert verified.problems == ()
+            assert manager.stats().disk_bytes == on_disk(tmp_path / "store") <= 800_000
+            for number in range(60):
+                read(manager, board, random.Random(number))
+            write(manager, board, [turn % 24], chance)

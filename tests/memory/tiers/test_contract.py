@@ -1,0 +1,201 @@
+"""What every tier promises, whichever it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.memory.tiers.opened import KINDS, Opened
+from transom.errors import BudgetError, InputError
+
+KEYS = st.integers(1, 12) | st.sampled_from([2**32, 2**63, 2**64 - 1])
+
+
+@pytest.fixture(params=KINDS)
+def opened(request, tmp_path):
+    with Opened(request.param, tmp_path, capacity=2**20) as opened:
+        yield opened
+
+
+def test_a_tier_is_a_mapping(opened):
+    tier = opened.tier
+    assert len(tier) == 0
+    assert list(tier) == []
+    assert 1 not in tier
+    with pytest.raises(KeyError):
+        tier[1]
+    with pytest.raises(KeyError):
+        del tier[1]
+    with pytest.raises(KeyError):
+        tier.label(1)
+    tier[1] = b"one"
+    tier[2] = bytearray(b"two")
+    tier[3] = np.arange(5, dtype=np.int32)
+    tier[4] = b""
+    assert {key: bytes(value) for key, value in tier.items()} == {
+        1: b"one",
+        2: b"two",
+        3: np.arange(5, dtype=np.int32).tobytes(),
+        4: b"",
+    }
+    tier[1] = b"another"
+    assert bytes(tier[1]) == b"another"
+    assert bytes(tier.pop(2)) == b"two"
+    assert sorted(tier) == [1, 3, 4]
+    tier.clear()
+    assert len(tier) == 0
+
+
+def test_values_are_read_only_bytes(opened):
+    opened.tier[1] = np.arange(10, dtype=np.uint16)
+    value = opened.tier[1]
+    assert value.dtype == np.uint8
+    assert value.shape == (20,)
+    with pytest.raises(ValueError, match="read-only"):
+        value[0] = 1
+
+
+def test_labels(opened):
+    tier = opened.tier
+    assert tier.store(1, b"x", b"label")
+    assert tier.label(1) == b"label"
+    tier.relabel(1, b"LABEL")
+    assert tier.label(1) == b"LABEL"
+    assert bytes(tier[1]) == b"x"
+    assert tier.store(2, b"y")
+    assert tier.label(2) == b""
+
+
+def test_larger_than_the_tier_is_refused_by_name(opened):
+    with pytest.raises(BudgetError, match=r"entry 7 has 1,048,577 bytes, more than the 1,048,576"):
+        opened.tier[7] = bytes(2**20 + 1)
+    assert not opened.tier.fits(2**20 + 1)
+    assert 7 not in opened.tier
+
+
+def test_no_room_is_an_answer_and_nothing_changes(opened):
+    tier, key = opened.tier, 0
+    while tier.store(key + 1, bytes([key % 256]) * 30_000):
+        key += 1
+        assert tier.used <= tier.capacity
+        assert key < 40
+    assert key >= 20
+    assert key + 1 not in tier
+    with pytest.raises(BudgetError, match="no room for the 30,000 bytes of entry 99"):
+        tier[99] = bytes(30_000)
+    assert all(bytes(tier[k + 1]) == bytes([k % 256]) * 30_000 for k in range(key))
+    del tier[3]
+    assert tier.store(99, bytes(30_000))
+    assert tier.peak <= tier.capacity
+
+
+def test_what_has_no_buffer_is_refused(opened):
+    with pytest.raises(InputError, match="cannot store str"):
+        opened.tier[1] = "text"
+    with pytest.raises(InputError, match="contiguous"):
+        opened.tier[1] = np.zeros((4, 4), dtype=np.int32)[:, ::2]
+
+
+def test_reopened(opened):
+    opened.tier.store(5, b"five", b"label")
+    opened.tier.store(6, bytes(100_000))
+    del opened.tier[6]
+    tier = opened.again()
+    if tier.durable:
+        assert {key: bytes(value) for key, value in tier.items()} == {5: b"five"}
+        assert tier.label(5) == b"label"
+    else:
+        assert len(tier) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_like_a_dictionary(kind, tmp_path_factory):
+    class Machine(RuleBasedStateMachine):
+        def __init__(self):
+            super().__init__()
+            self.opened = Opened(kind, tmp_path_factory.mktemp(kind), capacity=2**20)
+            self.opened.__enter__()
+            self.model: dict[int, bytes] = {}
+
+        def teardown(self):
+            self.opened.__exit__(None, None, None)
+
+        @rule(
+            key=KEYS, size=st.integers(0, 3000) | st.integers(0, 400_000), seed=st.integers(0, 255)
+        )
+        def store(self, key, size, seed):
+            if key in self.model:
+                del self.opened.tier[key]
+                del self.model[key]
+            payload = np.random.default_rng(seed).bytes(size)
+            if self.opened.tier.store(key, payload, b"L" * (key % 9)):
+                self.model[key] = payload
+
+        @rule(key=KEYS)
+        def delete(self, key):
+            assert (self.opened.tier.pop(key, None) is None) == (self.model.pop(key, None) is None)
+
+        @rule()
+        def reopen(self):
+            if self.opened.tier.durable:
+                self.opened.again()
+
+        @rule(key=KEYS)
+        def read(self, key):
+            if key in self.model:
+                assert bytes(self.opened.tier[key]) == self.model[key]
+                assert self.opened.tier.label(key) == b"L" * (key % 9)
+            else:
+                assert key not in self.opened.tier
+
+        @invariant()
+        def same(self):
+            tier = self.opened.tier
+            assert sorted(tier) == sorted(self.model)
+            assert len(tier) == len(self.model)
+            assert tier.used <= tier.peak <= tier.capacity
+            self.opened.check()
+
+    Machine.TestCase.settings = settings(
+        max_examples=15,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    Machine.TestCase("runTest").runTest()
+
+
+@settings(deadline=None, max_examples=20)
+@given(sizes=st.lists(st.integers(0, 5000), max_size=20))
+def test_ram_gives_pages_back(sizes):
+    with Opened("ram", None, capacity=2**20) as opened:
+        tier = opened.tier
+        for key, size in enumerate(sizes, 1):
+            tier[key] = bytes([key]) * size
+        for key in range(1, len(sizes) + 1, 2):
+            del tier[key]
+        before = tier.used
+        given_back = tier.shrink(2**20)
+        assert tier.used == before - given_back == tier.ledger.bytes
+        assert all(bytes(tier[k]) == bytes([k]) * sizes[k - 1] for k in range(2, len(sizes) + 1, 2))
+        if not len(tier):
+            assert tier.used == 0
+
+
+def test_ram_that_somebody_sees_is_not_used_again():
+    with Opened("ram", None, capacity=2**20) as opened:
+        tier = opened.tier
+        tier[1] = b"\1" * 300_000
+        seen = tier[1][5:10]
+        assert tier.in_use(1)
+        del tier[1]
+        assert tier.lent == 300_032
+        assert tier.store(2, b"\2" * 600_000)
+        assert not tier.store(3, b"\3" * 300_000)
+        assert bytes(seen) == b"\1" * 5
+        del seen
+        assert tier.store(3, b"\3" * 300_000)
+        assert tier.lent == 0
