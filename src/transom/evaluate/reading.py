@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from transom.evaluate.facts import shape_of
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.rss import peak_rss, reset_peak_rss
-from transom.policies import ModelShape, kv_bytes_bound
+from transom.policies import kv_bytes_bound
 
 if TYPE_CHECKING:
     from transom.context import Context
@@ -171,9 +172,7 @@ def _answer(context: Context, ask: str, max_new_tokens: int, stop: Callable[[], 
 def _bound(context: Context) -> int | None:
     if not context.cache.is_bounded_throughout:
         return None  # layers that the model bounds itself are not in the policy's arithmetic
-    config = context.model.config.get_text_config(decoder=True)
-    shape = ModelShape.from_config(config, itemsize=context.model.dtype.itemsize)
-    return kv_bytes_bound(context.policy, shape)
+    return kv_bytes_bound(context.policy, shape_of(context.model))
 
 
 def _finite(value: float) -> float | None:
