@@ -61,9 +61,9 @@ class Reader:
         self.cuts: list[int] = []
 
     def append(self, ids: Any) -> int:
-        assert len(ids) <= self.chunk
-        self.cuts.append(len(self.ids))
-        self.ids += [int(one) for one in ids]
+        for start in range(0, len(ids), self.chunk):
+            self.cuts.append(len(self.ids))
+            self.ids += [int(one) for one in ids[start : start + self.chunk]]
         self.read.append(len(ids))
         return len(ids)
 

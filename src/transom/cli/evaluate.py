@@ -23,6 +23,7 @@ from transom.evaluate.plan import Plan, State, carry_out, known_tasks
 from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
 from transom.evaluate.results import Results, write_text
+from transom.quantities import to_tokens
 
 if TYPE_CHECKING:
     from transom.models import Loaded
@@ -78,7 +79,7 @@ def evaluate(
         lengths=lengths_of(lengths),
         depths=depths_of(depths),
         trials=trials,
-        recompute=None if recompute is None else lengths_of(recompute)[0],
+        recompute=None if recompute is None else to_tokens(recompute, "--recompute"),
     )
     if chunk < 1:
         raise InputError(f"--chunk is {chunk}; expected at least 1 token.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from transom.evaluate.losses import LossCurve
 from transom.evaluate.measures.base import Bench, Hooks, Measure
-from transom.evaluate.reading import read
+from transom.evaluate.reading import passes
 from transom.evaluate.rows import LossRow
 
 __all__ = ["Loss", "RecomputedLoss", "recomputed"]
@@ -42,19 +43,16 @@ class Loss(Measure):
         return self.limit
 
     def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
-        context = bench.context(self.policy)
-        before = 0
-
-        def progressed(progress: Any) -> None:
-            nonlocal before
-            hooks.on_tokens(progress.tokens - before)
-            before = progress.tokens
-
-        run = read(context, bench.ids[: self.limit], on_progress=progressed, stop=hooks.stop)
-        if run.tokens == self.limit:
+        context, ids = bench.context(self.policy), bench.ids[: self.limit]
+        curve, seconds, hot = LossCurve(), 0.0, 0
+        for losses, took in passes(context, ids, hooks.stop):
+            curve.add(losses)
+            seconds += took
+            hot = max(hot, context.usage.kv_bytes)
+            hooks.on_tokens(len(losses))
+        if curve.tokens == len(ids):
             cold = getattr(context.usage, "cold_bytes", 0)
-            seconds = run.tokens / run.tokens_per_second
-            hooks.emit(_row(self.policy, run.curve, seconds, run.kv_bytes_peak, cold))
+            hooks.emit(_row(self.policy, curve, seconds, hot, cold))
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,12 @@ class RecomputedLoss(Loss):
             start = max(0, curve.tokens + stride - self.size)
             window = ids[start : start + self.size]
             context.reset()
-            began = perf_counter()
-            losses = context.score(window)
-            seconds += perf_counter() - began
+            losses = np.empty(0)
+            for some, took in passes(context, window, hooks.stop):
+                losses = np.append(losses, some)
+                seconds += took
+            if len(losses) < len(window):
+                return
             held = max(held, context.usage.kv_bytes)
             hooks.on_tokens(len(window))
             curve.add(losses[curve.tokens - start :])

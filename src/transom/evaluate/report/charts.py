@@ -68,21 +68,24 @@ def against_bytes(results: Results, quality: str, style: Style) -> str:
             shown = f"{value:.3f}" if quality == "loss" else f"{value:.0%}"
             title = f"{one.policy}: {shown} at {plain_size(one.hot_bytes)}"
             chart.dot(one.hot_bytes, value, on_front + style(one.policy), title)
-        chart.labels([(one.hot_bytes, value, one.policy) for one, value in known])
 
     return _both(x, y, f"{quality} against bytes of keys and values", draw)
 
 
 def by_length(results: Results, what: str, style: Style) -> str:
     """`"decode"` seconds per token or `"prefill"` tokens a second by length; empty without any."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for one in results.policies:
-        for row in one.speeds:
-            if what == "decode":
-                lines.setdefault(one.policy, []).append((row.length, row.decode_seconds))
-            elif row.prefill_seconds:
-                speed = row.length / row.prefill_seconds
-                lines.setdefault(one.policy, []).append((row.length, speed))
+    lines = {
+        one.policy: [
+            (
+                row.length,
+                row.decode_seconds if what == "decode" else row.length / row.prefill_seconds,
+            )
+            for row in one.speeds
+            if row.prefill_seconds  # a recomputed window has none, and would dwarf the rest
+        ]
+        for one in results.policies
+    }
+    lines = {policy: points for policy, points in lines.items() if points}
     if not lines:
         return ""
     lengths = [x for points in lines.values() for x, _ in points]

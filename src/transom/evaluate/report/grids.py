@@ -32,8 +32,8 @@ class TaskGrids:
 
 def grids(found: Sequence[Summary]) -> list[TaskGrids]:
     """The grids of every task that was tried, policies in their order."""
-    tried = dict.fromkeys(row.task for one in found for row in one.recall)
-    return [_of_task(task, found) for task in (*TASKS, *tried) if task in tried][: len(tried)]
+    tried = {row.task for one in found for row in one.recall}
+    return [_of_task(task, found) for task in TASKS if task in tried]
 
 
 def _of_task(task: str, found: Sequence[Summary]) -> TaskGrids:
@@ -47,7 +47,8 @@ def _of_task(task: str, found: Sequence[Summary]) -> TaskGrids:
         cells = []
         for depth in depths:
             here = [[r for r in of if (r.length, r.depth) == (n, depth)] for n in lengths]
-            cells.append((f"{depth:.0%}", tuple(score(some) if some else None for some in here)))
+            cells.append(
+                (TASKS[task].where(depth), tuple(score(some) if some else None for some in here))
+            )
         made.append(Grid(policy, score(of), tuple(cells)))
-    summary = TASKS[task].summary if task in TASKS else ""
-    return TaskGrids(task, summary, lengths, tuple(made))
+    return TaskGrids(task, TASKS[task].summary, lengths, tuple(made))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from transom.evaluate.report.charts import against_bytes, by_length, loss_along
 from transom.evaluate.report.grids import grids
@@ -30,7 +31,7 @@ def page(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(size=plain_size, seconds=plain_seconds)
+    environment.filters.update(size=plain_size, seconds=plain_seconds, breakable=_breakable)
     styles = _styles(results)
 
     def style(policy: str) -> str:
@@ -49,6 +50,12 @@ def page(results: Results) -> str:
         best=_best(results, tasks),
         said=_in_words(results, longest),
         styles=styles,
+        timed=[one for one in results.policies if any(r.prefill_seconds for r in one.speeds)],
+        recomputed=[
+            one.speeds[0]
+            for one in results.policies
+            if one.speeds and one.speeds[0].prefill_seconds is None
+        ],
         grids=grids(results.policies),
         misses=_misses(results),
         most_misses=MISSES,
@@ -59,6 +66,11 @@ def page(results: Results) -> str:
         prefill_chart=Markup(by_length(results, "prefill", style)),
         figures=Markup(_embedded(results)),
     )
+
+
+def _breakable(policy: str) -> Markup:
+    """A policy's text that a narrow column may break after its marks."""
+    return Markup(re.sub(r"([:,])", r"\1<wbr>", str(escape(policy))))
 
 
 def _styles(results: Results) -> dict[str, str]:

@@ -10,8 +10,6 @@ from html import escape
 __all__ = ["Axis", "Chart"]
 
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 44
-LETTER = 7.0  # width of a letter at the size of the labels, about
-LINE = 16  # height of a line of text
 
 
 @dataclass(frozen=True)
@@ -85,24 +83,6 @@ class Chart:
         left = at > self.width / 2
         self._marks.append(f'<path class="rule" d="M{at:.1f} {TOP}V{self.height - BOTTOM}"/>')
         self._text(at + (-6 if left else 6), TOP + 10, name, "end" if left else "start", "soft")
-
-    def labels(self, named: Sequence[tuple[float, float, str]]) -> None:
-        """Names beside dots, moved up or down where they would stand on each other."""
-        lowest = self.height - BOTTOM
-        taken: list[tuple[float, float, float]] = []
-        for x, y, name in sorted(named, key=lambda one: -one[1]):
-            wide = len(name) * LETTER
-            left = self._x(x) + 10 + wide > self.width - RIGHT
-            start = self._x(x) - 10 - wide if left else self._x(x) + 10
-            start = max(2.0, start)
-            at = self._y(y) + 4
-            while at < lowest and any(
-                abs(at - other) < LINE and start < stop and begin < start + wide
-                for begin, stop, other in taken
-            ):
-                at += 2
-            taken.append((start, start + wide, at))
-            self._text(start, at, name, "start", "")
 
     def markup(self, style: str = "") -> str:
         """The chart as one `svg` element."""

@@ -98,6 +98,10 @@ class Task(ABC):
                 for the question alone.
         """
 
+    def where(self, depth: float) -> str:
+        """A depth in words, for a table."""
+        return f"{depth:.0%}"
+
     def chance(self, material: Material, *key: object) -> Random:
         """Numbers that depend on the seed, the task and `key` alone, on every machine alike."""
         return Random("/".join(map(str, (material.seed, self.name, *key))))

@@ -66,6 +66,9 @@ class MultiTurn(Task):
     def cells(self, length: int, depths: Sequence[float], trials: int) -> list[Cell]:
         return [Cell(length, 0.0, trial) for trial in range(trials * len(FACTS))]
 
+    def where(self, depth: float) -> str:
+        return "turn 1"
+
     def trial(self, material: Material, cell: Cell) -> Trial:
         conversation, number = divmod(cell.trial, len(FACTS))
         chance = self.chance(material, cell.length, conversation)
