@@ -10,9 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from tests import test_cli
+from tests.kv.models import tiny
 from transom.cli import app, main
 from transom.cli.options import depths_of, lengths_of, several
 from transom.errors import InputError
@@ -199,3 +201,73 @@ def test_smollm2_remembers_what_it_can_see(tmp_path):
     assert not right["sinks:4,window=124", 0.0]
     losses = {row["policy"]: row["loss"] for row in rows if row["kind"] == "loss"}
     assert 1 < losses["full"] < losses["sinks:4,window=124"] < 5
+
+
+def advised(*arguments: str):
+    return CliRunner().invoke(app, ["advise", *arguments])
+
+
+@pytest.fixture(scope="module")
+def longer(model, tmp_path_factory) -> str:
+    """The same as `model`, but trained on 512 tokens."""
+    folder = tmp_path_factory.mktemp("longer")
+    tiny("llama", max_position_embeddings=512).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)
+
+
+TOKEN = 2 * 3 * 2 * 8 * 4  # bytes: keys and values, layers, kv heads, size of a head, float32
+
+
+def test_advice_with_the_command_and_the_line_to_use(longer, book, tmp_path):
+    out, target = tmp_path / "report", tmp_path / "advice.json"
+    ran = advised(
+        *(longer, "--text", book, "--length", "600", "--chunk", "64"),
+        *("--memory", f"{300 * TOKEN * 3}", "--sessions", "3", "--policies", "window:{}"),
+        *("--out", str(out), "--json", str(target)),
+    )
+    assert ran.exit_code == 0, ran.output
+    advice = json.loads(target.read_text())
+    assert [one["policy"] for one in advice["options"]] == [
+        *("window:128", "window:256", "window:512", "full"),
+    ]
+    obstacles = [one["obstacle"] for one in advice["options"]]
+    assert obstacles == [None, None, "too large", "grows"]
+    assert [one["sessions"] for one in advice["options"]] == [7, 3, 1, 0]  # full takes whole blocks
+    best = advice["recommended"]
+    assert best in ("window:128", "window:256")
+    assert f"transom read {book} --model {longer} --policy {best}" in ran.stdout
+    assert f'Context.from_pretrained("{longer}", policy="{best}")' in ran.stdout
+    assert "keys and values of 300 tokens, 384 bytes a token" in ran.stdout
+    [line] = [x for x in ran.stdout.splitlines() if x.startswith(f"{best}  ")]
+    assert "recommended" in line
+    assert (out / "report.html").exists()
+    again = advised(
+        *(longer, "--text", book, "--length", "600", "--chunk", "64"),
+        *("--memory", f"{300 * TOKEN * 3}", "--sessions", "3", "--policies", "window:{}"),
+        *("--latency", "1us", "--out", str(out), "--json", str(target)),
+    )
+    assert again.exit_code == 1
+    assert "Nothing that fits takes 1 µs a token or less: the fastest, window:" in again.stdout
+    assert json.loads(target.read_text())["recommended"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "2Gi"], "--memory is '2Gi'; expected a size such as 2GiB"),
+        (["--latency", "60"], "--latency is '60'; expected a time with its unit"),
+        (["--sessions", "0"], "sessions are 0"),
+        (["--memory", "1kB"], "1,000 bytes are 1,000 for each session"),
+        (["--policies", "sinks:4"], "'sinks:4' has no {}"),
+        (["--policies", ""], "there are no policies"),
+        (["--dtype", "float8"], "--dtype is 'float8'; expected one of float32"),
+        (["--length", "100"], "prompts of 100 tokens are too short to choose by"),
+    ],
+    ids=str,
+)
+def test_advice_that_cannot_be_given(longer, book, arguments, message):
+    given = arguments if "--memory" in arguments else [*arguments, "--memory", "1GB"]
+    ran = advised(longer, "--text", book, *given)
+    assert isinstance(ran.exception, InputError)
+    assert message in str(ran.exception)

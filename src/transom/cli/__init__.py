@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import demo, evaluate, models, patterns, policies, read, windows
+from transom.cli import advise, demo, evaluate, models, patterns, policies, read, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -30,6 +30,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.command("advise")(advise.advise_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

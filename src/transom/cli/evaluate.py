@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from transom import models
-from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
-from transom.cli.interrupt import Interrupt
 from transom.cli.options import depths_of, lengths_of, names_of, several
 from transom.cli.standing import columns, lines
-from transom.cli.tables import print_table, result_console, table_of
-from transom.cli.text import read_text
-from transom.errors import InputError
-from transom.evaluate.plan import Plan, State, carry_out, known_tasks
-from transom.evaluate.record import Record
-from transom.evaluate.reference import reference
-from transom.evaluate.results import Results, write_text
+from transom.cli.sweep import Sweep
+from transom.cli.tables import print_table, result_console
+from transom.evaluate.plan import Plan, known_tasks
 from transom.quantities import to_tokens
 
-if TYPE_CHECKING:
-    from transom.models import Loaded
-
 __all__ = ["evaluate"]
-
-RECORD, FIGURES, REPORT = "rows.jsonl", "results.json", "report.html"
 
 
 def evaluate(
@@ -81,90 +66,14 @@ def evaluate(
         trials=trials,
         recompute=None if recompute is None else to_tokens(recompute, "--recompute"),
     )
-    if chunk < 1:
-        raise InputError(f"--chunk is {chunk}; expected at least 1 token.")
-    name = "the Python language reference" if text is None else Path(text).name
-    book = reference() if text is None else read_text(text)
-    settings = {
-        "model": model,
-        "dtype": dtype or "default",
-        "text": name,
-        "text_sha256": hashlib.sha256(book.encode()).hexdigest(),
-        "seed": seed,
-        "chunk": chunk,
-    }
-    record = _record(out, settings, fresh)
-    loaded = models.load(model, dtype=dtype, report=lambda line: print(line, file=sys.stderr))
-    complete, interrupted = _measure(plan, loaded, book, name, record, seed, chunk)
-    results = Results(
-        settings, _facts(loaded, plan), record.rows, tuple(map(str, plan.policies)), complete
-    )
-    if not results.rows:
+    sweep = Sweep(model, text, out, dtype, seed, chunk, fresh)
+    book = sweep.read()
+    record = sweep.record(book)
+    results = sweep.run(plan, sweep.load(), book, record)
+    if results.rows:
+        page = sweep.write(results)
+        console = result_console()
+        print_table(console, "", columns(results.policies), lines(results.policies))
+        console.print(f"\n{page}", soft_wrap=True)
+    if not results.complete:
         raise typer.Exit(INTERRUPTED)
-    _write(out, results)
-    console = result_console()
-    print_table(console, "", columns(results.policies), lines(results.policies))
-    console.print(f"\n{out / REPORT}", soft_wrap=True)
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
-
-
-def _record(out: Path, settings: dict[str, Any], fresh: bool) -> Record:
-    """The record in the folder, which is made if need be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            (out / RECORD).unlink(missing_ok=True)
-        return Record(out / RECORD, settings)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out}: {error.strerror}; expected --out to be a folder."
-        ) from error
-
-
-def _measure(
-    plan: Plan, loaded: Loaded, book: str, name: str, record: Record, seed: int, chunk: int
-) -> tuple[bool, bool]:
-    """Carry the plan out with a table and a bar, until Ctrl-C: whether complete, interrupted."""
-    from transom.context import Context  # here, so that the terminal starts without torch
-    from transom.evaluate.measures import Bench
-
-    bench = Bench.of(
-        lambda policy: Context(loaded.model, loaded.tokenizer, policy, chunk=chunk),
-        loaded.tokenizer,
-        book,
-        seed=seed,
-        name=name,
-    )
-    order = tuple(map(str, plan.policies))
-
-    def standing() -> Any:
-        found = Results({}, {}, record.rows, order).policies
-        return table_of(columns(found), lines(found), ruled=True)
-
-    with Interrupt() as interrupt, Bars(standing, remaining=True) as bars:
-        move = None
-
-        def moved(state: State) -> None:
-            nonlocal move
-            if move is None:
-                move = bars.start("tokens", state.total)
-            move(state.done, f"{state.measure.title}  {state.measure.policy}")
-
-        complete = carry_out(plan, bench, record, on_state=moved, stop=lambda: interrupt.requested)
-    if interrupt.requested:
-        print("interrupted; the figures so far:", file=sys.stderr)
-    return complete, interrupt.requested
-
-
-def _facts(loaded: Loaded, plan: Plan) -> dict[str, Any]:
-    from transom.evaluate.facts import facts
-
-    return {**facts(loaded), "command": shlex.join(["transom", *sys.argv[1:]])}
-
-
-def _write(out: Path, results: Results) -> None:
-    from transom.evaluate.report import page
-
-    write_text(out / FIGURES, results.dumps())
-    write_text(out / REPORT, page(results))

@@ -11,12 +11,23 @@ from transom.evaluate.tasks.haystack import Haystack, sentences
 from transom.evaluate.tasks.kv_recall import KeyValueLines, KeyValueRecall
 from transom.evaluate.tasks.multi_turn import MultiTurn
 from transom.evaluate.tasks.needle import Needle
+from transom.evaluate.tasks.needles import Needles
 from transom.evaluate.tasks.passkey import Passkey
 
 __all__ = ["TASKS", "Cell", "Haystack", "Material", "Task", "Trial", "sentences", "task"]
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {one.name: one for one in (Passkey(), Needle(), KeyValueRecall(), KeyValueLines(), MultiTurn())}
+    {
+        one.name: one
+        for one in (
+            Passkey(),
+            Needle(),
+            Needles(),
+            KeyValueRecall(),
+            KeyValueLines(),
+            MultiTurn(),
+        )
+    }
 )
 
 

@@ -54,22 +54,34 @@ class Excerpt:
     pieces: tuple[str, ...]
     sizes: NDArray[np.int64]
 
-    def parted(self, depth: float) -> tuple[str, str]:
+    @property
+    def text(self) -> str:
+        """The sentences, joined."""
+        return "".join(self.pieces)
+
+    def parted(self, depth: float) -> tuple[Excerpt, Excerpt]:
         """What stands before and after `depth` of its tokens, cut between sentences."""
         ends = np.concatenate([[0], np.cumsum(self.sizes)])
         first = int(np.abs(ends - depth * ends[-1]).argmin())
-        return "".join(self.pieces[:first]), "".join(self.pieces[first:])
+        return (
+            Excerpt(self.pieces[:first], self.sizes[:first]),
+            Excerpt(self.pieces[first:], self.sizes[first:]),
+        )
 
     def around(self, sentence: str, depth: float) -> str:
-        """The text with `sentence` put in at `depth`."""
-        before, after = self.parted(depth)
-        space = "" if after[:1].isspace() else " "
-        return f"{before} {sentence}{space}{after}".strip()
+        """The text with `sentence` put in at `depth`, with a space on each side."""
+        before, after = (part.text for part in self.parted(depth))
+        left = "" if before[-1:].isspace() else " "
+        right = "" if after[:1].isspace() or not after else " "
+        return f"{before}{left}{sentence}{right}{after}"
 
-    def pages(self, count: int) -> list[str]:
+    def pages(self, count: int) -> list[Excerpt]:
         """The excerpt in `count` pages of about as many tokens each."""
-        texts = [self.parted(page / count)[0] for page in range(count + 1)]
-        return [text[len(before) :] for before, text in pairwise(texts)]
+        pages, rest = [], self
+        for left in range(count, 0, -1):
+            page, rest = rest.parted(1 / left)
+            pages.append(page)
+        return pages
 
     def shorter(self) -> Excerpt:
         """Without its last sentence."""

@@ -94,8 +94,8 @@ def _conversation(told: str, excerpt: Excerpt, asked: str) -> list[Message]:
         {"role": "user", "content": f"{told} Please remember this."},
         {"role": "assistant", "content": "I will remember that."},
     ]
-    for page, text in enumerate(excerpt.pages(TURNS_BETWEEN), 1):
-        content = f"Here is page {page} of what I am reading.\n\n{text.strip()}"
+    for number, page in enumerate(excerpt.pages(TURNS_BETWEEN), 1):
+        content = f"Here is page {number} of what I am reading.\n\n{page.text.strip()}"
         messages += [
             {"role": "user", "content": content},
             {"role": "assistant", "content": "Thank you. I have read it."},

@@ -37,7 +37,7 @@ class Needle(Task):
         def ids_of(excerpt: Excerpt) -> list[int]:
             content = (
                 "A special number is hidden in the text below. Find it and remember it.\n\n"
-                f"{excerpt.around(hidden, cell.depth)}\n\n"
+                f"{excerpt.around(hidden, cell.depth).strip()}\n\n"
                 f"What is the special number of {city}?"
             )
             return prompt_ids(

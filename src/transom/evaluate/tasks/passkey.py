@@ -34,7 +34,7 @@ class Passkey(Task):
         def ids_of(excerpt: Excerpt) -> list[int]:
             content = (
                 "There is a pass key somewhere in the text below. Find it and remember it.\n\n"
-                f"{excerpt.around(hidden, cell.depth)}\n\nWhat is the pass key?"
+                f"{excerpt.around(hidden, cell.depth).strip()}\n\nWhat is the pass key?"
             )
             return prompt_ids(
                 material.tokenizer, [{"role": "user", "content": content}], "The pass key is"
