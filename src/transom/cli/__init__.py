@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import corpus, demo, memory, models, patterns, policies, read, top, windows
+from transom.cli import (
+    advise,
+    corpus,
+    demo,
+    evaluate,
+    memory,
+    models,
+    patterns,
+    policies,
+    read,
+    top,
+    windows,
+)
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -22,6 +34,7 @@ app = typer.Typer(
 )
 for command in (
     read.read,
+    evaluate.evaluate,
     windows.windows,
     policies.policies,
     patterns.patterns,
@@ -32,6 +45,7 @@ for command in (
     app.command()(command)
 app.add_typer(corpus.app)
 app.add_typer(memory.memory)
+app.command("advise")(advise.advise_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import typer
 from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.tables import plain_size, print_comparison, result_console
+from transom.evaluate.reference import reference
 from transom.policies import Full, Sinks
 
 __all__ = ["demo"]
@@ -37,13 +38,6 @@ def demo() -> None:
         console.print(f"\n{in_words(comparison)}\nThe loss along the text: {PLOT}")
     if comparison.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def reference() -> str:
-    """The Python language reference by topic, which every CPython carries."""
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def in_words(comparison: Comparison) -> str:

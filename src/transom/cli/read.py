@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +11,13 @@ import typer
 
 from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
+from transom.cli.options import several
 from transom.cli.tables import print_comparison, result_console
 from transom.cli.target import check_target
 from transom.cli.text import read_text
 from transom.errors import InputError
-from transom.policies import Policy, Sinks, parse
+from transom.evaluate.results import write_text
+from transom.policies import Sinks, parse
 
 __all__ = ["read"]
 
@@ -57,7 +58,7 @@ def read(
     Shows what was kept, speed and memory, and the loss along the text. Ctrl-C ends the reading
     with the figures so far; a second one aborts at once.
     """
-    chosen = [parse(policy), *_others(compare_with or ())]
+    chosen = [parse(policy), *(one for given in compare_with or () for one in several(given))]
     _at_least_one("--limit", limit)
     _at_least_one("--max-new-tokens", max_new_tokens)
     _at_least_one("--chunk", chunk)
@@ -85,10 +86,6 @@ def read(
         raise typer.Exit(INTERRUPTED)
 
 
-def _others(specifications: list[str] | tuple[()]) -> list[Policy]:
-    return [parse(text) for given in specifications for text in given.split(";") if text.strip()]
-
-
 def _at_least_one(option: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise InputError(f"{option} is {value}; expected at least 1 token.")
@@ -99,10 +96,4 @@ def _write_json(comparison: Comparison, target: str) -> None:
     if target == STDOUT:
         sys.stdout.write(text)
         return
-    path = Path(target)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)  # so that a reader never sees half a file
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(Path(target), text)  # at once: a reader never sees half a file

@@ -11,11 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from transom.evaluate.reading import COLUMNS
+from transom.quantities import plain_flops, plain_size
 
 if TYPE_CHECKING:
     from transom.cli.compare import Comparison
 
-__all__ = ["plain_flops", "plain_size", "print_comparison", "print_table", "result_console"]
+__all__ = [
+    "plain_flops",
+    "plain_size",
+    "print_comparison",
+    "print_table",
+    "result_console",
+    "table_of",
+]
 
 WIDE = 1_000_000  # columns of what is piped, where no terminal says
 
@@ -36,7 +44,15 @@ def print_table(
     left: int = 1,
 ) -> None:
     """Print a table whose first `left` columns are text and the others figures."""
-    ruled = console.is_terminal
+    if title:
+        console.print(title, style="bold")
+    console.print(table_of(header, rows, left, ruled=console.is_terminal))
+
+
+def table_of(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, *, ruled: bool
+) -> Table:
+    """A table whose first `left` columns are text and the others figures."""
     table = Table(
         box=SIMPLE_HEAD if ruled else None,
         show_edge=False,
@@ -47,9 +63,7 @@ def print_table(
         table.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if title:
-        console.print(title, style="bold")
-    console.print(table)
+    return table
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -93,33 +107,6 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for run in runs:
         if run.answer is not None:
             console.print(f"\n{run.policy} answers:\n{run.answer}")
-
-
-def plain_size(size: int) -> str:
-    """Bytes in the unit that reads best, to three figures.
-
-    >>> plain_size(47_238_144), plain_size(1_210_000_000)
-    ('47.2 MB', '1.21 GB')
-    """
-    return _in_units(size, ("bytes", "kB", "MB", "GB"))
-
-
-def plain_flops(count: int) -> str:
-    """Floating-point operations in the unit that reads best, to three figures.
-
-    >>> plain_flops(19_331_547_136)
-    '19.3 GFLOP'
-    """
-    return _in_units(count, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"))
-
-
-def _in_units(number: int, units: Sequence[str]) -> str:
-    value = float(number)
-    for unit in units:
-        if value < 999.5 or unit == units[-1]:
-            break
-        value /= 1000
-    return f"{value:,.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
 
 
 def _print_stretches(console: Console, comparison: Comparison) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from transom.evaluate.facts import shape_of
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.rss import peak_rss, reset_peak_rss
-from transom.policies import ModelShape, kv_bytes_bound
+from transom.policies import kv_bytes_bound
 
 if TYPE_CHECKING:
     from transom.context import Context
 
-__all__ = ["Progress", "Run", "read"]
+__all__ = ["Progress", "Run", "passes", "read"]
 
 COLUMNS = 8  # stretches that a table has room for
 RECENT = 1024  # tokens that the running loss is over
@@ -123,17 +125,13 @@ def read(
     """
     reset_peak_rss()
     curve = LossCurve()
-    recent = np.empty(0)
+    recent: NDArray[np.float32] = np.empty(0, dtype=np.float32)
     seconds = 0.0
     kv_bytes_peak = 0
-    for start in range(0, len(ids), context.chunk):
-        if stop():
-            break
-        began = perf_counter()
-        losses = context.score(ids[start : start + context.chunk])
-        seconds += perf_counter() - began
+    for losses, took in passes(context, ids, stop):
+        seconds += took
         curve.add(losses)
-        kv_bytes = context.cache.nbytes
+        kv_bytes = context.usage.kv_bytes
         kv_bytes_peak = max(kv_bytes_peak, kv_bytes)
         recent = np.append(recent, losses[~np.isnan(losses)])[-RECENT:]
         if on_progress is not None:
@@ -155,6 +153,21 @@ def read(
     )
 
 
+def passes(
+    context: Context, ids: Sequence[int] | Any, stop: Callable[[], bool]
+) -> Iterator[tuple[NDArray[np.float32], float]]:
+    """Score `ids` in slices of `context.chunk`: the losses of each, and the seconds it took.
+
+    Ends before the next slice once `stop` says so.
+    """
+    for start in range(0, len(ids), context.chunk):
+        if stop():
+            return
+        began = perf_counter()
+        losses = context.score(ids[start : start + context.chunk])
+        yield losses, perf_counter() - began
+
+
 def _answer(context: Context, ask: str, max_new_tokens: int, stop: Callable[[], bool]) -> str:
     if getattr(context.tokenizer, "chat_template", None):
         prompt: Any = [{"role": "user", "content": ask}]
@@ -171,9 +184,7 @@ def _answer(context: Context, ask: str, max_new_tokens: int, stop: Callable[[], 
 def _bound(context: Context) -> int | None:
     if not context.cache.is_bounded_throughout:
         return None  # layers that the model bounds itself are not in the policy's arithmetic
-    config = context.model.config.get_text_config(decoder=True)
-    shape = ModelShape.from_config(config, itemsize=context.model.dtype.itemsize)
-    return kv_bytes_bound(context.policy, shape)
+    return kv_bytes_bound(context.policy, shape_of(context.model))
 
 
 def _finite(value: float) -> float | None:

@@ -1,0 +1,79 @@
+"""`transom evaluate`: what policies cost and keep, measured, as a table and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transom.cli.compare import INTERRUPTED
+from transom.cli.options import depths_of, lengths_of, names_of, several
+from transom.cli.standing import columns, lines
+from transom.cli.sweep import Sweep
+from transom.cli.tables import print_table, result_console
+from transom.evaluate.plan import Plan, known_tasks
+from transom.quantities import to_tokens
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="See `transom models`.")],
+    policies: Annotated[
+        str, typer.Option(metavar="POLICIES", help="To be compared, parted by ';'.")
+    ] = "full;sinks:4,window=1020",
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="UTF-8 text, or -; by default Python's reference."),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(metavar="NAMES", help=f"Some of {', '.join(known_tasks())}.")
+    ] = ",".join(Plan.tasks),
+    lengths: Annotated[
+        str, typer.Option(metavar="LENGTHS", help="Of prompts, in tokens, such as 2k,4k,8k.")
+    ] = "2k,4k,8k",
+    depths: Annotated[
+        int, typer.Option(metavar="N", help="Places in the prompt to hide things at.")
+    ] = 5,
+    trials: Annotated[int, typer.Option(metavar="N", help="For each length and depth.")] = 1,
+    recompute: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Also compute a window of N tokens anew for every token."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="For the report, the figures and all rows.")
+    ] = Path("report"),
+    seed: Annotated[int, typer.Option(metavar="N", help="Of all chance.")] = 0,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the weights, such as bfloat16.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per forward pass.")] = 512,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure all of it again, also what is there already.")
+    ] = False,
+) -> None:
+    """Measure what policies cost and what they keep, and write a report.
+
+    Loss along the text, recall by length and depth, memory and speed, all in one HTML page.
+    Ctrl-C ends it with the figures so far; the same command then goes on from there.
+    """
+    plan = Plan(
+        policies=tuple(several(policies)),
+        tasks=tuple(names_of(tasks)),
+        lengths=lengths_of(lengths),
+        depths=depths_of(depths),
+        trials=trials,
+        recompute=None if recompute is None else to_tokens(recompute, "--recompute"),
+    )
+    sweep = Sweep(model, text, out, dtype, seed, chunk, fresh)
+    book = sweep.read()
+    record = sweep.record(book)
+    results = sweep.run(plan, sweep.load(), book, record)
+    if results.rows:
+        page = sweep.write(results)
+        console = result_console()
+        print_table(console, "", columns(results.policies), lines(results.policies))
+        console.print(f"\n{page}", soft_wrap=True)
+    if not results.complete:
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,6 @@
+"""Which policy, and how large: arithmetic, a short sweep, and a recommendation."""
+
+from transom.evaluate.advisor.advice import Advice, Option, advise
+from transom.evaluate.advisor.candidates import Candidate, Wish, candidates
+
+__all__ = ["Advice", "Candidate", "Option", "Wish", "advise", "candidates"]

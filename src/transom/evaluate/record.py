@@ -1,0 +1,93 @@
+"""Rows on disk as they come, from which an interrupted evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transom.errors import InputError
+from transom.evaluate.rows import Row, from_json, to_json
+
+__all__ = ["Record"]
+
+
+class Record:
+    """A file of one line for the settings and one for each row, appended to and never rewritten.
+
+    A line that was cut off when the process ended is dropped when the file is opened again.
+    Not for two processes at once.
+
+    Args:
+        path: the file; made when the first row is added.
+        settings: what decides the figures, such as model, text and seed, as JSON values.
+
+    Raises:
+        InputError: when the file is of an evaluation with other settings, or no such file.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.settings = dict(settings)
+        self._rows: dict[tuple[Any, ...], Row] = {}
+        if path.exists():
+            self._take_up()
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, in an order that does not depend on the one they came in."""
+        return sorted(self._rows.values(), key=lambda row: tuple(map(_sortable, row.key)))
+
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._rows
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows that are not there yet, and write them down."""
+        new = [row for row in rows if row.key not in self._rows]
+        lines = [to_json(row) for row in new]
+        if not self.path.exists():
+            lines.insert(0, {"settings": self.settings})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        self._rows |= {row.key: row for row in new}
+
+    def _take_up(self) -> None:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            first, *lines = [json.loads(line) for line in whole.splitlines()] or [{}]
+            rows = [from_json(line) for line in lines]
+            settings = first.get("settings", self.settings if not whole else None)
+            if settings is None:
+                raise ValueError("its first line says no settings")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path} is no record of an evaluation ({error}); move it away, or choose "
+                "another folder."
+            ) from error
+        self._check(settings)
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        if not whole:
+            self.path.unlink()
+        self._rows = {row.key: row for row in rows}
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        if settings == self.settings:
+            return
+        keys = [key for key in {**settings, **self.settings} if self._differs(settings, key)]
+        there = ", ".join(f"{key} {settings.get(key)!r}" for key in keys)
+        asked = ", ".join(f"{key} {self.settings.get(key)!r}" for key in keys)
+        raise InputError(
+            f"{self.path} is of another evaluation, with {there}; this one has {asked}. Choose "
+            "another folder, or start anew with --fresh."
+        )
+
+    def _differs(self, settings: Mapping[str, Any], key: str) -> bool:
+        return bool(settings.get(key) != self.settings.get(key))
+
+
+def _sortable(part: Any) -> tuple[str, Any]:
+    return ("", part) if isinstance(part, (int, float)) else (str(part), 0)

@@ -1,0 +1,12 @@
+"""A long text that is always there."""
+
+from __future__ import annotations
+
+__all__ = ["reference"]
+
+
+def reference() -> str:
+    """The Python language reference by topic, which every CPython carries: 465,000 characters."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))

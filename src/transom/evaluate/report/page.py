@@ -1,0 +1,165 @@
+"""The page: what the template shows, made of results."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from transom.evaluate.report.charts import against_bytes, by_length, loss_along
+from transom.evaluate.report.grids import grids
+from transom.evaluate.results import Results
+from transom.evaluate.rows import RecallRow
+from transom.evaluate.summary import Summary
+from transom.quantities import plain_seconds, plain_size
+
+__all__ = ["page"]
+
+COLOURS = 8  # that the style has; further policies share them, dashed
+MISSES = 60  # that are listed
+
+
+def page(results: Results) -> str:
+    """The report as HTML; styles, charts and all figures are inside."""
+    environment = Environment(
+        loader=PackageLoader("transom.evaluate.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(size=plain_size, seconds=plain_seconds, breakable=_breakable)
+    styles = _styles(results)
+
+    def style(policy: str) -> str:
+        return styles[policy]
+
+    tasks = list(dict.fromkeys(row.task for one in results.policies for row in one.recall))
+    longest = _longest(results)
+    return environment.get_template("page.html.jinja").render(
+        results=results,
+        facts=results.facts,
+        settings=results.settings,
+        policies=results.policies,
+        tasks=tasks,
+        longest=longest,
+        full_bytes=longest * results.facts["token_bytes"],
+        best=_best(results, tasks),
+        said=_in_words(results, longest),
+        styles=styles,
+        timed=[one for one in results.policies if any(r.prefill_seconds for r in one.speeds)],
+        recomputed=[
+            one.speeds[0]
+            for one in results.policies
+            if one.speeds and one.speeds[0].prefill_seconds is None
+        ],
+        grids=grids(results.policies),
+        misses=_misses(results),
+        most_misses=MISSES,
+        loss_chart=Markup(loss_along(results, style)),
+        loss_front=Markup(against_bytes(results, "loss", style)),
+        recall_front=Markup(against_bytes(results, "recall", style)),
+        decode_chart=Markup(by_length(results, "decode", style)),
+        prefill_chart=Markup(by_length(results, "prefill", style)),
+        figures=Markup(_embedded(results)),
+    )
+
+
+def _breakable(policy: str) -> Markup:
+    """A policy's text that a narrow column may break after its marks."""
+    return Markup(re.sub(r"([:,])", r"\1<wbr>", str(escape(policy))))
+
+
+def _styles(results: Results) -> dict[str, str]:
+    """A class for each policy: a colour, or grey for what the others are compared with."""
+    styles: dict[str, str] = {}
+    coloured = 0
+    for one in results.policies:
+        if one.policy == "full":
+            styles[one.policy] = "full"
+        elif one.policy.startswith("recompute:"):
+            styles[one.policy] = "recomputed"
+        else:
+            again = " again" if coloured >= COLOURS else ""
+            styles[one.policy] = f"c{coloured % COLOURS}{again}"
+            coloured += 1
+    return styles
+
+
+def _longest(results: Results) -> int:
+    """The longest prompt or reading of all."""
+    lengths = [0]
+    for one in results.policies:
+        lengths += [row.length for row in one.recall] + [row.length for row in one.speeds]
+        lengths += [one.loss.tokens] if one.loss else []
+    return max(lengths)
+
+
+def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
+    """The best figure of every column of the summary, to be set in bold."""
+
+    def least(values: list[Any]) -> Any:
+        return min((value for value in values if value is not None), default=None)
+
+    found = results.policies
+    scores = {task: [one.of(task) for one in found] for task in tasks}
+    return {
+        "hot_bytes": least([one.hot_bytes for one in found]),
+        "loss": least([one.loss.loss for one in found if one.loss]),
+        "decode": least([one.speeds[-1].decode_seconds for one in found if one.speeds]),
+        **{
+            task: max((score.rate for score in of if score is not None), default=None)
+            for task, of in scores.items()
+        },
+    }
+
+
+def _in_words(results: Results, longest: int) -> list[str]:
+    """The result in a few sentences."""
+    found = results.policies
+    said = []
+    full_bytes = longest * results.facts["token_bytes"]
+    least = min(found, key=lambda one: one.hot_bytes)
+    said.append(
+        f"At {longest:,} tokens full attention keeps {plain_size(full_bytes)} of keys and values; "
+        f"{least.policy} keeps {plain_size(least.hot_bytes)}, {least.hot_bytes / full_bytes:.1%} "
+        "of that."
+    )
+    read = [one for one in found if one.loss and one.loss.loss is not None]
+    if read:
+        best = min(read, key=_loss)
+        text = f"The lowest loss over {best.loss.tokens if best.loss else 0:,} tokens is "
+        text += f"{_loss(best):.3f}, with {best.policy}"
+        full = next((one for one in read if one.policy == "full"), None)
+        if full is not None and full is not best:
+            text += f"; with full attention it is {_loss(full):.3f}"
+        said.append(text + ".")
+    asked = [one for one in found if one.recalled is not None]
+    if asked:
+        best = max(asked, key=lambda one: one.recalled.rate if one.recalled else 0)
+        score = best.recalled
+        assert score is not None
+        low, high = score.interval
+        said.append(
+            f"{best.policy} answered the most questions rightly, {score.right} of {score.total} "
+            f"({score.rate:.0%}; the true share is likely between {low:.0%} and {high:.0%})."
+        )
+    return said
+
+
+def _loss(one: Summary) -> float:
+    assert one.loss is not None and one.loss.loss is not None
+    return one.loss.loss
+
+
+def _misses(results: Results) -> list[RecallRow]:
+    return [row for one in results.policies for row in one.recall if not row.right]
+
+
+def _embedded(results: Results) -> str:
+    """All figures as JSON that can stand inside a script element."""
+    text = json.dumps(results.to_json(), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

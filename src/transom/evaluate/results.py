@@ -1,0 +1,69 @@
+"""The results of an evaluation: rows, what they are about, and both as files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transom.evaluate.rows import Row, to_json
+from transom.evaluate.summary import Summary, by_bytes, summaries
+
+__all__ = ["Results", "write_text"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report says.
+
+    Attributes:
+        settings: of the record: model, text, seed and the like.
+        facts: what else is to be said: the trained length, the machine, the command.
+        rows: all that was found out.
+        order: policies in the order to show them; others come after.
+        complete: whether all of the plan was measured.
+    """
+
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    rows: Sequence[Row]
+    order: Sequence[str]
+    complete: bool = True
+
+    @cached_property
+    def policies(self) -> list[Summary]:
+        """What each policy came to."""
+        return summaries(self.rows, self.order)
+
+    def front(self, quality: str) -> list[str]:
+        """The policies that no other beats at `quality` with as few hot bytes."""
+        return [self.policies[index].policy for index in by_bytes(self.policies, quality)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "settings": dict(self.settings),
+            "facts": dict(self.facts),
+            "complete": self.complete,
+            "policies": [one.to_json() for one in self.policies],
+            "front": {quality: self.front(quality) for quality in ("loss", "recall")},
+            "rows": [to_json(row) for row in self.rows],
+        }
+
+    def dumps(self) -> str:
+        """Everything as JSON text."""
+        return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader never sees half of it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""What a model is asked to remember: one task per file, each making seeded trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from transom.errors import InputError
+from transom.evaluate.tasks.base import Cell, Material, Task, Trial
+from transom.evaluate.tasks.haystack import Haystack, sentences
+from transom.evaluate.tasks.kv_recall import KeyValueLines, KeyValueRecall
+from transom.evaluate.tasks.multi_turn import MultiTurn
+from transom.evaluate.tasks.needle import Needle
+from transom.evaluate.tasks.needles import Needles
+from transom.evaluate.tasks.passkey import Passkey
+
+__all__ = ["TASKS", "Cell", "Haystack", "Material", "Task", "Trial", "sentences", "task"]
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Passkey(),
+            Needle(),
+            Needles(),
+            KeyValueRecall(),
+            KeyValueLines(),
+            MultiTurn(),
+        )
+    }
+)
+
+
+def task(name: str) -> Task:
+    """The recall task called `name`.
+
+    Raises:
+        InputError: when there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise InputError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}.")
+    return TASKS[name]
