@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transom.checks import byte_size
 from transom.errors import PolicyError
 from transom.policies import (
     Chunked,
@@ -28,6 +27,7 @@ from transom.policies import (
     kv_bytes_bound,
     parse,
 )
+from transom.quantities import to_bytes
 
 SIZES = st.integers(1, 40)
 
@@ -141,7 +141,7 @@ def test_a_budget_in_bytes_is_used_and_kept(name: str, size: str) -> None:
     with pytest.raises(PolicyError, match="in bytes"):
         assert policy.capacity
     made = policy.on(shape)
-    budget = byte_size("", "", size)
+    budget = to_bytes(size)
     assert kv_bytes_bound(made, shape) <= budget  # type: ignore[operator]
     larger = dataclasses.replace(made, size=made.tokens + 1)
     assert kv_bytes_bound(larger, shape) > budget  # type: ignore[operator]

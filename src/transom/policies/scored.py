@@ -6,10 +6,11 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from transom.checks import byte_size, whole_number
-from transom.errors import PolicyError
+from transom.checks import whole_number
+from transom.errors import InputError, PolicyError
 from transom.policies.base import Policy, at_least
 from transom.policies.pyramid import pyramid
+from transom.quantities import to_bytes
 
 if TYPE_CHECKING:
     from transom.policies.cost import ModelShape
@@ -104,7 +105,7 @@ class Scored(Policy):
 
     def check(self) -> None:
         if isinstance(self.size, str):
-            byte_size(self.name, "size", self.size, error=PolicyError)
+            self._budget(self.size)
         else:
             at_least(self, "size", 2)
         at_least(self, "sinks", 0)
@@ -154,6 +155,17 @@ class Scored(Policy):
         """How many tokens are evicted together."""
         return self._round(self.tokens)
 
+    def _budget(self, size: str) -> int:
+        if not size[-1:].isalpha():
+            raise PolicyError(
+                f"{self.name}: size is {size!r}; expected tokens as a number, or bytes with their "
+                "unit, such as 48MiB."
+            )
+        try:
+            return to_bytes(size, f"{self.name}: size")
+        except InputError as error:
+            raise PolicyError(str(error)) from None
+
     def _newest(self, size: int) -> int:
         return max(1, size // 4) if self.recent is None else self.recent
 
@@ -201,7 +213,7 @@ class Scored(Policy):
 
         if not isinstance(self.size, str):
             return self
-        budget = byte_size(self.name, "size", self.size, error=PolicyError)
+        budget = self._budget(self.size)
         low, high = 1, budget // max(1, shape.token_bytes // 8) + 2
         while low + 1 < high:  # the largest size that fits; bytes grow with it
             middle = (low + high) // 2
