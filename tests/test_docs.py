@@ -75,13 +75,17 @@ main(["policies"])
     assert {"half", "loud-values", "sinks"} <= listed
 
 
-@pytest.mark.model
-def test_the_readme(
-    smollm2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("book.txt").write_text("Call me Ishmael. Some years ago, I went to sea. " * 120)
-    first, second, attention, windows = python_blocks("README.md")
+    path = tmp_path / "book.txt"
+    path.write_text("Call me Ishmael. Some years ago, I went to sea. " * 120)
+    return path
+
+
+@pytest.mark.model
+def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
+    first, second = python_blocks("README.md")
     names: dict[str, Any] = {"model": smollm2.model}
     run(first, names)
     usage = names["context"].usage
@@ -93,8 +97,32 @@ def test_the_readme(
     names["model"].generation_config.max_new_tokens = 4
     run(second, names)
     assert names["cache"].seen >= 5
+
+
+@pytest.mark.model
+def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its blocks in order, each with what those before it made."""
+    state, attention, windows, tokens, corpus, monitor = python_blocks("docs/guide.md")
+    names: dict[str, Any] = {"model": smollm2.model}
+    run(state, names)
+    assert names["again"].usage == names["context"].usage
+    assert names["draft"].usage.seen > names["tokens"] == names["again"].usage.seen
+    names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
     run(attention, names)
     assert names["y"].shape == (2, 100, 768)
     assert "block_sparse: blocks compute" in capsys.readouterr().out
     run(windows, names)
     assert names["batch"].ids.shape == (3, 512)
+    run(tokens, names)
+    assert names["growing"].ids.tolist() == smollm2.tokenizer("Text that grows.").input_ids
+    assert names["part"].last
+    from transom.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["corpus", "build", "books", "book.txt", *["book.txt"] * 9, "--tokenizer", "smollm2"])
+    assert not ended.value.code
+    run(corpus, names)
+    assert len(names["windows"]) > 64
+    capsys.readouterr()
+    run(monitor, names)
+    assert "p99" in capsys.readouterr().out
