@@ -83,10 +83,12 @@ def split(expression: str) -> pre_tokenizers.PreTokenizer:
 def sentencepiece(
     pre_tokenizer: pre_tokenizers.PreTokenizer | None,
     normalizer: normalizers.Normalizer | None = None,
+    *,
+    fallback: bool = True,
 ) -> Tokenizer:
-    """Byte-pair encoding of characters, bytes for those that are unknown."""
-    bytes_ = {f"<0x{byte:02X}>": byte + 1 for byte in range(256)}
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    """Byte-pair encoding of characters; unknown ones become bytes, or one token together."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256) if fallback]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=fallback, fuse_unk=True))
     if normalizer:
         tokenizer.normalizer = normalizer
     if pre_tokenizer:
@@ -223,6 +225,21 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
         )
     ),
     "bytes, nothing splits": lambda: byte_level(None),
+    "bytes, nothing splits, NFC": lambda: byte_level(None, normalizers.NFC()),
+    "spaces apart": lambda: with_tokens(byte_level(split(r"\s")), *SPACED_TOKENS[:2]),
+    "spaces apart, stripped": lambda: byte_level(split(r"\s"), normalizers.Strip()),
+    "words, marked": lambda: with_tokens(
+        byte_level(
+            pre_tokenizers.Sequence(
+                [
+                    pre_tokenizers.WhitespaceSplit(),
+                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                ]
+            ),
+            normalizers.Prepend("="),
+        ),
+        *SPACED_TOKENS[:4],
+    ),
     "bytes, case folded": lambda: with_tokens(
         byte_level(GPT2, normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])),
         *SPACED_TOKENS,
@@ -237,6 +254,9 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
     ),
     "gemma": lambda: sentencepiece(
         pre_tokenizers.Split(" ", "merged_with_previous"), normalizers.Replace(" ", "▁")
+    ),
+    "gemma, unknown characters": lambda: sentencepiece(
+        None, normalizers.Replace(" ", "▁"), fallback=False
     ),
     "metaspace, always": lambda: sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always")),
     "metaspace, first": lambda: with_tokens(
@@ -373,4 +393,7 @@ PIECES = [
         "\ufe0f",
     ],
 ]
-TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=25).map("".join)
+TRICKY = ["<s>", "</s>", "<pad>", "[MASK]", "<tool>", "word", " ", "  ", "\n", "a", "=", "\u0301"]
+TEXTS = st.lists(
+    st.one_of(st.sampled_from(PIECES), st.sampled_from(TRICKY), st.text(max_size=3)), max_size=25
+).map("".join)

@@ -142,6 +142,14 @@ def test_little_is_held_back() -> None:
     for _ in range(100):
         growing.append("Some words, and more of them. ")
         assert len(growing) - growing.settled < 8
+    for letter in PROSE * 3:
+        growing.append(letter)
+        assert len(growing) - growing.settled < 80  # some of it has no place to cut at
+    growing.append(" word by word")
+    assert len(growing) - growing.settled < 8
+    for letter in " letter by letter":
+        growing.append(letter)
+        assert len(growing) - growing.settled < 12
 
 
 def test_a_copy_goes_its_own_way() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, charsmap, family
+from tests.tokens.families import FAMILIES, LETTERS, PROSE, TEXTS, UNSPLIT, charsmap, family, split
 from transom.tokens.boundaries import Boundaries
 
 BOUNDARIES: dict[str, Boundaries] = {}
@@ -73,6 +73,84 @@ def test_graphemes_that_another_character_is_lost_in() -> None:
         assert [letter for letter in "ab" if not boundaries.safe(letter + "\n")] == [*lost]
         assert not boundaries.safe("\r\n")
         assert not boundaries.safe("a ")
+
+
+def merging(*merges: tuple[str, str], **settings: bool) -> Tokenizer:
+    vocabulary = sorted({*LETTERS, *"é", "<0xC3>", "<0xA9>"} - {"é"})
+    vocabulary += ["".join(pair) for pair in merges]
+    model = models.BPE({token: i for i, token in enumerate(vocabulary)}, [*merges], **settings)
+    return Tokenizer(model)
+
+
+def of_parts(tokenizer: Tokenizer, normalizer: Any, pre_tokenizer: Any, *tokens: AddedToken) -> Any:
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.add_tokens(list(tokens))
+    return tokenizer
+
+
+PADDING = AddedToken("<t>", rstrip=True, normalized=False)
+WORDS = pre_tokenizers.WhitespaceSplit()
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+SPACES = split(r"\s")
+# A tokenizer, and two parts of a text: nothing but one of its settings makes their ids depend on
+# each other.
+TRAPS: dict[str, tuple[Any, str, str]] = {
+    "a token takes space behind it": (
+        of_parts(merging(), normalizers.Prepend("="), WORDS, PADDING),
+        "<t> ",
+        "x",
+    ),
+    "a token takes space before it": (
+        of_parts(merging(), None, SPACES, AddedToken("<t>", lstrip=True)),
+        "a ",
+        "<t>",
+    ),
+    "a token takes much space before it": (
+        of_parts(merging(), None, SPACES, AddedToken("<t>", lstrip=True)),
+        "a ",
+        " <t>",
+    ),
+    "a token is a word of its own": (
+        of_parts(merging(), None, SPACES, AddedToken("cat", single_word=True)),
+        "a cat",
+        "s",
+    ),
+    "a token is found after normalization": (
+        of_parts(merging(), normalizers.Lowercase(), SPACES, AddedToken("A b", normalized=True)),
+        "A",
+        " b",
+    ),
+    "what ends is stripped": (of_parts(merging(), normalizers.Strip(), SPACES), "a ", "b"),
+    "what follows is composed": (
+        of_parts(merging(("x", "Ã")), normalizers.NFC(), BYTES),
+        "x",
+        "e\u0301",
+    ),
+    "what was before is composed": (
+        of_parts(merging(("©", "x")), normalizers.NFC(), BYTES),
+        "e\u0301",
+        "x",
+    ),
+    "a vowel sign is composed": (of_parts(merging(), normalizers.NFC(), BYTES), "\u0bc6", "\u0bbe"),
+    "bytes of unknown characters merge": (
+        merging(("<0xA9>", "<0xC3>"), byte_fallback=True),
+        "é",
+        "é",
+    ),
+    "it is known as a whole": (merging(("a", "b"), ignore_merges=True), "a", "b"),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_what_only_looks_safe(name: str) -> None:
+    tokenizer, left, right = TRAPS[name]
+    lead, behind = ids(tokenizer, left[-1]), ids(tokenizer, left[-1] + right)
+    assert ids(tokenizer, left) + behind[len(lead) :] != ids(tokenizer, left + right)
+    assert not Boundaries(tokenizer).safe(left[-1] + right[0])
+    assert Boundaries(tokenizer).obstacle is None or name == "it is known as a whole"
 
 
 def test_a_step_written_in_python() -> None:

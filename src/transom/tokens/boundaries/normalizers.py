@@ -71,8 +71,6 @@ class Normalizing:
         return (left, right) if left and right else None
 
     def _replaced(self, pattern: Pattern, left: str, right: str) -> tuple[str, str] | None:
-        if pattern.joins(left[-1], right[0]):
-            return None
         if any(pattern.matches(c) is not False for c in left):
             return None
         if all(pattern.matches(c) is False for c in right):
