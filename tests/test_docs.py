@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from transom.memory.eviction import Eviction
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -73,6 +75,23 @@ main(["policies"])
     assert not ran.returncode, ran.stderr
     listed = {line.split()[0] for line in ran.stdout.splitlines() if line.strip()}
     assert {"half", "loud-values", "sinks"} <= listed
+
+
+def test_the_eviction_policy_of_the_recipe_evicts() -> None:
+    [code] = python_blocks("CONTRIBUTING.md")
+    names: dict[str, Any] = {"__name__": "largest"}
+    run(code, names)
+    policy: Eviction = names["Largest"](100)
+    for key, size in (("a", 30), ("b", 40), ("c", 20), ("d", 40)):
+        policy.add(key, size)
+    policy.pin("b")
+    gone = []
+    while (key := policy.victim()) is not None:
+        gone.append(key)
+        policy.remove(key, evicted=True)
+    assert gone == ["d", "a", "c"]
+    policy.unpin("b")
+    assert policy.victim() == "b"
 
 
 @pytest.fixture
