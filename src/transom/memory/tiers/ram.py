@@ -209,8 +209,11 @@ class RamTier(Tier):
 
     def _free(self, view: Payload) -> None:
         if view.nbytes:  # not so where nothing was taken
-            start = view.__array_interface__["data"][0] - self._origin
-            self._warm.give(start, aligned(view.nbytes))
+            self._warm.give(self._start(view), aligned(view.nbytes))
+
+    def _start(self, view: Payload) -> int:
+        at: int = view.__array_interface__["data"][0]
+        return at - self._origin
 
     def _take_back(self) -> bool:
         """Free what was lent and is no longer used; whether that was anything."""
