@@ -278,8 +278,8 @@ def states() -> dict[str, Any]:
         tier.close()
         cache.close()
     return {
-        "claim": "94 MB: durable write (goal >= 0.8 of write + fsync), checked read (>= 0.4 of read), "
-        "and over diskcache (>= 3)",
+        "claim": "94 MB: durable write over write + fsync (goal >= 0.8), checked read over read "
+        "(>= 0.4), both over diskcache (>= 3)",
         "write": {name: ratio(writes, name, "transom") for name in ("write + fsync", "diskcache")},
         "read": {name: ratio(reads, name, "transom") for name in ("read", "diskcache")},
         "read and copied": {
