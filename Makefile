@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test soak check bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(READY) ## read a long text through a real model, in a fixed window
 
 test: $(READY) ## run the tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+
+soak: $(READY) ## kill, flip, fill and fuzz stores of contexts for some ten minutes
+	TRANSOM_SOAK=1 $(BIN)/python -m pytest tests/memory $(PYTEST)
 
 check: $(READY) ## lint, formatting, types and the import contracts
 	$(BIN)/ruff check .

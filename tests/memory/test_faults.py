@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.memory.soak import scaled
 from tests.memory.tiers.opened import on_disk
 from transom.errors import InputError, StoreError
 from transom.memory import ContextMemoryManager
@@ -93,7 +94,7 @@ def test_a_flipped_bit_anywhere_is_a_miss_or_nothing(tmp_path):
     chance = random.Random(0)
     filled(tmp_path / "kept")
     damaged = 0
-    for number, (path, start, stop) in enumerate(regions(tmp_path / "kept") * 2):
+    for number, (path, start, stop) in enumerate(regions(tmp_path / "kept") * scaled(2, 40)):
         folder = tmp_path / f"copy{number}"
         subprocess.run(["cp", "-a", tmp_path / "kept", folder], check=True)
         target = folder / path.relative_to(tmp_path / "kept")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.memory.managers import SHAPES, Managed
+from tests.memory.soak import scaled
 from transom.memory.eviction import known
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "ü/1", ""])
@@ -204,7 +205,7 @@ CASES = [
 def test_like_a_dictionary_with_a_budget(shape, eviction, tmp_path_factory):
     Machine = machine(shape, eviction, lambda: tmp_path_factory.mktemp("model"))
     Machine.TestCase.settings = settings(
-        max_examples=20 if eviction == "lru" else 8,
+        max_examples=scaled(20, 400) if eviction == "lru" else scaled(8, 160),
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -11,11 +11,12 @@ import time
 
 import pytest
 
+from tests.memory.soak import scaled
 from tests.memory.tiers.opened import on_disk
 from tests.memory.worker import IDS, Board, opened, read, tokens, write
 from transom.errors import StoreError
 
-SECONDS = 3
+SECONDS = scaled(3, 60)
 
 
 def start(role, folder, which, seconds=SECONDS, capacity=800_000):
@@ -144,7 +145,7 @@ def test_a_fork_is_told_to_open_the_store_itself(tmp_path):
         assert manager.add_context("a", [1])
 
 
-@pytest.mark.parametrize("kills", [12])
+@pytest.mark.parametrize("kills", [scaled(12, 150)])
 def test_killed_at_any_moment(tmp_path, kills):
     chance = random.Random(0)
     board = Board(tmp_path / "board")

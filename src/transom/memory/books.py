@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from transom.errors import InputError
 from transom.memory.entry import ENTRY_BYTES, Entry
@@ -25,8 +26,8 @@ class Books:
     """Bytes of keys, tables, entries and eviction orders, in a ledger.
 
     They are measured (`sys.getsizeof`) now and then. In between, entries are paid for ahead, at
-    what they took so far; and because a table that is full is copied into one of twice the size,
-    as much again as all tables take is kept free for that.
+    what they took so far and a quarter; and because a dictionary that is full is copied into a
+    larger one, what they may grow by is kept free, and the largest once more.
 
     Attributes:
         entries: how many there are.
@@ -96,14 +97,30 @@ class Books:
         """What `names` should be."""
         return sum(map(_size, entries))
 
+    def _growth(self, more: int) -> int:
+        """Bytes that tables may take beyond what they do, when `more` entries come."""
+        holdings = self._holdings
+        tables: list[Mapping[Any, Any]] = [shelf.held for shelf in holdings.shelves]
+        for space in holdings.spaces.values():
+            tables += [space.names, space.blocks]
+        sizes = [sys.getsizeof(table) for table in tables]
+        growths = [
+            max(0, dictionary_size(len(table) + more) - size)
+            for table, size in zip(tables, sizes, strict=True)
+        ]
+        # What other tables there are has as many entries, and grows when these do.
+        others = sum(shelf.eviction.nbytes + shelf.tier.nbytes for shelf in holdings.shelves)
+        shelves = len(holdings.shelves)
+        part = sum(growths[:shelves]) / sum(sizes[:shelves])
+        return int(sum(growths) + part * others + others // 8 + max(sizes))
+
     def _pay(self) -> bool:
         holdings, ledger = self._holdings, self._ledger
         ahead = max(1, min(MOST_AHEAD, self.entries // AHEAD))
         while True:
             taken = self.measure()
-            each = START if self.entries < AHEAD else 2 * taken // self.entries
-            tables = taken - self.names - ENTRY_BYTES * self.entries
-            wanted = taken + tables + ahead * each - self.charged
+            each = START if self.entries < AHEAD else 5 * taken // (4 * self.entries)
+            wanted = taken + self._growth(ahead) + ahead * each - self.charged
             if wanted <= 0:
                 ledger.free(-wanted)
             elif not ledger.charge(wanted):
@@ -115,6 +132,23 @@ class Books:
             self.charged += wanted
             self._ahead = ahead
             return True
+
+
+def dictionary_size(keys: int) -> int:
+    """The most bytes that a dictionary takes which holds so many keys, whatever it held before.
+
+    When it is full it is made anew, for three times as many keys as it holds.
+
+    >>> table = dict.fromkeys(range(1000))
+    >>> for number in range(5000):
+    ...     del table[number]
+    ...     table[number + 1000] = None
+    >>> sys.getsizeof(table) <= dictionary_size(1000)
+    True
+    """
+    places = 1 << max(3, (3 * keys - 1).bit_length())
+    index = 1 if places < 1 << 8 else 2 if places < 1 << 16 else 4
+    return 128 + places * index + (2 * places // 3) * 24
 
 
 def _size(entry: Entry) -> int:

@@ -7,19 +7,17 @@ import sys
 
 __all__ = ["ENTRY_BYTES", "Entry", "Namespace"]
 
-NONE: frozenset[Entry] = frozenset()
-
 
 class Entry:
     """Tokens that continue `parent` after its first `at` tokens, or the state of a context.
 
     A context that starts like no other is one entry. One that shares its first blocks with
-    another continues that one's entry, wherever in it they part, so that no entry is ever cut in
-    two. An entry whose context was removed while others continue it has no name.
+    another continues that one's entry, wherever in it they part. An entry whose context was
+    removed while others continue it has no name.
 
     Attributes:
-        key: its number in tiers and to eviction policies; the same whenever the same first block
-            comes after the same tokens.
+        key: its number in tiers and to eviction policies; where it has a whole block, the hash of
+            all tokens up to the end of its first.
         space: to which namespace it belongs.
         name: id of the context that ends with it.
         parent: what it continues.
@@ -28,7 +26,6 @@ class Entry:
         size: bytes of its own.
         cost: seconds that it takes to compute it again.
         expires: when, on the monotonic clock, it is not held any longer.
-        kids: entries that continue it.
         state: the state of its context.
         of: of which entry it is the state.
         listed: whether the namespace knows it by its first block.
@@ -37,11 +34,13 @@ class Entry:
     """
 
     __slots__ = (
+        "_kid",
+        "_next",
+        "_prior",
         "at",
         "cost",
         "expires",
         "key",
-        "kids",
         "listed",
         "name",
         "of",
@@ -76,7 +75,9 @@ class Entry:
         self.cost = cost
         self.expires = expires
         self.of = of
-        self.kids: set[Entry] | frozenset[Entry] = NONE
+        self._kid: Entry | None = None  # the first of those that continue it
+        self._next: Entry | None = None  # those that continue the same
+        self._prior: Entry | None = None
         self.state: Entry | None = None
         self.listed = False
         self.pins = 0
@@ -89,15 +90,15 @@ class Entry:
 
     @property
     def is_leaf(self) -> bool:
-        return not self.kids and self.state is None
+        return self._kid is None and self.state is None
 
-    def path(self) -> list[Entry]:
-        """Itself, then what it continues, up to the first."""
-        found: list[Entry] = []
-        entry: Entry | None = self
-        while entry is not None:
-            found.append(entry)
-            entry = entry.parent
+    @property
+    def kids(self) -> list[Entry]:
+        """Entries that continue it."""
+        found, kid = [], self._kid
+        while kid is not None:
+            found.append(kid)
+            kid = kid._next
         return found
 
     def attach(self) -> None:
@@ -105,18 +106,24 @@ class Entry:
         if self.of is not None:
             self.of.state = self
         elif self.parent is not None:
-            if not self.parent.kids:
-                self.parent.kids = set()
-            assert isinstance(self.parent.kids, set)
-            self.parent.kids.add(self)
+            self._next = self.parent._kid
+            if self._next is not None:
+                self._next._prior = self
+            self.parent._kid = self
 
     def detach(self) -> None:
         """Be no longer known to what it continues."""
         if self.of is not None:
             if self.of.state is self:
                 self.of.state = None
-        elif self.parent is not None and isinstance(self.parent.kids, set):
-            self.parent.kids.discard(self)
+        elif self.parent is not None:
+            if self._prior is not None:
+                self._prior._next = self._next
+            elif self.parent._kid is self:
+                self.parent._kid = self._next
+            if self._next is not None:
+                self._next._prior = self._prior
+            self._next = self._prior = None
 
     def __repr__(self) -> str:
         what = "state" if self.of is not None else "entry"
@@ -151,6 +158,6 @@ class Namespace:
         return sys.getsizeof(self.names) + sys.getsizeof(self.blocks) + SPACE_BYTES
 
 
-# An entry with the collector's head, and its key; numbers beside it are shared or small.
-ENTRY_BYTES = 16 + sys.getsizeof(Entry(1, Namespace("", 0, None), "", 0)) + 48
+# An entry and its key; numbers beside it are shared or small.
+ENTRY_BYTES = sys.getsizeof(Entry(1, Namespace("", 0, None), "", 0)) + 48
 SPACE_BYTES = 400

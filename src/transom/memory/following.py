@@ -98,10 +98,10 @@ def _replaced(holdings: Holdings, former: Entry) -> None:
     """`former`, which is only in memory, has another's context of that id in its place."""
     if former.state is not None:
         holdings.discard(former.state)
-    if former.kids:
-        holdings.unname(former)
-    else:
+    if former.is_leaf:
         holdings.discard(former)
+    else:
+        holdings.unname(former)
 
 
 def _dropped(holdings: Holdings, entry: Entry) -> None:

@@ -224,7 +224,7 @@ class Holdings:
             )
         if entry.state is not None:
             self.discard(entry.state)
-        if not entry.kids:
+        if entry.is_leaf:
             self.discard(entry)
             return
         if self.slow is not None and entry in self.slow:

@@ -1,4 +1,4 @@
-"""Which tokens are held already: contexts as a tree of entries, found by chained hashes."""
+"""Which tokens are held already: contexts as a tree of entries, found by hashes of their past."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from transom.memory.entry import Entry, Namespace
 
 __all__ = ["Match", "common_length", "holder", "match", "number_of"]
-
-MASK = (1 << 64) - 1
-ODD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keeps offsets of a block apart
 
 Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
 
@@ -25,7 +22,7 @@ class Match(NamedTuple):
         length: tokens held, a whole number of blocks.
         parent: the entry that holds the last of them; None when none is held.
         at: how many of that entry's own tokens belong to it.
-        key: chained hash of the block that comes next; None when no whole block does.
+        key: hash of all tokens to the end of the block that comes next; None when none does.
     """
 
     length: int
@@ -37,8 +34,8 @@ class Match(NamedTuple):
 def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Match:
     """The longest run of whole blocks of `ids` that `space` holds from the start.
 
-    The hash of an entry's first block is salted by all blocks before it, and first by its
-    namespace. It only says where to look: what counts is that the tokens are equal.
+    An entry is found by the hash of all tokens up to the end of its first block, salted with what
+    only the namespace knows. That only says where to look: what counts is that tokens are equal.
 
     Args:
         space: whose contexts may be found.
@@ -46,11 +43,13 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Ma
         block: tokens per block.
         tokens: the own tokens of an entry, in pieces; none when they cannot be had any more.
     """
-    length, at = 0, 0
+    length, at, hashed = 0, 0, 0
     parent: Entry | None = None
+    chain = xxh3_64(seed=space.salt)
     while length + block <= len(ids):
-        salt = space.salt if parent is None else parent.key
-        key = xxh3_64_intdigest(ids[length : length + block].data, (salt + at * ODD) & MASK) or 1
+        chain.update(ids[hashed : length + block].data)
+        hashed = length + block
+        key = chain.intdigest() or 1
         child = space.blocks.get(key)
         # An entry that found its key taken is under another one, and is not found here.
         if child is None or child.parent is not parent or child.at != at:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.memory.soak import scaled
 from tests.memory.tiers.opened import KINDS, Opened
 from transom.errors import BudgetError, InputError
 
@@ -160,7 +161,7 @@ def test_like_a_dictionary(kind, tmp_path_factory):
             self.opened.check()
 
     Machine.TestCase.settings = settings(
-        max_examples=15,
+        max_examples=scaled(15, 400),
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),

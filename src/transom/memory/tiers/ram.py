@@ -92,7 +92,7 @@ class RamTier(Tier):
     @property
     def nbytes(self) -> int:
         tables = sys.getsizeof(self._views) + sys.getsizeof(self._labels)
-        views = (sys.getsizeof(EMPTY) + 32) * len(self._views)
+        views = (sys.getsizeof(EMPTY) + 16) * len(self._views)
         return tables + views + self._warm.nbytes + self._cold.nbytes
 
     def fits(self, size: int) -> bool:
@@ -108,8 +108,10 @@ class RamTier(Tier):
         if size:
             whole = aligned(size)
             start = self._warm.take(whole)
-            if start is None and (self._take_back() or self._grow(whole)):
-                start = self._warm.take(whole)
+            if start is None:
+                self._take_back()
+                if self._grow(whole):
+                    start = self._warm.take(whole)
             if start is None:
                 return self._store_scattered(key, source, label)
             view: Payload = np.ndarray((size,), np.uint8, self._map, start)
@@ -157,6 +159,12 @@ class RamTier(Tier):
 
     def verify(self) -> list[int]:
         return []  # What memory holds, nothing else can have changed.
+
+    def close(self) -> None:
+        """Let go of the memory; what somebody has a view of stays as long as the view."""
+        self._views.clear()
+        self._lent.clear()
+        del self._map
 
     def shrink(self, size: int) -> int:
         """Give about `size` bytes of free pages back to the system; how many it were."""
@@ -209,13 +217,15 @@ class RamTier(Tier):
 
     def _free(self, view: Payload) -> None:
         if view.nbytes:  # not so where nothing was taken
-            start = view.__array_interface__["data"][0] - self._origin
-            self._warm.give(start, aligned(view.nbytes))
+            self._warm.give(self._start(view), aligned(view.nbytes))
 
-    def _take_back(self) -> bool:
-        """Free what was lent and is no longer used; whether that was anything."""
-        before = len(self._lent)
-        if before:
+    def _start(self, view: Payload) -> int:
+        at: int = view.__array_interface__["data"][0]
+        return at - self._origin
+
+    def _take_back(self) -> None:
+        """Free what was lent and is no longer used."""
+        if self._lent:
             kept = []
             while self._lent:
                 view = self._lent.pop()
@@ -224,7 +234,6 @@ class RamTier(Tier):
                 else:
                     self._free(view)
             self._lent = kept
-        return len(self._lent) < before
 
     def _grow(self, size: int) -> bool:
         """Charge and touch pages until `size` bytes in a row are free, if that can be."""
