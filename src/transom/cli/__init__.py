@@ -1,4 +1,4 @@
-"""The terminal: `transom read`, `windows`, `policies`, `patterns`, `models` and `demo`."""
+"""The terminal: `transom read`, `chat`, `windows`, `policies`, `patterns`, `models` and `demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import demo, models, patterns, policies, read, windows
+from transom.cli import chat, demo, models, patterns, policies, read, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for command in (
     read.read,
+    chat.chat,
     windows.windows,
     policies.policies,
     patterns.patterns,
