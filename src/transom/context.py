@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, overload
@@ -64,6 +65,9 @@ class Context:
         chunk: tokens per forward pass; larger is faster and takes more scratch memory.
         compile: run single-token steps through `torch.compile`, once for all of them.
 
+    Attributes:
+        note: what was saved beside the state that this was loaded from; otherwise empty.
+
     Raises:
         UnsupportedModelError: when the model cannot be bounded, or not be compiled.
         PolicyError: on a policy text that makes no sense.
@@ -94,6 +98,7 @@ class Context:
             if "logits_to_keep" in inspect.signature(model.forward).parameters
             else {}
         )
+        self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
         self._conversing = False
         self._reply: Literal["open", "ended"] | None = None
@@ -134,6 +139,11 @@ class Context:
         cache = self.cache
         position = cache.seen - cache.slots.base
         return Usage(cache.seen, cache.kept, cache.dropped, cache.nbytes, position)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the newest thing here is an answer to messages that the model has not ended."""
+        return self._reply == "open"
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` as the next thing in this context.
@@ -295,18 +305,25 @@ class Context:
             self._logits = None
             self._reply = None
 
-    def save(self, path: Path | str) -> int:
+    def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
         """Write the context to a file, from which `load` goes on as if it had never stopped.
 
         The file holds keys, values and settings, not the model, and no pickled code; it is either
         written whole or not at all, and says when any of its bytes has changed.
 
+        Args:
+            note: anything of yours to keep beside the state, as JSON; becomes `self.note`, which
+                is saved again from then on. By default the present one.
+
         Returns:
             The bytes of the file.
 
         Raises:
+            InputError: when the note does not fit JSON.
             StateError: when it cannot be written there; what was there is unchanged.
         """
+        if note is not None:
+            self.note = _as_json(note)
         state = self.cache.state_dict()
         if self._logits is not None:
             state["logits"] = self._logits
@@ -317,6 +334,7 @@ class Context:
             "chunk": self.chunk,
             "conversing": self._conversing,
             "reply": self._reply,
+            "note": self.note,
         }
         return write_state(path, state, facts)
 
@@ -366,6 +384,7 @@ class Context:
         context._logits = None if logits is None else logits.to(model.device)
         context.cache.load_state_dict(state, model.device)
         context._conversing, context._reply = facts["conversing"], facts["reply"]
+        context.note = facts.get("note", {})
         return context
 
     def reset(self) -> None:
@@ -479,3 +498,14 @@ def _are_messages(content: Any) -> bool:
         and len(content) > 0
         and isinstance(content[0], Mapping)
     )
+
+
+def _as_json(note: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as it will come back from a file."""
+    try:
+        return cast("dict[str, Any]", json.loads(json.dumps(dict(note), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the note cannot be written as JSON: {error}. Expected a mapping of text to text, "
+            "finite numbers, booleans, None, lists and mappings of these."
+        ) from error

@@ -9,6 +9,7 @@ import typer
 
 from transom.cli import (
     advise,
+    chat,
     corpus,
     demo,
     evaluate,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (
     read.read,
+    chat.chat,
     evaluate.evaluate,
     windows.windows,
     policies.policies,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transom.errors import StateError
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["read_state", "remove_leftovers", "write_state"]
 
 FORMAT = "transom state 1"
 CHECKSUM = re.compile(rb'"xxh3_128":"([0-9a-f]{32})"')
@@ -119,6 +119,27 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         start, stop = entry["data_offsets"]
         tensors[name] = whole[start:stop].view(DTYPES[entry["dtype"]]).view(entry["shape"])
     return tensors, facts
+
+
+def remove_leftovers(path: Path | str) -> None:
+    """Remove what writers of `path` that were killed on the way have left beside it."""
+    if os.name != "posix":  # elsewhere asking whether a process runs may end it
+        return
+    path = Path(path)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for other in path.parent.iterdir():
+        if (match := pattern.fullmatch(other.name)) and not _runs(int(match[1])):
+            other.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _header(

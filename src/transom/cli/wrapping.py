@@ -1,0 +1,91 @@
+"""Text as it comes, in lines that break between words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from rich.cells import cell_len
+
+__all__ = ["Wrapping", "visible"]
+
+# What moves the cursor, changes colours or sets titles: not for a model to decide.
+CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
+CONTROLS |= {ord("\n"): "\n", ord("\t"): "    ", ord("\r"): ""}
+PARTS = re.compile(r"\n|[^\S\n]+|\S+")
+
+
+def visible(text: str) -> str:
+    """The text without control characters, but for new lines.
+
+    >>> visible("a" + chr(27) + "[2Jb")
+    'a�[2Jb'
+    """
+    return text.translate(CONTROLS)
+
+
+class Wrapping:
+    """Passes text on as it comes, a word at a time, and starts a new line where one would not fit.
+
+    Spaces at a break are left out. Words longer than a line are broken by the terminal; those of
+    scripts that are written without spaces may be broken anywhere.
+
+    Args:
+        write: where the text goes.
+        width: columns of the terminal, asked anew for every word, because it may be resized.
+    """
+
+    def __init__(self, write: Callable[[str], None], width: Callable[[], int]) -> None:
+        self._write = write
+        self._width = width
+        self._column = 0
+        self._space = ""
+        self._word = ""
+
+    def __call__(self, piece: str) -> None:
+        """Take more text; what is not yet a whole word waits for the rest of it."""
+        for part in PARTS.findall(visible(piece)):
+            if part == "\n":
+                self._flush()
+                self._space = ""
+                self._put("\n")
+                self._column = 0
+            elif part.isspace():
+                self._flush()
+                self._space += part
+            else:
+                self._add(part)
+
+    def end(self) -> None:
+        """Write what still waits, and end the line."""
+        self._flush()
+        if self._column:
+            self._put("\n")
+        self._column, self._space = 0, ""
+
+    def _add(self, part: str) -> None:
+        if part.isascii():
+            self._word += part
+            return
+        for character in part:
+            if cell_len(character) > 1:
+                self._flush()
+            self._word += character
+            if cell_len(character) > 1:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._word:
+            return
+        width, taken = max(1, self._width()), cell_len(self._word)
+        if self._column and self._column + len(self._space) + taken > width:
+            self._put("\n")
+            self._column, self._space = 0, ""
+        self._put(self._space + self._word)
+        self._column += len(self._space) + taken
+        if self._column > width:
+            self._column = (self._column - 1) % width + 1
+        self._space = self._word = ""
+
+    def _put(self, text: str) -> None:
+        self._write(text)
