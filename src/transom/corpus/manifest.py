@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transom.corpus.sums import DIGITS, digest
+from transom.durable import sync_folder
 from transom.errors import CorpusDamageError, CorpusError
 
 __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]
@@ -165,17 +166,6 @@ def _replace(path: Path, data: bytes, durable: bool) -> None:
         raise
     if durable:
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make sure that names of files last; only where a system lets folders be opened."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sealed(body: dict[str, Any]) -> bytes:

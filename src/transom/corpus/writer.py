@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from transom.corpus.growing import GrowingFile
 from transom.corpus.lock import WriterLock
-from transom.corpus.manifest import Manifest, Stored, sync_folder, write_manifest
+from transom.corpus.manifest import Manifest, Stored, write_manifest
+from transom.durable import sync_folder
 from transom.errors import CorpusError, InputError
 from transom.tokens import check_ids
 

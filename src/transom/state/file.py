@@ -14,6 +14,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from transom.durable import replacing
 from transom.errors import StateError
 
 __all__ = ["read_state", "remove_leftovers", "write_state"]
@@ -58,16 +59,11 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
     for data in flat.values():
         sum_.update(data)
     header = header.replace(UNKNOWN, UNKNOWN.replace(b"0" * 32, sum_.hexdigest().encode()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb", buffering=0) as file:
+        with replacing(path) as file:
             for part in (header, *flat.values()):
                 _write_all(file.fileno(), memoryview(part))
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StateError(
             f"{path} could not be written: {error.strerror or error}. What was there before is "
             "unchanged; expected a folder that can be written to, with room for "
@@ -170,16 +166,6 @@ def _bytes_of(tensor: Tensor) -> Any:
 def _write_all(descriptor: int, data: memoryview) -> None:
     while len(data):
         data = data[os.write(descriptor, data[: 2**28]) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the renaming itself to disk, where the system lets folders be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _damaged(path: Path, what: str) -> StateError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from transom.durable import sync_folder
 from transom.memory.tiers.base import Payload
 
 __all__ = ["DamagedError", "file_size", "in_use", "map_file", "on_disk", "write_file"]
@@ -117,15 +118,6 @@ def in_use(path: Path) -> bool:
     finally:
         os.close(file)
     return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renamed files in `folder` safe from a loss of power."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _checked(path: Path, key: int, whole: Payload) -> tuple[int, int]:
