@@ -33,7 +33,9 @@ SHOWN_AGAIN = 2  # turns, when a conversation is gone on with
 def chat(
     model: Annotated[
         str | None,
-        typer.Argument(help=f"See `transom models`. [default: {MODEL}, or as saved]"),
+        typer.Argument(
+            metavar="MODEL", help=f"See `transom models`. [default: {MODEL}, or as saved]"
+        ),
     ] = None,
     session: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the conversation here; go on from it.")
@@ -42,7 +44,7 @@ def chat(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help=f"What to keep; see `transom policies`. [default: {Sinks()}, or as saved]",
+            help=f"What to keep; see `transom policies`. [default: as saved, or {Sinks()}]",
         ),
     ] = None,
     system: Annotated[
@@ -53,7 +55,7 @@ def chat(
     ] = 0.0,
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Draw from the likeliest tokens of that probability."),
+        typer.Option(metavar="P", help="Draw from the likeliest, of that probability."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Draw the same answers again.")
