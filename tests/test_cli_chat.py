@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from tests.kv.models import tiny
 from tests.test_state import tokenizer_of
 from transom import Context
-from transom.cli import chat, conversation, main
-from transom.cli.chat import Talk
+from transom.cli import conversation, main
 from transom.cli.conversation import RECENT, Conversation, Reply
 from transom.cli.session import Session
 from transom.cli.slash import Commands
+from transom.cli.talk import Talk
 from transom.cli.wrapping import Wrapping
 from transom.errors import InputError, StateError
 from transom.state import remove_leftovers
@@ -487,7 +487,7 @@ class Typing:
 
 
 def talk_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Talk:
-    monkeypatch.setattr(chat, "Prompt", lambda earlier: Typing(*lines))
+    monkeypatch.setattr("transom.cli.talk.Prompt", lambda earlier: Typing(*lines))
     talk = Talk(Conversation(context(), "tiny"), {"max_new_tokens": 5})
     talk.typed = True
     return talk
