@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests.kv.models import tiny, tokens
 from transom import Context
@@ -325,3 +325,44 @@ def test_a_conversation_goes_on(tmp_path: Path) -> None:
         question, max_new_tokens=5
     )
     assert loaded.usage == context.usage
+
+
+def test_a_note_is_kept_beside_the_state(tmp_path: Path) -> None:
+    model, path = tiny("llama"), tmp_path / "state"
+    context = Context(model, policy="window:20")
+    context.save(path)
+    assert Context.load(path, model).note == context.note == {}
+    context.save(path, note={"turns": 2, "words": ("a", "\u00e9"), "system": None})
+    expected = {"turns": 2, "words": ["a", "\u00e9"], "system": None}
+    loaded = Context.load(path, model)
+    assert loaded.note == context.note == expected
+    loaded.fork().save(path)  # again without being given
+    assert Context.load(path, model).note == expected
+    before = path.read_bytes()
+    for wrong in ({"x": object()}, {"x": float("nan")}, {(1, 2): 3}, {"x": b"bytes"}):
+        with pytest.raises(InputError, match="cannot be written as JSON"):
+            context.save(path, note=wrong)
+    assert path.read_bytes() == before
+    assert context.note == expected
+
+
+def test_an_unfinished_answer_is_known_as_such(tmp_path: Path) -> None:
+    model, tokenizer = tiny("llama"), tokenizer_of("abcdefgh")
+    context = Context(model, tokenizer, policy="full")
+    assert not context.unfinished
+    context.generate([{"role": "user", "content": "a b"}], max_new_tokens=1)
+    assert context.unfinished
+    context.save(tmp_path / "state")
+    assert Context.load(tmp_path / "state", model, tokenizer).unfinished
+    context.append("a")
+    assert not context.unfinished
+
+
+def test_a_model_read_from_a_folder_is_the_same_model(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.save_pretrained(tmp_path / "model")
+    context = Context(tiny("llama"), policy="window:20")
+    context.append(ids_of(9))
+    context.save(tmp_path / "state")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert Context.load(tmp_path / "state", again).usage == context.usage

@@ -212,7 +212,7 @@ def test_tokenizers_of_transformers() -> None:
     assert vocabulary_of(fast) == vocabulary_of(growing.encoder) == growing.encoder.vocabulary
 
 
-@pytest.mark.parametrize("wrong", [None, "gpt2", object()], ids=str)
+@pytest.mark.parametrize("wrong", [None, "gpt2", object()], ids=["none", "a name", "an object"])
 def test_what_is_no_tokenizer(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"cannot tokenize with .*; expected a tokenizers"):
         IncrementalTokenizer(wrong)

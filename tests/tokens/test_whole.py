@@ -108,7 +108,7 @@ def test_a_long_text_is_not_held() -> None:
         (["a"], None),
         (None, None),
     ],
-    ids=str,
+    ids=range(8),
 )
 def test_text_and_what_is_not(content: Any, pieces: list[str] | None) -> None:
     found, other = text_pieces(content)

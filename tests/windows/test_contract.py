@@ -158,7 +158,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("ids", HOSTILE, ids=repr)
+@pytest.mark.parametrize("ids", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_ids_change_nothing(name: str, ids: Any) -> None:
     window = ContextWindowFactory.create_window(name, vocab_size=500)
     window.add_tokens([3, 4])

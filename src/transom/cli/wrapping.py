@@ -48,7 +48,7 @@ class Wrapping:
             if part == "\n":
                 self._flush()
                 self._space = ""
-                self._put("\n")
+                self._write("\n")
                 self._column = 0
             elif part.isspace():
                 self._flush()
@@ -60,7 +60,7 @@ class Wrapping:
         """Write what still waits, and end the line."""
         self._flush()
         if self._column:
-            self._put("\n")
+            self._write("\n")
         self._column, self._space = 0, ""
 
     def _add(self, part: str) -> None:
@@ -78,14 +78,12 @@ class Wrapping:
         if not self._word:
             return
         width, taken = max(1, self._width()), cell_len(self._word)
-        if self._column and self._column + len(self._space) + taken > width:
-            self._put("\n")
+        if self._column + len(self._space) + taken > width:
+            if self._column:
+                self._write("\n")
             self._column, self._space = 0, ""
-        self._put(self._space + self._word)
+        self._write(self._space + self._word)
         self._column += len(self._space) + taken
         if self._column > width:
             self._column = (self._column - 1) % width + 1
         self._space = self._word = ""
-
-    def _put(self, text: str) -> None:
-        self._write(text)

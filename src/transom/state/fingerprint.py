@@ -23,6 +23,7 @@ __all__ = ["differences", "fingerprint"]
 INCIDENTAL = {
     "_attn_implementation",
     "_name_or_path",
+    "architectures",
     "attn_implementation",
     "dtype",
     "torch_dtype",

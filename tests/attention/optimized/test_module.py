@@ -257,7 +257,7 @@ def test_a_text_that_is_no_policy() -> None:
         (torch.randn(2, 0, 24), r"with at least one token"),
         (torch.ones(2, 7, 24).long(), r"dtype torch.int64; expected floats: embed"),
     ],
-    ids=str,
+    ids=["two axes", "another size", "no token", "whole numbers"],
 )
 def test_inputs_that_do_not_fit(x: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
