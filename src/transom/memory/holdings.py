@@ -85,6 +85,11 @@ class Holdings:
         if self.slow is not None:
             yield from (e for e in self.slow.held.values() if e not in self.fast)
 
+    @property
+    def contexts(self) -> int:
+        """How many contexts are held."""
+        return sum(len(space.names) for space in self.spaces.values())
+
     def space(self, name: str) -> Namespace:
         """The namespace of that name; those that hold nothing are forgotten now and then."""
         found = self.spaces.get(name)

@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.errors import InputError, StoreError
-from transom.memory.activity import EVERY, Activity
-from transom.memory.entry import Entry, Namespace
+from transom.memory.activity import EVERY
+from transom.memory.contexts import Contexts
+from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
+from transom.memory.given import check_names, given_ids, given_seconds
 from transom.memory.holdings import ChangedError, Holdings
-from transom.memory.label import LONGEST
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
-from transom.memory.report import contexts, stats, verified
+from transom.memory.report import contexts, report_activity, stats, verified
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tiers.redis import RedisTier
-from transom.memory.tree import Match, holder, match, number_of
-from transom.tokens import ANY_VOCABULARY, check_ids, id_dtype
+from transom.tokens import ANY_VOCABULARY, id_dtype
 
 __all__ = ["ContextMemoryManager"]
 
@@ -93,18 +93,16 @@ class ContextMemoryManager:
         quotas: Mapping[str, int] | None = None,
         ttl: float | None = None,
     ) -> None:
-        owner = type(self).__name__
+        self._owner = owner = type(self).__name__
         self.max_memory = whole_number(owner, "max_memory", max_memory, 1, unit="bytes")
         self.vocab_size = whole_number(owner, "vocab_size", vocab_size, 1)
         self.block_size = whole_number(owner, "block_size", block_size, 1)
         self.eviction = eviction
-        self.ttl = None if ttl is None else self._seconds("ttl", ttl)
+        self.ttl = None if ttl is None else given_seconds(self._owner, "ttl", ttl)
         self.quotas = {
             name: whole_number(owner, f"quotas[{name!r}]", quota, 1, unit="bytes")
             for name, quota in (quotas or {}).items()
         }
-        self.refusal: str | None = None
-        self.hits = self.misses = self.refused = 0
         self._closed = False
         self._report_at = 0.0
         self._lock = threading.RLock()
@@ -127,6 +125,7 @@ class ContextMemoryManager:
             self.quotas,
             slow.tier.salt if slow is not None else secrets.randbits(63),
         )
+        self._contexts = Contexts(self._holdings, self.block_size)
         self._remote = None if shared is None else Remote(shared, self._holdings.dtype)
         self._turn = nullcontext() if slow is None else slow.tier.exclusive()
         with self._turn:
@@ -162,11 +161,11 @@ class ContextMemoryManager:
         Raises:
             InputError: on ids, a state or settings that cannot be used; nothing is changed.
         """
-        self._check_names(context_id, namespace)
-        array = self._ids(ids)
+        check_names(self._owner, context_id, namespace)
+        array = given_ids(ids, self.vocab_size, self._holdings.dtype)
         payload = None if state is None else as_payload(state)
-        cost = self._seconds("cost", cost, least=0.0) if cost != 0.0 else 0.0
-        ttl = self.ttl if ttl is None else self._seconds("ttl", ttl)
+        cost = given_seconds(self._owner, "cost", cost, least=0.0) if cost != 0.0 else 0.0
+        ttl = self.ttl if ttl is None else given_seconds(self._owner, "ttl", ttl)
         with self._lock, self._turn:
             self._follow()
             space = self._holdings.space(namespace)
@@ -174,7 +173,7 @@ class ContextMemoryManager:
             if former is not None:
                 self._holdings.remove(former)
             version = self._publish(namespace, context_id, array, cost, ttl)
-            held = self._add(space, context_id, array, cost, ttl, version)
+            held = self._contexts.add(space, context_id, array, cost, ttl, version)
             return (held or version > 0) and (
                 payload is None
                 or self.add_state(context_id, payload, namespace=namespace, cost=cost)
@@ -190,7 +189,7 @@ class ContextMemoryManager:
             fetched = self._fetch(context_id, namespace)
             if fetched is not None:
                 return fetched
-        return self._read(self._get_context, context_id, namespace)
+        return self._read(self._contexts.get_context, context_id, namespace)
 
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
@@ -216,11 +215,13 @@ class ContextMemoryManager:
         Its state, which was that of the shorter context, is let go of. False also when no such
         context is held.
         """
-        array = self._ids(more_ids)
+        array = given_ids(more_ids, self.vocab_size, self._holdings.dtype)
         with self._lock, self._turn:
             held = self.get_context(context_id, namespace=namespace)
             if held is None:
-                return self._refuse(f"{context_id!r} is not held, so it cannot be extended")
+                return self._contexts.refuse(
+                    f"{context_id!r} is not held, so it cannot be extended"
+                )
             joined = np.concatenate([held, array])
             del held  # its bytes may be used for the longer one
             return self.add_context(context_id, joined, namespace=namespace, cost=cost, ttl=ttl)
@@ -231,7 +232,11 @@ class ContextMemoryManager:
         A whole number of blocks, which need not be prefilled again; None when not one is held.
         All that is found counts as used.
         """
-        return self._read(self._longest_prefix, self._ids(ids), namespace)
+        return self._read(
+            self._contexts.longest_prefix,
+            given_ids(ids, self.vocab_size, self._holdings.dtype),
+            namespace,
+        )
 
     def pin(self, context_id: str, *, namespace: str = "") -> Pin:
         """Keep a context from being evicted: `with manager.pin("alice/42") as ids: ...`.
@@ -239,7 +244,8 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
-        return self._read(self._pinned, context_id, namespace)
+        ids, entry = self._read(self._contexts.pinned, context_id, namespace)
+        return Pin(ids, partial(self._unpin, entry))
 
     # States
 
@@ -258,7 +264,7 @@ class ContextMemoryManager:
             Whether it is held now; `refusal` says why not.
         """
         payload = as_payload(state)
-        cost = self._seconds("cost", cost, least=0.0)
+        cost = given_seconds(self._owner, "cost", cost, least=0.0)
         with self._lock, self._turn:
             entry = self._find(context_id, namespace)
             version = 0
@@ -267,12 +273,12 @@ class ContextMemoryManager:
                     namespace, context_id, payload, cost, self._left(entry), state=True
                 )
             if entry is None:
-                return version > 0 or self._refuse(
+                return version > 0 or self._contexts.refuse(
                     f"{context_id!r} is not held, so it can have no state"
                 )
             if entry.state is not None:
                 self._holdings.discard(entry.state)
-            return self._add_state(entry, payload, cost, version) or version > 0
+            return self._contexts.add_state(entry, payload, cost, version) or version > 0
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
         """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
@@ -280,7 +286,7 @@ class ContextMemoryManager:
             fetched = self._fetch(context_id, namespace, state=True)
             if fetched is not None:
                 return fetched
-        return self._read(self._get_state, context_id, namespace)
+        return self._read(self._contexts.get_state, context_id, namespace)
 
     # The whole
 
@@ -288,7 +294,7 @@ class ContextMemoryManager:
         """Counts and bytes at this moment."""
         with self._lock:
             self._follow()
-            return stats(self, self._holdings, self._ledger, self._remote)
+            return stats(self._contexts, self._ledger, self._remote)
 
     def contexts(self) -> Iterator[ContextInfo]:
         """Every context held at this moment."""
@@ -346,6 +352,11 @@ class ContextMemoryManager:
                 self._remote.tier.close()
 
     @property
+    def refusal(self) -> str | None:
+        """Why the last context or state that did not fit was not added."""
+        return self._contexts.refusal
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._closed
@@ -359,14 +370,14 @@ class ContextMemoryManager:
     def __len__(self) -> int:
         with self._lock:
             self._follow()
-            return sum(len(space.names) for space in self._holdings.spaces.values())
+            return self._holdings.contexts
 
     def __contains__(self, context_id: object) -> bool:
         with self._lock:
             return isinstance(context_id, str) and self._find(context_id, "") is not None
 
     def __repr__(self) -> str:
-        count = sum(len(space.names) for space in self._holdings.spaces.values())
+        count = self._holdings.contexts
         size = f"{self._ledger.bytes:,} of {self.max_memory:,} bytes"
         return f"<{type(self).__name__}: {count:,} contexts, {size}>"
 
@@ -386,47 +397,6 @@ class ContextMemoryManager:
                 self._follow()
                 return read(what, namespace)
 
-    def _get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
-        entry = self._named(context_id, namespace)
-        found = None if entry is None else self._gather(entry)
-        if found is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-        return found
-
-    def _longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
-        space = self._holdings.spaces.get(namespace)
-        found = None if space is None else self._match(space, ids)
-        held = None
-        if found is not None and found.parent is not None:
-            held = holder(found.parent, found.at)
-            self._holdings.touch(found.parent)
-        if held is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-        return held
-
-    def _pinned(self, context_id: str, namespace: str) -> Pin:
-        entry = self._named(context_id, namespace)
-        found = None if entry is None else self._gather(entry)
-        if entry is None or found is None:
-            raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
-        self._holdings.pin_for_all(entry)
-        return Pin(found, partial(self._unpin, entry))
-
-    def _get_state(self, context_id: str, namespace: str) -> Payload | None:
-        entry = self._named(context_id, namespace)
-        state = None if entry is None else entry.state
-        found = None if state is None else self._holdings.read(state)
-        if state is None or found is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._holdings.touch(state)
-        return found
-
     def _follow(self) -> None:
         """Know what is held now, for every process that shares it."""
         if self._closed:
@@ -444,89 +414,11 @@ class ContextMemoryManager:
     def _report(self) -> None:
         """Tell `transom top` what this process does."""
         self._report_at = time.monotonic() + EVERY
-        holdings, slow = self._holdings, self._holdings.slow
-        assert slow is not None
-        slow.tier.report(
-            Activity(
-                at=int(1000 * time.time()),
-                contexts=sum(len(space.names) for space in holdings.spaces.values()),
-                bytes=holdings.fast.tier.used + holdings.books.bytes,
-                capacity=self.max_memory,
-                hits=self.hits,
-                misses=self.misses,
-                refused=self.refused,
-                ram_hits=holdings.fast.hits,
-                ram_evicted=holdings.fast.evicted,
-                disk_hits=slow.hits,
-                disk_evicted=slow.evicted,
-                corrupt=slow.tier.corrupt,
-            )
-        )
+        report_activity(self._contexts, self.max_memory)
 
     def _find(self, context_id: str, namespace: str) -> Entry | None:
         self._follow()
-        return self._named(context_id, namespace)
-
-    def _named(self, context_id: str, namespace: str) -> Entry | None:
-        space = self._holdings.spaces.get(namespace)
-        return None if space is None else space.names.get(context_id)
-
-    def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
-        return match(space, ids, self.block_size, self._holdings.token_pieces)
-
-    def _gather(self, entry: Entry) -> NDArray[Any] | None:
-        """All ids of a context, in one array; None when some were found damaged."""
-        holdings = self._holdings
-        last = holdings.tokens(entry)
-        if last is None:
-            return None
-        holdings.touch(entry)
-        if entry.start == 0:
-            return last
-        ids = np.empty(entry.start + len(last), dtype=holdings.dtype)
-        ids[entry.start :] = last
-        while entry.parent is not None:
-            at, entry = entry.at, entry.parent
-            part = holdings.tokens(entry)
-            if part is None:
-                return None
-            ids[entry.start : entry.start + at] = part[:at]
-        ids.setflags(write=False)
-        return ids
-
-    def _add(
-        self,
-        space: Namespace,
-        name: str,
-        ids: NDArray[Any],
-        cost: float,
-        ttl: float | None,
-        version: int,
-    ) -> bool:
-        holdings = self._holdings
-        found = self._match(space, ids)
-        key = found.key
-        if key is None:
-            key = number_of(space.name, name)
-        free = holdings.free_key(key, space.name, name)
-        expires = math.inf if ttl is None else time.monotonic() + ttl
-        own = ids[found.length :]
-        entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
-        entry.version = version
-        entry.listed = found.key == free and free not in space.blocks
-        return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
-
-    def _add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
-        assert entry.name is not None
-        space = entry.space
-        key = self._holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
-        state = Entry(
-            key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
-        )
-        state.version = version
-        return self._holdings.put(state, payload) or self._refuse_entry(
-            state, f"the state of {entry.name!r}"
-        )
+        return self._contexts.named(context_id, namespace)
 
     # What machines share
 
@@ -557,16 +449,16 @@ class ContextMemoryManager:
             found = remote.get(space, name, state) if version else None
             if found is None:
                 return None
-            self.hits += 1
+            self._contexts.hits += 1
             left = found.label.left(time.time())
             ttl = None if left == math.inf else left
             if not state:
-                ids = self._ids(found.payload)
-                self._add(
+                ids = given_ids(found.payload, self.vocab_size, self._holdings.dtype)
+                self._contexts.add(
                     self._holdings.space(space), name, ids, found.label.cost, ttl, found.version
                 )
             elif entry is not None:
-                self._add_state(entry, found.payload, found.label.cost, found.version)
+                self._contexts.add_state(entry, found.payload, found.label.cost, found.version)
             return found.payload
 
     def _left(self, entry: Entry | None) -> float:
@@ -577,60 +469,6 @@ class ContextMemoryManager:
         with self._lock:
             if not self._closed:
                 self._holdings.unpin_for_all(entry)
-
-    def _refuse_entry(self, entry: Entry, what: str) -> bool:
-        sizes = [(s.tier.name, s.tier.capacity) for s in self._holdings.shelves]
-        if entry.space.quota is not None and entry.size > entry.space.quota:
-            sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
-        limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)
-        larger = all(entry.size > capacity for _, capacity in sizes)
-        why = "larger than what it must fit into" if larger else "and what is held may not leave"
-        return self._refuse(f"{what} has {entry.size:,} bytes, {why} ({limits} bytes)")
-
-    def _refuse(self, why: str) -> Literal[False]:
-        self.refusal = why
-        self.refused += 1
-        return False
-
-    # Checks
-
-    def _ids(self, ids: Any) -> NDArray[Any]:
-        dtype = self._holdings.dtype
-        if (
-            type(ids) is np.ndarray
-            and ids.dtype == dtype
-            and dtype.kind == "u"
-            and ids.ndim == 1
-            and ids.flags.c_contiguous
-            and (not ids.size or ids.max() < self.vocab_size)
-        ):
-            return ids
-        array = check_ids(ids, self.vocab_size)
-        if array.dtype != dtype or not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array, dtype=dtype)
-        return array
-
-    def _check_names(self, context_id: str, namespace: str) -> None:
-        for what, text in (("context_id", context_id), ("namespace", namespace)):
-            if not isinstance(text, str):
-                raise InputError(
-                    f"{type(self).__name__}: {what} is {text!r} ({type(text).__name__}); "
-                    "expected text."
-                )
-            if 4 * len(text) > LONGEST and len(text.encode("utf-8", "surrogatepass")) > LONGEST:
-                raise InputError(
-                    f"{type(self).__name__}: {what} has {len(text):,} characters; expected at "
-                    f"most {LONGEST:,} bytes as UTF-8. Use a hash of it."
-                )
-
-    def _seconds(self, name: str, value: Any, least: float = 1e-9) -> float:
-        ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not ok or not math.isfinite(value) or value < least:
-            raise InputError(
-                f"{type(self).__name__}: {name} is {value!r}; expected a number of seconds, "
-                f"{'0 or more' if least == 0 else 'more than 0'}."
-            )
-        return float(value) if value else 0.0
 
 
 def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transom.memory.activity import Activity
 from transom.memory.books import Books
+from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
@@ -14,20 +16,39 @@ from transom.memory.remote import Remote
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, TierStats, Verified
 
-if TYPE_CHECKING:
-    from transom.memory.manager import ContextMemoryManager
-
-__all__ = ["contexts", "stats", "verified"]
+__all__ = ["contexts", "report_activity", "stats", "verified"]
 
 
-def stats(
-    manager: ContextMemoryManager, holdings: Holdings, ledger: Ledger, remote: Remote | None
-) -> Stats:
-    """The manager's counts and bytes."""
+def report_activity(held: Contexts, capacity: int) -> None:
+    """Tell who shares the second tier what this process does."""
+    holdings = held.holdings
+    fast, slow = holdings.fast, holdings.slow
+    if slow is not None:
+        slow.tier.report(
+            Activity(
+                at=int(1000 * time.time()),
+                contexts=holdings.contexts,
+                bytes=fast.tier.used + holdings.books.bytes,
+                capacity=capacity,
+                hits=held.hits,
+                misses=held.misses,
+                refused=held.refused,
+                ram_hits=fast.hits,
+                ram_evicted=fast.evicted,
+                disk_hits=slow.hits,
+                disk_evicted=slow.evicted,
+                corrupt=slow.tier.corrupt,
+            )
+        )
+
+
+def stats(held: Contexts, ledger: Ledger, remote: Remote | None) -> Stats:
+    """Counts and bytes at this moment."""
+    holdings = held.holdings
     named = [entry for space in holdings.spaces.values() for entry in space.names.values()]
     itemsize = holdings.dtype.itemsize
     lengths = [entry.start + entry.size // itemsize for entry in named]
-    held = sum(entry.size for entry in holdings if entry.of is None)
+    unshared = sum(entry.size for entry in holdings if entry.of is None)
     books = holdings.books.measure()
     ram = holdings.fast
     tiers = [_tier(ram, ram.tier.used + books, ledger.capacity, ledger.peak)]
@@ -57,10 +78,10 @@ def stats(
         bytes=tiers[0].bytes,
         disk_bytes=sum(tier.bytes for tier in below),
         lent=ram.tier.lent,
-        shared=sum(lengths) * itemsize - held,
-        hits=manager.hits,
-        misses=manager.misses,
-        refused=manager.refused,
+        shared=sum(lengths) * itemsize - unshared,
+        hits=held.hits,
+        misses=held.misses,
+        refused=held.refused,
         expired=holdings.expired,
         tiers=tuple(tiers),
     )

@@ -1,0 +1,163 @@
+"""Contexts and states as entries: found, put together, added."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.errors import InputError
+from transom.memory.entry import Entry, Namespace
+from transom.memory.holdings import Holdings
+from transom.memory.tiers.base import Payload
+from transom.memory.tree import Match, holder, match, number_of
+
+__all__ = ["Contexts"]
+
+
+class Contexts:
+    """Contexts by id, each the end of a chain of entries.
+
+    Attributes:
+        holdings: the entries.
+        hits: how often what was asked for was held.
+        misses: and how often it was not.
+        refused: how often something did not fit.
+        refusal: why, the last time.
+
+    Notes:
+        Has no lock of its own; whoever uses it holds the manager's.
+    """
+
+    def __init__(self, holdings: Holdings, block_size: int) -> None:
+        self.holdings = holdings
+        self._block_size = block_size
+        self.hits = self.misses = self.refused = 0
+        self.refusal: str | None = None
+
+    def get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
+        """The ids of a context; None on a miss, which is counted."""
+        entry = self.named(context_id, namespace)
+        found = None if entry is None else self.gather(entry)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return found
+
+    def longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
+        """The context that has most of `ids` from the start, and how many; None on a miss."""
+        space = self.holdings.spaces.get(namespace)
+        found = None if space is None else self._match(space, ids)
+        held = None
+        if found is not None and found.parent is not None:
+            held = holder(found.parent, found.at)
+            self.holdings.touch(found.parent)
+        if held is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return held
+
+    def pinned(self, context_id: str, namespace: str) -> tuple[NDArray[Any], Entry]:
+        """The ids of a context, and its entry, which is pinned from now on."""
+        entry = self.named(context_id, namespace)
+        found = None if entry is None else self.gather(entry)
+        if entry is None or found is None:
+            raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
+        self.holdings.pin_for_all(entry)
+        return found, entry
+
+    def get_state(self, context_id: str, namespace: str) -> Payload | None:
+        """The state of a context; None on a miss, which is counted."""
+        entry = self.named(context_id, namespace)
+        state = None if entry is None else entry.state
+        found = None if state is None else self.holdings.read(state)
+        if state is None or found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self.holdings.touch(state)
+        return found
+
+    def named(self, context_id: str, namespace: str) -> Entry | None:
+        """The entry that a context ends with; None when it is not held."""
+        space = self.holdings.spaces.get(namespace)
+        return None if space is None else space.names.get(context_id)
+
+    def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
+        return match(space, ids, self._block_size, self.holdings.token_pieces)
+
+    def gather(self, entry: Entry) -> NDArray[Any] | None:
+        """All ids of a context, in one array; None when some were found damaged."""
+        holdings = self.holdings
+        last = holdings.tokens(entry)
+        if last is None:
+            return None
+        holdings.touch(entry)
+        if entry.start == 0:
+            return last
+        ids = np.empty(entry.start + len(last), dtype=holdings.dtype)
+        ids[entry.start :] = last
+        while entry.parent is not None:
+            at, entry = entry.at, entry.parent
+            part = holdings.tokens(entry)
+            if part is None:
+                return None
+            ids[entry.start : entry.start + at] = part[:at]
+        ids.setflags(write=False)
+        return ids
+
+    def add(
+        self,
+        space: Namespace,
+        name: str,
+        ids: NDArray[Any],
+        cost: float,
+        ttl: float | None,
+        version: int,
+    ) -> bool:
+        """Hold a context that is not held; False when there is no room, and `refusal` says why."""
+        holdings = self.holdings
+        found = self._match(space, ids)
+        key = found.key
+        if key is None:
+            key = number_of(space.name, name)
+        free = holdings.free_key(key, space.name, name)
+        expires = math.inf if ttl is None else time.monotonic() + ttl
+        own = ids[found.length :]
+        entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
+        entry.version = version
+        entry.listed = found.key == free and free not in space.blocks
+        return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
+
+    def add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
+        """Hold a state of a context that has none."""
+        assert entry.name is not None
+        space = entry.space
+        key = self.holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
+        state = Entry(
+            key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
+        )
+        state.version = version
+        return self.holdings.put(state, payload) or self._refuse_entry(
+            state, f"the state of {entry.name!r}"
+        )
+
+    def _refuse_entry(self, entry: Entry, what: str) -> bool:
+        sizes = [(s.tier.name, s.tier.capacity) for s in self.holdings.shelves]
+        if entry.space.quota is not None and entry.size > entry.space.quota:
+            sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
+        limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)
+        larger = all(entry.size > capacity for _, capacity in sizes)
+        why = "larger than what it must fit into" if larger else "and what is held may not leave"
+        return self.refuse(f"{what} has {entry.size:,} bytes, {why} ({limits} bytes)")
+
+    def refuse(self, why: str) -> Literal[False]:
+        """Nothing was added, for this reason."""
+        self.refusal = why
+        self.refused += 1
+        return False
