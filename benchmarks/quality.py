@@ -34,6 +34,7 @@ from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
 from transom.evaluate.rows import LossRow
 from transom.evaluate.summary import Summary, summaries
+from transom.evaluate.tasks import REVISION
 from transom.policies import parse
 
 # Policies with recall or scores go into these lists; what they are compared with comes first.
@@ -85,7 +86,13 @@ def measured(claim: str, plan: Plan) -> list[Summary]:
     folder = RESULTS / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     name = OPTIONS.text.stem if OPTIONS.text else "reference"
-    settings = {"model": "smollm2", "dtype": OPTIONS.dtype, "text": name, "chunk": CHUNK}
+    settings: dict[str, Any] = {
+        "model": "smollm2",
+        "dtype": OPTIONS.dtype,
+        "text": name,
+        "chunk": CHUNK,
+    }
+    settings["trials"] = REVISION
     record = Record(folder / f"{claim}-{name}-{OPTIONS.dtype}.jsonl", settings)
     began = time.monotonic()
     shown = [began]
