@@ -121,7 +121,7 @@ class Sweep:
 
         def standing() -> Any:
             found = Results({}, {}, record.rows, order).policies
-            return table_of(columns(found), lines(found), ruled=True)
+            return table_of(columns(found), lines(found), ruled=True) if found else ""
 
         with Interrupt() as interrupt, Bars(standing, remaining=True) as bars:
             move = None
