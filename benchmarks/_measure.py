@@ -65,13 +65,24 @@ def write(name: str, result: dict[str, Any]) -> None:
     print(f"\nwrote {path}")
 
 
-def run_claims(name: str, claims: Sequence[Callable[[], dict[str, Any]]]) -> None:
-    """Run the claims whose numbers the command line has, or all, printing and writing results."""
-    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(claims) + 1)
-    for number in chosen:
+def run_claims(
+    name: str,
+    claims: Sequence[Callable[[], dict[str, Any]]],
+    numbers: Sequence[int] | None = None,
+    *,
+    keep: bool = True,
+) -> None:
+    """Run the claims with these numbers, or all, printing results and, to keep them, writing them.
+
+    By default the numbers are those on the command line.
+    """
+    if numbers is None:
+        numbers = [int(number) for number in sys.argv[1:]]
+    for number in numbers or range(1, len(claims) + 1):
         claim = claims[number - 1]
         result = claim()
         print(f"\n{result['claim']}")
         for key, value in result.items():
             print(f"  {key}: {value}")
-        write(name, {claim.__name__: result})
+        if keep:
+            write(name, {claim.__name__: result})

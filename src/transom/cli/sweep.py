@@ -20,6 +20,7 @@ from transom.evaluate.plan import Plan, State, carry_out
 from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
 from transom.evaluate.results import Results, write_text
+from transom.evaluate.tasks import REVISION
 
 if TYPE_CHECKING:
     from transom.models import Loaded
@@ -90,6 +91,7 @@ class Sweep:
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "seed": self.seed,
             "chunk": self.chunk,
+            "trials": REVISION,
         }
         path = self.out / RECORD
         try:
@@ -119,7 +121,7 @@ class Sweep:
 
         def standing() -> Any:
             found = Results({}, {}, record.rows, order).policies
-            return table_of(columns(found), lines(found), ruled=True)
+            return table_of(columns(found), lines(found), ruled=True) if found else ""
 
         with Interrupt() as interrupt, Bars(standing, remaining=True) as bars:
             move = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from transom.errors import InputError
-from transom.evaluate.tasks.base import Cell, Material, Task, Trial
+from transom.evaluate.tasks.base import REVISION, Cell, Material, Task, Trial
 from transom.evaluate.tasks.haystack import Haystack, sentences
 from transom.evaluate.tasks.kv_recall import KeyValueLines, KeyValueRecall
 from transom.evaluate.tasks.multi_turn import MultiTurn
@@ -14,7 +14,17 @@ from transom.evaluate.tasks.needle import Needle
 from transom.evaluate.tasks.needles import Needles
 from transom.evaluate.tasks.passkey import Passkey
 
-__all__ = ["TASKS", "Cell", "Haystack", "Material", "Task", "Trial", "sentences", "task"]
+__all__ = [
+    "REVISION",
+    "TASKS",
+    "Cell",
+    "Haystack",
+    "Material",
+    "Task",
+    "Trial",
+    "sentences",
+    "task",
+]
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {

@@ -21,6 +21,9 @@ FILLER = (
 class Passkey(Task):
     """A five-digit number in filler that repeats; the same filler for every trial.
 
+    The question says what a pass key is: small models otherwise explain the word instead of
+    answering (SmolLM2-135M then got 4 of 8 at 1,500 tokens with full attention, and now 8 of 8).
+
     Source: Landmark Attention, https://arxiv.org/abs/2305.16300, section 4.3.
     """
 
@@ -34,7 +37,8 @@ class Passkey(Task):
         def ids_of(excerpt: Excerpt) -> list[int]:
             content = (
                 "There is a pass key somewhere in the text below. Find it and remember it.\n\n"
-                f"{excerpt.around(hidden, cell.depth).strip()}\n\nWhat is the pass key?"
+                f"{excerpt.around(hidden, cell.depth).strip()}\n\n"
+                "What is the pass key? It is a number of five digits."
             )
             return prompt_ids(
                 material.tokenizer, [{"role": "user", "content": content}], "The pass key is"
