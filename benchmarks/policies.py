@@ -38,8 +38,8 @@ from _passkey import FILLER, Trial, trials
 from transom import Context, models
 
 SCORES = ("heavy-hitters", "tova", "snapkv", "keydiff", "key-norm", "expected-attention")
-BEST = "keydiff"  # of the score policies, for the variants
 BUDGETS = (256, 512, 1024)
+KV = ("int8", "int4")
 TOKENS = 2_560  # read for a loss
 FROM = 1_024  # the first of them that counts: by then the largest budget is used up
 PROMPT, QUARTER = 2_048, 512
@@ -47,15 +47,17 @@ FOLLOWING = 512  # tokens whose loss is compared with kvpress
 
 
 def policies(budget: int) -> list[str]:
-    best = f"{BEST}:{budget}"
+    half = budget // 2
     return [
         f"window:{budget}",
         sinks(budget),
         *(f"{name}:{budget}" for name in SCORES),
-        f"{best},heads=adaptive",
+        f"heavy-hitters:{budget},recent={half}",
+        f"keydiff:{budget},recent={half}",
         f"snapkv:{budget},heads=adaptive",
+        f"keydiff:{budget},heads=adaptive",
         f"snapkv:{budget},layers=pyramid",
-        *(f"{name},kv={kv}" for name in (sinks(budget), best) for kv in ("int8", "int4")),
+        *(f"{name},kv={kv}" for name in (sinks(budget), f"snapkv:{budget}") for kv in KV),
     ]
 
 
@@ -95,7 +97,7 @@ class Bench:
             dtype=self.dtype,
             tokens=TOKENS,
         )
-        worse: dict[str, dict[str, float]] = {"int8": {}, "int4": {}}
+        worse: dict[str, dict[str, float]] = {kv: {} for kv in KV}
         for text in self.texts:
             ids = self.ids(text)[:TOKENS]
 
@@ -110,13 +112,12 @@ class Bench:
                 policy: loss(policy)
                 for policy in (
                     "full",
-                    "full,kv=int8",
-                    "full,kv=int4",
+                    *(f"full:kv={kv}" for kv in KV),
                     *(policy for budget in BUDGETS for policy in policies(budget)),
                 )
             }
             for policy in rows:
-                plain, _, kv = policy.partition(",kv=")
+                plain, _, kv = policy.replace(":kv=", ",kv=").partition(",kv=")
                 if kv:
                     worse[kv][f"{text} | {plain}"] = rows[policy] / rows[plain] - 1
         cells.conclude(
@@ -222,7 +223,7 @@ class Bench:
         tasks: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for text in self.texts:
             ids = self.ids(text)[: PROMPT + FOLLOWING].tolist()
-            for policy in ("full", *(f"{name}:{QUARTER}" for name in (*names, BEST))):
+            for policy in ("full", *(f"{name}:{QUARTER}" for name in (*names, "keydiff"))):
                 for positions in ("compact", "absolute"):
                     cells(
                         f"loss of {text}",

@@ -54,7 +54,6 @@ class ScoredLayer(PlannedLayer):
         self.precision = Precision.of(policy)
         self._keys, self._values = states(self.precision)
         self.extra: list[list[int]] = []
-        self._table: Tensor | None = None
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]
@@ -162,7 +161,7 @@ class ScoredLayer(PlannedLayer):
             keys, values = self._write(part, at, length, local.heads(k), local.heads(v))
             if rotary is not None and compact:
                 assert back is not None
-                turns = self._turns(stop)
+                turns = self.slots.turns(stop, self.device)
                 keys = rotary.spin(keys, turns).to(dtype)
                 mine = rotary.spin(mine, back * turns[at:]).to(dtype)
             if watched:
@@ -236,18 +235,18 @@ class ScoredLayer(PlannedLayer):
         keys = self._keys.read(self.tensors, part, held).float()
         compact = self.slots.positions == "compact"
         if rotary is not None and compact:
-            keys = rotary.spin(keys, self._turns(held))
+            keys = rotary.spin(keys, self.slots.turns(held, self.device))
         positions = part.slots(self.tensors["positions"])[:, :, :held].long()
         received = self.tensors.get("received")
         coming = None
         if policy.expects:
-            first = held if compact else length - self.slots.base
+            first = torch.tensor(held if compact else length - self.slots.base)
             coming = queries.coming(
                 {name: x[part.rows] for name, x in self.tensors.items() if "queries." in name},
                 len(self.extra[0]),
                 length - policy.sinks,
                 rotary,
-                torch.arange(first, first + policy.expects),
+                None if rotary is None else rotary.cis(first) * self.slots.ahead,
             )
             if part.head is not None:
                 coming = type(coming)(*(x[:, part.head, None] for x in coming))
@@ -291,14 +290,6 @@ class ScoredLayer(PlannedLayer):
     @property
     def _rotary(self) -> Rotary | None:
         return None if self.index in self.slots.unturned else self.slots.rotary
-
-    def _turns(self, stop: int) -> Tensor:
-        """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
-        if self._table is None or len(self._table) < stop:
-            assert self.slots.rotary is not None
-            places = torch.arange(max(stop, self.policy.tokens))
-            self._table = self.slots.rotary.cis(places).to(self.device)
-        return self._table[:stop]
 
     def can_crop(self, seen: int, tokens: int) -> bool:
         """Whether the newest `tokens` of `seen` left no trace in what is kept of the others."""

@@ -23,19 +23,19 @@ def allocate(batch: int, heads: int, dim: int, device: torch.device) -> Tensors:
 
 def add(tensors: Tensors, rows: slice, q: Tensor) -> None:
     """Add queries `(rows, heads, tokens, head_dim)`, float32, at no angle."""
-    tensors["queries.sum"][rows] += q.sum(2)
-    tensors["queries.outer"][rows] += q.transpose(2, 3) @ q
+    tensors["queries.sum"][rows].add_(q.sum(2))
+    tensors["queries.outer"][rows].add_(q.transpose(2, 3) @ q)
 
 
 def coming(
-    tensors: Tensors, kv_heads: int, count: int, rotary: Rotary | None, places: Tensor
+    tensors: Tensors, kv_heads: int, count: int, rotary: Rotary | None, turn: Tensor | None
 ) -> Coming:
-    """The queries that come at `places`, each as likely, if they are like the `count` so far."""
+    """The queries to come if they are like the `count` so far, turned by `turn` on average."""
     mean = tensors["queries.sum"] / max(1, count)
     outer = tensors["queries.outer"] / max(1, count)
     covariance = outer - mean[..., :, None] * mean[..., None, :]
-    if rotary is not None:
-        turn = rotary.cis(places).mean(0).to(mean.device)
+    if rotary is not None and turn is not None:
+        turn = turn.to(mean.device)
         mean = rotary.spin(mean, turn)
         matrix = rotary.spin(torch.eye(mean.shape[-1], device=mean.device), turn)
         covariance = matrix.T @ covariance @ matrix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -72,6 +73,22 @@ class Rounds(Rows[Scored, Round]):
     """
 
     layers: Mapping[int, ScoredLayer]
+    _table: Tensor | None = None
+
+    def turns(self, stop: int, device: torch.device) -> Tensor:
+        """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
+        if self._table is None or len(self._table) < stop:
+            assert self.rotary is not None
+            # Some to spare: where budgets differ, the largest grows little by little.
+            places = torch.arange(max(self.policy.tokens, stop + stop // 4))
+            self._table = self.rotary.cis(places)
+        return self._table[:stop].to(device)
+
+    @cached_property
+    def ahead(self) -> Tensor:
+        """`(rotary_dim / 2,)` complex: the mean turn over the coming positions, from the first."""
+        assert self.rotary is not None
+        return self.rotary.cis(torch.arange(self.policy.expects)).mean(0)
 
     @property
     def filled(self) -> int:
