@@ -159,7 +159,7 @@ def test_every_element_is_closed_and_text_is_text(shown):
 def test_the_result_in_words(shown):
     assert "At 2,000 tokens full attention keeps 20 MB" in shown.text
     assert "sinks:4,window=508 keeps 5 MB, 25.0% of that" in shown.text
-    assert "2.250, with sinks:4,window=508; with full attention it is 2.500" in shown.text
+    assert "2.250, under sinks:4,window=508; with full attention it is 2.500" in shown.text
     assert "full answered the most questions rightly, 12 of 12 (100%" in shown.text
     assert "interrupted" not in shown.text
     assert "interrupted" in Page(page(results(complete=False))).text

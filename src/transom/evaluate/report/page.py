@@ -132,7 +132,7 @@ def _in_words(results: Results, longest: int) -> list[str]:
     if read:
         best = min(read, key=_loss)
         text = f"The lowest loss over {best.loss.tokens if best.loss else 0:,} tokens is "
-        text += f"{_loss(best):.3f}, with {best.policy}"
+        text += f"{_loss(best):.3f}, under {best.policy}"
         full = next((one for one in read if one.policy == "full"), None)
         if full is not None and full is not best:
             text += f"; with full attention it is {_loss(full):.3f}"

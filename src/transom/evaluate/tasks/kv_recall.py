@@ -74,7 +74,9 @@ class KeyValueRecall(Task):
         numbered = [f"{key} {n}" for n in range(2, 2 + wanted // len(keys)) for key in keys]
         chosen = keys + numbered
         chance.shuffle(chosen)
-        return [Pair(key, str(chance.randint(*DIGITS))) for key in chosen[:wanted]]
+        # No value twice either: an answer that is right is then of the right key.
+        values = chance.sample(range(DIGITS[0], max(DIGITS[1], DIGITS[0] + wanted) + 1), wanted)
+        return [Pair(key, str(value)) for key, value in zip(chosen[:wanted], values, strict=True)]
 
 
 @dataclass(frozen=True)

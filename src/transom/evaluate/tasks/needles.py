@@ -37,7 +37,7 @@ class Needles(Task):
         chance = self.chance(material, cell.length, cell.trial)
         place = chance.random()
         cities = chance.sample(PLACES, COUNT)
-        numbers = [str(chance.randint(*DIGITS)) for _ in cities]
+        numbers = [str(number) for number in chance.sample(range(*DIGITS), COUNT)]
         asked = min(int(cell.depth * COUNT), COUNT - 1)  # whose page the depth lies on
         city = cities[asked]
 

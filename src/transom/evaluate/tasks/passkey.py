@@ -21,8 +21,8 @@ FILLER = (
 class Passkey(Task):
     """A five-digit number in filler that repeats; the same filler for every trial.
 
-    The question says what a pass key is: small models otherwise explain the word instead of
-    answering (SmolLM2-135M then got 4 of 8 at 1,500 tokens with full attention, and now 8 of 8).
+    It is called a number and not a pass key: small models explain that word instead of answering
+    (SmolLM2-135M got 4 of 8 at 1,500 tokens with full attention so, and 8 of 8 this way).
 
     Source: Landmark Attention, https://arxiv.org/abs/2305.16300, section 4.3.
     """
@@ -32,16 +32,16 @@ class Passkey(Task):
 
     def trial(self, material: Material, cell: Cell) -> Trial:
         key = str(self.chance(material, *cell).randint(*DIGITS))
-        hidden = f"The pass key is {key}. Remember it: {key} is the pass key."
+        hidden = f"The special number is {key}. Remember it: {key} is the special number."
 
         def ids_of(excerpt: Excerpt) -> list[int]:
             content = (
-                "There is a pass key somewhere in the text below. Find it and remember it.\n\n"
+                "A special number is hidden in the text below. Find it and remember it.\n\n"
                 f"{excerpt.around(hidden, cell.depth).strip()}\n\n"
-                "What is the pass key? It is a number of five digits."
+                "What is the special number?"
             )
             return prompt_ids(
-                material.tokenizer, [{"role": "user", "content": content}], "The pass key is"
+                material.tokenizer, [{"role": "user", "content": content}], "The special number is"
             )
 
         filler = Haystack(sentences(FILLER), material.tokenizer, repeats=True)
