@@ -20,8 +20,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## read a long text through a real model, in a fixed window
 	$(BIN)/transom demo
 
-test: $(READY) ## run the tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+test: $(READY) ## run the tests, with coverage, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(PYTEST)
 
 soak: $(READY) ## kill, flip, fill and fuzz stores of contexts for some ten minutes
 	TRANSOM_SOAK=1 $(BIN)/python -m pytest tests/memory $(PYTEST)

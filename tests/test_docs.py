@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from transom.cli import main
 from transom.memory.eviction import Eviction
 
 ROOT = Path(__file__).parent.parent
@@ -135,10 +136,11 @@ def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> N
     run(tokens, names)
     assert names["growing"].ids.tolist() == smollm2.tokenizer("Text that grows.").input_ids
     assert names["part"].last
-    from transom.cli import main
-
+    copies = [f"book{number}.txt" for number in range(20)]
+    for copy in copies:
+        Path(copy).write_text(book.read_text())
     with pytest.raises(SystemExit) as ended:
-        main(["corpus", "build", "books", "book.txt", *["book.txt"] * 9, "--tokenizer", "smollm2"])
+        main(["corpus", "build", "books", *copies, "--tokenizer", "smollm2"])
     assert not ended.value.code
     run(corpus, names)
     assert len(names["windows"]) > 64

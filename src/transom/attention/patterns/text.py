@@ -10,7 +10,7 @@ from typing import Any
 from transom.attention.patterns import chosen, positional, rows
 from transom.attention.patterns.base import Pattern
 from transom.errors import InputError
-from transom.policies import known, parse
+from transom.policies import Positional, known, parse
 
 __all__ = ["CONSTRUCTORS", "parse_pattern"]
 
@@ -55,7 +55,7 @@ def parse_pattern(text: str) -> Pattern:
     except RecursionError:
         reason = "it is nested too deeply"
     raise InputError(
-        f"cannot read the pattern {text!r}: {reason}. Expected a policy ({', '.join(known())}), "
+        f"cannot read the pattern {text!r}: {reason}. Expected a policy ({', '.join(_by_position())}), "
         "such as sinks:4,window=508; or, combined with &, | and ~, some of "
         f"{', '.join(_call(name) for name in CONSTRUCTORS)}."
     )
@@ -117,3 +117,7 @@ def _call(name: str) -> str:
         for p in signature(CONSTRUCTORS[name]).parameters.values()
     ]
     return f"{name}({', '.join(parameters)})"
+
+
+def _by_position() -> list[str]:
+    return [name for name, kind in known().items() if issubclass(kind, Positional)]
