@@ -3,6 +3,7 @@
 from transom.tokens.buffer import TokenBuffer
 from transom.tokens.encoder import Encoder
 from transom.tokens.files import documents, tokenize_files
+from transom.tokens.fingerprint import differences, fingerprint
 from transom.tokens.ids import ANY_VOCABULARY, as_ids, check_ids, id_dtype
 from transom.tokens.pieces import pieces
 from transom.tokens.stream import TokenStream
@@ -17,7 +18,9 @@ __all__ = [
     "TokenStream",
     "as_ids",
     "check_ids",
+    "differences",
     "documents",
+    "fingerprint",
     "id_dtype",
     "pieces",
     "tokenize_files",

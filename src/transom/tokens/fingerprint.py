@@ -1,0 +1,89 @@
+"""What a tokenizer does to a text, as a short string that can be kept beside the ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from transom.errors import InputError
+
+__all__ = ["differences", "fingerprint"]
+
+# What the ids of a text depend on. The rest adds special tokens around texts or turns ids back;
+# transformers rewrites it when it loads a tokenizer, without a text's ids being any other.
+PARTS = {
+    "model": "the vocabulary or the merges",
+    "added_tokens": "the added tokens",
+    "normalizer": "the normalizer",
+    "pre_tokenizer": "the pre-tokenizer",
+}
+DIGITS = 16  # of SHA-256: 64 bits
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """A string that two tokenizers have in common when they turn every text into the same ids.
+
+    Made of what decides the ids, as the library writes it out: model, added tokens, normalizer
+    and pre-tokenizer. Truncation, padding, decoders and templates of special tokens make no
+    difference.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
+
+    Raises:
+        InputError: when it is something else, or has a part written in Python, which nothing
+            can be told about.
+
+    >>> from tokenizers import Tokenizer, models
+    >>> fingerprint(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))[:26]
+    'WordLevel:2 model:ade56dc3'
+    """
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    try:
+        written = json.loads(tokenizer.to_str())
+        kind, size = written["model"]["type"], tokenizer.get_vocab_size()
+    except Exception as error:  # The library raises nothing more specific.
+        raise InputError(
+            f"cannot take the fingerprint of {type(tokenizer).__name__}: {error}. Expected a "
+            "tokenizers.Tokenizer made of the library's own parts, or a fast tokenizer of "
+            "transformers."
+        ) from error
+    sums = " ".join(f"{part}:{_digest(written.get(part))}" for part in PARTS)
+    return f"{kind}:{size} {sums}"
+
+
+def differences(one: str, other: str) -> tuple[str, ...]:
+    """What two fingerprints say is not the same, in words; empty for equal ones.
+
+    >>> differences("BPE:9 model:1 normalizer:2", "BPE:8 model:3 normalizer:2")
+    ('the vocabulary or the merges (BPE:9 and BPE:8)',)
+    """
+    if one == other:
+        return ()
+    mine, theirs = _parts(one), _parts(other)
+    differing = [part for part in PARTS if mine.get(part) != theirs.get(part)]
+    kinds = f"{one.partition(' ')[0]} and {other.partition(' ')[0]}"
+    return tuple(
+        f"{PARTS[part]} ({kinds})" if part == "model" else PARTS[part] for part in differing
+    ) or (f"the size of the vocabulary ({kinds})",)
+
+
+def _parts(text: str) -> dict[str, str]:
+    return dict(part.partition(":")[::2] for part in text.split(" "))
+
+
+def _digest(part: Any) -> str:
+    plain = json.dumps(_said(part), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()[:DIGITS]
+
+
+def _said(part: Any) -> Any:
+    """Without what is not set, so that settings that newer versions add change nothing."""
+    if isinstance(part, dict):
+        return {key: _said(value) for key, value in part.items() if not _unset(value)}
+    return [_said(value) for value in part] if isinstance(part, list) else part
+
+
+def _unset(value: Any) -> bool:
+    return value is None or value is False or value == ""
