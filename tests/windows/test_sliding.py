@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from transom.errors import InputError
 from transom.policies import Chunked
-from transom.windows import Batch, Cut, SlidingWindow, TokenWindow
+from transom.tokens import TokenRuns
+from transom.windows import Batch, Cut, SlidingWindow, TokenWindow, TokenWindows
 
 PAD = 0
 
@@ -144,6 +145,41 @@ def test_batches_are_the_windows(case: Case, data: Any) -> None:
     assert starts.tolist() == [start for _, _, _, start in expected]
     assert documents.tolist() == [w.document for w in windows]
     assert documents.tolist() == [int(np.searchsorted(case.ends, at, "right")) for at in starts]
+
+
+@given(cases(), st.lists(st.integers(0, 120)), st.data())
+def test_ids_in_several_arrays_make_the_same_windows(
+    case: Case, cuts: list[int], data: Any
+) -> None:
+    window = case.window()
+    window.add_tokens(case.ids, documents=case.ends)
+    wanted = window.get_windows()
+    ids = np.array(case.ids, dtype=np.uint16)
+    arrays = [piece.copy() for piece in np.split(ids, sorted(at for at in cuts if at < len(ids)))]
+    edges = np.array([0, *case.ends], dtype=np.int64)
+    windows = TokenWindows(window.cut, TokenRuns(arrays, ids.dtype), edges)
+    assert plain(windows) == plain(wanted)
+    count = len(wanted)
+    numbers = data.draw(st.lists(st.integers(0, count - 1))) if count else []
+    for which in (numbers, slice(None)):
+        for one, other in zip(windows.batch(which), wanted.batch(which), strict=True):
+            assert (one is None and other is None) or one.tolist() == other.tolist()
+
+
+@given(cases(), st.data())
+def test_documents_without_tokens_have_no_windows_but_numbers(case: Case, data: Any) -> None:
+    window = case.window()
+    window.add_tokens(case.ids, documents=case.ends)
+    wanted = window.get_windows()
+    edges = np.array([0, *case.ends], dtype=np.int64)
+    empty = data.draw(st.lists(st.integers(0, len(case.ends)), max_size=4))
+    more = np.sort(np.append(edges, edges[empty]))
+    windows = TokenWindows(window.cut, TokenRuns([np.array(case.ids)], np.dtype(int)), more)
+    assert plain(windows) == plain(wanted)
+    for one, other in zip(windows, wanted, strict=True):
+        before = sum(at <= other.document for at in empty)
+        assert one.document == other.document + before
+        assert np.array_equal(one.cu_seqlens, other.cu_seqlens)
 
 
 @given(cases(), st.lists(st.integers(0, 20), min_size=1, max_size=6), st.booleans())

@@ -6,6 +6,7 @@ from transom.tokens.files import documents, tokenize_files
 from transom.tokens.fingerprint import differences, fingerprint
 from transom.tokens.ids import ANY_VOCABULARY, as_ids, check_ids, id_dtype
 from transom.tokens.pieces import pieces
+from transom.tokens.runs import TokenRuns
 from transom.tokens.stream import TokenStream
 from transom.tokens.text import tokenize_text
 from transom.tokens.tokenizer import IncrementalTokenizer
@@ -15,6 +16,7 @@ __all__ = [
     "Encoder",
     "IncrementalTokenizer",
     "TokenBuffer",
+    "TokenRuns",
     "TokenStream",
     "as_ids",
     "check_ids",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from transom.tokens import TokenRuns
 from transom.windows.batch import Batch
 from transom.windows.cut import Cut
 
@@ -22,7 +23,7 @@ class Rows(NamedTuple):
     """Which tokens each of some windows has; an element per window.
 
     Attributes:
-        start: int64, index of the first token in the array of ids.
+        start: int64, index of the first token among the ids.
         length: int64, how many tokens.
         opening: bool, whether no window of the same document came before.
     """
@@ -42,99 +43,140 @@ class Rows(NamedTuple):
         return before, used
 
 
+@lru_cache(maxsize=64)
 def score_pattern(cut: Cut, opening: bool) -> NDArray[np.uint8]:
-    """The score mask of a full window, `(size,)`; `opening` for the first of a document."""
+    """The score mask of a full window, `(size,)`, read-only; `opening` for a document's first."""
     pattern = np.zeros(cut.size, dtype=np.uint8)
     covered = 1 if opening else cut.overlap
     pattern[cut.lead + covered : cut.lead + cut.content] = 1
+    pattern.flags.writeable = False
     return pattern
 
 
-def fill(cut: Cut, ids: NDArray[Any], rows: Rows, starts: NDArray[np.int64], batch: Batch) -> None:
-    """Write the windows `rows` of `ids` into `batch`, which has as many rows.
+def fill(
+    cut: Cut,
+    tokens: TokenRuns,
+    rows: Rows,
+    batch: Batch,
+    edges: NDArray[np.int64],
+    first: int = 0,
+) -> None:
+    """Write the windows `rows` of `tokens` into `batch`, which has as many rows.
 
-    `starts` are the indexes in `ids` at which documents start; only used where packed.
+    `edges` are the positions at which documents start and the last one stops, and `first` is that
+    of the first token; only used where packed.
     """
     full = rows.length == cut.content
-    _copy(ids, rows.start, full, batch.ids[:, cut.lead : cut.lead + cut.content], cut)
+    _copy(cut, tokens, rows, full, batch.ids[:, cut.lead : cut.lead + cut.content])
     batch.attention_mask[...] = 1
     batch.score_mask[...] = score_pattern(cut, opening=False)
-    batch.score_mask[rows.opening] = score_pattern(cut, opening=True)
+    if rows.opening.any():
+        batch.score_mask[rows.opening] = score_pattern(cut, opening=True)
     if cut.bos_id is not None:
         batch.ids[:, 0] = cut.bos_id
     if cut.eos_id is not None:
         batch.ids[:, -1] = cut.eos_id
     partial = np.flatnonzero(~full)
-    for at in range(0, len(partial), ROWS_AT_ONCE):
-        _gather(cut, ids, rows, partial[at : at + ROWS_AT_ONCE], batch)
+    if 2 * len(partial) >= len(full):  # then it is faster not to pick them out
+        for at in range(0, len(full), ROWS_AT_ONCE):
+            _trim(cut, rows, slice(at, at + ROWS_AT_ONCE), batch)
+    else:
+        for at in range(0, len(partial), ROWS_AT_ONCE):
+            _trim(cut, rows, partial[at : at + ROWS_AT_ONCE], batch)
     if batch.position_ids is not None:
-        _separate(cut, rows, starts, batch.score_mask, batch.position_ids)
+        _separate(cut, rows, edges, first, batch.score_mask, batch.position_ids)
 
 
 def _copy(
-    ids: NDArray[Any],
-    start: NDArray[np.int64],
-    full: NDArray[np.bool_],
-    out: NDArray[Any],
-    cut: Cut,
+    cut: Cut, tokens: TokenRuns, rows: Rows, full: NDArray[np.bool_], out: NDArray[Any]
 ) -> None:
-    """Copy the tokens of full windows."""
-    if not full.any():
+    """Write the tokens; where a window is not full, what stands beside them is anything."""
+    regular = full[1:] & full[:-1] & (np.diff(rows.start) == cut.stride)
+    runs = [0, *(np.flatnonzero(~regular) + 1).tolist(), len(full)]
+    if RUN * (len(runs) - 2) > len(full):
+        _gather(cut, tokens, rows, out)
         return
-    every = sliding_window_view(ids, cut.content)
-    regular = full[1:] & full[:-1] & (np.diff(start) == cut.stride)
-    runs = [0, *(np.flatnonzero(~regular) + 1).tolist(), len(start)]
-    if RUN * (len(runs) - 2) <= len(start):
-        for a, b in pairwise(runs):
-            if full[a]:
-                out[a:b] = every[start[a] : start[b - 1] + 1 : cut.stride]
-        return
-    where = np.flatnonzero(full)
-    for at in range(0, len(where), ROWS_AT_ONCE):
-        some = where[at : at + ROWS_AT_ONCE]
-        out[some] = every[start[some]]
+    for a, b in pairwise(runs):
+        every = None
+        if a < b and full[a]:
+            stop = int(rows.start[b - 1]) + 1
+            every = tokens.strided(int(rows.start[a]), stop, cut.stride, cut.content)
+        if every is not None:
+            out[a:b] = every
+        else:
+            _gather(cut, tokens, rows.of(slice(a, b)), out[a:b])
 
 
-def _gather(
-    cut: Cut, ids: NDArray[Any], rows: Rows, which: NDArray[np.int64], batch: Batch
-) -> None:
-    """Write windows that are not full, id by id."""
-    rows = rows.of((which, None))
+def _gather(cut: Cut, tokens: TokenRuns, rows: Rows, out: NDArray[Any]) -> None:
+    content = cut.content
+    # Tokens of a window that is not full stand at the side that is not padded.
+    aside = (content - rows.length) * (cut.padding_side == "left")
+    for at in range(0, len(out), ROWS_AT_ONCE):
+        some = slice(at, at + ROWS_AT_ONCE)
+        start = rows.start[some]
+        left_out = tokens.gather(start - aside[some], content, out[some])
+        for row in () if left_out is None else (left_out + at).tolist():
+            first, length, shift = int(rows.start[row]), int(rows.length[row]), int(aside[row])
+            out[row, shift : shift + length] = tokens.read(first, first + length)
+
+
+def _trim(cut: Cut, rows: Rows, which: Any, batch: Batch) -> None:
+    """Put padding and special ids beside the tokens of some windows, and mask them."""
+    rows = rows.of(which)
     before, used = rows.padding(cut)
-    column = np.arange(cut.size) - before  # of what is not padding
-    token = column - cut.lead
-    real = (token >= 0) & (token < rows.length)
-    values = np.where(real, ids[np.where(real, rows.start + token, 0)], cut.pad_id)
+    columns = np.arange(cut.size, dtype=np.int32)
+    begin = (before + cut.lead).astype(np.int32)[:, None]
+    real = columns < begin + rows.length.astype(np.int32)[:, None]
+    shown = real
+    if cut.padding_side == "left" or cut.lead:
+        real = real & (columns >= begin)
+    if cut.content < cut.size or cut.padding_side == "left":
+        shown = columns < (before + used).astype(np.int32)[:, None]
+        shown &= columns >= begin - cut.lead
+    ids = batch.ids[which]
+    np.putmask(ids, ~real, cut.pad_id)
+    row = np.arange(len(ids))
     if cut.bos_id is not None:
-        values[column == 0] = cut.bos_id
+        ids[row, before] = cut.bos_id
     if cut.eos_id is not None:
-        values[column == used - 1] = cut.eos_id
-    batch.ids[which] = values
-    batch.attention_mask[which] = (column >= 0) & (column < used)
-    batch.score_mask[which] = real & (token >= np.where(rows.opening, 1, cut.overlap))
+        ids[row, before + used - 1] = cut.eos_id
+    batch.ids[which] = ids
+    batch.attention_mask[which] = shown
+    covered = np.where(rows.opening, 1, cut.overlap).astype(np.int32)[:, None]
+    batch.score_mask[which] = real & (columns >= begin + covered)
 
 
 def _separate(
     cut: Cut,
     rows: Rows,
-    starts: NDArray[np.int64],
+    edges: NDArray[np.int64],
+    first: int,
     score_mask: NDArray[Any],
     position_ids: NDArray[Any],
 ) -> None:
     """Where a document starts inside a window, positions start over and nothing predicts it."""
     before, used = rows.padding(cut)
-    lowest = np.searchsorted(starts, rows.start)
-    inside = np.searchsorted(starts, rows.start + rows.length) - lowest
+    starts = edges[:-1]
+    start = rows.start + first
+    lowest = np.searchsorted(starts, start)
+    inside = np.searchsorted(starts, start + rows.length) - lowest
     row = np.repeat(np.arange(len(inside)), inside)
     nth = np.arange(len(row)) - np.repeat(np.cumsum(inside) - inside, inside)
-    token = starts[lowest[row] + nth] - rows.start[row]
+    token = starts[lowest[row] + nth] - start[row]
     column = before[row] + cut.lead + token
     score_mask[row, column] = 0
-    begins = np.zeros(score_mask.shape, dtype=np.int64)
-    begins[np.arange(len(before)), before] = before
     inner = token > 0  # a document that starts with the window does so with its special id
-    begins[row[inner], column[inner]] = column[inner]
-    np.maximum.accumulate(begins, axis=1, out=begins)
-    columns = np.arange(cut.size)
-    real = (columns >= before[:, None]) & (columns < (before + used)[:, None])
-    position_ids[...] = (columns - begins) * real
+    # From which column on positions are counted, and at which place that begins to hold.
+    origin = np.concatenate([before, column[inner]]).astype(np.int32)
+    place = np.concatenate(
+        [np.arange(len(inside)) * cut.size, row[inner] * cut.size + column[inner]]
+    )
+    order = np.argsort(place, kind="stable")
+    lengths = np.diff(place[order], append=position_ids.size)
+    columns = np.arange(cut.size, dtype=np.int32)
+    position_ids[...] = columns - np.repeat(origin[order], lengths).reshape(-1, cut.size)
+    partial = np.flatnonzero(used < cut.size)
+    if len(partial):
+        stop = (before + used)[partial, None]
+        real = (columns >= before[partial, None]) & (columns < stop)
+        position_ids[partial] = position_ids[partial] * real

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
+from transom.tokens import TokenRuns
 from transom.windows.batch import Batch, TokenWindow, writable
 from transom.windows.cut import Cut
 from transom.windows.fill import ROWS_AT_ONCE, Rows, fill, score_pattern
 
 __all__ = ["TokenWindows"]
+
+DOCUMENTS_AT_ONCE = 1 << 16  # counted together: what it takes to do so stays small
 
 
 class TokenWindows(Sequence[TokenWindow]):
@@ -21,9 +24,9 @@ class TokenWindows(Sequence[TokenWindow]):
 
     Args:
         cut: how they are cut.
-        ids: `(tokens,)` token ids.
-        edges: `(documents + 1,)` int64, strictly ascending: the positions at which documents
-            start, and where the last one stops.
+        ids: `(tokens,)` token ids, in one array or in several that read as one.
+        edges: `(documents + 1,)` int64, ascending: the positions at which documents start, and
+            where the last one stops. Documents without tokens have no windows.
         first: position of the first of `ids`.
         origin: where packed windows are counted from; the start of the first document by default.
         skipped: how many windows, from the first one there on, are not among these.
@@ -34,7 +37,7 @@ class TokenWindows(Sequence[TokenWindow]):
     def __init__(
         self,
         cut: Cut,
-        ids: NDArray[Any],
+        ids: NDArray[Any] | TokenRuns,
         edges: NDArray[np.int64],
         *,
         first: int = 0,
@@ -44,7 +47,7 @@ class TokenWindows(Sequence[TokenWindow]):
         offsets: NDArray[np.int64] | None = None,
     ) -> None:
         self.cut = cut
-        self._ids = ids
+        self._ids = ids if isinstance(ids, TokenRuns) else TokenRuns([ids], ids.dtype)
         self._first = first
         self._edges = edges
         self._skipped = skipped
@@ -53,10 +56,10 @@ class TokenWindows(Sequence[TokenWindow]):
         # What is cut by itself: each document, or all of them as one.
         origin = int(edges[0]) if origin is None else origin
         self._units = np.array([origin, edges[-1]]) if cut.packed else edges
-        self._stops = np.cumsum(cut.count(np.diff(self._units)))
+        self._numbers_before = _counted(cut, self._units)
 
     def __len__(self) -> int:
-        return int(self._stops[-1]) - self._skipped if len(self._stops) else 0
+        return int(self._numbers_before[-1]) - self._skipped
 
     @overload
     def __getitem__(self, index: int) -> TokenWindow: ...
@@ -130,19 +133,23 @@ class TokenWindows(Sequence[TokenWindow]):
                 f"windows were asked for by {numbers.dtype} of shape {numbers.shape}; expected a "
                 "slice or whole numbers in one dimension."
             )
-        if numbers.min() < 0 or numbers.max() >= len(self):
+        numbers = numbers.astype(np.int64)
+        if numbers.view(np.uint64).max() >= len(self):  # as which those below 0 are very large
             raise IndexError(
                 f"windows {numbers.min()} to {numbers.max()} were asked for; there are {len(self)}."
             )
-        return numbers.astype(np.int64)
+        return numbers
 
     def _rows(self, numbers: NDArray[np.int64]) -> Rows:
         numbers = numbers + self._skipped
-        unit = np.searchsorted(self._stops, numbers, side="right")
-        nth = numbers - np.where(unit > 0, self._stops[unit - 1], 0)
-        start = self._units[unit] + nth * self.cut.stride
-        length = np.minimum(self.cut.content, self._units[unit + 1] - start)
-        return Rows(start - self._first, length, nth == 0)
+        if len(self._units) == 2:
+            nth, (origin, end) = numbers, self._units
+        else:
+            unit = np.searchsorted(self._numbers_before, numbers, side="right") - 1
+            nth = numbers - self._numbers_before[unit]
+            origin, end = self._units[unit], self._units[unit + 1]
+        start = origin + nth * self.cut.stride
+        return Rows(start - self._first, np.minimum(self.cut.content, end - start), nth == 0)
 
     def _document(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._edges, start, side="right") - 1 + self._first_document
@@ -154,14 +161,14 @@ class TokenWindows(Sequence[TokenWindow]):
         return Batch(np.empty(shape, ids), *masks, positions)
 
     def _fill(self, numbers: NDArray[np.int64], batch: Batch) -> None:
-        fill(self.cut, self._ids, self._rows(numbers), self._edges[:-1] - self._first, batch)
+        fill(self.cut, self._ids, self._rows(numbers), batch, self._edges, self._first)
 
     def _each(self, numbers: NDArray[np.int64]) -> Iterator[TokenWindow]:
         """Windows one by one: views of the tokens where nothing needs to be put beside them."""
         cut = self.cut
         opening, later = score_pattern(cut, opening=True), score_pattern(cut, opening=False)
         ones = np.ones(cut.size, dtype=np.uint8)
-        _freeze(opening, later, ones)
+        _freeze(ones)
         plain = cut.content == cut.size and not cut.packed
         for at in range(0, len(numbers), ROWS_AT_ONCE):
             some = numbers[at : at + ROWS_AT_ONCE]
@@ -192,7 +199,8 @@ class TokenWindows(Sequence[TokenWindow]):
                     here = slice(start - self._first, start - self._first + cut.size)
                     score = opening if rows.opening[index] else later
                     offsets = None if self._offsets is None else self._offsets[here]
-                    yield TokenWindow(self._ids[here], ones, score, start, document, offsets)
+                    ids = self._ids.read(here.start, here.stop)
+                    yield TokenWindow(ids, ones, score, start, document, offsets)
 
     def _placed_offsets(self, row: Rows) -> NDArray[np.int64] | None:
         if self._offsets is None:
@@ -206,9 +214,19 @@ class TokenWindows(Sequence[TokenWindow]):
 
     def _cu_seqlens(self, row: Rows) -> NDArray[np.int32]:
         before, used = (int(item[0]) for item in row.padding(self.cut))
-        inner = self._edges - self._first - int(row.start[0])
-        inner = inner[(inner > 0) & (inner < int(row.length[0]))]
+        start = int(row.start[0]) + self._first
+        a, b = np.searchsorted(self._edges, (start + 1, start + int(row.length[0])))
+        inner = np.unique(self._edges[a:b]) - start
         return np.array([before, *(inner + before + self.cut.lead), before + used], dtype=np.int32)
+
+
+def _counted(cut: Cut, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many windows come before each document, and how many there are."""
+    before = np.zeros(len(edges), dtype=np.int64)
+    for at in range(0, len(edges) - 1, DOCUMENTS_AT_ONCE):
+        some = edges[at : at + DOCUMENTS_AT_ONCE + 1]
+        before[at + 1 : at + len(some)] = cut.count(np.diff(some))
+    return np.cumsum(before, out=before)
 
 
 def _freeze(*arrays: NDArray[Any] | None) -> None:

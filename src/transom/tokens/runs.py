@@ -1,0 +1,116 @@
+"""Several arrays of ids that read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+__all__ = ["TokenRuns"]
+
+
+class TokenRuns:
+    """Token ids in arrays that lie anywhere in memory, by their position over all of them.
+
+    Stretches are gathered from all the arrays in one indexing operation: through a view that
+    starts at the array lowest in memory and is long enough to reach into the highest. What lies
+    between the arrays is never touched, because `gather` takes only stretches that lie within
+    one of them; the view itself is never given away.
+
+    Args:
+        arrays: contiguous, all of one dtype; empty ones count for nothing.
+        dtype: theirs.
+
+    >>> tokens = TokenRuns([np.arange(3), np.arange(3, 8)], dtype=np.dtype(np.int64))
+    >>> tokens.read(2, 5)
+    array([2, 3, 4])
+    >>> out = np.zeros((3, 2), dtype=np.int64)
+    >>> tokens.gather(np.array([6, 2, 0]), 2, out), out.tolist()
+    (array([1]), [[6, 7], [0, 0], [0, 1]])
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        held = [array for array in arrays if len(array)]
+        lengths = np.array([len(array) for array in held], dtype=np.int64)
+        self._arrays = held
+        self._stops = np.cumsum(lengths)
+        self._starts = self._stops - lengths
+        self._single = len(held) == 1
+        if held:
+            addresses = np.array([array.ctypes.data for array in held], dtype=np.int64)
+            lowest = int(addresses.argmin())
+            at = (addresses - addresses[lowest]) // dtype.itemsize
+            self._lowest = held[lowest]
+            self._reach = int((at + lengths).max())
+            self._shift = at - self._starts  # from a position to an index in the view
+
+    def __len__(self) -> int:
+        return int(self._stops[-1]) if self._arrays else 0
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """The ids at `start` to `stop`: a view if they lie within one array, else a copy."""
+        if self._single:
+            return self._arrays[0][start:stop]
+        if start >= stop:
+            return np.empty(0, dtype=self.dtype)
+        first, last = np.searchsorted(self._stops, (start, stop - 1), side="right").tolist()
+        pieces = [
+            self._arrays[run][max(0, start - at) : stop - at]
+            for run, at in enumerate(self._starts[first : last + 1].tolist(), start=first)
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        joined = np.concatenate(pieces)
+        joined.flags.writeable = False
+        return joined
+
+    def strided(self, start: int, stop: int, stride: int, length: int) -> NDArray[Any] | None:
+        """A view `(n, length)` of the stretches from `start`, `start + stride`, ... below `stop`.
+
+        None when they do not all lie within one array.
+        """
+        run = int(np.searchsorted(self._stops, start, side="right"))
+        count = -(-(stop - start) // stride)
+        reached = start + (count - 1) * stride + length
+        if run == len(self._arrays) or reached > self._stops[run]:
+            return None
+        array, at = self._arrays[run], int(self._starts[run])
+        step = self.dtype.itemsize
+        return as_strided(
+            array[start - at :], (count, length), (stride * step, step), writeable=False
+        )
+
+    def gather(
+        self, start: NDArray[np.int64], length: int, out: NDArray[Any]
+    ) -> NDArray[np.int64] | None:
+        """Write the `length` ids from each position in `start` on to the rows of `out`.
+
+        Returns:
+            The rows that were not written, because their stretch is not within one array; None
+            for none.
+        """
+        if not len(start):
+            return None
+        if self._single:
+            index, torn = start, start + length > self._stops[0]
+        else:
+            run = np.searchsorted(self._stops, start, side="right")
+            run[run == len(self._arrays)] -= 1
+            index, torn = start + self._shift[run], start + length > self._stops[run]
+        torn |= start < 0
+        if not torn.any():
+            out[...] = self._every(length)[index]
+            return None
+        whole = np.flatnonzero(~torn)
+        if len(whole):
+            out[whole] = self._every(length)[index[whole]]
+        return np.flatnonzero(torn)
+
+    def _every(self, length: int) -> NDArray[Any]:
+        step = self.dtype.itemsize
+        shape = self._reach - length + 1, length
+        return as_strided(self._lowest, shape, (step, step), writeable=False)
