@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from transom.corpus import TokenCorpus
 from transom.errors import MissingExtraError, TransomError
 from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
 from transom.windows import (
@@ -37,6 +38,7 @@ __all__ = [
     "Policy",
     "Sinks",
     "SlidingWindow",
+    "TokenCorpus",
     "TransomError",
     "Usage",
     "Window",

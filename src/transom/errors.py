@@ -5,6 +5,9 @@ TransomError
 ├── PolicyError            (ValueError)    a policy's text or parameters make no sense
 ├── InputError             (ValueError)    what was appended, scored or asked for cannot be used
 ├── CacheError             (RuntimeError)  the cache was asked for something it cannot do exactly
+├── CorpusError            (RuntimeError)  a corpus on disk cannot be read or written as asked
+│   ├── CorpusBusyError                    another process is writing to it
+│   └── CorpusDamageError                  what is on disk is not what was committed
 ├── ModelError
 │   ├── ModelNotFoundError (OSError)       the name resolves to nothing that can be loaded here
 │   └── UnsupportedModelError (ValueError) the architecture cannot be bounded without being wrong
@@ -20,6 +23,9 @@ from __future__ import annotations
 
 __all__ = [
     "CacheError",
+    "CorpusBusyError",
+    "CorpusDamageError",
+    "CorpusError",
     "InputError",
     "MissingExtraError",
     "ModelError",
@@ -44,6 +50,18 @@ class InputError(TransomError, ValueError):
 
 class CacheError(TransomError, RuntimeError):
     """The cache cannot do what was asked without giving a wrong answer."""
+
+
+class CorpusError(TransomError, RuntimeError):
+    """A corpus on disk cannot be read or written as asked; what was committed stays as it is."""
+
+
+class CorpusBusyError(CorpusError):
+    """Another process is writing to the corpus, and there is one writer at a time."""
+
+
+class CorpusDamageError(CorpusError):
+    """What is on disk is not what was committed; the message names file, block and bytes."""
 
 
 class ModelError(TransomError):

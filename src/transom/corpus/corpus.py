@@ -1,0 +1,287 @@
+"""A corpus of token ids on disk, of any size, read through memory maps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.checks import whole_number
+from transom.corpus.create import first_manifest, make_folder
+from transom.corpus.lock import WriterLock
+from transom.corpus.manifest import Manifest, read_manifest
+from transom.corpus.maps import MappedFile, MappedTokens
+from transom.corpus.tokenizer import check_tokenizer
+from transom.corpus.verify import verify
+from transom.corpus.writer import CorpusWriter
+from transom.errors import InputError, MissingExtraError
+from transom.windows import Cut, TokenWindows
+
+__all__ = ["TokenCorpus"]
+
+TOKENS_AT_ONCE = 1 << 20
+CUTS_KEPT = 4  # ways of cutting, of which is remembered how many windows documents have
+
+
+class TokenCorpus:
+    """Token ids of documents in a folder, as they were at one commit.
+
+    Nothing is read before it is asked for, and reading in order keeps no more than some megabytes
+    in memory. One writer may append meanwhile: `refresh` shows what it committed. May be used
+    from several threads, and pickled, which takes along the commit that is seen.
+
+    Attributes:
+        path: the folder.
+        manifest: what was committed.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp() + "/books"
+    >>> with TokenCorpus.create(folder, vocab_size=50_000) as writer:
+    ...     for document in ([1, 2, 3], [4, 5, 6, 7, 8]):
+    ...         writer.add_document(document)
+    >>> corpus = TokenCorpus.open(folder)
+    >>> corpus, corpus.document(0)
+    (<TokenCorpus: 8 tokens in 2 documents>, array([1, 2, 3], dtype=uint16))
+    >>> corpus.windows(4, stride=2)[2].ids
+    array([6, 7, 8, 0], dtype=uint16)
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self._map(manifest)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, tokenizer: Any = None, verified: bool = False
+    ) -> Self:
+        """Open a corpus for reading, as it was last committed.
+
+        Args:
+            path: its folder.
+            tokenizer: when given, that of the corpus: a `tokenizers.Tokenizer`, a fast tokenizer
+                of transformers, or a fingerprint.
+            verified: read all of it and compare it with what was committed.
+
+        Raises:
+            CorpusError: when there is no corpus, or it was made with another tokenizer.
+            CorpusDamageError: when it is damaged.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        check_tokenizer(folder, manifest, tokenizer)
+        if verified:
+            for damage in verify(folder):
+                raise damage.error(folder)
+        return cls(folder, manifest)
+
+    @staticmethod
+    def create(
+        path: str | os.PathLike[str],
+        *,
+        vocab_size: int | None = None,
+        tokenizer: Any = None,
+        name: str = "",
+        block_bytes: int = 1 << 20,
+        shard_bytes: int = 1 << 30,
+    ) -> CorpusWriter:
+        """Make a corpus, empty and committed; returns its writer, which is a context manager.
+
+        Args:
+            path: a folder that is not there, or is empty.
+            vocab_size: ids are below it; by default, what the tokenizer has. It decides how many
+                bytes a token takes.
+            tokenizer: that of the ids; its fingerprint is kept, and others are refused later.
+            name: of the tokenizer, for people.
+            block_bytes: how many bytes one checksum is of.
+            shard_bytes: size of a file of ids.
+
+        Raises:
+            InputError: on settings that make no sense, or a folder that holds something.
+        """
+        manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
+        folder = Path(path)
+        lock = make_folder(folder, manifest)
+        return CorpusWriter(folder, lambda: manifest, lock)
+
+    @staticmethod
+    def append(path: str | os.PathLike[str], *, tokenizer: Any = None) -> CorpusWriter:
+        """Write at the end of a corpus; returns its writer, which is a context manager.
+
+        Raises:
+            CorpusBusyError: when another writer has it.
+            CorpusError: when there is none, or it was made with another tokenizer.
+            CorpusDamageError: when what would be gone on with is damaged.
+        """
+        folder = Path(path)
+        check_tokenizer(folder, read_manifest(folder), tokenizer)
+        return CorpusWriter(folder, lambda: read_manifest(folder), WriterLock(folder))
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        return self.manifest.tokens
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return self.manifest.documents
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the ids."""
+        return np.dtype(self.manifest.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes committed on disk, without the manifest."""
+        return sum(file.bytes for file in self.manifest.files)
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Where documents start, and where the last one stops, `(documents + 1,)`; read-only."""
+        return self._edges
+
+    def refresh(self) -> bool:
+        """See what was committed meanwhile; whether there was anything.
+
+        Windows that were asked for before stay as they are.
+        """
+        manifest = read_manifest(self.path)
+        if manifest.commit == self.manifest.commit:
+            return False
+        self._map(manifest)
+        return True
+
+    def document(self, number: int) -> NDArray[Any]:
+        """The ids of one document: a read-only view of the map, unless it lies in two shards.
+
+        Raises:
+            IndexError: when there is no such document.
+        """
+        if not -self.documents <= number < self.documents:
+            raise IndexError(f"document {number} was asked for; there are {self.documents:,}.")
+        first, stop = self._edges[number % self.documents :][:2].tolist()
+        return self._tokens.read(first, stop)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """The ids at positions `start` to `stop`, over all documents; as `document`."""
+        start, stop, _ = slice(start, stop).indices(self.tokens)
+        return self._tokens.read(start, max(start, stop))
+
+    def pieces(self, size: int = TOKENS_AT_ONCE) -> Iterator[NDArray[Any]]:
+        """All ids in order, at most `size` at a time; memory stays constant."""
+        whole_number("TokenCorpus", "size", size, 1)
+        tokens = self._tokens_anew()
+        for at in range(0, len(tokens), size):
+            yield tokens.read(at, min(at + size, len(tokens)))
+
+    def sources(self) -> Iterator[dict[str, Any]]:
+        """What was noted of where documents came from, oldest first."""
+        noted = MappedFile(self.path, self.manifest.sources, np.dtype(np.uint8))
+        for line in noted.array.tobytes().splitlines():
+            yield json.loads(line)
+
+    def windows(
+        self,
+        size: int = 512,
+        stride: int | None = None,
+        *,
+        overlap: int | None = None,
+        **settings: Any,
+    ) -> TokenWindows:
+        """The windows that a `SlidingWindow` of these settings would make of all documents.
+
+        A sequence that makes windows when they are asked for: `[number]` without copying where
+        it can be, `batch(numbers, out=buffers)` into arrays that are there already. Making it
+        takes a pass over the document edges, and 8 bytes of memory per document.
+
+        Args:
+            size: ids per window.
+            stride, overlap: see `SlidingWindow`; by default windows overlap by half.
+            settings: `pad_id`, `padding_side`, `drop_last`, `bos_id`, `eos_id`, `packed`.
+
+        Raises:
+            InputError: on settings that make no sense.
+        """
+        vocabulary = self.manifest.vocab_size
+        cut = Cut.of(size, stride, overlap, vocab_size=vocabulary, **_settings(settings))
+        if cut not in self._windows:
+            while len(self._windows) >= CUTS_KEPT:
+                self._windows.pop(next(iter(self._windows)), None)
+            self._windows[cut] = TokenWindows(cut, self._tokens_anew(), self._edges)
+        return self._windows[cut]
+
+    def torch_dataset(self, size: int = 512, **settings: Any) -> Any:
+        """A map-style dataset of windows for PyTorch; see `transom.data.WindowDataset`.
+
+        Raises:
+            MissingExtraError: when torch is not installed.
+        """
+        return _data().WindowDataset(self, size, **settings)
+
+    def torch_stream(self, size: int = 512, **settings: Any) -> Any:
+        """An endless dataset of batches for PyTorch; see `transom.data.WindowStream`.
+
+        Raises:
+            MissingExtraError: when torch is not installed.
+        """
+        return _data().WindowStream(self, size, **settings)
+
+    def release(self) -> None:
+        """Take what was read out of this process' memory; it is mapped again when needed."""
+        for mapped in (*self._shards, self._ends):
+            mapped.release()
+
+    def _map(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._shards = [MappedFile(self.path, shard, self.dtype) for shard in manifest.shards]
+        self._ends = MappedFile(self.path, manifest.ends, np.dtype("<i8"))
+        self._edges = self._ends.array if len(self._ends.array) else np.zeros(1, dtype=np.int64)
+        self._tokens = self._tokens_anew()
+        self._windows: dict[Cut, TokenWindows] = {}
+
+    def _tokens_anew(self) -> MappedTokens:
+        """All ids; with a reading position of their own."""
+        return MappedTokens(self._shards, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.manifest)
+
+    def __repr__(self) -> str:
+        return f"<TokenCorpus: {self.tokens:,} tokens in {self.documents:,} documents>"
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    known = {
+        "pad_id": 0,
+        "padding_side": "right",
+        "drop_last": False,
+        "bos_id": None,
+        "eos_id": None,
+        "packed": False,
+    }
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"TokenCorpus: there is no setting {name!r} of windows; expected size, stride, "
+                f"overlap or one of {', '.join(known)}."
+            )
+    return {**known, **given}
+
+
+def _data() -> Any:
+    """The room above this one that has the datasets, imported when one is asked for."""
+    try:
+        return import_module("transom.data")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError(
+            "datasets for PyTorch need torch, which is not installed: pip install 'transom[torch]'."
+        ) from error

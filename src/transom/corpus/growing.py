@@ -1,0 +1,78 @@
+"""A file that only grows, of which the first so many bytes are committed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from transom.corpus.manifest import Stored
+from transom.corpus.sums import BlockSums, digest
+from transom.errors import CorpusDamageError
+
+__all__ = ["GrowingFile", "short_of"]
+
+
+class GrowingFile:
+    """Takes bytes at the end of what is committed of a file; what else is there is cut off.
+
+    Raises:
+        CorpusDamageError: when the file has fewer bytes than are committed, or its last block,
+            which is to be gone on with, is damaged.
+        OSError: when it cannot be opened.
+    """
+
+    def __init__(self, folder: Path, stored: Stored, block_bytes: int) -> None:
+        self._path = folder / stored.name
+        self.name = stored.name
+        whole = stored.bytes // block_bytes
+        self._file = self._path.open("r+b" if stored.bytes else "w+b")
+        try:
+            self._file.seek(whole * block_bytes)
+            tail = self._file.read(stored.bytes - whole * block_bytes)
+            if self._file.tell() < stored.bytes:
+                raise short_of(self._path, self._file.tell(), stored.bytes)
+            if tail and digest(tail) != stored.sum_of(whole):
+                raise CorpusDamageError(
+                    f"{self._path} is damaged: block {whole:,}, bytes {whole * block_bytes:,} to "
+                    f"{stored.bytes:,}, so nothing can be appended; run `transom corpus verify`."
+                )
+            self._file.truncate(stored.bytes)
+        except BaseException:
+            self._file.close()
+            raise
+        self.bytes = stored.bytes
+        self._sums = BlockSums(block_bytes, stored.sums[: whole * len(digest(b""))], tail)
+
+    def write(self, data: Any) -> None:
+        """Append bytes, which are not committed by that."""
+        self._file.write(data)
+        self._sums.update(data)
+        self.bytes += memoryview(data).nbytes
+
+    def sync(self) -> Stored:
+        """Bring everything to the disk; what is then there, to be committed."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return Stored(self.name, self.bytes, self._sums.hex())
+
+    def close(self) -> None:
+        """Close the file; what was not synced may not be there."""
+        self._file.close()
+
+    def abandon(self, committed: int) -> None:
+        """Close the file and give back the room of what was not committed."""
+        with suppress(OSError):  # What cannot be written is not wanted.
+            self._file.close()
+        if committed:
+            os.truncate(self._path, committed)
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+def short_of(path: Path, found: int, committed: int) -> CorpusDamageError:
+    """The error that a file has fewer bytes than were committed."""
+    return CorpusDamageError(
+        f"{path} is damaged: it has {found:,} bytes, and {committed:,} were committed."
+    )

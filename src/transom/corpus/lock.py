@@ -1,0 +1,58 @@
+"""One writer at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from transom.errors import CorpusBusyError, CorpusError
+
+__all__ = ["LOCK", "WriterLock"]
+
+LOCK = "writer.lock"
+
+
+class WriterLock:
+    """Held from when it is made until `release`, or until the process ends, however it ends.
+
+    The file stays; the system knows who holds it.
+
+    Raises:
+        CorpusBusyError: when another writer holds it, naming it.
+        CorpusError: when the file cannot be made, or the system has no such locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        locks: Any = import_module("fcntl") if os.name == "posix" else None
+        if locks is None:
+            raise CorpusError(f"cannot write to {folder}: this needs the file locks of POSIX.")
+        try:
+            self._file = (folder / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise CorpusError(f"cannot write to {folder}: {error.strerror}.") from error
+        try:
+            locks.flock(self._file, locks.LOCK_EX | locks.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise CorpusBusyError(
+                f"{folder} is being written to by {holder}; there is one writer at a time, so "
+                "wait until it is done."
+            ) from error
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        self._file.seek(0)
+        self._file.truncate()
+        try:
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+            self._file.flush()
+        except OSError:
+            pass  # The disk is full. The lock holds all the same, without a name.
+
+    def release(self) -> None:
+        """Let others write."""
+        self._file.close()

@@ -1,0 +1,184 @@
+"""What of a corpus is committed: one small file, replaced at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transom.corpus.sums import DIGITS, digest
+from transom.errors import CorpusDamageError, CorpusError
+
+__all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]
+
+MANIFEST = "manifest.json"
+COPY = "manifest.copy.json"  # for when a byte of the other one flips
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The committed part of a file that only grows.
+
+    Attributes:
+        name: of the file, in the corpus' folder.
+        bytes: how many of them are committed; what follows them counts for nothing.
+        sums: xxh3 of each block, 16 hexadecimal digits each; the last block may not be whole.
+    """
+
+    name: str
+    bytes: int = 0
+    sums: str = ""
+
+    def sum_of(self, block: int) -> str:
+        """The sum of one block."""
+        return self.sums[block * DIGITS : (block + 1) * DIGITS]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The state of a corpus at one commit.
+
+    Attributes:
+        dtype: of the ids, as numpy spells it, little-endian.
+        vocab_size: ids are below it.
+        tokenizer: its name; empty for none.
+        fingerprint: see `transom.tokens.fingerprint`; empty for none.
+        shards: files of ids; positions count over all of them.
+        ends: the file of document edges, int64: 0, then where each document stops.
+        sources: the file that says what was read from where, a line of JSON per source.
+        tokens, documents: how many there are.
+        block_bytes: bytes that one sum is of.
+        shard_bytes: a shard is full when it has as many.
+        commit: counts commits.
+        job: what a builder needs to go on after an interruption; None when nothing is under way.
+    """
+
+    dtype: str
+    vocab_size: int
+    tokenizer: str
+    fingerprint: str
+    shards: tuple[Stored, ...]
+    ends: Stored
+    sources: Stored
+    tokens: int = 0
+    documents: int = 0
+    block_bytes: int = 1 << 20
+    shard_bytes: int = 1 << 30
+    commit: int = 0
+    job: dict[str, Any] | None = None
+
+    @property
+    def files(self) -> tuple[Stored, ...]:
+        """All files of which something is committed."""
+        return (*self.shards, self.ends, self.sources)
+
+    def to_bytes(self) -> bytes:
+        """As a JSON file that carries the sum of what it says."""
+        return _sealed({"transom_corpus": FORMAT, **asdict(self)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Manifest:
+        """Back from such a file, called `name` in messages.
+
+        Raises:
+            CorpusDamageError: when not every byte is as it was written.
+            CorpusError: when a later version of transom wrote it.
+        """
+        try:
+            body = dict(json.loads(data)["manifest"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorpusDamageError(
+                f"{name} is damaged: it is no JSON that was sealed ({error})."
+            ) from error
+        if _sealed(body) != data:
+            raise CorpusDamageError(f"{name} is damaged: its xxh3 is not what it says.")
+        if (version := body.pop("transom_corpus")) != FORMAT:
+            raise CorpusError(
+                f"{name} is of format {version!r}, and this version of transom reads {FORMAT}; "
+                "expected a corpus that it wrote, or a newer transom."
+            )
+        for key in ("ends", "sources"):
+            body[key] = Stored(**body[key])
+        body["shards"] = tuple(Stored(**shard) for shard in body["shards"])
+        return cls(**body)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What was last committed.
+
+    A damaged manifest is replaced by its copy, with a warning; the copy is of the same commit, or
+    of the one before when the writer was killed between the two.
+
+    Raises:
+        CorpusError: when there is no corpus in `folder`.
+        CorpusDamageError: when both are damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.from_bytes(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{folder} is no corpus: there is no {MANIFEST} in it; expected a folder that "
+            "`transom corpus build` or TokenCorpus.create made."
+        ) from None
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror}.") from error
+    except CorpusDamageError as damage:
+        try:
+            manifest = Manifest.from_bytes((folder / COPY).read_bytes(), str(folder / COPY))
+        except (OSError, CorpusError):
+            raise damage from None
+        warnings.warn(
+            f"{damage} Its copy is used, which is of commit {manifest.commit:,}, of "
+            f"{manifest.tokens:,} tokens; run `transom corpus verify {folder}`.",
+            stacklevel=3,
+        )
+        return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Commit: from here on, this is the state of the corpus, also after a crash.
+
+    Raises:
+        OSError: when it cannot be written; the last commit stands.
+    """
+    data = manifest.to_bytes()
+    _replace(folder / MANIFEST, data, durable=True)
+    _replace(folder / COPY, data, durable=False)
+
+
+def _replace(path: Path, data: bytes, durable: bool) -> None:
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that names of files last; only where a system lets folders be opened."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sealed(body: dict[str, Any]) -> bytes:
+    """The only way of writing a manifest, so that any other byte is a wrong one."""
+    plain = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps({"xxh3": digest(plain), "manifest": body}, indent=1).encode() + b"\n"

@@ -1,0 +1,233 @@
+"""What was written is what is read, and windows are those of a `SlidingWindow`."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from tests.corpus.making import VOCABULARY, content, make, same_windows, sizes, texts
+from transom.corpus import TokenCorpus, verify
+from transom.errors import CorpusError, InputError, MissingExtraError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "books"
+
+
+ADDING = ("whole", "in pieces", "with the next one")
+AFTER = ("nothing", "commit", "commit and open again", "lose what follows")
+
+
+@given(texts(), sizes, st.data())
+@settings(deadline=None)
+def test_documents_come_back_however_they_were_added(
+    documents: list[list[int]], sizes: dict[str, int], data: Any
+) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        path = Path(parent) / "books"
+        writer = TokenCorpus.create(path, vocab_size=VOCABULARY, **sizes)
+        waiting: list[int] = []
+        ends: list[int] = []
+        for number, document in enumerate(documents):
+            how = data.draw(st.sampled_from(ADDING))
+            if how == "with the next one":
+                waiting += document
+                ends.append(len(waiting))
+                continue
+            writer.add_tokens(waiting, documents=ends)
+            waiting, ends = [], []
+            if how == "whole":
+                writer.add_document(document)
+            else:
+                at = data.draw(st.integers(0, len(document)))
+                writer.add_tokens(document[:at])
+                writer.add_tokens(np.array(document[at:], dtype=np.int64))
+                writer.end_document()
+            assert writer.documents == number + 1
+            match data.draw(st.sampled_from(AFTER)):
+                case "commit":
+                    writer.commit()
+                case "commit and open again":
+                    writer.__exit__(None, None, None)
+                    writer = TokenCorpus.append(path)
+                case "lose what follows":
+                    writer.commit()
+                    writer.add_tokens(range(50))
+                    writer.abandon()
+                    assert content(TokenCorpus.open(path)) == documents[: number + 1]
+                    writer = TokenCorpus.append(path)
+        with writer:
+            writer.add_tokens(waiting, documents=ends)
+        corpus = TokenCorpus.open(path, verified=True)
+        assert content(corpus) == documents
+        tokens = sum(len(document) for document in documents)
+        assert repr(corpus) == f"<TokenCorpus: {tokens:,} tokens in {len(documents):,} documents>"
+        assert content(pickle.loads(pickle.dumps(corpus))) == documents
+
+
+@given(texts(), sizes, st.data())
+@settings(deadline=None)
+def test_windows_are_those_of_a_sliding_window(
+    documents: list[list[int]], sizes: dict[str, int], data: Any
+) -> None:
+    special = data.draw(st.booleans())
+    size = data.draw(st.integers(3, 12))
+    cut = {
+        "window_size": size,
+        "stride": data.draw(st.integers(1, size - 2)),
+        "padding_side": data.draw(st.sampled_from(["left", "right"])),
+        "drop_last": data.draw(st.booleans()),
+        "packed": data.draw(st.booleans()),
+        "bos_id": 50_001 if special else None,
+        "eos_id": 50_002 if special else None,
+    }
+    with tempfile.TemporaryDirectory() as parent:
+        corpus = make(Path(parent) / "books", documents, **sizes)
+        same_windows(corpus, documents, **cut)
+
+
+def test_reading_in_order_and_at_random_agree_over_many_shards(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, VOCABULARY, n).tolist() for n in rng.integers(0, 900, 200)]
+    corpus = make(folder, documents, shard_bytes=4096, block_bytes=256)
+    assert len(corpus.manifest.shards) > 30
+    same_windows(corpus, documents, window_size=128, stride=64)
+    same_windows(corpus, documents, window_size=100, stride=7, packed=True)
+    corpus.release()
+    assert content(corpus) == documents
+
+
+@pytest.mark.parametrize("vocabulary", [200, 50_000, 128_000])
+def test_ids_take_as_few_bytes_as_they_need(folder: Path, vocabulary: int) -> None:
+    corpus = make(folder, [[0, vocabulary - 1]], vocab_size=vocabulary)
+    assert corpus.dtype.itemsize == {200: 1, 50_000: 2, 128_000: 4}[vocabulary]
+    assert (folder / "000000.tokens").read_bytes() == corpus.document(0).tobytes()
+    assert corpus.windows(2).batch([0]).ids.tolist() == [[0, vocabulary - 1]]
+
+
+def test_an_empty_corpus(folder: Path) -> None:
+    corpus = make(folder, [])
+    assert content(corpus) == []
+    assert len(corpus.windows(4)) == 0
+    assert list(verify(folder)) == []
+    assert corpus.read(0, 10).tolist() == []
+    with pytest.raises(IndexError, match="there are 0"):
+        corpus.document(0)
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([])
+    assert content(TokenCorpus.open(folder)) == [[]]
+
+
+def test_what_is_appended_is_seen_after_refresh_and_windows_stay(folder: Path) -> None:
+    corpus = make(folder, [[1, 2, 3]])
+    windows = corpus.windows(2, stride=2)
+    assert corpus.windows(2, stride=2) is windows
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([4, 5])
+        assert not corpus.refresh()
+    assert corpus.tokens == 3
+    copy = pickle.loads(pickle.dumps(corpus))
+    assert corpus.refresh()
+    assert not corpus.refresh()
+    assert content(corpus) == [[1, 2, 3], [4, 5]]
+    assert content(copy) == [[1, 2, 3]]
+    assert [w.ids.tolist() for w in windows] == [[1, 2], [3, 0]]
+    assert len(corpus.windows(2, stride=2)) == 3
+
+
+def test_documents_are_views_and_cannot_be_written(folder: Path) -> None:
+    corpus = make(folder, [[1, 2, 3], [4]])
+    assert np.shares_memory(corpus.document(0), corpus.read(0, 4))
+    assert corpus.document(-1).tolist() == [4]
+    for array in (corpus.document(0), corpus.edges, corpus.windows(2)[0].ids):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 9
+
+
+def test_sources_are_noted(folder: Path) -> None:
+    with TokenCorpus.create(folder, vocab_size=9) as writer:
+        writer.add_source({"path": "é.txt", "documents": [0, 0]})
+    with TokenCorpus.append(folder) as writer:
+        writer.add_source({"path": "b.txt"})
+    corpus = TokenCorpus.open(folder)
+    assert [source["path"] for source in corpus.sources()] == ["é.txt", "b.txt"]
+
+
+def tokenizer(**vocabulary: int) -> Tokenizer:
+    return Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+
+
+def test_another_tokenizer_is_refused_by_name(folder: Path) -> None:
+    mine, other = tokenizer(a=0, b=1, c=7), tokenizer(a=0, c=1, b=7)
+    with TokenCorpus.create(folder, tokenizer=mine, name="abc") as writer:
+        writer.add_document([7])  # the highest id, not the number of tokens, decides
+        with pytest.raises(InputError, match="vocabulary has 0 to 7"):
+            writer.add_document([8])
+    assert TokenCorpus.open(folder, tokenizer=mine).tokens == 1
+    assert TokenCorpus.open(folder).manifest.tokenizer == "abc"
+    for refused in (TokenCorpus.open, TokenCorpus.append):
+        with pytest.raises(CorpusError, match=r"another tokenizer \(abc\): the vocabulary or the"):
+            refused(folder, tokenizer=other)
+    with TokenCorpus.append(folder, tokenizer=mine) as writer:
+        writer.add_document([1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "expected vocab_size or a tokenizer"),
+        ({"tokenizer": "a fingerprint"}, "expected vocab_size or a tokenizer"),
+        ({"vocab_size": 0}, "vocab_size is 0; expected at least 1"),
+        ({"vocab_size": 2**40}, "expected at most"),
+        ({"vocab_size": 9, "block_bytes": 12}, "block_bytes is 12; expected a multiple of 8"),
+        ({"vocab_size": 9, "shard_bytes": 0}, "shard_bytes is 0"),
+        ({"tokenizer": 3}, r"Expected a tokenizers\.Tokenizer"),
+    ],
+)
+def test_hostile_settings(folder: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TokenCorpus.create(folder, **arguments)
+    assert not folder.exists()
+
+
+def test_hostile_folders(folder: Path, tmp_path: Path) -> None:
+    for open_it in (TokenCorpus.open, TokenCorpus.append, lambda path: list(verify(path))):
+        with pytest.raises(CorpusError, match="is no corpus"):
+            open_it(folder)
+    make(folder, [[1]])
+    with pytest.raises(InputError, match="is not empty"):
+        TokenCorpus.create(folder, vocab_size=9)
+    with pytest.raises(InputError, match="is not empty"):
+        TokenCorpus.create(tmp_path, vocab_size=9)
+    with pytest.raises(CorpusError, match="cannot make"):
+        TokenCorpus.create(folder / "manifest.json", vocab_size=9)
+
+
+def test_hostile_windows(folder: Path) -> None:
+    corpus = make(folder, [[1, 2]])
+    with pytest.raises(InputError, match="no setting 'padd'"):
+        corpus.windows(2, padd=3)
+    with pytest.raises(InputError, match="stride is 3"):
+        corpus.windows(2, stride=3)
+
+
+def test_datasets_without_torch_say_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    corpus = make(folder, [[1, 2]])
+    for name in [name for name in sys.modules if name.startswith("transom.data")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'transom\[torch\]'"):
+        corpus.torch_dataset(2)

@@ -1,0 +1,185 @@
+"""What a writer refuses, and what is left when it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.corpus.making import content, make
+from transom.corpus import TokenCorpus, verify
+from transom.errors import CorpusBusyError, CorpusDamageError, CorpusError, InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "books"
+
+
+@pytest.mark.parametrize(
+    ("ids", "documents", "message"),
+    [
+        ([60_000], None, "ids range from 60000"),
+        ([-1], None, "ids range from -1"),
+        (["a"], None, "cannot use list"),
+        ([[1]], None, "shape"),
+        ([1, 2], [3], "documents must end at 0 to 2"),
+        ([1, 2], [2, 1], "expected ascending"),
+        ([1, 2], ["x"], "documents must end"),
+    ],
+)
+def test_hostile_ids_change_nothing(folder: Path, ids: Any, documents: Any, message: str) -> None:
+    with TokenCorpus.create(folder, vocab_size=60_000) as writer:
+        writer.add_document([1])
+        with pytest.raises(InputError, match=message):
+            writer.add_tokens(ids, documents=documents)
+        writer.add_document([2])
+    assert content(TokenCorpus.open(folder)) == [[1], [2]]
+
+
+def test_an_open_document_is_not_committed(folder: Path) -> None:
+    with TokenCorpus.create(folder, vocab_size=9) as writer:
+        writer.add_tokens([1])
+        with pytest.raises(InputError, match="a document is open"):
+            writer.commit()
+        with pytest.raises(InputError, match="a document is open"):
+            writer.add_document([2])
+        writer.add_tokens([2])
+    assert content(TokenCorpus.open(folder)) == [[1, 2]]  # the end ends it
+
+
+def test_an_exception_gives_up_what_was_not_committed(folder: Path) -> None:
+    make(folder, [[1]], shard_bytes=8)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with suppress(ZeroDivisionError), TokenCorpus.append(folder) as writer:
+        writer.add_source({"path": "a"})
+        writer.add_document(range(50))
+        writer._write()
+        assert len([*folder.iterdir()]) > len(before)
+        raise ZeroDivisionError
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    del before["writer.lock"], after["writer.lock"]
+    assert after == before
+    with pytest.raises(CorpusError, match="it is closed"):
+        writer.add_document([1])
+
+
+def test_nothing_added_is_no_commit(folder: Path) -> None:
+    corpus = make(folder, [[1]])
+    with TokenCorpus.append(folder):
+        pass
+    assert not corpus.refresh()
+
+
+def test_the_callers_array_may_change_afterwards(folder: Path) -> None:
+    ids = np.array([1, 2], dtype=np.uint16)
+    with TokenCorpus.create(folder, vocab_size=60_000) as writer:
+        writer.add_tokens(ids)
+        ids[:] = 9
+    assert content(TokenCorpus.open(folder)) == [[1, 2]]
+
+
+def test_a_second_writer_is_refused_by_name(folder: Path) -> None:
+    make(folder, [[1]])
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([2])
+        with pytest.raises(CorpusBusyError, match=f"by process {os.getpid()} on .*, since 2"):
+            TokenCorpus.append(folder)
+        code = f"from transom import TokenCorpus; TokenCorpus.append({str(folder)!r})"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert f"CorpusBusyError: {folder} is being written to by process {os.getpid()}" in (
+            other.stderr
+        )
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([3])
+    assert content(TokenCorpus.open(folder)) == [[1], [2], [3]]
+
+
+def test_two_that_make_the_same_corpus(folder: Path) -> None:
+    with TokenCorpus.create(folder, vocab_size=9):
+        for make_it in (TokenCorpus.create, TokenCorpus.append):
+            with pytest.raises((CorpusBusyError, InputError)):
+                make_it(folder, **({"vocab_size": 9} if make_it is TokenCorpus.create else {}))
+
+
+def test_a_creation_cut_short_can_be_repeated(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("writer.lock", "manifest.json.new"):
+        (folder / name).write_text("half")
+    assert content(make(folder, [[1]])) == [[1]]
+
+
+@pytest.mark.parametrize("name", ["000000.tokens", "documents.ends", "sources.jsonl"])
+def test_nothing_is_appended_to_a_damaged_block(folder: Path, name: str) -> None:
+    with TokenCorpus.create(folder, vocab_size=60_000) as writer:
+        writer.add_document([1, 2, 3])
+        writer.add_source({"path": "a"})
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[1] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CorpusDamageError, match=f"{name} is damaged: block 0, bytes 0 to"):
+        TokenCorpus.append(folder)
+    path.write_bytes(data[:1])
+    with pytest.raises(CorpusDamageError, match="it has 1 bytes, and"):
+        TokenCorpus.append(folder)
+    with pytest.raises(CorpusError, match="is damaged"):
+        TokenCorpus.open(folder, verified=True)
+
+
+class FullDisk:
+    """A file that has room for so many bytes more."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: Any) -> int:
+        self._room -= memoryview(data).nbytes
+        if self._room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(self._file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room", [0, 5, 17, 100])
+def test_a_full_disk_leaves_the_last_commit(folder: Path, room: int) -> None:
+    make(folder, [[1, 2]])
+
+    def append() -> None:
+        with TokenCorpus.append(folder) as writer:
+            file: Any = FullDisk(writer._shard._file, room)
+            writer._shard._file = file
+            for document in ([3], [4, 5, 6, 7], range(100)):
+                writer.add_document(document)
+                writer.commit()
+
+    with pytest.raises(CorpusError, match=r"No space left on device\. It is as it was last"):
+        append()
+    assert list(verify(folder)) == []
+    documents = content(TokenCorpus.open(folder))
+    assert documents == [[1, 2], [3], [4, 5, 6, 7]][: len(documents)]
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([8])
+    assert content(TokenCorpus.open(folder)) == [*documents, [8]]
+
+
+def test_adopted_shards(folder: Path, tmp_path: Path) -> None:
+    parts = [make(tmp_path / str(n), [[n, n], [], [n] * 9], shard_bytes=16) for n in (1, 2)]
+    parts.append(make(tmp_path / "3", []))
+    with TokenCorpus.create(folder, vocab_size=60_000, shard_bytes=16) as writer:
+        writer.add_document([7])
+        for part in parts:
+            shards = [part.path / shard.name for shard in part.manifest.shards]
+            writer.adopt(shards, part.manifest, part.edges)
+        writer.add_document([8] * 20)
+    expected = [[7], [1, 1], [], [1] * 9, [2, 2], [], [2] * 9, [8] * 20]
+    assert content(TokenCorpus.open(folder, verified=True)) == expected
