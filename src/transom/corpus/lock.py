@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -31,27 +32,24 @@ class WriterLock:
         if locks is None:
             raise CorpusError(f"cannot write to {folder}: this needs the file locks of POSIX.")
         try:
-            self._file = (folder / LOCK).open("a+", encoding="utf-8")
+            self._file = (folder / LOCK).open("a+b", buffering=0)
         except OSError as error:
             raise CorpusError(f"cannot write to {folder}: {error.strerror}.") from error
         try:
             locks.flock(self._file, locks.LOCK_EX | locks.LOCK_NB)
         except OSError as error:
             self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read().decode(errors="replace").strip() or "another process"
             self._file.close()
             raise CorpusBusyError(
                 f"{folder} is being written to by {holder}; there is one writer at a time, so "
                 "wait until it is done."
             ) from error
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._file.seek(0)
-        self._file.truncate()
-        try:
-            self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
-            self._file.flush()
-        except OSError:
-            pass  # The disk is full. The lock holds all the same, without a name.
+        name = f"process {os.getpid()} on {socket.gethostname()}, since {now}\n"
+        with suppress(OSError):  # On a full disk the lock holds all the same, without a name.
+            self._file.truncate(0)
+            self._file.write(name.encode())
 
     def release(self) -> None:
         """Let others write."""
