@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.corpus.create import first_manifest, make_folder
+from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, read_manifest
 from transom.corpus.maps import MappedFile, MappedTokens
@@ -122,6 +123,32 @@ class TokenCorpus:
         check_tokenizer(folder, read_manifest(folder), tokenizer)
         return CorpusWriter(folder, lambda: read_manifest(folder), WriterLock(folder))
 
+    @classmethod
+    def convert(
+        cls,
+        path: str | os.PathLike[str],
+        of: str,
+        source: str | os.PathLike[str],
+        *,
+        separator: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make a corpus of another program's files, and open it.
+
+        Args:
+            path: the corpus' folder, which is not there or empty.
+            of: `nanogpt`, `megatron` or `datatrove`.
+            source: the file, with or without its suffix.
+            separator: the id that ends documents, where the format keeps no ends.
+            settings: see `create`.
+
+        Raises:
+            InputError: on an unknown format, or files that are not of it.
+        """
+        with cls.create(path, **settings) as writer:
+            read_format(writer, of, source, separator=separator)
+        return cls.open(path)
+
     @property
     def tokens(self) -> int:
         """How many tokens there are."""
@@ -216,6 +243,21 @@ class TokenCorpus:
                 self._windows.pop(next(iter(self._windows)), None)
             self._windows[cut] = TokenWindows(cut, self._tokens_anew(), self._edges)
         return self._windows[cut]
+
+    def export(
+        self, to: str, out: str | os.PathLike[str], *, separator: int | None = None
+    ) -> list[Path]:
+        """Write everything as another program's files; see `transom.corpus.formats`.
+
+        Args:
+            to: `nanogpt`, `megatron`, `datatrove`, `parquet`, `arrow` or `datasets`.
+            out: name of the file, with or without its suffix, or a folder that is there.
+            separator: the id that ends documents, where the format needs one.
+
+        Raises:
+            InputError: on an unknown format, or one that cannot hold this.
+        """
+        return write_format(self, to, out, separator=separator)
 
     def torch_dataset(self, size: int = 512, **settings: Any) -> Any:
         """A map-style dataset of windows for PyTorch; see `transom.data.WindowDataset`.

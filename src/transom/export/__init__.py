@@ -1,5 +1,5 @@
 """Rows of numbers as files that others read: .npy, .arrow, .parquet, a `datasets` folder."""
 
-from transom.export.table import TableWriter, suffixes, table_writer
+from transom.export.table import Ragged, TableWriter, suffixes, table_writer
 
-__all__ = ["TableWriter", "suffixes", "table_writer"]
+__all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transom.export.table import TableWriter
+from transom.errors import InputError
+from transom.export.table import Ragged, TableWriter
 
 __all__ = ["Writer", "record_batch"]
 
@@ -23,7 +24,7 @@ class Writer(TableWriter):
         super().__init__(path)
         self._writer: Any = None
 
-    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         if self._writer is None:
             make = pq.ParquetWriter if self.path.suffix == ".parquet" else pa.ipc.new_file
@@ -46,11 +47,19 @@ class Writer(TableWriter):
         return [self.path]
 
 
-def record_batch(columns: Mapping[str, NDArray[Any]]) -> Any:
+def record_batch(columns: Mapping[str, NDArray[Any] | Ragged]) -> Any:
     """Arrays as Arrow columns; `(rows, width)` ones as lists of a fixed size."""
     return pa.record_batch({name: _column(values) for name, values in columns.items()})
 
 
-def _column(values: NDArray[Any]) -> Any:
+def _column(values: NDArray[Any] | Ragged) -> Any:
+    if isinstance(values, Ragged):
+        if len(values.values) > np.iinfo(np.int32).max:
+            raise InputError(
+                f"a row of {len(values.values):,} numbers is too long for a list of Arrow."
+            )
+        return pa.ListArray.from_arrays(
+            pa.array(np.asarray(values.edges, dtype=np.int32)), pa.array(values.values)
+        )
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

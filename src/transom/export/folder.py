@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.export.arrow import record_batch
-from transom.export.table import TableWriter
+from transom.export.table import Ragged, TableWriter
 
 __all__ = ["Writer"]
 
@@ -27,7 +27,7 @@ class Writer(TableWriter):
         self._writer: Any = None
         self._rows = 0
 
-    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         self._rows += len(batch)
         if self._writer is None:

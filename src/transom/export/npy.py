@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from transom.export.table import TableWriter
+from transom.errors import InputError
+from transom.export.table import Ragged, TableWriter
 
 __all__ = ["Writer"]
 
@@ -23,14 +24,20 @@ class Writer(TableWriter):
         self._columns: dict[str, tuple[BinaryIO, NDArray[Any]]] = {}
         self._rows = 0
 
-    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         for name, values in columns.items():
+            if isinstance(values, Ragged):
+                raise InputError(
+                    f"cannot write {self.path}: rows of {name!r} are of different lengths, which "
+                    ".npy has no room for; expected .parquet, .arrow or a `datasets` folder."
+                )
             if name not in self._columns:
                 file = (self._unfinished / name).open("wb")
                 self._columns[name] = file, values[:0].copy()
                 _header(file, 0, values)
             self._columns[name][0].write(np.ascontiguousarray(values).data)
-        self._rows += len(values)
+            rows = len(values)
+        self._rows += rows
 
     def _close(self) -> None:
         for file, empty in self._columns.values():

@@ -9,15 +9,27 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
 from transom.errors import InputError, MissingExtraError
 
-__all__ = ["TableWriter", "suffixes", "table_writer"]
+__all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
 
 MODULES = {".arrow": "arrow", ".npy": "npy", ".parquet": "arrow", "": "folder"}
+
+
+class Ragged(NamedTuple):
+    """A column whose rows are of different lengths.
+
+    Attributes:
+        values: of all rows, one after the other.
+        edges: `(rows + 1,)`, where among these the rows start, and where the last one stops.
+    """
+
+    values: NDArray[Any]
+    edges: NDArray[Any]
 
 
 class TableWriter(ABC):
@@ -39,8 +51,10 @@ class TableWriter(ABC):
         self._unfinished.mkdir()
 
     @abstractmethod
-    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         """Append rows: arrays by name of column, `(rows,)` or `(rows, width)`, always alike.
+
+        Or `Ragged` ones, which .npy cannot hold.
 
         At least once, if only with no rows: that is how the columns are known.
         """

@@ -1,0 +1,85 @@
+"""Other programs' files of token ids: corpora are written as these, and made from most of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from transom.corpus.formats.base import Format, Moved, unheard
+from transom.corpus.formats.datatrove import Datatrove
+from transom.corpus.formats.megatron import Megatron
+from transom.corpus.formats.nanogpt import NanoGPT
+from transom.corpus.formats.tables import Arrow, Datasets, Parquet
+from transom.errors import InputError
+from transom.plugins import plugins
+
+if TYPE_CHECKING:
+    from transom.corpus.corpus import TokenCorpus
+    from transom.corpus.writer import CorpusWriter
+
+__all__ = ["Format", "formats", "read_format", "write_format"]
+
+BUILT_IN = NanoGPT, Megatron, Datatrove, Parquet, Arrow, Datasets
+
+
+def formats() -> Mapping[str, Format]:
+    """All formats by name; further ones through the entry-point group `transom.formats`."""
+    kinds: Mapping[str, type[Format]] = plugins("transom.formats", Format, BUILT_IN, InputError)
+    return MappingProxyType({name: kind() for name, kind in kinds.items()})
+
+
+def write_format(
+    corpus: TokenCorpus,
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    separator: int | None = None,
+    moved: Moved = unheard,
+) -> list[Path]:
+    """Write a corpus in another program's format; returns what was written.
+
+    Args:
+        to: name of the format.
+        out: name of the file, with or without its suffix; in a folder that is there, the files
+            are called as the corpus is.
+        separator: the id that ends documents, where the format needs one.
+        moved: called with how many more tokens were written.
+
+    Raises:
+        InputError: on an unknown format, or one that cannot hold the corpus.
+        MissingExtraError: when the format needs a package that is not installed.
+    """
+    format_ = _known(to)
+    target = Path(out)
+    if target.is_dir():
+        target = target / corpus.path.resolve().name
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {target}: {target.parent} is no folder.")
+    format_.write(corpus, target, separator=separator, moved=moved)
+    return format_.files(target)
+
+
+def read_format(
+    writer: CorpusWriter,
+    of: str,
+    source: str | os.PathLike[str],
+    *,
+    separator: int | None = None,
+    moved: Moved = unheard,
+) -> None:
+    """Append the documents of another program's files to a corpus, which the caller commits.
+
+    Raises:
+        InputError: on an unknown format, or files that are not of it.
+    """
+    _known(of).read(Path(source), writer, separator=separator, moved=moved)
+
+
+def _known(name: str) -> Format:
+    known = formats()
+    if name not in known:
+        raise InputError(f"there is no format {name!r}; the known ones are {', '.join(known)}.")
+    return known[name]

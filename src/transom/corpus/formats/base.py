@@ -1,0 +1,111 @@
+"""What every format of token files is: something that corpora are written as, or read from."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.errors import InputError
+
+if TYPE_CHECKING:
+    from transom.corpus.corpus import TokenCorpus
+    from transom.corpus.writer import CorpusWriter
+
+__all__ = ["Format", "Moved", "mapped", "unfinished", "unheard"]
+
+Moved = Callable[[int], None]  # called with how many more tokens were written or read
+
+
+def unheard(tokens: int) -> None:
+    """For when nobody wants to know."""
+
+
+class Format(ABC):
+    """Files of token ids that other programs read, and most of them write.
+
+    Attributes:
+        name: what it is called.
+        summary: what it is, in a line.
+        readable: whether corpora can be made from it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    readable: ClassVar[bool] = True
+
+    @abstractmethod
+    def files(self, out: Path) -> list[Path]:
+        """The files, or the folder, that `write` makes for `out`."""
+
+    @abstractmethod
+    def write(
+        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+    ) -> None:
+        """Write a corpus; what is there under the names of `files` is replaced when all is done.
+
+        Args:
+            separator: the id that ends documents, where the format keeps no ends beside ids.
+
+        Raises:
+            InputError: when the format cannot hold it without losing something.
+        """
+
+    def read(
+        self, source: Path, writer: CorpusWriter, *, separator: int | None = None, moved: Moved
+    ) -> None:
+        """Append all documents to a corpus, which the caller commits.
+
+        Raises:
+            InputError: when the files are not what the format says.
+        """
+        raise InputError(f"{self.name} cannot be read back into a corpus.")
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[BinaryIO]:
+    """A file that is at `path` once it is complete, and nowhere when it is not."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            with beside.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) -> NDArray[Any]:
+    """Numbers in a file, through a memory map.
+
+    Raises:
+        InputError: when there are not as many, or the file cannot be read.
+    """
+    dtype = np.dtype(dtype)
+    try:
+        size = path.stat().st_size - offset
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from error
+    if count is None:
+        count, rest = divmod(size, dtype.itemsize)
+        if rest:
+            raise InputError(
+                f"{path} has {size:,} bytes, which are not a whole number of {dtype.name} ids."
+            )
+    if size < count * dtype.itemsize:
+        raise InputError(
+            f"{path} has {size + offset:,} bytes; expected {offset + count * dtype.itemsize:,}."
+        )
+    if not count:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
