@@ -1,4 +1,4 @@
-"""The terminal: `transom read`, `windows`, `policies`, `patterns`, `models` and `demo`."""
+"""The terminal: `transom read`, `windows`, `corpus`, `policies`, `patterns`, `models`, `demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from transom.cli import demo, models, patterns, policies, read, windows
+from transom.cli import corpus, demo, models, patterns, policies, read, windows
 from transom.errors import TransomError
 
 __all__ = ["main"]
@@ -29,6 +29,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(corpus.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

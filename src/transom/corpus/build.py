@@ -1,0 +1,147 @@
+"""Files of text into a corpus, in a way that can be stopped anywhere and gone on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transom.corpus.corpus import TokenCorpus
+from transom.corpus.job import Input, Job, digest_of, inputs_of
+from transom.corpus.manifest import MANIFEST
+from transom.corpus.reading import Done, Task, Watch, read_inputs
+from transom.corpus.writer import CorpusWriter
+from transom.errors import CorpusError, InputError
+
+__all__ = ["Engine", "append_files", "build"]
+
+# Adds the documents of files from where the job is; the last commit ends the job.
+Engine = Callable[[Task], Done]
+
+SILENT = Watch()
+
+
+def build(
+    path: str | os.PathLike[str],
+    files: Iterable[str | os.PathLike[str]],
+    tokenizer: Any,
+    *,
+    name: str = "",
+    workers: int = 1,
+    field: str = "text",
+    engine: Engine | None = None,
+    watch: Watch = SILENT,
+) -> Done:
+    """Make a corpus of files of text, or go on with making it.
+
+    Args:
+        path: the corpus' folder: not there, empty, or of a build of the same files that was cut
+            short; a complete one is left as it is.
+        files: see `transom.tokens.files.documents`.
+        tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
+        name: of the tokenizer, for people.
+        workers: how many threads tokenize.
+        field: the key, or column, that holds the text.
+        engine: what does it; by default this process, with `workers`.
+        watch: how far it is, and when to stop.
+
+    Raises:
+        InputError: on files that cannot be read, or a folder that holds something else.
+        CorpusError: when it cannot be written, or is another corpus.
+    """
+    inputs = inputs_of(files)
+    if (Path(path) / MANIFEST).exists():
+        writer = TokenCorpus.append(path, tokenizer=tokenizer)
+    else:
+        writer = TokenCorpus.create(path, tokenizer=tokenizer, name=name)
+    with writer:
+        if writer.committed.job is None and writer.committed.commit:
+            return _complete(writer, inputs)
+        job = _job("build", inputs, field, writer)
+        run = engine or partial(read_inputs, workers=workers)
+        return run(Task(writer, job, inputs, tokenizer, field, watch))
+
+
+def append_files(
+    path: str | os.PathLike[str],
+    files: Iterable[str | os.PathLike[str]],
+    tokenizer: Any,
+    *,
+    workers: int = 1,
+    field: str = "text",
+    again: bool = False,
+    forget: bool = False,
+    engine: Engine | None = None,
+    watch: Watch = SILENT,
+) -> Done:
+    """Add files of text to a corpus, or go on with adding them.
+
+    Args:
+        again: also files that are in it already.
+        forget: give up a build or an append that was cut short; its documents that are there stay.
+        path, files, tokenizer, workers, field, engine, watch: see `build`.
+
+    Raises:
+        InputError: on files that cannot be read, or are in the corpus already.
+        CorpusError: when there is no such corpus, it was made with another tokenizer, another job
+            is to be completed first, or it cannot be written.
+    """
+    inputs = inputs_of(files)
+    with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
+        if forget and writer.committed.job is not None:
+            writer.commit()
+        if writer.committed.job is None and not again:
+            _refuse_known(writer, inputs)
+        job = _job("append", inputs, field, writer)
+        run = engine or partial(read_inputs, workers=workers)
+        return run(Task(writer, job, inputs, tokenizer, field, watch))
+
+
+def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) -> Job:
+    """The job that is under way if it is this one; else this one, which then is."""
+    what = digest_of(inputs, field)
+    job = Job(command, what, len(inputs), inputs[0].path, began=writer.documents)
+    known = Job.of(writer.committed.job)
+    if known is None:
+        writer.commit(job.to_dict())
+        return job
+    if (known.command, known.inputs) != (job.command, job.inputs):
+        raise CorpusError(
+            f"{writer.folder} has an unfinished {known.name}, and what was asked for is the "
+            f"{job.name}; expected the same command with the same files, unchanged, to complete "
+            "it, or `append --forget` to leave it as it is."
+        )
+    return known
+
+
+def _complete(writer: CorpusWriter, inputs: list[Input]) -> Done:
+    """What is to be said of a corpus that is complete; one of other files is refused."""
+    if _sources(writer) != inputs:
+        raise InputError(
+            f"{writer.folder} is a corpus of other files already, or of these as they were before; "
+            "expected another name, or `append`, which adds to it."
+        )
+    size = sum(file.bytes for file in inputs)
+    count = len(inputs)
+    return Done(count, 0, 0, size, count, size, resumed=writer.documents, complete=True)
+
+
+def _refuse_known(writer: CorpusWriter, inputs: list[Input]) -> None:
+    known = set(_sources(writer))
+    for file in inputs:
+        if file in known:
+            raise InputError(
+                f"{file.path} is in {writer.folder} already, and has not changed since; "
+                "expected other files, or `--again` to add it once more."
+            )
+
+
+def _sources(writer: CorpusWriter) -> list[Input]:
+    """The files that were read into a corpus."""
+    return [
+        Input(*(source[name] for name in Input._fields))
+        for source in TokenCorpus(writer.folder, writer.committed).sources()
+        if all(name in source for name in Input._fields)
+    ]

@@ -1,0 +1,99 @@
+"""What a build or an append is made of, so that one that was cut short can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from transom.corpus.sums import digest
+from transom.errors import InputError
+
+__all__ = ["Input", "Job", "digest_of", "inputs_of"]
+
+
+class Input(NamedTuple):
+    """A file of text, and what tells whether it is still the same.
+
+    Attributes:
+        path: as it was given.
+        bytes: its size.
+        changed: when it was last written to, in nanoseconds.
+    """
+
+    path: str
+    bytes: int
+    changed: int
+
+
+def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
+    """The files to read.
+
+    Raises:
+        InputError: when there are none, one is given twice, or one cannot be read.
+    """
+    inputs: dict[str, Input] = {}
+    for path in paths:
+        name = os.fspath(path)
+        try:
+            known = Path(name).stat()
+        except OSError as error:
+            raise InputError(f"cannot read {name}: {error.strerror}.") from error
+        if not Path(name).is_file():
+            raise InputError(f"cannot read {name}: it is no file; expected files of text.")
+        if name in inputs:
+            raise InputError(f"{name} is given twice; expected each file once.")
+        inputs[name] = Input(name, known.st_size, known.st_mtime_ns)
+    if not inputs:
+        raise InputError("no files were given; expected at least one.")
+    return list(inputs.values())
+
+
+def digest_of(inputs: Iterable[Input], *others: str) -> str:
+    """A name for some files as they are, and for what else decides the documents in them."""
+    return digest(json.dumps([[*inputs], *others]).encode())
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build or an append, as it is kept beside every commit until it is complete.
+
+    Attributes:
+        command: `build` or `append`.
+        inputs: what `digest_of` says of its files.
+        files: how many they are.
+        first: the first of them, for people.
+        done: how many files are in the corpus as a whole.
+        documents: how many of the next file's documents are.
+        began: how many documents there were before it.
+    """
+
+    command: str
+    inputs: str
+    files: int
+    first: str
+    done: int = 0
+    documents: int = 0
+    began: int = 0
+
+    @classmethod
+    def of(cls, manifest_job: dict[str, Any] | None) -> Self | None:
+        """The one in a manifest; None when none is under way."""
+        return None if manifest_job is None else cls(**manifest_job)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        others = f" and {self.files - 1:,} more" if self.files > 1 else ""
+        return f"{self.command} of {self.first}{others}"
+
+    def at(self, done: int, documents: int) -> Self:
+        """The same job, further on."""
+        return replace(self, done=done, documents=documents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)

@@ -1,0 +1,252 @@
+"""Builds and appends, stopped anywhere, end as if they had not been."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tests.corpus.making import content
+from transom.corpus import Done, TokenCorpus, Watch, append_files, build, verify
+from transom.errors import CorpusBusyError, CorpusError, InputError
+
+WORDS = {f"w{number}": number for number in range(1, 300)} | {"?": 0}
+
+
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordLevel(WORDS, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def write(folder: Path) -> list[Path]:
+    """Files of several kinds, some of them without any document."""
+    folder.mkdir(exist_ok=True)
+    one, rows, nothing, other, last = (
+        folder / name for name in ("a.txt", "b.jsonl", "c.jsonl", "d.txt", "e.jsonl")
+    )
+    one.write_text("w1 w2 w3")
+    rows.write_text(
+        "".join(json.dumps({"text": f"w{n} w{n + 1}" * (n % 3)}) + "\n" for n in range(9))
+    )
+    nothing.write_text("")
+    other.write_text("w7 " * 500)
+    last.write_text(json.dumps({"text": "w4"}) + "\n")
+    return [one, rows, nothing, other, last]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return write(tmp_path / "texts")
+
+
+@pytest.fixture
+def whole(tmp_path: Path, files: list[Path]) -> tuple[list[list[int]], list[dict[str, Any]]]:
+    """What a build that nothing stops makes of them."""
+    build(tmp_path / "whole", files, tokenizer())
+    corpus = TokenCorpus.open(tmp_path / "whole")
+    return content(corpus), list(corpus.sources())
+
+
+def stop_after(documents: int) -> Watch:
+    """A Ctrl-C that comes while the run adds its n-th document."""
+    so_far = [0]
+
+    def stopping() -> bool:
+        so_far[0] += 1
+        return so_far[0] >= documents
+
+    return Watch(stopping=stopping)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(pieces: int) -> Watch:
+    """Something that ends the run with no chance to commit."""
+    left = [pieces]
+
+    def moved(done: Done) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    return Watch(moved=moved)
+
+
+def test_what_is_built(
+    tmp_path: Path, files: list[Path], whole: tuple[list[list[int]], list[dict[str, Any]]]
+) -> None:
+    documents, sources = whole
+    assert documents[0] == [1, 2, 3]
+    assert documents[1] == []
+    assert len(documents) == 12
+    assert [Path(source["path"]) for source in sources] == files
+    assert [source["documents"] for source in sources] == [
+        [0, 1],
+        [1, 10],
+        [10, 10],
+        [10, 11],
+        [11, 12],
+    ]
+    assert sum(source["tokens"] for source in sources) == sum(map(len, documents))
+    corpus = TokenCorpus.open(tmp_path / "whole", tokenizer=tokenizer())
+    assert corpus.manifest.job is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopped_and_killed_runs_go_on(
+    tmp_path: Path,
+    files: list[Path],
+    whole: tuple[list[list[int]], list[dict[str, Any]]],
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("transom.corpus.reading.COMMIT_SECONDS", -1)  # commit each document
+    folder = tmp_path / "books"
+    runs = 0
+    done = None
+    while done is None or not done.complete:
+        runs += 1
+        watch = stop_after(1) if runs % 2 else kill_after(3)
+        with suppress(Killed):
+            done = build(folder, files, tokenizer(), workers=workers, watch=watch)
+        corpus = TokenCorpus.open(folder, verified=True)
+        assert content(corpus) == whole[0][: corpus.documents]
+        assert runs < 100
+    assert runs > 3
+    assert content(TokenCorpus.open(folder)) == whole[0]
+    assert list(TokenCorpus.open(folder).sources()) == whole[1]
+    assert done.resumed + done.documents == len(whole[0])
+    again = build(folder, files, tokenizer())
+    assert (again.complete, again.documents) == (True, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=6), st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_any_interruptions(
+    tmp_path_factory: pytest.TempPathFactory,
+    interruptions: list[tuple[bool, int]],
+    eager: bool,
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("texts")
+    files = write(tmp_path / "texts")
+    folder = tmp_path / "books"
+    build(tmp_path / "whole", files, tokenizer())
+    build(folder, files[:1], tokenizer())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transom.corpus.reading.COMMIT_SECONDS", -1 if eager else 1000)
+        for killed, after in interruptions:
+            watch = kill_after(after) if killed else stop_after(after)
+            try:
+                if append_files(folder, files[1:], tokenizer(), watch=watch).complete:
+                    break
+            except Killed:
+                pass
+        else:
+            assert append_files(folder, files[1:], tokenizer()).complete
+    corpus, whole = TokenCorpus.open(folder), TokenCorpus.open(tmp_path / "whole")
+    assert content(corpus) == content(whole)
+    assert list(corpus.sources()) == list(whole.sources())
+    assert list(verify(folder)) == []
+
+
+def test_an_unfinished_job_is_completed_first(tmp_path: Path, files: list[Path]) -> None:
+    folder = tmp_path / "books"
+    build(folder, files[:2], tokenizer(), watch=stop_after(1))
+    with pytest.raises(CorpusError, match=r"unfinished build of .*a\.txt and 1 more, and what was"):
+        append_files(folder, files[3:], tokenizer())
+    with pytest.raises(CorpusError, match="unfinished build"):
+        build(folder, files, tokenizer())
+    files[1].write_text(files[1].read_text() + '{"text": "w1"}\n')
+    with pytest.raises(CorpusError, match="unchanged, to complete it"):
+        build(folder, files[:2], tokenizer())
+    assert TokenCorpus.open(folder).documents == 1
+    append_files(folder, files[4:], tokenizer(), forget=True)
+    assert content(TokenCorpus.open(folder)) == [[1, 2, 3], [4]]
+
+
+def test_files_that_are_there_already_are_refused(tmp_path: Path, files: list[Path]) -> None:
+    folder = tmp_path / "books"
+    build(folder, files[:2], tokenizer())
+    with pytest.raises(InputError, match=r"a\.txt is in .* already, and has not changed"):
+        append_files(folder, [files[4], files[0]], tokenizer())
+    with pytest.raises(InputError, match="is a corpus of other files already"):
+        build(folder, files[:1], tokenizer())
+    before = TokenCorpus.open(folder).documents
+    append_files(folder, files[:1], tokenizer(), again=True)
+    files[0].write_text("w9")
+    append_files(folder, files[:1], tokenizer())
+    assert content(TokenCorpus.open(folder))[before:] == [[1, 2, 3], [9]]
+
+
+def test_hostile_input(tmp_path: Path, files: list[Path]) -> None:
+    folder = tmp_path / "books"
+    for given_files, message in (
+        ([], "no files were given"),
+        ([tmp_path / "none.txt"], r"cannot read .*none\.txt: No such file"),
+        ([tmp_path], "it is no file"),
+        ([files[0], files[0]], r"a\.txt is given twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build(folder, given_files, tokenizer())
+        assert not folder.exists()
+    with pytest.raises(CorpusError, match="is no corpus"):
+        append_files(folder, files, tokenizer())
+    build(folder, files[:1], tokenizer())
+    other = tokenizer()
+    other.add_tokens(["w999"])
+    for run in (build, append_files):
+        with pytest.raises(CorpusError, match="another tokenizer: the added tokens differ"):
+            run(folder, files, other)
+    with TokenCorpus.append(folder), pytest.raises(CorpusBusyError):
+        append_files(folder, files[3:], tokenizer())
+
+
+BUILD = """
+import sys
+from tests.corpus.test_build import tokenizer
+from transom.corpus import Watch, build, reading
+reading.COMMIT_SECONDS = 0.01
+print("ready", flush=True)
+build(sys.argv[1], sys.argv[2:], tokenizer())
+"""
+
+
+def test_a_build_that_is_killed_again_and_again(tmp_path: Path) -> None:
+    files = []
+    for number in range(6):
+        files.append(tmp_path / f"{number}.jsonl")
+        rows = [" ".join(f"w{(number * k + n) % 299}" for k in range(n % 40)) for n in range(400)]
+        files[-1].write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    build(tmp_path / "whole", files, tokenizer())
+    wanted = content(TokenCorpus.open(tmp_path / "whole"))
+    folder = tmp_path / "books"
+    seen = set()
+    for run in range(12):
+        command = [sys.executable, "-c", BUILD, str(folder), *map(str, files)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.03 * (run + 1))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        if (folder / "manifest.json").exists():
+            corpus = TokenCorpus.open(folder)
+            assert content(corpus) == wanted[: corpus.documents]
+            seen.add(corpus.documents)
+    build(folder, files, tokenizer())
+    assert content(TokenCorpus.open(folder, verified=True)) == wanted
+    assert len(seen) > 1

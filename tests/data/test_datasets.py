@@ -1,0 +1,224 @@
+"""The order of windows depends on the seed and on nothing else, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from transom.corpus import TokenCorpus
+from transom.data import WindowDataset, WindowStream
+from transom.errors import InputError
+
+# More workers than cores is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+SIZE = 8
+WINDOWS = 37
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenCorpus:
+    """Documents of which each window starts with its own number."""
+    folder = tmp_path_factory.mktemp("corpora") / "books"
+    with TokenCorpus.create(folder, vocab_size=60_000, shard_bytes=64) as writer:
+        number = 0
+        for length in (3, 1, 10, 0, 20, 3):
+            ids = np.zeros(length * SIZE, dtype=int)
+            ids[::SIZE] = range(number, number + length)
+            writer.add_document(ids)
+            number += length
+    assert number == WINDOWS
+    return TokenCorpus.open(folder)
+
+
+def numbers(batches: Any) -> list[int]:
+    return [int(n) for batch in batches for n in batch["input_ids"].reshape(-1, SIZE)[:, 0]]
+
+
+def test_items_are_what_a_model_takes(corpus: TokenCorpus) -> None:
+    dataset = corpus.torch_dataset(6, stride=4, packed=True)
+    assert isinstance(dataset, WindowDataset)
+    item = dataset[1]
+    wanted = corpus.windows(6, stride=4, packed=True)[1]
+    assert item["input_ids"].tolist() == wanted.ids.tolist()
+    assert item["attention_mask"].tolist() == wanted.attention_mask.tolist()
+    assert item["position_ids"].tolist() == wanted.position_ids.tolist()
+    labels = np.where(wanted.score_mask, wanted.ids.astype(int), -100)
+    assert item["labels"].tolist() == labels.tolist()
+    assert {tensor.dtype for tensor in item.values()} == {torch.int64}
+    assert "position_ids" not in corpus.torch_dataset(6)[0]
+
+
+def test_an_epoch_has_every_window_once_and_no_two_are_alike(corpus: TokenCorpus) -> None:
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    orders = []
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        orders.append(numbers(dataset[i] for i in range(len(dataset))))
+        assert sorted(orders[-1]) == [*range(WINDOWS)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert numbers(corpus.torch_dataset(SIZE)[i] for i in range(WINDOWS)) == [*range(WINDOWS)]
+    other = corpus.torch_dataset(SIZE, shuffle_seed=8)
+    assert numbers(other[i] for i in range(WINDOWS)) != orders[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_workers_make_no_difference(corpus: TokenCorpus, workers: int, batch_size: int) -> None:
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    wanted = numbers(dataset[i] for i in range(WINDOWS))
+    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
+    assert numbers(loader) == wanted
+    stream = corpus.torch_stream(SIZE, batch_size=batch_size, shuffle_seed=7, epochs=2)
+    assert isinstance(stream, WindowStream)
+    dataset.set_epoch(1)
+    wanted += numbers(dataset[i] for i in range(WINDOWS))
+    batches = [*DataLoader(stream, batch_size=None, num_workers=workers)]
+    assert numbers(batches) == wanted
+    assert batches[-1]["position"] == 2 * WINDOWS
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_each_step(corpus: TokenCorpus, ranks: int) -> None:
+    """A step of 4 windows has the same ones, whoever takes them; nothing is left out."""
+    whole = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    wanted = numbers(whole[i] for i in range(WINDOWS))
+    shares = [
+        corpus.torch_dataset(SIZE, shuffle_seed=7, rank=rank, ranks=ranks) for rank in range(ranks)
+    ]
+    taken = [numbers(share[i] for i in range(len(share))) for share in shares]
+    assert sorted(chain(*taken)) == sorted(wanted)
+    assert [order[0] for order in taken] == wanted[:ranks]
+    each = 4 // ranks
+    streams = [
+        iter(
+            corpus.torch_stream(
+                SIZE, batch_size=each, shuffle_seed=7, rank=rank, ranks=ranks, epochs=1
+            )
+        )
+        for rank in range(ranks)
+    ]
+    for step in range(WINDOWS // 4):
+        batches = [next(stream) for stream in streams]
+        assert sorted(numbers(batches)) == sorted(wanted[4 * step : 4 * step + 4])
+        assert {int(batch["position"]) for batch in batches} == {4 * step + 4}
+
+
+@pytest.mark.parametrize("stopped", [0, 3, 11, 25])
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 3)])
+def test_a_stream_goes_on_with_any_number_of_workers_and_ranks(
+    corpus: TokenCorpus, stopped: int, before: int, after: int
+) -> None:
+    def stream(**settings: Any) -> WindowStream:
+        return corpus.torch_stream(SIZE, batch_size=2, shuffle_seed=7, epochs=3, **settings)
+
+    wanted = numbers(stream())
+    first = stream()
+    state = first.state_dict()
+    taken = []
+    for batch in DataLoader(first, batch_size=None, num_workers=before):
+        if len(taken) == stopped:
+            break
+        taken.append(batch)
+        state = first.state_after(batch)
+        if not before:
+            assert state == first.state_dict()
+    state = json.loads(json.dumps(state))
+    assert set(state) == {"position", "windows", "seed"}
+    rest = stream()
+    rest.load_state_dict(state)
+    assert numbers(taken) + numbers(DataLoader(rest, batch_size=None, num_workers=after)) == wanted
+    two = [stream(rank=rank, ranks=2) for rank in range(2)]
+    shares = []
+    for share in two:
+        share.load_state_dict(state)
+        shares.append(numbers(share))
+    assert sorted(chain(*shares)) == sorted(wanted[2 * stopped :])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9, WINDOWS])
+def test_a_dataset_goes_on_with_any_number_of_ranks(corpus: TokenCorpus, taken: int) -> None:
+    def dataset(**settings: Any) -> WindowDataset:
+        return corpus.torch_dataset(SIZE, shuffle_seed=7, **settings)
+
+    whole = dataset()
+    wanted = numbers(whole[i] for i in range(WINDOWS))
+    rest = dataset()
+    rest.load_state_dict(whole.state_dict(taken))
+    left = numbers(rest[i] for i in range(len(rest)))
+    if taken == WINDOWS:  # then the next epoch is to come
+        whole.set_epoch(1)
+        assert left == numbers(whole[i] for i in range(WINDOWS))
+        return
+    assert left == wanted[taken:]
+    shares = [dataset(rank=rank, ranks=3) for rank in range(3)]
+    for share in shares:
+        share.load_state_dict(whole.state_dict(taken))
+    assert sorted(chain(*(numbers(s[i] for i in range(len(s))) for s in shares))) == sorted(left)
+    assert rest.state_dict(2) == whole.state_dict(taken + 2)
+
+
+def test_a_corpus_that_has_grown_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    folder = tmp_path / "books"
+    with TokenCorpus.create(folder, vocab_size=60_000) as writer:
+        writer.add_document(np.arange(80))
+    stream = TokenCorpus.open(folder).torch_stream(SIZE, batch_size=1, shuffle_seed=1, epochs=1)
+    batches = [*stream]
+    state = stream.state_after(batches[3])
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document(np.arange(80, 160))
+    grown = TokenCorpus.open(folder).torch_stream(SIZE, batch_size=1, shuffle_seed=1, epochs=1)
+    grown.load_state_dict(state)
+    assert numbers(grown) == numbers(batches[4:])
+
+
+def test_they_can_be_pickled(corpus: TokenCorpus) -> None:
+    stream = corpus.torch_stream(SIZE, batch_size=4, shuffle_seed=7, epochs=1)
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    stream.load_state_dict({"position": 8, "windows": WINDOWS, "seed": 7})
+    copies = pickle.loads(pickle.dumps((stream, dataset)))
+    assert numbers(copies[0]) == numbers(stream)
+    assert numbers([copies[1][3]]) == numbers([dataset[3]])
+
+
+def test_spawned_workers(corpus: TokenCorpus) -> None:
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    loader = DataLoader(dataset, batch_size=5, num_workers=1, multiprocessing_context="spawn")
+    assert numbers(loader) == numbers(dataset[i] for i in range(WINDOWS))
+
+
+def test_hostile_settings(corpus: TokenCorpus) -> None:
+    with pytest.raises(InputError, match="rank is 2 of 2; expected 0 to 1"):
+        corpus.torch_dataset(SIZE, rank=2, ranks=2)
+    with pytest.raises(InputError, match="ranks is None"):
+        corpus.torch_dataset(SIZE, rank=2)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        corpus.torch_stream(SIZE, batch_size=0)
+    with pytest.raises(InputError, match="epochs is 0"):
+        corpus.torch_stream(SIZE, epochs=0)
+    with pytest.raises(InputError, match="no setting 'pad'"):
+        corpus.torch_dataset(SIZE, pad=0)
+    with pytest.raises(InputError, match="has no windows of 1000 ids"):
+        corpus.torch_dataset(1000, drop_last=True)
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    for index in (WINDOWS, -WINDOWS - 1):
+        with pytest.raises(IndexError, match=f"there are {WINDOWS}"):
+            dataset[index]
+    assert numbers([dataset[-1]]) == numbers([dataset[WINDOWS - 1]])
+    for state, message in (
+        ({}, "expected what state_dict"),
+        (None, "expected what state_dict"),
+        ({"position": -1, "windows": WINDOWS, "seed": 7}, "position is -1"),
+        ({"position": 1, "windows": WINDOWS, "seed": 8}, "in the order of seed 8, and this is of"),
+        ({"position": 1, "windows": WINDOWS + 1, "seed": 7}, f"of {WINDOWS + 1} windows"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dataset.load_state_dict(state)
