@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,11 +15,18 @@ from transom.cli.compare import INTERRUPTED
 from transom.cli.interrupt import Interrupt
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.corpus import Done, TokenCorpus, Watch, append_files, build, verify
+from transom.corpus.build import Engine
 from transom.corpus.formats import formats, write_format
+from transom.corpus.job import inputs_of
 from transom.errors import InputError
+from transom.tokens import Encoder, documents
+from transom.tokens.backends import backends, choose_backend
 
 __all__ = ["app"]
 
+REFERENCE = "tokenizers"
+
+ENGINES = ("local", "ray")
 DAMAGED = 1  # exit status of `verify` when something is wrong
 
 app = typer.Typer(
@@ -34,7 +41,15 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The corpus.")]
 Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help=".txt, .jsonl, .jsonl.zst or .parquet.")
 ]
-Workers = Annotated[int, typer.Option(metavar="N", help="How many threads tokenize.", min=1)]
+Workers = Annotated[
+    int, typer.Option(metavar="N", help="How many threads, or workers of Ray, tokenize.", min=1)
+]
+Library = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help=f"What tokenizes: {', '.join(backends())}.")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", metavar="NAME", help=f"What does the work: {', '.join(ENGINES)}.")
+]
 Field = Annotated[str, typer.Option(metavar="NAME", help="Key or column that holds the text.")]
 
 
@@ -46,6 +61,8 @@ def build_command(
         str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
     ] = "smollm2",
     workers: Workers = 1,
+    backend: Library = "auto",
+    engine: EngineName = "local",
     field: Field = "text",
 ) -> None:
     """Make a corpus of texts.
@@ -54,11 +71,19 @@ def build_command(
     document, a second one at once. Run the same command again to go on after that, or after
     anything else that stopped it: nothing is lost and nothing is there twice.
     """
-    encoder = _tokenizer(tokenizer)
+    by = _engine(engine, workers, backend)
+    encoder = _encoder(tokenizer, backend if by is None else REFERENCE, files, field)
     _run(
         folder,
         lambda watch: build(
-            folder, files, encoder, name=tokenizer, workers=workers, field=field, watch=watch
+            folder,
+            files,
+            encoder,
+            name=tokenizer,
+            workers=workers,
+            field=field,
+            engine=by,
+            watch=watch,
         ),
     )
 
@@ -71,6 +96,8 @@ def append_command(
         str | None, typer.Option(metavar="NAME", help="By default that of the corpus.")
     ] = None,
     workers: Workers = 1,
+    backend: Library = "auto",
+    engine: EngineName = "local",
     field: Field = "text",
     again: Annotated[
         bool, typer.Option("--again", help="Also files that are in the corpus already.")
@@ -86,7 +113,8 @@ def append_command(
     name = tokenizer or TokenCorpus.open(folder).manifest.tokenizer
     if not name:
         raise InputError(f"{folder} does not say which tokenizer it is of; expected --tokenizer.")
-    encoder = _tokenizer(name)
+    by = _engine(engine, workers, backend)
+    encoder = _encoder(name, backend if by is None else REFERENCE, files, field)
     _run(
         folder,
         lambda watch: append_files(
@@ -97,6 +125,7 @@ def append_command(
             field=field,
             again=again,
             forget=forget,
+            engine=by,
             watch=watch,
         ),
     )
@@ -198,10 +227,34 @@ def export_command(
         print(f"{path} ({plain_size(sum(file.stat().st_size for file in files))})")
 
 
-def _tokenizer(name: str) -> Any:
+def _engine(name: str, workers: int, backend: str) -> Engine | None:
+    """What is to do the work; None for this process."""
+    if name not in ENGINES:
+        raise InputError(f"--engine is {name!r}; expected one of {', '.join(ENGINES)}.")
+    if name == "local":
+        return None
+    if backend not in ("auto", REFERENCE):
+        raise InputError(f"--backend is {backend!r}; Ray's workers use {REFERENCE}.")
+    from transom.corpus.ray import RayEngine
+
+    return RayEngine(workers=workers)
+
+
+def _encoder(name: str, backend: str, files: list[str], field: str) -> Encoder:
+    """The tokenizer called `name`, and the library that is to carry it out."""
     from transom.models import load_tokenizer
 
-    return load_tokenizer(name, report=lambda line: print(line, file=sys.stderr))
+    inputs_of(files)  # before anything that takes its time
+    tokenizer = load_tokenizer(name, report=lambda line: print(line, file=sys.stderr))
+    choice = choose_backend(tokenizer, _sample(files, field), backend)
+    print(f"tokenizing with {choice.why}")
+    return Encoder(tokenizer, choice.backend)
+
+
+def _sample(files: list[str], field: str) -> Iterator[str]:
+    for path in files:
+        for _, text in documents(path, field=field):
+            yield from [text] if isinstance(text, str) else text
 
 
 def _run(folder: Path, work: Callable[[Watch], Done]) -> None:

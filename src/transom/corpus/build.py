@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.job import Input, Job, digest_of, inputs_of
 from transom.corpus.manifest import MANIFEST
+from transom.corpus.parts import PARTS
 from transom.corpus.reading import Done, Task, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
+from transom.tokens import Encoder
 
 __all__ = ["Engine", "append_files", "build"]
 
@@ -40,7 +42,7 @@ def build(
         path: the corpus' folder: not there, empty, or of a build of the same files that was cut
             short; a complete one is left as it is.
         files: see `transom.tokens.files.documents`.
-        tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
+        tokenizer: a `tokenizers.Tokenizer`, a fast tokenizer of transformers, or an `Encoder`.
         name: of the tokenizer, for people.
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
@@ -53,15 +55,14 @@ def build(
     """
     inputs = inputs_of(files)
     if (Path(path) / MANIFEST).exists():
-        writer = TokenCorpus.append(path, tokenizer=tokenizer)
+        writer = TokenCorpus.append(path, tokenizer=_plain(tokenizer))
     else:
-        writer = TokenCorpus.create(path, tokenizer=tokenizer, name=name)
+        writer = TokenCorpus.create(path, tokenizer=_plain(tokenizer), name=name)
     with writer:
         if writer.committed.job is None and writer.committed.commit:
             return _complete(writer, inputs)
         job = _job("build", inputs, field, writer)
-        run = engine or partial(read_inputs, workers=workers)
-        return run(Task(writer, job, inputs, tokenizer, field, watch))
+        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers)
 
 
 def append_files(
@@ -89,14 +90,24 @@ def append_files(
             is to be completed first, or it cannot be written.
     """
     inputs = inputs_of(files)
-    with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
+    with TokenCorpus.append(path, tokenizer=_plain(tokenizer)) as writer:
         if forget and writer.committed.job is not None:
             writer.commit()
         if writer.committed.job is None and not again:
             _refuse_known(writer, inputs)
         job = _job("append", inputs, field, writer)
-        run = engine or partial(read_inputs, workers=workers)
-        return run(Task(writer, job, inputs, tokenizer, field, watch))
+        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers)
+
+
+def _run(task: Task, engine: Engine | None, workers: int) -> Done:
+    done = engine(task) if engine is not None else read_inputs(task, workers=workers)
+    if done.complete:  # Another engine may have begun it.
+        shutil.rmtree(task.writer.folder / PARTS, ignore_errors=True)
+    return done
+
+
+def _plain(tokenizer: Any) -> Any:
+    return tokenizer.reference.tokenizer if isinstance(tokenizer, Encoder) else tokenizer
 
 
 def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) -> Job:

@@ -37,7 +37,7 @@ def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
     """
     inputs: dict[str, Input] = {}
     for path in paths:
-        name = os.fspath(path)
+        name = str(Path(path))  # as documents are called by it
         try:
             known = Path(name).stat()
         except OSError as error:

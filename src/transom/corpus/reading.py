@@ -85,40 +85,41 @@ class _Reading:
         self.left = task.inputs[task.job.done :]
         self.size = sum(file.bytes for file in task.inputs)
         self.to_read = sum(file.bytes for file in self.left)
-        self.number = self.documents = 0
-        self.skipped = task.job.documents  # of that file, as they are in the corpus already
+        self.number, self.documents = 0, task.job.documents
         self.began = self.writer.documents, self.writer.tokens
-        at = self.writer.documents - self.skipped
+        at = self.writer.documents - self.documents
         corpus = TokenCorpus(self.writer.folder, self.writer.committed)
         self.first = at, int(corpus.edges[at])  # where the file's documents start
         self.committed = time.monotonic()
 
     def run(self, workers: int) -> Done:
         task = self.task
-        paths = [file.path for file in self.left]
-        for piece in tokenize_files(paths, task.tokenizer, workers=workers, field=task.field):
+        pieces = tokenize_files(
+            [file.path for file in self.left],
+            task.tokenizer,
+            workers=workers,
+            field=task.field,
+            skip=self.documents,
+        )
+        for piece in pieces:
             while not _is_of(piece.document, self.left[self.number]):
                 self.end_file()
-            if self.take(piece) and task.watch.stopping():
+            self.take(piece)
+            task.watch.moved(self.done(piece.read))
+            if piece.last and task.watch.stopping():
                 self.commit()
                 return self.done(piece.read)
-            task.watch.moved(self.done(piece.read))
         while self.number < len(self.left):
             self.end_file()
         self.writer.commit()
         return self.done(self.to_read)._replace(complete=True)
 
-    def take(self, piece: Tokenized) -> bool:
-        """Add what is not there already; whether a document ends here that was not there."""
-        which = self.documents + 1
+    def take(self, piece: Tokenized) -> None:
+        """Add what there is of a document."""
+        self.writer.add_tokens(piece.ids, documents=(len(piece.ids),) if piece.last else None)
         self.documents += piece.last
-        if which <= self.skipped:
-            return False
-        ends = (len(piece.ids),) if piece.last else None
-        self.writer.add_tokens(piece.ids, documents=ends)
         if piece.last and time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
-        return piece.last
 
     def end_file(self) -> None:
         """Note where the documents of the file are."""
@@ -131,7 +132,7 @@ class _Reading:
             }
         )
         self.number += 1
-        self.documents = self.skipped = 0
+        self.documents = 0
         self.first = self.writer.documents, self.writer.tokens
 
     def commit(self) -> None:

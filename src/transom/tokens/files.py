@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,7 @@ def tokenize_files(
     *,
     workers: int = 1,
     field: str = "text",
+    skip: int = 0,
 ) -> Iterator[Tokenized]:
     """The ids of every document in the files, in order; the same for any number of workers.
 
@@ -86,6 +87,7 @@ def tokenize_files(
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
+        skip: how many documents of the first file to leave out, untokenized.
 
     Raises:
         InputError: when a file cannot be read or used; see `documents`.
@@ -94,7 +96,7 @@ def tokenize_files(
     encoder = Encoder.of(tokenizer)
     workers = whole_number("tokenize_files", "workers", workers, 1, unit="threads")
     threads = workers if encoder.backend.threads else 1
-    parts = _parts(paths, field, encoder)
+    parts = _parts(paths, field, encoder, skip)
 
     def tokenized(job: list[_Part]) -> list[Tokenized]:
         made = zip(job, encoder.encode([part.block for part in job]), strict=True)
@@ -105,14 +107,14 @@ def tokenize_files(
 
 
 def _parts(
-    paths: Iterable[str | os.PathLike[str]], field: str, encoder: Encoder
+    paths: Iterable[str | os.PathLike[str]], field: str, encoder: Encoder, skip: int
 ) -> Iterator[_Part]:
     """Documents cut into blocks: the plan, which does not depend on who carries it out."""
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
     number = before = 0
     for path in paths:
         found = documents(path, field=field)
-        for name, text in found:
+        for name, text in islice(found, skip, None):
             for piece in (text,) if isinstance(text, str) else text:
                 try:
                     blocks = cutter.add(piece)
@@ -123,6 +125,7 @@ def _parts(
             yield _Part(number, name, cutter.end(), True, before + found.read)
             number += 1
         before += found.size
+        skip = 0
 
 
 def _jobs(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:

@@ -1,0 +1,97 @@
+"""Shares of a build that are made anywhere, in any order, any number of times, and then joined."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from tokenizers import Tokenizer
+
+from transom.corpus.corpus import TokenCorpus
+from transom.corpus.job import Input, Job, digest_of
+from transom.corpus.manifest import MANIFEST
+from transom.corpus.reading import Task, Watch, read_inputs
+from transom.corpus.writer import CorpusWriter
+
+__all__ = ["PARTS", "Part", "join", "make_part", "plan"]
+
+PARTS = "parts"  # a folder in the corpus', while it is being built
+PART_BYTES = 256 << 20  # of files as they are on the disk
+
+
+class Part(NamedTuple):
+    """Files that are read into a corpus of their own.
+
+    Attributes:
+        name: of the folder; another one when the files, or what is done with them, are others.
+        inputs: in order.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+
+
+def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[Part]:
+    """Files in order, in shares of `size` bytes or a file more.
+
+    >>> files = [Input("a", 5, 0), Input("b", 2, 0), Input("c", 9, 0)]
+    >>> [[file.path for file in part.inputs] for part in plan(files, "", size=6)]
+    [['a', 'b'], ['c']]
+    """
+    shares: list[list[Input]] = [[]]
+    for file in inputs:
+        if sum(known.bytes for known in shares[-1]) >= size:
+            shares.append([])
+        shares[-1].append(file)
+    return [Part(digest_of(share, what), tuple(share)) for share in shares if share]
+
+
+def make_part(folder: Path, part: Part, tokenizer: str, field: str) -> Path:
+    """Read the files of a part, unless that was done; returns the corpus it is.
+
+    Several may make the same part at once: each does so aside, and what one of them has completed
+    first is kept.
+
+    Args:
+        folder: of all parts.
+        tokenizer: as `Tokenizer.to_str` writes it.
+    """
+    made = folder / part.name
+    if (made / MANIFEST).exists():
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f"{part.name}.{uuid4().hex}"
+    try:
+        encoder = Tokenizer.from_str(tokenizer)
+        with TokenCorpus.create(aside, tokenizer=encoder) as writer:
+            inputs = list(part.inputs)
+            job = Job("build", part.name, len(inputs), inputs[0].path)
+            read_inputs(Task(writer, job, inputs, encoder, field, Watch()))
+        try:
+            aside.rename(made)
+        except OSError:
+            if not (made / MANIFEST).exists():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return made
+
+
+def join(writer: CorpusWriter, parts: Iterable[Path]) -> None:
+    """Take over the shards of parts, in their order, and commit, which ends the job."""
+    for path in parts:
+        part = TokenCorpus.open(path)
+        before = writer.documents
+        writer.adopt(
+            [path / shard.name for shard in part.manifest.shards], part.manifest, part.edges
+        )
+        for source in part.sources():
+            writer.add_source(_moved(source, before))
+    writer.commit()
+
+
+def _moved(source: dict[str, Any], by: int) -> dict[str, Any]:
+    return {**source, "documents": [number + by for number in source["documents"]]}

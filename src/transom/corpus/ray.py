@@ -1,0 +1,104 @@
+"""A build on Ray: parts are made by its workers, and joined here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transom.corpus.corpus import TokenCorpus
+from transom.corpus.parts import PART_BYTES, PARTS, Part, join, make_part, plan
+from transom.corpus.reading import Done, Task
+from transom.errors import CorpusError, MissingExtraError, TransomError
+from transom.tokens import Encoder
+
+__all__ = ["RayEngine"]
+
+
+class RayEngine:
+    """Reads files with Ray Data, a part of them per task, and joins the parts in order.
+
+    The corpus is that of a build without it, but for where its shards end. A task whose worker
+    dies is run again; parts that are complete stay, so that a build that was cut short goes on.
+    The folder of the corpus must be one that all workers see. Ray is started here unless it is
+    running, or `RAY_ADDRESS` says where it is.
+
+    Args:
+        part_bytes: how much a task reads, in files as they are on the disk, or a file more.
+        workers: how many tasks at a time; by default as many as Ray has room for.
+
+    Raises:
+        MissingExtraError: when ray is not installed.
+    """
+
+    def __init__(self, part_bytes: int = PART_BYTES, workers: int | None = None) -> None:
+        try:
+            import ray.data
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"this engine needs {error.name}, which is not installed: "
+                "pip install 'transom[ray]'."
+            ) from error
+        self._ray: Any = ray
+        self._part_bytes = part_bytes
+        self._workers = workers
+
+    def __call__(self, task: Task) -> Done:
+        """Read everything; the last commit ends the job."""
+        if task.job.done or task.job.documents:
+            raise CorpusError(
+                f"the {task.job.name} was begun without Ray, and {task.writer.documents:,} "
+                "documents are committed; expected the same command without it, to complete it."
+            )
+        tokenizer = Encoder.of(task.tokenizer).reference.tokenizer
+        folder = (task.writer.folder / PARTS).resolve()
+        parts = plan(task.inputs, task.job.inputs, self._part_bytes)
+        size = sum(file.bytes for file in task.inputs)
+        began = task.writer.documents, task.writer.tokens
+        done = Done(0, 0, 0, 0, len(task.inputs), size)
+        for part in self._made(folder, parts, tokenizer.to_str(), task.field):
+            done = done._replace(
+                files=done.files + part["files"],
+                documents=done.documents + part["documents"],
+                tokens=done.tokens + part["tokens"],
+                read=done.read + part["bytes"],
+            )
+            task.watch.moved(done)
+            if task.watch.stopping():
+                return done._replace(documents=0, tokens=0)  # Parts are kept; none is joined.
+        join(task.writer, [folder / part.name for part in parts])
+        return done._replace(
+            documents=task.writer.documents - began[0],
+            tokens=task.writer.tokens - began[1],
+            complete=True,
+        )
+
+    def _made(
+        self, folder: Path, parts: list[Part], tokenizer: str, field: str
+    ) -> Iterator[dict[str, Any]]:
+        """Have all parts made; what each of them came to, as it is there."""
+        ray = self._ray
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, logging_level="error")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        shared = ray.put(tokenizer)
+
+        def made(row: dict[str, Any]) -> dict[str, Any]:
+            part = parts[row["item"]]
+            said = {"files": len(part.inputs), "bytes": sum(file.bytes for file in part.inputs)}
+            try:
+                corpus = TokenCorpus.open(make_part(folder, part, ray.get(shared), field))
+            except TransomError as error:  # Ray would run it again, to the same end.
+                return {**said, "documents": 0, "tokens": 0, "failed": str(error)}
+            return {**said, "documents": corpus.documents, "tokens": corpus.tokens, "failed": ""}
+
+        rows = ray.data.from_items(list(range(len(parts))), override_num_blocks=len(parts))
+        pool = ray.data.TaskPoolStrategy(size=self._workers and min(self._workers, len(parts)))
+        for row in rows.map(made, compute=pool).iter_rows():
+            if row["failed"]:
+                raise CorpusError(
+                    f"a task of Ray failed: {row['failed']} The parts that are complete stay."
+                )
+            yield row
