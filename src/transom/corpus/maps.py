@@ -88,12 +88,13 @@ class MappedTokens(TokenRuns):
 
     def _reading(self, start: int, stop: int) -> None:
         """Note that positions `start` to `stop` are read next."""
-        if not self._from <= start <= self._at + self._near:
-            self._from = self._at = start  # somewhere else
-        if start - self._from > self._held:
+        in_order = self._from <= start <= self._at + self._near and stop - start <= self._near
+        if not in_order:
+            self._from = start
+        elif start - self._from > self._held:
             self._release(self._from, start)
             self._from = start
-        self._at = max(start, stop)
+        self._at = max(start, stop) if in_order else start
 
     def _release(self, start: int, stop: int) -> None:
         for shard, first, last in zip(self._shards, self._starts, self._stops, strict=True):

@@ -40,6 +40,7 @@ class TokenRuns:
         self._stops = np.cumsum(lengths)
         self._starts = self._stops - lengths
         self._single = len(held) == 1
+        self._stretches: NDArray[Any] | None = None
         if held:
             addresses = np.array([array.ctypes.data for array in held], dtype=np.int64)
             lowest = int(addresses.argmin())
@@ -96,13 +97,17 @@ class TokenRuns:
         if not len(start):
             return None
         if self._single:
+            # As unsigned numbers, those below 0 are very large.
+            if self._reach >= length and start.view(np.uint64).max() <= self._reach - length:
+                out[...] = self._every(length)[start]
+                return None
             index, torn = start, start + length > self._stops[0]
         else:
             run = np.searchsorted(self._stops, start, side="right")
             run[run == len(self._arrays)] -= 1
             index, torn = start + self._shift[run], start + length > self._stops[run]
         torn |= start < 0
-        if not torn.any():
+        if not np.count_nonzero(torn):
             out[...] = self._every(length)[index]
             return None
         whole = np.flatnonzero(~torn)
@@ -111,6 +116,9 @@ class TokenRuns:
         return np.flatnonzero(torn)
 
     def _every(self, length: int) -> NDArray[Any]:
-        step = self.dtype.itemsize
-        shape = self._reach - length + 1, length
-        return as_strided(self._lowest, shape, (step, step), writeable=False)
+        """All stretches of a length, the last ones asked for being kept: they take a while."""
+        if self._stretches is None or self._stretches.shape[1] != length:
+            step = self.dtype.itemsize
+            shape = self._reach - length + 1, length
+            self._stretches = as_strided(self._lowest, shape, (step, step), writeable=False)
+        return self._stretches

@@ -70,13 +70,13 @@ def fill(
     _copy(cut, tokens, rows, full, batch.ids[:, cut.lead : cut.lead + cut.content])
     batch.attention_mask[...] = 1
     batch.score_mask[...] = score_pattern(cut, opening=False)
-    if rows.opening.any():
+    if np.count_nonzero(rows.opening):
         batch.score_mask[rows.opening] = score_pattern(cut, opening=True)
     if cut.bos_id is not None:
         batch.ids[:, 0] = cut.bos_id
     if cut.eos_id is not None:
         batch.ids[:, -1] = cut.eos_id
-    partial = np.flatnonzero(~full)
+    partial = () if np.count_nonzero(full) == len(full) else np.flatnonzero(~full)
     if 2 * len(partial) >= len(full):  # then it is faster not to pick them out
         for at in range(0, len(full), ROWS_AT_ONCE):
             _trim(cut, rows, slice(at, at + ROWS_AT_ONCE), batch)
@@ -91,11 +91,13 @@ def _copy(
     cut: Cut, tokens: TokenRuns, rows: Rows, full: NDArray[np.bool_], out: NDArray[Any]
 ) -> None:
     """Write the tokens; where a window is not full, what stands beside them is anything."""
-    regular = full[1:] & full[:-1] & (np.diff(rows.start) == cut.stride)
-    runs = [0, *(np.flatnonzero(~regular) + 1).tolist(), len(full)]
-    if RUN * (len(runs) - 2) > len(full):
+    regular = rows.start[1:] - rows.start[:-1] == cut.stride
+    regular &= full[1:]
+    regular &= full[:-1]
+    if RUN * (len(regular) - np.count_nonzero(regular)) > len(full):
         _gather(cut, tokens, rows, out)
         return
+    runs = [0, *(np.flatnonzero(~regular) + 1).tolist(), len(full)]
     for a, b in pairwise(runs):
         every = None
         if a < b and full[a]:
@@ -109,15 +111,16 @@ def _copy(
 
 def _gather(cut: Cut, tokens: TokenRuns, rows: Rows, out: NDArray[Any]) -> None:
     content = cut.content
-    # Tokens of a window that is not full stand at the side that is not padded.
-    aside = (content - rows.length) * (cut.padding_side == "left")
+    where = rows.start
+    if cut.padding_side == "left":  # then the tokens of a window that is not full end where it does
+        where = where + rows.length - content
     for at in range(0, len(out), ROWS_AT_ONCE):
         some = slice(at, at + ROWS_AT_ONCE)
-        start = rows.start[some]
-        left_out = tokens.gather(start - aside[some], content, out[some])
+        left_out = tokens.gather(where[some], content, out[some])
         for row in () if left_out is None else (left_out + at).tolist():
-            first, length, shift = int(rows.start[row]), int(rows.length[row]), int(aside[row])
-            out[row, shift : shift + length] = tokens.read(first, first + length)
+            first, length = int(rows.start[row]), int(rows.length[row])
+            column = first - int(where[row])
+            out[row, column : column + length] = tokens.read(first, first + length)
 
 
 def _trim(cut: Cut, rows: Rows, which: Any, batch: Batch) -> None:

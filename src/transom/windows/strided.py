@@ -141,15 +141,20 @@ class TokenWindows(Sequence[TokenWindow]):
         return numbers
 
     def _rows(self, numbers: NDArray[np.int64]) -> Rows:
-        numbers = numbers + self._skipped
+        if self._skipped:
+            numbers = numbers + self._skipped
         if len(self._units) == 2:
             nth, (origin, end) = numbers, self._units
         else:
             unit = np.searchsorted(self._numbers_before, numbers, side="right") - 1
             nth = numbers - self._numbers_before[unit]
             origin, end = self._units[unit], self._units[unit + 1]
-        start = origin + nth * self.cut.stride
-        return Rows(start - self._first, np.minimum(self.cut.content, end - start), nth == 0)
+        start = nth * self.cut.stride
+        start += origin
+        length = np.minimum(self.cut.content, end - start)
+        if self._first:
+            start -= self._first
+        return Rows(start, length, nth == 0)
 
     def _document(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._edges, start, side="right") - 1 + self._first_document
