@@ -13,6 +13,7 @@ sys.modules["torch"] = sys.modules["transformers"] = None  # as if not installed
 import transom
 from transom.policies import ModelShape, kv_bytes_bound
 assert str(transom.Sinks(4, window=8)) == "sinks:4,window=8"
+assert transom.TokenCorpus.open
 assert kv_bytes_bound(transom.Window(8), ModelShape(1, 1, 1, 1)) == 64
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tokenizers import Tokenizer, models
 
 from tests.corpus.making import VOCABULARY, content, make, same_windows, sizes, texts
 from transom.corpus import TokenCorpus, verify
+from transom.corpus.maps import MappedFile
 from transom.errors import CorpusError, InputError, MissingExtraError
 
 
@@ -144,6 +147,85 @@ def test_what_is_appended_is_seen_after_refresh_and_windows_stay(folder: Path) -
     assert len(corpus.windows(2, stride=2)) == 3
 
 
+@pytest.fixture
+def released(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each stretch starts that is let go of, in a process that holds little."""
+    starts: list[int] = []
+    release = MappedFile.release
+
+    def noted(self: MappedFile, start: int = 0, stop: int | None = None) -> None:
+        starts.append(start)
+        release(self, start, stop)
+
+    monkeypatch.setattr(MappedFile, "release", noted)
+    monkeypatch.setattr("transom.corpus.maps.HELD", 1 << 16)
+    monkeypatch.setattr("transom.corpus.maps.NEAR", 1 << 15)
+    return starts
+
+
+def test_what_is_read_in_order_is_let_go_of(folder: Path, released: list[int]) -> None:
+    documents = [np.arange(n, n + 5000) for n in range(0, 50_000, 500)]
+    corpus = make(folder, documents, shard_bytes=1 << 18)
+    windows = corpus.windows(512)
+    before = [window.ids.copy() for window in windows]
+    in_order = len(released)
+    assert in_order >= corpus.tokens * 2 // (1 << 16) - 2
+    for at in range(0, len(windows), 64):
+        for row, ids in zip(
+            windows.batch(slice(at, at + 64)).ids, before[at : at + 64], strict=True
+        ):
+            assert np.array_equal(row, ids)
+    for _ in corpus.pieces(4096):
+        pass
+    assert len(released) > 2.5 * in_order
+
+
+def test_what_is_read_at_random_is_not_let_go_of(folder: Path, released: list[int]) -> None:
+    documents = [np.arange(n, n + 5000) for n in range(0, 50_000, 500)]
+    windows = make(folder, documents).windows(512)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        windows.batch(rng.integers(0, len(windows), 64))
+    assert len(released) < 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory in /proc")
+@pytest.mark.parametrize("way", ["batch", "each", "pieces"])
+def test_reading_in_order_takes_little_memory(folder: Path, way: str) -> None:
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 1 << 20, dtype=np.uint16)
+    with TokenCorpus.create(folder, vocab_size=VOCABULARY, shard_bytes=1 << 24) as writer:
+        for _ in range(48):
+            writer.add_tokens(ids, documents=np.arange(1000, len(ids), 1000))
+    ran = subprocess.run(
+        [sys.executable, "-c", SCAN, str(folder), way], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 40 << 20  # and there are 96 of them
+
+
+SCAN = """
+import sys
+from pathlib import Path
+from transom import TokenCorpus
+
+def resident():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+corpus = TokenCorpus.open(sys.argv[1])
+windows = corpus.windows(512, packed=True)
+windows.batch(slice(0, 64))
+start = most = resident()
+if sys.argv[2] == "batch":
+    reading = (windows.batch(slice(at, at + 64)).ids for at in range(0, len(windows), 64))
+elif sys.argv[2] == "each":
+    reading = (windows[at : at + 100] for at in range(0, len(windows), 100))
+else:
+    reading = (int(piece.max()) for piece in corpus.pieces())
+for _ in reading:
+    most = max(most, resident())
+print(most - start)
+"""
+
+
 def test_documents_are_views_and_cannot_be_written(folder: Path) -> None:
     corpus = make(folder, [[1, 2, 3], [4]])
     assert np.shares_memory(corpus.document(0), corpus.read(0, 4))
@@ -223,8 +305,6 @@ def test_hostile_windows(folder: Path) -> None:
 def test_datasets_without_torch_say_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     corpus = make(folder, [[1, 2]])
     for name in [name for name in sys.modules if name.startswith("transom.data")]:
         monkeypatch.delitem(sys.modules, name)

@@ -264,12 +264,16 @@ def _run(folder: Path, work: Callable[[Watch], Done]) -> None:
     try:
         with Interrupt() as interrupt, Bars() as bars:
             move: Callable[[int, str], None] | None = None
+            told: list[str] = []
 
             def moved(now: Done) -> None:
                 nonlocal move, done
                 if move is None:
                     move = bars.start(str(folder), max(1, now.size))
                 done = now
+                if interrupt.requested and not told:
+                    told.append("stopping where the document ends; Ctrl-C again stops at once")
+                    print(*told, file=sys.stderr)
                 move(now.read, _figures(now, perf_counter() - began))
 
             done = work(Watch(moved, lambda: interrupt.requested))

@@ -43,6 +43,7 @@ class GrowingFile:
             self._file.close()
             raise
         self.bytes = stored.bytes
+        self._synced = stored.bytes
         self._sums = BlockSums(block_bytes, stored.sums[: whole * len(digest(b""))], tail)
 
     def write(self, data: Any) -> None:
@@ -53,8 +54,10 @@ class GrowingFile:
 
     def sync(self) -> Stored:
         """Bring everything to the disk; what is then there, to be committed."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._synced < self.bytes:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._synced = self.bytes
         return Stored(self.name, self.bytes, self._sums.hex())
 
     def close(self) -> None:

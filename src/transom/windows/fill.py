@@ -127,26 +127,32 @@ def _trim(cut: Cut, rows: Rows, which: Any, batch: Batch) -> None:
     """Put padding and special ids beside the tokens of some windows, and mask them."""
     rows = rows.of(which)
     before, used = rows.padding(cut)
-    columns = np.arange(cut.size, dtype=np.int32)
-    begin = (before + cut.lead).astype(np.int32)[:, None]
-    real = columns < begin + rows.length.astype(np.int32)[:, None]
+    # Comparing few bytes is faster, and this is all that is slow here.
+    small = np.dtype(np.int16 if 2 * cut.size <= np.iinfo(np.int16).max else np.int64)
+    columns = np.arange(cut.size, dtype=small)
+    begin = (before + cut.lead).astype(small)[:, None]
+    real = columns < begin + rows.length.astype(small)[:, None]
     shown = real
     if cut.padding_side == "left" or cut.lead:
         real = real & (columns >= begin)
     if cut.content < cut.size or cut.padding_side == "left":
-        shown = columns < (before + used).astype(np.int32)[:, None]
+        shown = columns < (before + used).astype(small)[:, None]
         shown &= columns >= begin - cut.lead
-    ids = batch.ids[which]
-    np.putmask(ids, ~real, cut.pad_id)
+    ids, score = batch.ids[which], batch.score_mask[which]
+    np.copyto(ids, cut.pad_id, where=~real)
     row = np.arange(len(ids))
     if cut.bos_id is not None:
         ids[row, before] = cut.bos_id
     if cut.eos_id is not None:
         ids[row, before + used - 1] = cut.eos_id
-    batch.ids[which] = ids
+    if cut.padding_side == "left":
+        covered = np.where(rows.opening, 1, cut.overlap).astype(small)[:, None]
+        score[...] = real & (columns >= begin + covered)
+    else:  # as in a full window, as far as it goes
+        np.multiply(score, real, out=score)
+    if not isinstance(which, slice):  # else these are views
+        batch.ids[which], batch.score_mask[which] = ids, score
     batch.attention_mask[which] = shown
-    covered = np.where(rows.opening, 1, cut.overlap).astype(np.int32)[:, None]
-    batch.score_mask[which] = real & (columns >= begin + covered)
 
 
 def _separate(
