@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from tests.corpus.making import content
 from tests.corpus.test_build import Killed, kill_after, stop_after, tokenizer, write
@@ -17,7 +19,7 @@ from transom.corpus import Done, TokenCorpus, Watch, append_files, build
 from transom.corpus.job import inputs_of
 from transom.corpus.parts import PARTS, join, make_part, plan
 from transom.corpus.reading import Task
-from transom.errors import CorpusError, MissingExtraError
+from transom.errors import CorpusError, InputError, MissingExtraError
 
 WORKERS = 2
 
@@ -196,3 +198,17 @@ def test_ray_goes_on_where_it_was_stopped_and_says_what_failed(
             build(begun, files, tokenizer(), watch=kill_after(3))
     with pytest.raises(CorpusError, match="was begun without Ray"):
         build(begun, files, tokenizer(), engine=engine)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_would_be_another_on_a_worker_is_refused(
+    tmp_path: Path, local_ray: None
+) -> None:
+    """Numbers lose their last digit on the way through the library's JSON."""
+    from transom.corpus.ray import RayEngine
+
+    rng = random.Random(0)
+    scores = [(f"w{number}", -20 * rng.random()) for number in range(500)]
+    unigram = Tokenizer(models.Unigram([("?", 0.0), *scores], unk_id=0))
+    with pytest.raises(InputError, match="is not the same after being written and read"):
+        build(tmp_path / "books", write(tmp_path / "texts"), unigram, engine=RayEngine())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -29,6 +30,16 @@ def test_the_order_of_the_vocabulary_and_what_only_decodes_make_no_difference() 
     other.enable_truncation(4)
     other.enable_padding()
     assert fingerprint(other) == fingerprint(bpe())
+
+
+def test_digits_lost_in_json_make_no_difference() -> None:
+    rng = random.Random(0)
+    scores = [(f"w{number}", -20 * rng.random()) for number in range(500)]
+    unigram = Tokenizer(models.Unigram([("?", 0.0), *scores], unk_id=0))
+    assert fingerprint(Tokenizer.from_str(unigram.to_str())) == fingerprint(unigram)
+    scores[7] = ("w7", scores[7][1] + 1e-6)
+    other = Tokenizer(models.Unigram([("?", 0.0), *scores], unk_id=0))
+    assert fingerprint(other) != fingerprint(unigram)
 
 
 def changed(part: str) -> Tokenizer:

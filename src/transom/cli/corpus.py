@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,8 @@ from transom.corpus.build import Engine
 from transom.corpus.formats import formats, write_format
 from transom.corpus.job import inputs_of
 from transom.errors import InputError
-from transom.tokens import Encoder, documents
-from transom.tokens.backends import backends, choose_backend
+from transom.tokens.backends import Backend, backends, choose_backend
+from transom.tokens.files import sample
 
 __all__ = ["app"]
 
@@ -72,7 +72,7 @@ def build_command(
     anything else that stopped it: nothing is lost and nothing is there twice.
     """
     by = _engine(engine, workers, backend)
-    encoder = _encoder(tokenizer, backend if by is None else REFERENCE, files, field)
+    encoder, library = _tokenizer(tokenizer, backend if by is None else REFERENCE, files, field)
     _run(
         folder,
         lambda watch: build(
@@ -82,6 +82,7 @@ def build_command(
             name=tokenizer,
             workers=workers,
             field=field,
+            backend=library,
             engine=by,
             watch=watch,
         ),
@@ -114,7 +115,7 @@ def append_command(
     if not name:
         raise InputError(f"{folder} does not say which tokenizer it is of; expected --tokenizer.")
     by = _engine(engine, workers, backend)
-    encoder = _encoder(name, backend if by is None else REFERENCE, files, field)
+    encoder, library = _tokenizer(name, backend if by is None else REFERENCE, files, field)
     _run(
         folder,
         lambda watch: append_files(
@@ -125,6 +126,7 @@ def append_command(
             field=field,
             again=again,
             forget=forget,
+            backend=library,
             engine=by,
             watch=watch,
         ),
@@ -240,21 +242,15 @@ def _engine(name: str, workers: int, backend: str) -> Engine | None:
     return RayEngine(workers=workers)
 
 
-def _encoder(name: str, backend: str, files: list[str], field: str) -> Encoder:
+def _tokenizer(name: str, backend: str, files: list[str], field: str) -> tuple[Any, Backend]:
     """The tokenizer called `name`, and the library that is to carry it out."""
     from transom.models import load_tokenizer
 
     inputs_of(files)  # before anything that takes its time
     tokenizer = load_tokenizer(name, report=lambda line: print(line, file=sys.stderr))
-    choice = choose_backend(tokenizer, _sample(files, field), backend)
+    choice = choose_backend(tokenizer, sample(files, field=field), backend)
     print(f"tokenizing with {choice.why}")
-    return Encoder(tokenizer, choice.backend)
-
-
-def _sample(files: list[str], field: str) -> Iterator[str]:
-    for path in files:
-        for _, text in documents(path, field=field):
-            yield from [text] if isinstance(text, str) else text
+    return tokenizer, choice.backend
 
 
 def _run(folder: Path, work: Callable[[Watch], Done]) -> None:

@@ -15,7 +15,7 @@ from transom.corpus.parts import PARTS
 from transom.corpus.reading import Done, Task, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
-from transom.tokens import Encoder
+from transom.tokens.backends import Backend
 
 __all__ = ["Engine", "append_files", "build"]
 
@@ -33,6 +33,7 @@ def build(
     name: str = "",
     workers: int = 1,
     field: str = "text",
+    backend: Backend | None = None,
     engine: Engine | None = None,
     watch: Watch = SILENT,
 ) -> Done:
@@ -42,11 +43,12 @@ def build(
         path: the corpus' folder: not there, empty, or of a build of the same files that was cut
             short; a complete one is left as it is.
         files: see `transom.tokens.files.documents`.
-        tokenizer: a `tokenizers.Tokenizer`, a fast tokenizer of transformers, or an `Encoder`.
+        tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
         name: of the tokenizer, for people.
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
-        engine: what does it; by default this process, with `workers`.
+        backend: what carries the tokenizer out, see `choose_backend`; by default tokenizers.
+        engine: what does the work; by default this process, with `workers` and `backend`.
         watch: how far it is, and when to stop.
 
     Raises:
@@ -55,14 +57,14 @@ def build(
     """
     inputs = inputs_of(files)
     if (Path(path) / MANIFEST).exists():
-        writer = TokenCorpus.append(path, tokenizer=_plain(tokenizer))
+        writer = TokenCorpus.append(path, tokenizer=tokenizer)
     else:
-        writer = TokenCorpus.create(path, tokenizer=_plain(tokenizer), name=name)
+        writer = TokenCorpus.create(path, tokenizer=tokenizer, name=name)
     with writer:
         if writer.committed.job is None and writer.committed.commit:
             return _complete(writer, inputs)
         job = _job("build", inputs, field, writer)
-        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers)
+        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
 
 
 def append_files(
@@ -74,6 +76,7 @@ def append_files(
     field: str = "text",
     again: bool = False,
     forget: bool = False,
+    backend: Backend | None = None,
     engine: Engine | None = None,
     watch: Watch = SILENT,
 ) -> Done:
@@ -82,7 +85,7 @@ def append_files(
     Args:
         again: also files that are in it already.
         forget: give up a build or an append that was cut short; its documents that are there stay.
-        path, files, tokenizer, workers, field, engine, watch: see `build`.
+        path, files, tokenizer, workers, field, backend, engine, watch: see `build`.
 
     Raises:
         InputError: on files that cannot be read, or are in the corpus already.
@@ -90,24 +93,20 @@ def append_files(
             is to be completed first, or it cannot be written.
     """
     inputs = inputs_of(files)
-    with TokenCorpus.append(path, tokenizer=_plain(tokenizer)) as writer:
+    with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
         if forget and writer.committed.job is not None:
             writer.commit()
         if writer.committed.job is None and not again:
             _refuse_known(writer, inputs)
         job = _job("append", inputs, field, writer)
-        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers)
+        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
 
 
-def _run(task: Task, engine: Engine | None, workers: int) -> Done:
-    done = engine(task) if engine is not None else read_inputs(task, workers=workers)
+def _run(task: Task, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
+    done = engine(task) if engine is not None else read_inputs(task, workers, backend)
     if done.complete:  # Another engine may have begun it.
         shutil.rmtree(task.writer.folder / PARTS, ignore_errors=True)
     return done
-
-
-def _plain(tokenizer: Any) -> Any:
-    return tokenizer.reference.tokenizer if isinstance(tokenizer, Encoder) else tokenizer
 
 
 def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) -> Job:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.parts import PART_BYTES, PARTS, Part, join, make_part, plan
 from transom.corpus.reading import Done, Task
-from transom.errors import CorpusError, MissingExtraError, TransomError
-from transom.tokens import Encoder
+from transom.errors import CorpusError, InputError, MissingExtraError, TransomError
 
 __all__ = ["RayEngine"]
 
@@ -51,13 +52,13 @@ class RayEngine:
                 f"the {task.job.name} was begun without Ray, and {task.writer.documents:,} "
                 "documents are committed; expected the same command without it, to complete it."
             )
-        tokenizer = Encoder.of(task.tokenizer).reference.tokenizer
+        tokenizer = _written(task.tokenizer)
         folder = (task.writer.folder / PARTS).resolve()
         parts = plan(task.inputs, task.job.inputs, self._part_bytes)
         size = sum(file.bytes for file in task.inputs)
         began = task.writer.documents, task.writer.tokens
         done = Done(0, 0, 0, 0, len(task.inputs), size)
-        for part in self._made(folder, parts, tokenizer.to_str(), task.field):
+        for part in self._made(folder, parts, tokenizer, task.field):
             done = done._replace(
                 files=done.files + part["files"],
                 documents=done.documents + part["documents"],
@@ -102,3 +103,18 @@ class RayEngine:
                     f"a task of Ray failed: {row['failed']} The parts that are complete stay."
                 )
             yield row
+
+
+def _written(tokenizer: Any) -> str:
+    """A tokenizer as text, which is how it gets to the workers.
+
+    Raises:
+        InputError: when it would not be the same there: the scores of some models are not exact.
+    """
+    text: str = getattr(tokenizer, "backend_tokenizer", tokenizer).to_str()
+    if Tokenizer.from_str(text).to_str() != text:
+        raise InputError(
+            "this tokenizer is not the same after being written and read, so that Ray's workers "
+            "might give other ids; expected a build without Ray, or another tokenizer."
+        )
+    return text

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.job import Input, Job
 from transom.corpus.writer import CorpusWriter
+from transom.tokens import Encoder
+from transom.tokens.backends import Backend
 from transom.tokens.files import Tokenized, tokenize_files
 
 __all__ = ["Done", "Task", "Watch", "read_inputs"]
@@ -71,9 +73,9 @@ class Task(NamedTuple):
     watch: Watch
 
 
-def read_inputs(task: Task, *, workers: int = 1) -> Done:
+def read_inputs(task: Task, workers: int = 1, backend: Backend | None = None) -> Done:
     """Add the documents of all files from where the job is; the last commit ends the job."""
-    return _Reading(task).run(workers)
+    return _Reading(task).run(Encoder(task.tokenizer, backend), workers)
 
 
 class _Reading:
@@ -92,11 +94,11 @@ class _Reading:
         self.first = at, int(corpus.edges[at])  # where the file's documents start
         self.committed = time.monotonic()
 
-    def run(self, workers: int) -> Done:
+    def run(self, encoder: Encoder, workers: int) -> Done:
         task = self.task
         pieces = tokenize_files(
             [file.path for file in self.left],
-            task.tokenizer,
+            encoder,
             workers=workers,
             field=task.field,
             skip=self.documents,

@@ -82,6 +82,8 @@ def _said(part: Any) -> Any:
     """Without what is not set, so that settings that newer versions add change nothing."""
     if isinstance(part, dict):
         return {key: _said(value) for key, value in part.items() if not _unset(value)}
+    if isinstance(part, float):
+        return f"{part:.12g}"  # the library's JSON is not exact about the last digits
     return [_said(value) for value in part] if isinstance(part, list) else part
 
 
