@@ -61,7 +61,7 @@ def build_command(
         str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
     ] = "smollm2",
     workers: Workers = 1,
-    backend: Library = "auto",
+    backend: Library = REFERENCE,
     engine: EngineName = "local",
     field: Field = "text",
 ) -> None:
@@ -97,7 +97,7 @@ def append_command(
         str | None, typer.Option(metavar="NAME", help="By default that of the corpus.")
     ] = None,
     workers: Workers = 1,
-    backend: Library = "auto",
+    backend: Library = REFERENCE,
     engine: EngineName = "local",
     field: Field = "text",
     again: Annotated[
