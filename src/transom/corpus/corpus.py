@@ -21,8 +21,8 @@ from transom.corpus.maps import MappedFile, MappedTokens
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
-from transom.errors import InputError, MissingExtraError
-from transom.windows import Cut, TokenWindows
+from transom.errors import MissingExtraError
+from transom.windows import Cut, SlidingWindow, TokenWindows
 
 __all__ = ["TokenCorpus"]
 
@@ -236,8 +236,9 @@ class TokenCorpus:
         Raises:
             InputError: on settings that make no sense.
         """
-        vocabulary = self.manifest.vocab_size
-        cut = Cut.of(size, stride, overlap, vocab_size=vocabulary, **_settings(settings))
+        cut = SlidingWindow(
+            size, stride, overlap=overlap, vocab_size=self.manifest.vocab_size, **settings
+        ).cut
         if cut not in self._windows:
             while len(self._windows) >= CUTS_KEPT:
                 self._windows.pop(next(iter(self._windows)), None)
@@ -297,24 +298,6 @@ class TokenCorpus:
 
     def __repr__(self) -> str:
         return f"<TokenCorpus: {self.tokens:,} tokens in {self.documents:,} documents>"
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    known = {
-        "pad_id": 0,
-        "padding_side": "right",
-        "drop_last": False,
-        "bos_id": None,
-        "eos_id": None,
-        "packed": False,
-    }
-    for name in given:
-        if name not in known:
-            raise InputError(
-                f"TokenCorpus: there is no setting {name!r} of windows; expected size, stride, "
-                f"overlap or one of {', '.join(known)}."
-            )
-    return {**known, **given}
 
 
 def _data() -> Any:

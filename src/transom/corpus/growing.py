@@ -11,7 +11,7 @@ from transom.corpus.manifest import Stored
 from transom.corpus.sums import BlockSums, digest
 from transom.errors import CorpusDamageError
 
-__all__ = ["GrowingFile", "short_of"]
+__all__ = ["GrowingFile", "second_name", "short_of"]
 
 
 class GrowingFile:
@@ -79,3 +79,16 @@ def short_of(path: Path, found: int, committed: int) -> CorpusDamageError:
     return CorpusDamageError(
         f"{path} is damaged: it has {found:,} bytes, and {committed:,} were committed."
     )
+
+
+def second_name(path: Path, name: Path) -> None:
+    """Give a file a second name; copy it where that cannot be done."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:
+        with path.open("rb") as source, name.open("wb") as target:
+            while piece := source.read(1 << 22):
+                target.write(piece)
+            target.flush()
+            os.fsync(target.fileno())

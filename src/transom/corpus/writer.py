@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.corpus.growing import GrowingFile
+from transom.corpus.growing import GrowingFile, second_name
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, Stored, sync_folder, write_manifest
 from transom.errors import CorpusError, InputError
@@ -237,7 +236,7 @@ class CorpusWriter:
         stored = Stored(name)
         if adopted is not None and path is not None:
             stored = replace(adopted, name=name)
-            _same_file(path, self.folder / name)
+            second_name(path, self.folder / name)
         self._shards.append(stored)
         self._shard = self._growing(stored)
 
@@ -287,16 +286,3 @@ def _checked_ends(documents: Iterable[int] | None, length: int) -> NDArray[np.in
     if (np.diff(ends) < 0).any():
         raise InputError(f"documents end at {ends.tolist()!r:.80}; expected ascending numbers.")
     return ends
-
-
-def _same_file(path: Path, name: Path) -> None:
-    """Give a file a second name; copy it where that cannot be done."""
-    name.unlink(missing_ok=True)
-    try:
-        os.link(path, name)
-    except OSError:
-        with path.open("rb") as source, name.open("wb") as target:
-            while piece := source.read(1 << 22):
-                target.write(piece)
-            target.flush()
-            os.fsync(target.fileno())

@@ -36,7 +36,7 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
     ...     writer.add_document(range(8))
     >>> dataset = TokenCorpus.open(folder).torch_dataset(4, shuffle_seed=7)
     >>> len(dataset), dataset[0]["input_ids"]
-    (2, tensor([0, 1, 2, 3]))
+    (2, tensor([4, 5, 6, 7]))
     """
 
     def __init__(
