@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transom.errors import CorpusError, InputError, MissingExtraError, TransomEr
 
 __all__ = ["RayEngine"]
 
+PARTS_EACH = 4  # so that no worker is left waiting for long at the end
+
 
 class RayEngine:
     """Reads files with Ray Data, a part of them per task, and joins the parts in order.
@@ -26,14 +29,15 @@ class RayEngine:
     running, or `RAY_ADDRESS` says where it is.
 
     Args:
-        part_bytes: how much a task reads, in files as they are on the disk, or a file more.
+        part_bytes: how much a task reads, in files as they are on the disk, or a file more; by
+            default such that there are several tasks per worker, and at most 256 MiB.
         workers: how many tasks at a time; by default as many as Ray has room for.
 
     Raises:
         MissingExtraError: when ray is not installed.
     """
 
-    def __init__(self, part_bytes: int = PART_BYTES, workers: int | None = None) -> None:
+    def __init__(self, part_bytes: int | None = None, workers: int | None = None) -> None:
         try:
             import ray.data
         except ModuleNotFoundError as error:
@@ -54,8 +58,9 @@ class RayEngine:
             )
         tokenizer = _written(task.tokenizer)
         folder = (task.writer.folder / PARTS).resolve()
-        parts = plan(task.inputs, task.job.inputs, self._part_bytes)
         size = sum(file.bytes for file in task.inputs)
+        share = size // (PARTS_EACH * (self._workers or os.cpu_count() or 1))
+        parts = plan(task.inputs, task.job.inputs, self._part_bytes or min(share, PART_BYTES))
         began = task.writer.documents, task.writer.tokens
         done = Done(0, 0, 0, 0, len(task.inputs), size)
         for part in self._made(folder, parts, tokenizer, task.field):
