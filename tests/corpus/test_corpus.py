@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,21 @@ def test_datasets_without_torch_say_what_to_install(
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'transom\[torch\]'"):
         corpus.torch_dataset(2)
+
+
+def test_several_threads_may_read(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, VOCABULARY, 700).tolist() for _ in range(60)]
+    corpus = make(folder, documents, shard_bytes=1 << 13)
+    tokens = np.concatenate(documents)
+
+    def read(size: int) -> None:
+        windows = corpus.windows(size, stride=size, packed=True, drop_last=True)
+        for seed in range(30):
+            numbers = np.random.default_rng(seed).integers(0, len(windows), 20)
+            ids = windows.batch(numbers).ids
+            wanted = tokens[: len(windows) * size].reshape(-1, size)[numbers]
+            assert np.array_equal(ids, wanted)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, [64, 100, 64, 100, 33, 512] * 5))

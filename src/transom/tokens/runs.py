@@ -117,8 +117,10 @@ class TokenRuns:
 
     def _every(self, length: int) -> NDArray[Any]:
         """All stretches of a length, the last ones asked for being kept: they take a while."""
-        if self._stretches is None or self._stretches.shape[1] != length:
+        every = self._stretches
+        if every is None or every.shape[1] != length:
             step = self.dtype.itemsize
             shape = self._reach - length + 1, length
-            self._stretches = as_strided(self._lowest, shape, (step, step), writeable=False)
-        return self._stretches
+            every = as_strided(self._lowest, shape, (step, step), writeable=False)
+            self._stretches = every
+        return every
