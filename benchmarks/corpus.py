@@ -9,7 +9,7 @@
 
 The corpus is made in the folder that `TRANSOM_BENCH` names, or in a temporary one, and takes 2 GB.
 `pip install datatrove` for its reader, which is left out where it is not installed. Tokenization is
-measured by `tokenize.py`.
+measured by `tokenization.py`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from transom.models import Loaded, load
+
+# The machines are noisy; what is to be fast is measured by benchmarks.
+settings.register_profile("transom", deadline=None)
+settings.load_profile("transom")
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,8 @@ def parse_pattern(text: str) -> Pattern:
     except RecursionError:
         reason = "it is nested too deeply"
     raise InputError(
-        f"cannot read the pattern {text!r}: {reason}. Expected a policy ({', '.join(_by_position())}), "
-        "such as sinks:4,window=508; or, combined with &, | and ~, some of "
+        f"cannot read the pattern {text!r}: {reason}. Expected a policy "
+        f"({', '.join(_by_position())}), such as sinks:4,window=508; or, combined with &, | and ~, some of "
         f"{', '.join(_call(name) for name in CONSTRUCTORS)}."
     )
 
