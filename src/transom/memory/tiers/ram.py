@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import sys
 from collections.abc import Iterator
@@ -263,11 +264,11 @@ class RamTier(Tier):
 
     def _warmed(self, start: int, size: int) -> bool:
         try:
-            self._map.madvise(POPULATE_WRITE, start, size)
-        except ValueError:
-            pass  # No such advice here: pages come one by one, when they are written.
+            if sys.platform == "linux":
+                self._map.madvise(POPULATE_WRITE, start, size)
         except OSError as error:
-            if error.errno == 12:  # ENOMEM
+            # Where there is no such advice, pages come one by one, when they are written.
+            if error.errno == errno.ENOMEM:
                 self._charge(-size)
                 self._cold.give(start, size)
                 return False
