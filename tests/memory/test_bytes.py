@@ -70,7 +70,7 @@ print(stats.bytes, anonymous() - before, stats.tiers[0].peak, stats.tiers[0].evi
         ("large", "lru", 2**30, 3000),
         ("large", "lru", 2**26, 8000),
         ("large", "reuse-odds", 2**26, 8000),
-        ("shared", "lru", 2**26, 15_000),
+        ("shared", "lru", 2**26, 25_000),
         ("small", "lru", 2**30, 60_000),
     ],
 )
@@ -198,3 +198,20 @@ def test_tenants_share_nothing():
     assert manager.stats().shared == 2 * 4864
     spaces = manager._holdings.spaces
     assert not set(spaces["one"].blocks) & set(spaces["other"].blocks)
+
+
+def test_more_on_disk_than_there_is_memory_to_know(tmp_path):
+    settings = {"disk": tmp_path / "store", "max_disk": 2**24, "vocab_size": 50_000}
+    with ContextMemoryManager(2**23, **settings) as manager:
+        for number in range(2000):
+            assert manager.add_context(str(number), [number, 1, 2])
+    with ContextMemoryManager(2**20, **settings) as manager:
+        stats = manager.stats()
+        assert 100 < stats.contexts < 2000
+        assert stats.contexts + stats.unknown == 2000
+        assert stats.tiers[0].peak <= 2**20
+        assert manager.get_context("0").tolist() == [0, 1, 2]
+        assert manager.get_context("1999") is None
+    with ContextMemoryManager(2**23, **settings) as manager:
+        assert len(manager) == 2000
+        assert manager.stats().unknown == 0

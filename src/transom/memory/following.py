@@ -92,6 +92,8 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
     if holdings.books.enter(entry):
         slow.add(entry)
         holdings.know(entry)
+    else:
+        holdings.unknown += 1
 
 
 def _replaced(holdings: Holdings, former: Entry) -> None:
