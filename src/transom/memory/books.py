@@ -65,8 +65,8 @@ class Books:
         """
         if not self._pay():
             raise InputError(
-                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager, with "
-                f"what is on disk already; expected at least {4 * self.measure():,}."
+                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager, "
+                f"with what is on disk already; expected at least {4 * self.measure():,}."
             )
 
     def space_added(self) -> None:
