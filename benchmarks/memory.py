@@ -380,11 +380,11 @@ def watch():
                 except FileNotFoundError:
                     pass
             written = max(written, size)
-        time.sleep(0.002)
+        time.sleep(0.02)
 watcher = threading.Thread(target=watch)
 watcher.start()
 chance = random.Random(0)
-while chance.random() > 0 and manager.stats().tiers[0].evicted < 60_000:
+while chance.random() > 0 and manager.stats().tiers[0].evicted < 20_000:
     for _ in range(500):
         number = chance.randrange(3000)
         if chance.random() < 0.3:

@@ -70,7 +70,7 @@ print(stats.bytes, anonymous() - before, stats.tiers[0].peak, stats.tiers[0].evi
         ("large", "lru", 2**30, 3000),
         ("large", "lru", 2**26, 8000),
         ("large", "reuse-odds", 2**26, 8000),
-        ("shared", "lru", 2**26, 15_000),
+        ("shared", "lru", 2**26, 25_000),
         ("small", "lru", 2**30, 60_000),
     ],
 )
@@ -85,8 +85,10 @@ def test_within_2_percent_of_what_the_system_shows(case, eviction, budget, count
     assert (evicted > 0) == (budget == 2**26)
     assert peak <= budget
     assert shown <= budget + INTERPRETER
-    # Contexts of 100 tokens are a fifth of what it takes to know them, which is rounded up.
-    assert -0.02 < counted / shown - 1 < (0.05 if case == "small" else 0.02), (counted, shown)
+    # Where a third or more of it is what it takes to know small contexts, the estimate of that
+    # shows: rounded up while they only come, less what the interpreter loses when they also go.
+    low, high = {"small": (-0.02, 0.05), "shared": (-0.04, 0.02)}.get(case, (-0.02, 0.02))
+    assert low < counted / shown - 1 < high, (counted, shown)
 
 
 def test_the_budget_holds_among_threads():
@@ -142,7 +144,7 @@ def test_what_is_larger_than_the_budget_is_refused_by_name():
     assert not manager.add_context("a", np.zeros(5001, dtype=int), namespace="poor")
     assert "namespace 'poor' 10,000" in manager.refusal
     assert manager.stats().refused == 2
-    with pytest.raises(InputError, match="cannot hold even the tables of an empty manager"):
+    with pytest.raises(InputError, match="cannot hold the tables of a manager"):
         ContextMemoryManager(1000)
 
 
@@ -198,3 +200,22 @@ def test_tenants_share_nothing():
     assert manager.stats().shared == 2 * 4864
     spaces = manager._holdings.spaces
     assert not set(spaces["one"].blocks) & set(spaces["other"].blocks)
+
+
+def test_more_on_disk_than_there_is_memory_to_know(tmp_path):
+    settings = {"disk": tmp_path / "store", "max_disk": 2**24, "vocab_size": 50_000}
+    with ContextMemoryManager(2**23, **settings) as manager:
+        for number in range(2000):
+            assert manager.add_context(str(number), [number, 1, 2])
+    with pytest.raises(InputError, match="with what is on disk already; expected at least"):
+        ContextMemoryManager(2**19, **settings)
+    with ContextMemoryManager(1_800_000, **settings) as manager:
+        stats = manager.stats()
+        assert 100 < stats.contexts < 2000
+        assert stats.contexts + stats.unknown == 2000
+        assert stats.tiers[0].peak <= 1_800_000
+        assert manager.get_context("0").tolist() == [0, 1, 2]
+        assert manager.get_context("1999") is None
+    with ContextMemoryManager(2**23, **settings) as manager:
+        assert len(manager) == 2000
+        assert manager.stats().unknown == 0

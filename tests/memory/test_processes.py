@@ -15,6 +15,7 @@ from tests.memory.soak import scaled
 from tests.memory.tiers.opened import on_disk
 from tests.memory.worker import IDS, Board, opened, read, tokens, write
 from transom.errors import StoreError
+from transom.memory.tiers.disk import DiskTier
 
 SECONDS = scaled(3, 60)
 
@@ -163,3 +164,56 @@ def test_killed_at_any_moment(tmp_path, kills):
             for number in range(60):
                 read(manager, board, random.Random(number))
             write(manager, board, [turn % 24], chance)
+
+
+HALF = """
+import os, sys
+from transom.memory.tiers.disk import DiskTier, datafile, shared
+tier = DiskTier(sys.argv[2], 2**20)
+def killed(*arguments):
+    os._exit(9)
+if sys.argv[1] == "store":
+    shared.Shared.publish = killed
+    tier.store(2, b"two" * 100)
+else:
+    datafile.DataFile.erase = killed
+    del tier[1]
+"""
+
+
+@pytest.mark.parametrize("what", ["store", "delete"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_killed_half_way_through(tmp_path, what, alone):
+    store = tmp_path / "store"
+    with DiskTier(store, 2**20) as tier:
+        assert tier.store(1, b"one" * 100)
+    other = None if alone else DiskTier(store, 2**20)
+    process = subprocess.run([sys.executable, "-c", HALF, what, store], check=False)
+    assert process.returncode == 9
+    if other is not None:
+        assert other.store(3, b"three")
+        other.close()
+    for lost in ("", "index", "shared"):
+        if lost:
+            (store / lost).unlink()
+        with DiskTier(store, 2**20) as tier:
+            expected = {1: b"one" * 100} if what == "store" else {}
+            expected |= {} if alone else {3: b"three"}
+            assert {key: bytes(value) for key, value in tier.items()} == expected
+            assert tier.used == on_disk(store)
+
+
+def test_interrupted_half_way_through(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with DiskTier(tmp_path / "store", 2**20) as tier:
+        assert tier.store(1, b"one")
+        free = tier._known.free.total
+        monkeypatch.setattr("transom.memory.tiers.disk.datafile.DataFile.write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tier.store(2, b"two")
+        monkeypatch.undo()
+        assert tier._known.free.total == free
+        assert list(tier) == [1]
+        assert tier.store(2, b"two")

@@ -65,8 +65,8 @@ class Books:
         """
         if not self._pay():
             raise InputError(
-                f"{self._ledger.capacity:,} bytes of memory cannot hold even the tables of an "
-                f"empty manager; expected at least {4 * self.measure():,}."
+                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager, "
+                f"with what is on disk already; expected at least {4 * self.measure():,}."
             )
 
     def space_added(self) -> None:
@@ -108,10 +108,11 @@ class Books:
             max(0, dictionary_size(len(table) + more) - size)
             for table, size in zip(tables, sizes, strict=True)
         ]
-        # What other tables there are has as many entries, and grows when these do.
+        # Other tables have as many entries, and grow when these do; half of what they are part of
+        # are no tables, and these grow to four times their size at most, mostly to twice.
         others = sum(shelf.eviction.nbytes + shelf.tier.nbytes for shelf in holdings.shelves)
         shelves = len(holdings.shelves)
-        part = sum(growths[:shelves]) / sum(sizes[:shelves])
+        part = min(1.0, sum(growths[:shelves]) / sum(sizes[:shelves]))
         return int(sum(growths) + part * others + others // 8 + max(sizes))
 
     def _pay(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 
@@ -13,6 +14,8 @@ from transom.memory.shelf import Shelf
 from transom.memory.tiers.base import News, Tier
 
 __all__ = ["follow"]
+
+MANY = 5000  # entries learnt of at once
 
 
 def follow(holdings: Holdings) -> None:
@@ -30,11 +33,17 @@ def follow(holdings: Holdings) -> None:
     news = slow.tier.news()
     if news:
         slow.following = True
+        # So many new objects would have the garbage collector look at all of them again and again.
+        pause = len(news) > MANY and gc.isenabled()
+        if pause:
+            gc.disable()
         try:
             for item in news:
                 _learn(holdings, slow, item)
         finally:
             slow.following = False
+            if pause:
+                gc.enable()
     if holdings.doubtful or holdings.useless:
         holdings.settle()
 
@@ -92,6 +101,8 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
     if holdings.books.enter(entry):
         slow.add(entry)
         holdings.know(entry)
+    else:
+        holdings.unknown += 1
 
 
 def _replaced(holdings: Holdings, former: Entry) -> None:

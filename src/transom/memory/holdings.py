@@ -45,6 +45,7 @@ class Holdings:
         spaces: namespaces by name.
         expiring: when entries expire, as a heap; also of some that are gone.
         expired: how many have.
+        unknown: entries on the second shelf that there was no room in the books for.
         useless: keys on the second shelf that have expired, or continue what is gone.
         doubtful: entries that nothing seems to need.
 
@@ -71,6 +72,7 @@ class Holdings:
         self.books = Books(ledger, self)
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
+        self.unknown = 0
         self.useless: list[int] = []
         self.doubtful: list[Entry] = []
         self._quotas = quotas

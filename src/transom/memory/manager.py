@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -104,6 +105,7 @@ class ContextMemoryManager:
             for name, quota in (quotas or {}).items()
         }
         self._closed = False
+        self._released: deque[Entry] = deque()  # entries that pins have let go of
         self._report_at = 0.0
         self._lock = threading.RLock()
         self._ledger = Ledger(self.max_memory, owner, "max_memory")
@@ -245,7 +247,7 @@ class ContextMemoryManager:
             InputError: when it is not held.
         """
         ids, entry = self._read(self._contexts.pinned, context_id, namespace)
-        return Pin(ids, partial(self._unpin, entry))
+        return Pin(ids, partial(self._released.append, entry), self._unpin)
 
     # States
 
@@ -401,6 +403,8 @@ class ContextMemoryManager:
         """Know what is held now, for every process that shares it."""
         if self._closed:
             raise StoreError(f"this {type(self).__name__} was closed; make another one.")
+        if self._released:
+            self._unpin()
         if self._holdings.slow is not None:
             follow(self._holdings)
             if time.monotonic() >= self._report_at:
@@ -465,10 +469,11 @@ class ContextMemoryManager:
         endless = entry is None or entry.expires == math.inf
         return math.inf if endless else entry.expires - time.monotonic()  # type: ignore[union-attr]
 
-    def _unpin(self, entry: Entry) -> None:
+    def _unpin(self) -> None:
+        """Let go of what pins no longer keep."""
         with self._lock:
-            if not self._closed:
-                self._holdings.unpin_for_all(entry)
+            while self._released and not self._closed:
+                self._holdings.unpin_for_all(self._released.popleft())
 
 
 def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:

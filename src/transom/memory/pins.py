@@ -21,9 +21,13 @@ class Pin:
         value: what was pinned, read-only.
     """
 
-    def __init__(self, value: NDArray[Any], release: Callable[[], None]) -> None:
+    def __init__(
+        self, value: NDArray[Any], release: Callable[[], object], settle: Callable[[], object]
+    ) -> None:
         self.value = value
+        # May be called by the garbage collector in the middle of anything, so it only makes a note.
         self._release = weakref.finalize(self, release)
+        self._settle = settle
 
     @property
     def closed(self) -> bool:
@@ -32,7 +36,9 @@ class Pin:
 
     def close(self) -> None:
         """Let go; again, and nothing happens."""
-        self._release()
+        if self._release.alive:
+            self._release()
+            self._settle()
 
     def __enter__(self) -> NDArray[Any]:
         return self.value

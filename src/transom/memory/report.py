@@ -83,6 +83,7 @@ def stats(held: Contexts, ledger: Ledger, remote: Remote | None) -> Stats:
         misses=held.misses,
         refused=held.refused,
         expired=holdings.expired,
+        unknown=holdings.unknown,
         tiers=tuple(tiers),
     )
 

@@ -47,6 +47,8 @@ class Stats(NamedTuple):
         misses: and that were not.
         refused: contexts and states that did not fit.
         expired: and whose time was over.
+        unknown: payloads on disk that could not be learnt of, because max_memory is too small to
+            know more; to this process they are not there.
         tiers: each tier, the fastest first.
     """
 
@@ -61,6 +63,7 @@ class Stats(NamedTuple):
     misses: int
     refused: int
     expired: int
+    unknown: int
     tiers: tuple[TierStats, ...]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,7 @@ PIECES = 16  # into which a payload is divided at most
 STEPS = 512  # parts of the capacity by which it grows, within:
 SMALLEST_STEP, LARGEST_STEP = 64 << 10, 4 << 20
 HELD = 2  # references to a view that only the tier has, while they are counted
-EMPTY = np.empty(0, dtype=np.uint8)
-EMPTY.flags.writeable = False
+VIEW = sys.getsizeof(np.empty(0, dtype=np.uint8)) + 16  # bytes of an array without its data
 
 
 class RamTier(Tier):
@@ -72,6 +72,7 @@ class RamTier(Tier):
         self._warm = Extents()  # pages that are charged
         self._cold = Extents()  # pages that are not
         self._cold.give(first, self._reach)
+        self._pieces = 0
         self._used = 0
         self._peak = 0
 
@@ -92,7 +93,7 @@ class RamTier(Tier):
     @property
     def nbytes(self) -> int:
         tables = sys.getsizeof(self._views) + sys.getsizeof(self._labels)
-        views = (sys.getsizeof(EMPTY) + 16) * len(self._views)
+        views = VIEW * (len(self._views) + self._pieces)
         return tables + views + self._warm.nbytes + self._cold.nbytes
 
     def fits(self, size: int) -> bool:
@@ -139,6 +140,7 @@ class RamTier(Tier):
             pieces.append(piece)
             at += size
         self._views[key] = tuple(pieces)
+        self._pieces += len(pieces)
         if label:
             self._labels[key] = label
         return True
@@ -199,6 +201,7 @@ class RamTier(Tier):
         view = self._views.pop(key)
         self._labels.pop(key, None)
         if isinstance(view, tuple):
+            self._pieces -= len(view)
             for piece in view:
                 self._free(piece)
         elif sys.getrefcount(view) > HELD:
@@ -263,11 +266,11 @@ class RamTier(Tier):
 
     def _warmed(self, start: int, size: int) -> bool:
         try:
-            self._map.madvise(POPULATE_WRITE, start, size)
-        except ValueError:
-            pass  # No such advice here: pages come one by one, when they are written.
+            if sys.platform == "linux":
+                self._map.madvise(POPULATE_WRITE, start, size)
         except OSError as error:
-            if error.errno == 12:  # ENOMEM
+            # Where there is no such advice, pages come one by one, when they are written.
+            if error.errno == errno.ENOMEM:
                 self._charge(-size)
                 self._cold.give(start, size)
                 return False

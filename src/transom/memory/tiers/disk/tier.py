@@ -238,14 +238,16 @@ class DiskTier(Tier):
             shared.intent = start
             try:
                 self._data.write(record, None if large else source)
-            except OSError:
+                shared.publish(ADD, start, key)
+            except BaseException as error:
                 self._failures += 1
                 self._data.erase(start)
                 self._known.free.give(start, length)
-                return False
+                if isinstance(error, OSError):
+                    return False
+                raise
             finally:
                 shared.intent = 0
-            shared.publish(ADD, start, key)
             self._known.add(record)
             return True
 
