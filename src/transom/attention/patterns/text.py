@@ -56,7 +56,8 @@ def parse_pattern(text: str) -> Pattern:
         reason = "it is nested too deeply"
     raise InputError(
         f"cannot read the pattern {text!r}: {reason}. Expected a policy "
-        f"({', '.join(_by_position())}), such as sinks:4,window=508; or, combined with &, | and ~, some of "
+        f"({', '.join(_by_position())}), such as sinks:4,window=508; or, combined with &, | and ~, "
+        "some of "
         f"{', '.join(_call(name) for name in CONSTRUCTORS)}."
     )
 
