@@ -122,7 +122,7 @@ def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
     """Its blocks in order, each with what those before it made."""
-    state, attention, windows, tokens, corpus, monitor = python_blocks("docs/guide.md")
+    state, attention, windows, tokens, corpus, memory, monitor = python_blocks("docs/guide.md")
     names: dict[str, Any] = {"model": smollm2.model}
     run(state, names)
     assert names["again"].usage == names["context"].usage
@@ -144,6 +144,9 @@ def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> N
     assert not ended.value.code
     run(corpus, names)
     assert len(names["windows"]) > 64
+    run(memory, names)
+    assert names["found"] == ("alice/42", 1024)
+    assert len(names["held"]) == 1024
     capsys.readouterr()
     run(monitor, names)
     assert "p99" in capsys.readouterr().out
