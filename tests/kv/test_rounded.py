@@ -195,7 +195,7 @@ def test_what_does_not_pack_is_refused() -> None:
     model = tiny("phi")
     assert config.hidden_size // config.num_attention_heads == 8
     with pytest.raises(UnsupportedModelError, match="heads of 7 numbers"):
-        storage("keys", torch.zeros(1, 1, 1, 7), 3, Precision(4, 2), True)
+        storage("keys", torch.zeros(1, 1, 1, 7), 3, Precision(4, 2, 1), True)
     assert BoundedCache(parse("window:9,kv=int4"), config=model.config).policy.kv == "int4"
 
 

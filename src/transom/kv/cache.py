@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transom.attention.attending import Attending
 from transom.attention.huggingface import select_attention
 from transom.attention.patterns import Pattern
-from transom.attention.rotary import Rotary
+from transom.attention.rotary import Rotary, rope_type
 from transom.errors import CacheError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.layer import BoundedLayer
 from transom.kv.native import restore_native, tensors_of
@@ -68,7 +68,7 @@ class BoundedCache(Cache):
             policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
         self.policy = policy
         bounded = _bounded_layers(config, policy, layers)
-        rotary = Rotary.from_config(config) if policy.capacity is not None else None
+        rotary = _rotary(config, policy)
         heads = config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
         given = (positions, rotary, head_dim, _without_rotary(config))
@@ -158,7 +158,8 @@ class BoundedCache(Cache):
                 before the cache is full, when there is nothing to gain yet.
         """
         slots = self.slots
-        if slots.rotary is None or slots.positions != "compact" or not self.is_bounded_throughout:
+        bounded = self.policy.capacity is not None and self.is_bounded_throughout
+        if slots.rotary is None or slots.positions != "compact" or not bounded:
             raise CacheError(
                 "rebase needs a bounded policy with compact positions on every layer; "
                 f"this cache has {self.policy} with {slots.positions} positions."
@@ -345,6 +346,13 @@ def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]
             f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
         )
     return sliding
+
+
+def _rotary(config: Any, policy: Policy) -> Rotary | None:
+    """How keys are turned; None where nothing ever needs to be."""
+    if policy.capacity is not None:
+        return Rotary.from_config(config)
+    return None if policy.kv == "auto" or rope_type(config) is None else Rotary.from_config(config)
 
 
 def _without_rotary(config: Any) -> frozenset[int]:

@@ -18,14 +18,14 @@ __all__ = ["RoundedLayer"]
 
 
 class RoundedLayer(BoundedLayer):
-    """Keys and values in 8 or 4 bits, the newest ones and the keys of pinned tokens exactly.
+    """Keys and values in 8 or 4 bits; the newest, the first few and pinned keys exactly.
 
     Tokens are rounded when they stop being among the newest, one by one: keys at no angle, where
     their channels keep to themselves, and with an offset and a width for each channel. What a pass
     adds is exact within that pass. Reading makes numbers of all that is seen, one layer at a time.
 
     `newest` holds the last `precision.exact` tokens of each row, in order, as they came; their
-    slots among the rounded ones are out of date.
+    slots among the rounded ones are out of date. `first` holds the first few.
     """
 
     def __init__(self, index: int, slots: Slots, planner: Planner, last: bool) -> None:
@@ -86,7 +86,10 @@ class RoundedLayer(BoundedLayer):
         held = min(before, self.precision.exact)
         first = before - held
         for name, states in (("keys", keys), ("values", values)):
-            newest = self.tensors[f"{name}.newest"][rows]
+            newest, kept = (self.tensors[f"{name}.{part}"][rows] for part in ("newest", "first"))
+            if before < kept.shape[2]:
+                some = states[:, :, : kept.shape[2] - before]
+                kept[:, :, before : before + some.shape[2]] = some
             together = torch.cat((newest[:, :, :held], states), dim=2)
             leaving = max(0, together.shape[2] - self.precision.exact)
             newest[:, :, : together.shape[2] - leaving] = together[:, :, leaving:]
@@ -96,7 +99,9 @@ class RoundedLayer(BoundedLayer):
             old = together[:, :, :leaving]
             if name == "keys":
                 if first == 0:
-                    found = Channels.of(self._still(together[:, :, : self.precision.exact], first))
+                    exact = self.precision.exact
+                    sinks = min(self.precision.first, exact - 1)
+                    found = Channels.of(self._still(together[:, :, sinks:exact], sinks))
                     self.tensors["keys.mean"][rows] = found.mean
                     self.tensors["keys.width"][rows] = found.width
                 old = self._channels(rows).normal(self._still(old, first))
@@ -120,16 +125,21 @@ class RoundedLayer(BoundedLayer):
         keys = self._channels(slice(None)).back(keys)
         same = len(set(lengths)) == 1
         rows = lengths[:1] if same else lengths
-        places = self.slots.positions_of(torch.tensor(rows), stored).clamp(min=0)
+        places = self.slots.positions_of(torch.tensor(rows), stored)
         if self._rotary is not None:
-            keys = self._turned(keys, (places - self.slots.base).to(self.device)[:, None])
+            by = places.clamp(min=0) - self.slots.base
+            keys = self._turned(keys, by.to(self.device)[:, None])
         keys, values = keys.to(self.dtype), values.to(self.dtype)
         for row, length in enumerate(rows):
             mine = slice(None) if same else slice(row, row + 1)
             count = min(length, self.precision.exact)
             newest = torch.arange(length - count, length, device=self.device)
             slots = self.slots.slots_of(newest)
+            first = torch.arange(min(length, stored, self.precision.first))
+            first = first[places[row, self.slots.slots_of(first)] == first].to(self.device)
             for out, name in ((keys, "keys"), (values, "values")):
+                kept = self.tensors[f"{name}.first"][mine].index_select(2, first)
+                out[mine].index_copy_(2, self.slots.slots_of(first), kept)
                 out[mine].index_copy_(2, slots, self.tensors[f"{name}.newest"][mine, :, :count])
         if self.origins is not None:
             pinned = min(stored, self.origins.shape[2])
@@ -165,9 +175,9 @@ class RoundedLayer(BoundedLayer):
     def rebase(self, by: int) -> None:
         if self.is_initialized and self._rotary is not None:
             self.own()
-            newest = self.tensors["keys.newest"]
-            turned = self._turned(newest, torch.tensor([-by], device=self.device))
-            newest.copy_(turned.to(newest.dtype))
+            for name in ("keys.newest", "keys.first"):
+                keys = self.tensors[name]
+                keys.copy_(self._turned(keys, torch.tensor([-by], device=self.device)))
 
     def _reserve(self, length: int) -> None:
         for name in ("keys", "values"):

@@ -91,7 +91,7 @@ def decode(rounded: Codes, bits: int) -> Tensor:
 def storage(
     name: str, like: Tensor, slots: int, precision: Precision, by_channel: bool
 ) -> dict[str, Tensor]:
-    """Empty storage for `slots` rounded and the newest exact states, `(batch, kv_heads, _, dim)`.
+    """Empty storage, `(batch, kv_heads, _, dim)`: for `slots` rounded states, and exact ones.
 
     Raises:
         UnsupportedModelError: when vectors are of a length that does not pack.
@@ -108,6 +108,7 @@ def storage(
         "scale": zeros(like, slots, groups, dtype=torch.float16),
         "offset": zeros(like, slots, groups, dtype=torch.float16),
         "newest": zeros(like, precision.exact, dim),
+        "first": zeros(like, precision.first, dim),
     }
     if by_channel:
         parts["mean"] = zeros(like, 1, dim, dtype=torch.float32)

@@ -137,7 +137,8 @@ def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
         recent = min(tokens, precision.exact)
         # A scored policy holds its newest tokens once; a ring has a place for them in both.
         coded = tokens - recent if scored else tokens
-        head = coded * 2 * precision.row_bytes(dim) + recent * exact + 2 * dim * CHANNEL_BYTES
+        whole = (recent + precision.first) * exact
+        head = coded * 2 * precision.row_bytes(dim) + whole + 2 * dim * CHANNEL_BYTES
     if isinstance(policy, Scored):
         head += tokens * (POSITION_BYTES + (RECEIVED_BYTES if policy.watches != 0 else 0))
     total = shape.kv_heads * (head + policy.pinned * dim * PINNED_KEY_BYTES)

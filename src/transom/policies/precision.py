@@ -11,6 +11,7 @@ from transom.policies.scored import Scored
 __all__ = ["Precision"]
 
 EXACT = 64  # newest tokens kept as they came
+FIRST = 4  # first tokens kept as they came
 SCALE_BYTES = 2  # a float16
 GROUP = 32  # int4: numbers that share a scale and an offset
 
@@ -22,10 +23,13 @@ class Precision:
     Attributes:
         bits: 8 or 4.
         exact: newest tokens that are kept as the model computed them.
+        first: first tokens that are, as long as the policy keeps them. Attention leans on them, and
+            their keys are unlike all others (KVQuant, https://arxiv.org/abs/2401.18079).
     """
 
     bits: int
     exact: int
+    first: int
 
     @classmethod
     def of(cls, policy: Policy) -> Precision | None:
@@ -33,10 +37,12 @@ class Precision:
         if policy.kv == "auto":
             return None
         if isinstance(policy, Scored):
-            most = policy.newest
+            most, first = policy.newest, policy.sinks
         else:
             most = EXACT if policy.capacity is None else policy.capacity - policy.pinned
-        return cls(bits=int(policy.kv.removeprefix("int")), exact=min(EXACT, most))
+            first = FIRST if policy.capacity is None else policy.capacity
+        bits = int(policy.kv.removeprefix("int"))
+        return cls(bits=bits, exact=min(EXACT, most), first=min(FIRST, first))
 
     def group(self, dim: int) -> int:
         """How many of `dim` numbers share a scale and an offset."""

@@ -79,7 +79,11 @@ class Rounded(States):
         return storage(self.name, like, body, self.precision, self.by_channel)
 
     def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
-        exact = self.precision.exact
+        exact, first = self.precision.exact, self.precision.first
+        if at < first:
+            part.heads(tensors[f"{self.name}.first"])[:, :, at : at + x.shape[2]] = x[
+                :, :, : first - at
+            ]
         newest = part.heads(tensors[f"{self.name}.newest"])
         held = min(at, exact)
         together = torch.cat((newest[:, :, :held], x), dim=2) if held else x
@@ -88,7 +92,7 @@ class Rounded(States):
         if not leaving:
             return
         if self.by_channel and at == held:  # the first to leave
-            found = Channels.of(together[:, :, :exact])
+            found = Channels.of(together[:, :, min(first, exact - 1) : exact])
             part.heads(tensors[f"{self.name}.mean"]).copy_(found.mean)
             part.heads(tensors[f"{self.name}.width"]).copy_(found.width)
         old = together[:, :, :leaving]
@@ -107,7 +111,10 @@ class Rounded(States):
         old = decode(Codes(*pools), self.precision.bits)
         if self.by_channel:
             old = self._channels(tensors, part).back(old)
-        return torch.cat((old.to(newest.dtype), newest), dim=2)
+        first = part.heads(tensors[f"{self.name}.first"])[:, :, : stop - exact]
+        old = old.to(newest.dtype)
+        old[:, :, : first.shape[2]] = first
+        return torch.cat((old, newest), dim=2)
 
     def move(self, tensors: Tensors, move: Move) -> None:
         for pool in self._pools(tensors):
