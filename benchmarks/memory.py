@@ -384,13 +384,15 @@ def watch():
 watcher = threading.Thread(target=watch)
 watcher.start()
 chance = random.Random(0)
-while chance.random() > 0 and manager.stats().tiers[0].evicted < 20_000:
+while manager.stats().tiers[0].evicted < 20_000:
     for _ in range(500):
         number = chance.randrange(3000)
         if chance.random() < 0.3:
             manager.get_context(str(chance.randrange(40_000)))
         else:
-            manager.add_context(str(chance.randrange(40_000)), ids[number])
+            name, added = chance.randrange(40_000), ids[number]
+            added[0], added[1] = name % 49_152, chance.randrange(49_152)  # like no other
+            manager.add_context(str(name), added)
 going = False
 watcher.join()
 stats = manager.stats()

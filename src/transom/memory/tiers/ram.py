@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.memory.extents import Extents, aligned
 from transom.memory.ledger import Ledger
@@ -192,6 +193,11 @@ class RamTier(Tier):
         joined: Payload = np.concatenate(view)
         joined.setflags(write=False)
         return joined
+
+    def typed(self, key: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A payload as an array of `dtype`."""
+        view = self._views[key]
+        return self[key].view(dtype) if isinstance(view, tuple) else view.view(dtype)
 
     def pieces(self, key: int) -> tuple[Payload, ...]:
         """A payload in the pieces that it is in: views, to be let go of before anything leaves."""
