@@ -18,8 +18,11 @@ __all__ = ["follow"]
 MANY = 5000  # entries learnt of at once
 
 
-def follow(holdings: Holdings) -> None:
+def follow(holdings: Holdings, *, first: bool = False) -> None:
     """Bring `holdings` up to date with their second shelf, at first with all that is on it.
+
+    The first time, what nothing needs is looked for too: a process that was killed may have
+    removed what continued an entry, and not the entry.
 
     What another process removed is removed here from memory as well. An entry that only this
     process has, and whose key another one has used meanwhile, gives way.
@@ -44,6 +47,8 @@ def follow(holdings: Holdings) -> None:
             slow.following = False
             if pause:
                 gc.enable()
+    if first:
+        holdings.doubtful += [x for x in holdings if x.name is None and x.is_leaf]
     if holdings.doubtful or holdings.useless:
         holdings.settle()
 

@@ -131,7 +131,7 @@ class ContextMemoryManager:
         self._remote = None if shared is None else Remote(shared, self._holdings.dtype)
         self._turn = nullcontext() if slow is None else slow.tier.exclusive()
         with self._turn:
-            follow(self._holdings)
+            follow(self._holdings, first=True)
 
     # Contexts
 
