@@ -85,7 +85,7 @@ def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | N
     >>> from transom.policies import parse
     >>> shape = ModelShape(layers=30, heads=9, kv_heads=3, head_dim=64)
     >>> [kv_bytes_bound(parse(f"window:1024,kv={kv}"), shape) for kv in ("auto", "int8", "int4")]
-    [47185920, 15528960, 10368000]
+    [47185920, 15713280, 10552320]
     """
     policy = policy.on(shape)
     if policy.capacity is None:
