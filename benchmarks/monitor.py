@@ -68,10 +68,13 @@ def overhead() -> dict[str, Any]:
         "an empty loop": nothing,
     }
     seconds = interleaved(steps, 15, warm=2)
-    loop = median(seconds["an empty loop"])
+    loop = min(seconds["an empty loop"])
     return {
         "claim": "a recorded value takes less than 1 us",
-        "nanoseconds each": {
+        "nanoseconds each, at best": {
+            name: round((min(seconds[name]) - loop) / VALUES * 1e9) for name in steps
+        },
+        "nanoseconds each, median": {
             name: round((median(seconds[name]) - loop) / VALUES * 1e9) for name in steps
         },
         "record_metric over prometheus_client": ratio(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from transom.memory.eviction import Eviction
 from transom.policies import Policy, Span
 
 ROOT = Path(__file__).parent.parent
@@ -24,13 +25,30 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 def test_the_policy_of_the_recipe_is_a_policy() -> None:
-    [code] = python_blocks("CONTRIBUTING.md")
+    code, _ = python_blocks("CONTRIBUTING.md")
     names: dict[str, Any] = {"__name__": "half"}
     run(code, names)
     half: Policy = names["Half"](8)
     assert half.spans(20) == (Span(0, 4), Span(16, 20))
     assert half.kept(8) == half.capacity == 8
     assert str(half) == "half:8"
+
+
+def test_the_eviction_policy_of_the_recipe_evicts() -> None:
+    _, code = python_blocks("CONTRIBUTING.md")
+    names: dict[str, Any] = {"__name__": "largest"}
+    run(code, names)
+    policy: Eviction = names["Largest"](100)
+    for key, size in (("a", 30), ("b", 40), ("c", 20), ("d", 40)):
+        policy.add(key, size)
+    policy.pin("b")
+    gone = []
+    while (key := policy.victim()) is not None:
+        gone.append(key)
+        policy.remove(key, evicted=True)
+    assert gone == ["d", "a", "c"]
+    policy.unpin("b")
+    assert policy.victim() == "b"
 
 
 @pytest.mark.model

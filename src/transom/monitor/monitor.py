@@ -55,7 +55,7 @@ class ContextWindowMonitor:
     which exporters do. Nothing else knows of a monitor: without one, there is nothing to skip.
 
     Args:
-        max_series: most combinations of a name and labels, each of which takes some 10 to 30 kB.
+        max_series: most combinations of a name and labels, each of which takes up to 64 kB.
 
     Raises:
         InputError: on settings that make no sense.

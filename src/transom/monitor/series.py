@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections import deque
 from collections.abc import Iterable
 from threading import Lock
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUANTILES", "Series", "Summary"]
 
-BUFFER = 512  # values that are waiting at most
+BUFFER = 1024  # values that wait to be summed up together
 DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Summary` says
 LOWEST, HIGHEST = -math.inf, math.inf
 RATE_SECONDS = 60.0  # that a rate looks back, about
@@ -49,9 +48,10 @@ class Summary:
         mean = float(values.mean())
         squares = float(np.square(values - mean).sum())
         self._combine(len(values), mean, squares)
-        self.minimum = min(self.minimum, float(values.min()))
-        self.maximum = max(self.maximum, float(values.max()))
         self.last = float(values[-1])
+        values = np.sort(values)  # of which the digest makes short work
+        self.minimum = min(self.minimum, float(values[0]))
+        self.maximum = max(self.maximum, float(values[-1]))
         self.digest.update(values)
 
     def merge(self, other: Summary) -> None:
@@ -90,12 +90,11 @@ class Summary:
 class Series:
     """Values as they are recorded, by any thread: a few are kept, and all are summed up."""
 
-    __slots__ = ("_lock", "_marks", "_recorded", "_summary", "_values", "_waiting")
+    __slots__ = ("_lock", "_marks", "_recorded", "_summary", "_waiting")
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._values = array("d", bytes(8 * BUFFER))
-        self._waiting = 0
+        self._waiting: deque[float] = deque()  # which any thread may append to without the lock
         self._recorded = 0
         self._summary = Summary()
         self._marks: deque[tuple[float, int]] = deque([(monotonic(), 0)], maxlen=64)
@@ -109,11 +108,10 @@ class Series:
         try:
             if not LOWEST < value < HIGHEST:
                 raise InputError(f"the value {value!r} was recorded; expected a finite number.")
-            with self._lock:
-                at = self._waiting
-                self._values[at] = value
-                self._waiting = at = at + 1
-                if at == BUFFER:
+            waiting = self._waiting
+            waiting.append(float(value))
+            if len(waiting) >= BUFFER:
+                with self._lock:
                     self._fold()
         except TypeError:
             raise InputError(
@@ -146,11 +144,12 @@ class Series:
             return (self._recorded - before) / max(now - since, 1e-9)
 
     def _fold(self) -> None:
-        if self._waiting:
-            # A view, so that nothing is copied before it is summed up.
-            self._summary.add(np.frombuffer(self._values)[: self._waiting])
-            self._recorded += self._waiting
-            self._waiting = 0
+        waiting = self._waiting
+        count = len(waiting)
+        if count:
+            values = np.array([waiting.popleft() for _ in range(count)])
+            self._summary.add(values)
+            self._recorded += count
             self._mark(monotonic())
 
     def _mark(self, now: float) -> None:
