@@ -29,6 +29,7 @@ POLICIES = [
     "sinks:3,window=17",
     "chunked:20,chunk=6",
     "hierarchical:8,global=12",
+    "hierarchical:8,global=90,recall=blocks,block=4,blocks=2,chunk=2",
     "heavy-hitters:20",
     "tova:20",
     "snapkv:20",

@@ -42,6 +42,7 @@ class Usage(NamedTuple):
         dropped: tokens that no longer are.
         kv_bytes: bytes allocated for keys and values.
         position: rotary position that the next token gets.
+        cold_bytes: bytes of what can be recalled, which is in no forward pass; grows with the text.
     """
 
     seen: int
@@ -49,6 +50,7 @@ class Usage(NamedTuple):
     dropped: int
     kv_bytes: int
     position: int
+    cold_bytes: int = 0
 
 
 class Context:
@@ -64,6 +66,7 @@ class Context:
         positions: see `BoundedCache`.
         chunk: tokens per forward pass; larger is faster and takes more scratch memory.
         compile: run single-token steps through `torch.compile`, once for all of them.
+        cold: see `BoundedCache`.
 
     Attributes:
         note: what was saved beside the state that this was loaded from; otherwise empty.
@@ -83,6 +86,7 @@ class Context:
         positions: Positions = "compact",
         chunk: int = 512,
         compile: bool = False,
+        cold: Path | str | None = None,
     ) -> None:
         if chunk < 1:
             raise InputError(f"chunk is {chunk}; expected at least 1 token per forward pass.")
@@ -90,7 +94,7 @@ class Context:
         self.tokenizer = tokenizer
         policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
-        self.cache = BoundedCache(policy, config=model.config, positions=positions)
+        self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
         self.policy = self.cache.policy
         self._compiled = CompiledStep(model, self.cache) if compile else None
         self._last_only = (
@@ -112,6 +116,7 @@ class Context:
         positions: Positions = "compact",
         chunk: int = 512,
         compile: bool = False,
+        cold: Path | str | None = None,
         **kwargs: Any,
     ) -> Context:
         """Load a model and its tokenizer and give them a context.
@@ -131,14 +136,17 @@ class Context:
             positions=positions,
             chunk=chunk,
             compile=compile,
+            cold=cold,
         )
 
     @property
     def usage(self) -> Usage:
-        """Tokens seen, kept and dropped, bytes held, and the next position."""
+        """Tokens seen, kept and dropped, bytes held, the next position, bytes in cold storage."""
         cache = self.cache
         position = cache.seen - cache.slots.base
-        return Usage(cache.seen, cache.kept, cache.dropped, cache.nbytes, position)
+        return Usage(
+            cache.seen, cache.kept, cache.dropped, cache.nbytes, position, cache.cold_nbytes
+        )
 
     @property
     def unfinished(self) -> bool:
@@ -347,6 +355,7 @@ class Context:
         *,
         policy: Policy | str | None = None,
         compile: bool = False,
+        cold: Path | str | None = None,
     ) -> Context:
         """A context as it was saved.
 
@@ -354,6 +363,7 @@ class Context:
             model: the model it was saved with, or the name of it (see `transom.models.load`).
             tokenizer: the tokenizer it was saved with; comes with the model if that is a name.
             policy: if given, the policy that is expected.
+            cold: see `BoundedCache`; where cold blocks were when it was saved does not matter.
 
         Raises:
             StateError: when the file is damaged, or was saved with another model, other weights,
@@ -379,6 +389,7 @@ class Context:
             positions=facts["positions"],
             chunk=facts["chunk"],
             compile=compile,
+            cold=cold,
         )
         logits = state.pop("logits", None)
         context._logits = None if logits is None else logits.to(model.device)

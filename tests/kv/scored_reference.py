@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
 
+from tests.kv.token_by_token import full_layers, token_by_token
 from transom.attention.rotary import Rotary
 
 
@@ -213,50 +213,10 @@ def scored_reference(model: Any, policy: Any, compact: bool = True) -> Any:
 
     The list holds, for each row of the batch, the layers in order.
     """
-    config = model.config
-    rotary = Rotary.from_config(config)
-    flags = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    full = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
-    budgets = dict(zip(full, policy.by_layer(len(full)), strict=True))
-    sdpa = AttentionInterface()["sdpa"]
-    layers: list[list[ReferenceLayer]] = []
+    budgets = policy.by_layer(len(full_layers(model.config)))
 
-    def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **kw: Any):
-        if local_size is not None and "sliding_attention" in kinds:
-            make = AttentionMaskInterface()["sdpa"]
-            return make(attention_mask=attention_mask, local_size=local_size, **kw)
-        return attention_mask
+    def make(number: int, rotary: Rotary | None, scale: float) -> ReferenceLayer:
+        return ReferenceLayer(budgets[number], rotary, compact, scale)
 
-    def attention(module, q, k, v, mask, scaling=None, **kw):
-        if module.layer_idx not in budgets:
-            return sdpa(module, q, k, v, mask, scaling=scaling, **kw)
-        turning = rotary if flags[module.layer_idx] else None
-        out = torch.zeros(*q.shape[:3], v.shape[3])
-        for row in range(len(q)):
-            if len(layers) <= row:
-                layers.append([])
-            layer = ReferenceLayer(budgets[module.layer_idx], turning, compact, scaling)
-            layers[row].append(layer)
-            columns = range(q.shape[2]) if mask is None else mask[row].nonzero().flatten().tolist()
-            for position, column in enumerate(columns):
-                back = (
-                    (lambda x, p=position: x)
-                    if turning is None
-                    else (lambda x, p=position: turning.turn(x, *turning.angles(torch.tensor(-p))))
-                )
-                out[row, :, column] = layer.step(
-                    position, back(q[row, :, column]), back(k[row, :, column]), v[row, :, column]
-                )
-        return out.transpose(1, 2).contiguous(), None
-
-    before = config._attn_implementation
-    AttentionInterface.register("reference", attention)
-    AttentionMaskInterface.register("reference", mask)
-    config._attn_implementation = "reference"
-    try:
+    with token_by_token(model, make) as layers:
         yield layers
-    finally:
-        config._attn_implementation = before
-        AttentionInterface._global_mapping.pop("reference")
-        AttentionMaskInterface._global_mapping.pop("reference")

@@ -16,6 +16,7 @@ from transom.errors import PolicyError
 from transom.policies import (
     Chunked,
     Full,
+    Hierarchical,
     ModelShape,
     Policy,
     Positional,
@@ -41,10 +42,21 @@ PRECISION = st.sampled_from(["auto", "int8", "int4"])
 def policies(draw: Any) -> Positional:
     """A policy by position of any known kind, small enough to enumerate."""
     kind = draw(st.sampled_from(POSITIONAL))
-    values = [draw(SIZES) for item in dataclasses.fields(known()[kind]) if not item.kw_only]
+    sizes = [x for x in dataclasses.fields(known()[kind]) if isinstance(x.default, int)]
+    values = [draw(SIZES) for _ in sizes]
     if kind == "chunked":
         values.sort(reverse=True)
     return known()[kind](*values, kv=draw(PRECISION))  # type: ignore[return-value]
+
+
+@st.composite
+def recalling(draw: Any) -> Positional:
+    """A policy that recalls: what it lets be seen is more than what is seen at once."""
+    block, local, blocks = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    more = draw(st.integers(0, 40))
+    return Hierarchical(
+        local * block, blocks * block + more, recall="blocks", block=block, blocks=blocks, chunk=1
+    )
 
 
 @st.composite
@@ -63,13 +75,13 @@ def visible_set(policy: Positional, q: int) -> list[int]:
     return [k for k in range(q + 1) if policy.visible(q, k)]
 
 
-@given(policies(), st.integers(0, 120))
+@given(policies() | recalling(), st.integers(0, 120))
 def test_a_query_sees_itself_and_nothing_later(policy: Positional, q: int) -> None:
     assert policy.visible(q, q)
     assert not policy.visible(q, q + 1)
 
 
-@given(policies(), st.integers(0, 120))
+@given(policies() | recalling(), st.integers(0, 120))
 def test_spans_are_the_visible_positions(policy: Positional, seen: int) -> None:
     spans = policy.spans(seen)
     listed = [k for span in spans for k in range(span.start, span.stop)]
@@ -88,22 +100,22 @@ def test_capacity_is_reached_and_never_exceeded(policy: Positional, q: int) -> N
     assert policy.kept(policy.capacity) == policy.capacity
 
 
-@given(policies(), st.integers(0, 120))
+@given(policies() | recalling(), st.integers(0, 120))
 def test_what_is_evicted_stays_evicted(policy: Positional, q: int) -> None:
     assert set(visible_set(policy, q + 1)) <= {*visible_set(policy, q), q + 1}
 
 
-@given(policies(), st.integers(0, 120))
+@given(policies() | recalling(), st.integers(0, 120))
 def test_pinned_tokens_are_always_visible(policy: Positional, q: int) -> None:
     assert all(policy.visible(q, k) for k in range(min(policy.pinned, q + 1)))
 
 
-@given(policies(), st.integers(0, 120))
+@given(policies() | recalling(), st.integers(0, 120))
 def test_gap_counts_the_evicted(policy: Positional, q: int) -> None:
     assert policy.gap(q) == q + 1 - len(visible_set(policy, q))
 
 
-@given(policies())
+@given(policies() | recalling())
 @settings(deadline=None)  # torch is imported in the first example
 def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Positional) -> None:
     torch = pytest.importorskip("torch", reason="tensors need torch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -16,15 +17,18 @@ from transom.attention.attending import Attending
 from transom.attention.huggingface import select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
-from transom.errors import CacheError, PolicyError, StateError, UnsupportedModelError
+from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
+from transom.kv.attending import AttendingLayer
 from transom.kv.layer import BoundedLayer
 from transom.kv.native import restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
+from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
+from transom.kv.rounds import Rounds
 from transom.kv.rows import Positions
-from transom.kv.scored import Rounds, ScoredLayer
+from transom.kv.scored import ScoredLayer, ScoredRounds
 from transom.kv.slots import Slots
-from transom.policies import ModelShape, Policy, Positional, Scored
+from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
 
 __all__ = ["BoundedCache"]
 
@@ -52,33 +56,56 @@ class BoundedCache(Cache):
         positions: `"compact"` moves pinned keys along so that no distance exceeds the policy's
             size, which lets a model read past its trained length; `"absolute"` leaves every key at
             the position it was seen at.
+        cold: for a policy that recalls, a folder for the blocks that are not in the cache: they go
+            to a file there that is mapped into memory and has no name, so that it is gone with the
+            process. By default they stay in the process's own memory (pinned, if the model is on a
+            GPU).
 
     Raises:
         UnsupportedModelError: when the model's positions cannot be bounded (learned absolute
             positions, ALiBi, dynamic or longrope rotary), or its layers cannot.
         PolicyError: when `positions` is neither of the two.
+        InputError: when no file can be made in `cold`, or the policy does not recall.
     """
 
-    def __init__(self, policy: Policy, *, config: Any, positions: Positions = "compact") -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        config: Any,
+        positions: Positions = "compact",
+        cold: Path | str | None = None,
+    ) -> None:
         if positions not in get_args(Positions):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
+        recalls = isinstance(policy, Hierarchical) and policy.recalls
+        if cold is not None and not recalls:
+            raise InputError(
+                f"cold is {str(cold)!r}, and {policy} recalls nothing, so nothing would be stored "
+                "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
+            )
         config = config.get_text_config(decoder=True)
         layers = DynamicCache(config=config).layers
-        if isinstance(policy, Scored):
-            policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
+        policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
         self.policy = policy
         bounded = _bounded_layers(config, policy, layers)
         rotary = _rotary(config, policy)
         heads = config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
         given = (positions, rotary, head_dim, _without_rotary(config))
-        self.slots: Slots | Rounds
+        self.slots: Slots | Rounds[Any]
         if isinstance(policy, Scored):
-            self.slots = Rounds(policy, *given)
+            self.slots = ScoredRounds(policy, *given)
             budgets = policy.by_layer(len(bounded))
             for index, budget in zip(bounded, budgets, strict=True):
                 last = index == bounded[-1]
                 layers[index] = ScoredLayer(index, budget, self.slots, self, last)
+        elif isinstance(policy, Hierarchical) and policy.recalls:
+            self.slots = Rounds(policy, *given)
+            store = Cold(cold)
+            for index in bounded:
+                last = index == bounded[-1]
+                layers[index] = RecallLayer(index, policy, self.slots, self, last, store)
         else:
             if not isinstance(policy, Positional):
                 raise PolicyError(
@@ -91,7 +118,7 @@ class BoundedCache(Cache):
                 layers[index] = kind(index, self.slots, self, last=index == bounded[-1])
         super().__init__(layers=layers)
         if isinstance(self.slots, Rounds):
-            self.slots.layers = self._scored
+            self.slots.layers = self._attending
         select_attention(config)
 
     def begin(
@@ -118,8 +145,8 @@ class BoundedCache(Cache):
         return [layer for layer in self.layers if not isinstance(layer, PlannedLayer)]
 
     @property
-    def _scored(self) -> dict[int, ScoredLayer]:
-        return {layer.index: layer for layer in self.layers if isinstance(layer, ScoredLayer)}
+    def _attending(self) -> dict[int, AttendingLayer]:
+        return {layer.index: layer for layer in self.layers if isinstance(layer, AttendingLayer)}
 
     @property
     def seen(self) -> int:
@@ -140,6 +167,11 @@ class BoundedCache(Cache):
     def nbytes(self) -> int:
         """Bytes allocated in all layers: keys and values, and the states of linear layers."""
         return sum(_layer_bytes(layer) for layer in self.layers)
+
+    @property
+    def cold_nbytes(self) -> int:
+        """Bytes of blocks that can be recalled, and of the table they are found by."""
+        return sum(x.cold_nbytes for x in self.layers if isinstance(x, RecallLayer))
 
     @property
     def is_bounded_throughout(self) -> bool:
@@ -189,7 +221,7 @@ class BoundedCache(Cache):
             for layer in self.layers
         ]
         if isinstance(twin.slots, Rounds):
-            twin.slots.layers = twin._scored
+            twin.slots.layers = twin._attending
         return twin
 
     def state_dict(self) -> dict[str, Tensor]:

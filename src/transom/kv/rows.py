@@ -13,7 +13,7 @@ from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 
-__all__ = ["Positions", "Rows"]
+__all__ = ["PolicyT", "Positions", "Rows"]
 
 Positions = Literal["compact", "absolute"]
 

@@ -9,15 +9,24 @@ import numpy as np
 
 from transom.errors import UnsupportedModelError
 from transom.policies.base import Policy
+from transom.policies.hierarchical import Hierarchical
 from transom.policies.positional import Positional
 from transom.policies.precision import Precision
 from transom.policies.scored import Scored
 
-__all__ = ["ModelShape", "attention_flops", "kv_bytes", "kv_bytes_bound"]
+__all__ = [
+    "ModelShape",
+    "attention_flops",
+    "cold_block_bytes",
+    "kv_bytes",
+    "kv_bytes_bound",
+]
 
 PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be turned from there
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32, where rounded
 POSITION_BYTES = 4  # int32, for each token that a scored policy holds
+NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
+VOTE_BYTES = 2  # bfloat16, for each kv head and block that can be recalled
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
@@ -111,10 +120,20 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
         over = held - policy.tokens - 1
         turning = policy.tokens - policy.round + 1 + over % policy.round
         pairs = int(np.where(over < 0, held, turning).sum())
+    elif isinstance(policy, Hierarchical) and policy.recalls:
+        newest = policy.block_size - 1 - queries % policy.block_size
+        pairs = int(np.minimum(queries + 1, policy.capacity - newest).sum())
     else:
         assert isinstance(policy, Positional)
         pairs = int((queries + 1 - policy.gap(queries)).sum())
     return 4 * pairs * shape.layers * shape.heads * shape.head_dim
+
+
+def cold_block_bytes(policy: Hierarchical, shape: ModelShape) -> int:
+    """Bytes over all layers of a block that can be recalled, and of what it is found by."""
+    found_by = shape.kv_heads * policy.representatives_per_block * shape.head_dim * shape.itemsize
+    votes = shape.kv_heads * VOTE_BYTES
+    return policy.block_size * shape.token_bytes + shape.layers * (found_by + votes)
 
 
 def _layers(policy: Policy, shape: ModelShape) -> tuple[Policy, ...]:
@@ -130,6 +149,9 @@ def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
         return 0
     dim, precision = shape.head_dim, Precision.of(policy)
     exact = 2 * dim * shape.itemsize
+    if isinstance(policy, Hierarchical) and policy.recalls:
+        head = min(tokens, policy.capacity) * exact + policy.recalled * NUMBER_BYTES
+        return shape.kv_heads * head + shape.heads * policy.chunk_size * dim * shape.itemsize
     scored = isinstance(policy, Scored)
     if precision is None:
         head = tokens * exact

@@ -2,39 +2,202 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from transom.errors import InputError, PolicyError
 from transom.policies.base import at_least
 from transom.policies.positional import Positional
+from transom.quantities import to_bytes
+
+if TYPE_CHECKING:
+    from transom.policies.cost import ModelShape
 
 __all__ = ["Hierarchical"]
+
+RECALLS = ("none", "blocks")
+RECALLED = ("block", "blocks", "representatives", "chunk")
+BLOCK, CHUNK = 64, 16
+SHARE = 4  # tokens of a block for each that it is found by
 
 
 @dataclass(frozen=True)
 class Hierarchical(Positional):
     """The `local` most recent tokens, and the `global_` tokens before those.
 
-    Both tiers are visible, so to a model this is a window of their sum; what differs is who holds
-    which tokens, see `transom.windows.HierarchicalContext`.
+    Without recall both tiers are visible, so to a model this is a window of their sum; what
+    differs is who holds which tokens, see `transom.windows.HierarchicalContext`.
+
+    With `recall="blocks"` only the first block, the local tokens and a few blocks of the global
+    ones are in the cache at once: those that each kv head of each layer last looked for. The
+    others are in a cold store, from which every `chunk` tokens the most relevant come back
+    (InfLLM, https://arxiv.org/abs/2402.04617; Quest, https://arxiv.org/abs/2406.10774). Tokens
+    leave the local tier in whole blocks, so that there are up to `block - 1` more of them.
 
     >>> Hierarchical(local=2, global_=3).spans(10)
     (Span(start=5, stop=10),)
+    >>> Hierarchical(local=1024, global_=100_000, recall="blocks").capacity
+    2048
+
+    Attributes:
+        local: most recent tokens that are always visible.
+        global_: tokens before those; with recall, or their bytes for a batch of one, as text
+            (`"2GiB"`), and in whole blocks.
+        recall: `"none"` or `"blocks"`.
+        block: tokens that leave and come back together; 64 by default.
+        blocks: how many are recalled; by default as many as make `capacity` twice `local`.
+        representatives: keys by which a block is found, those that stand out; a quarter of the
+            block by default.
+        chunk: tokens from one selection to the next; 16 by default.
     """
 
     local: int = 512
-    global_: int = 2048
+    global_: int | str = 2048
+    recall: str = "none"
+    block: int | None = None
+    blocks: int | None = None
+    representatives: int | None = None
+    chunk: int | None = None
 
     name: ClassVar[str] = "hierarchical"
     summary: ClassVar[str] = "keeps recent tokens as local, and those before them as global"
 
     def check(self) -> None:
         at_least(self, "local", 1)
-        at_least(self, "global_", 1)
+        if self.recall not in RECALLS:
+            raise PolicyError(
+                f"{self.name}: recall is {self.recall!r}; expected one of {', '.join(RECALLS)}."
+            )
+        given = [x for x in RECALLED if getattr(self, x) is not None]
+        if not self.recalls:
+            at_least(self, "global_", 1)
+            if given:
+                raise PolicyError(
+                    f"{self.name}: {', '.join(given)} say how blocks are recalled; expected "
+                    "recall=blocks beside them."
+                )
+            return
+        for name in given:
+            at_least(self, name, 1)
+        if isinstance(self.global_, str):
+            self._budget(self.global_)
+        else:
+            at_least(self, "global_", 1)
+        if self.kv != "auto":
+            raise PolicyError(
+                f"{self.name}: kv={self.kv} cannot be combined with recall=blocks yet; leave one "
+                "of them out."
+            )
+        block = self.block_size
+        if self.local % block:
+            near = max(block, round(self.local / block) * block)
+            raise PolicyError(
+                f"{self.name}: local is {self.local}, and tokens leave it in blocks of {block}; "
+                f"expected a multiple of the block, such as {near}."
+            )
+        if block % self.chunk_size:
+            raise PolicyError(
+                f"{self.name}: chunk is {self.chunk_size} and a block has {block} tokens; expected "
+                "a chunk that divides the block."
+            )
+        if self.representatives_per_block > block:
+            raise PolicyError(
+                f"{self.name}: representatives is {self.representatives} and a block has {block} "
+                "tokens; expected at most as many."
+            )
+        if isinstance(self.global_, int) and self.recalled > self.global_blocks:
+            raise PolicyError(
+                f"{self.name}: {self.recalled} blocks of {block} are to be recalled, and global is "
+                f"{self.global_}; expected at least {self.recalled * block}, or fewer blocks."
+            )
+        if self.recalled < 1:
+            raise PolicyError(
+                f"{self.name}: local is {self.local}, and twice that has no room for a recalled "
+                f"block of {block}; expected a larger local, a smaller block, or blocks=8, say."
+            )
+
+    @property
+    def recalls(self) -> bool:
+        """Whether old blocks come back."""
+        return self.recall == "blocks"
+
+    @property
+    def block_size(self) -> int:
+        """`block`, or what it is by default."""
+        return BLOCK if self.block is None else self.block
+
+    @property
+    def chunk_size(self) -> int:
+        """`chunk`, or what it is by default."""
+        return min(CHUNK, self.block_size) if self.chunk is None else self.chunk
+
+    @property
+    def representatives_per_block(self) -> int:
+        """`representatives`, or how many there are by default."""
+        few = max(1, self.block_size // SHARE)
+        return few if self.representatives is None else self.representatives
+
+    @property
+    def recalled(self) -> int:
+        """`blocks`, or how many are recalled by default."""
+        return self.local // self.block_size - 2 if self.blocks is None else self.blocks
+
+    @property
+    def local_blocks(self) -> int:
+        """Whole blocks of the local tier."""
+        return self.local // self.block_size
+
+    @property
+    def global_blocks(self) -> int:
+        """Blocks of the global tier: the cold ones.
+
+        Raises:
+            PolicyError: when it is given in bytes; `on` makes tokens of them.
+        """
+        if isinstance(self.global_, str):
+            raise PolicyError(
+                f"{self}: global is in bytes, and how many tokens that is depends on the model; "
+                "use policy.on(ModelShape.from_config(model.config))."
+            )
+        return -(-self.global_ // self.block_size)
 
     @property
     def capacity(self) -> int:
-        return self.local + self.global_
+        if self.recalls:
+            return self.local + (self.recalled + 2) * self.block_size
+        return self.local + int(self.global_)
+
+    @property
+    def pinned(self) -> int:
+        return self.block_size if self.recalls else 0
 
     def local_start(self, q: Any) -> Any:
-        return q - self.capacity + 1
+        if not self.recalls:
+            return q - self.capacity + 1
+        block = self.block_size
+        return (q // block - self.local_blocks - self.global_blocks) * block
+
+    def _budget(self, size: str) -> int:
+        if not size[-1:].isalpha():
+            raise PolicyError(
+                f"{self.name}: global is {size!r}; expected tokens as a number, or with "
+                "recall=blocks bytes with their unit, such as 2GiB."
+            )
+        try:
+            return to_bytes(size, f"{self.name}: global")
+        except InputError as error:
+            raise PolicyError(str(error)) from None
+
+    def on(self, shape: ModelShape) -> Hierarchical:
+        from transom.policies.cost import cold_block_bytes
+
+        if not isinstance(self.global_, str):
+            return self
+        budget = self._budget(self.global_)
+        blocks = budget // cold_block_bytes(self, shape)
+        if not blocks:
+            raise PolicyError(
+                f"{self.name}: global is {self.global_}, and one block of {self.block_size} tokens "
+                f"takes {cold_block_bytes(self, shape):,} bytes in this model; expected more."
+            )
+        return replace(self, global_=blocks * self.block_size)

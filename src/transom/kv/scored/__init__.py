@@ -1,6 +1,6 @@
 """Layers that keep the tokens a policy scores highest."""
 
 from transom.kv.scored.layer import ScoredLayer
-from transom.kv.scored.rounds import Rounds
+from transom.kv.scored.rounds import ScoredRounds
 
-__all__ = ["Rounds", "ScoredLayer"]
+__all__ = ["ScoredLayer", "ScoredRounds"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from torch import Tensor
 from transom.attention.huggingface import Planner
 from transom.attention.kernels.masked import masked
 from transom.attention.rotary import Rotary
+from transom.kv.attending import AttendingLayer, States, causal
 from transom.kv.planned import PlannedLayer, zeros
+from transom.kv.rounds import Run
 from transom.kv.rows import Rows
 from transom.kv.scored import choose, queries
 from transom.kv.scored.pool import Move, Part
-from transom.kv.scored.rounds import Rounds, Run
+from transom.kv.scored.rounds import ScoredRounds
 from transom.kv.scored.states import states
 from transom.policies import Kept, Precision, Scored
 
@@ -24,15 +26,7 @@ __all__ = ["ScoredLayer"]
 SCRATCH = 2**24  # attention weights computed together, numbers
 
 
-class States(NamedTuple):
-    """Queries, keys and values of the same tokens, `(rows, heads or kv_heads, tokens, dim)`."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-
-
-class ScoredLayer(PlannedLayer):
+class ScoredLayer(AttendingLayer):
     """Keys and values of at most `policy.size` tokens per head, chosen by the policy's scores.
 
     Tokens are in the order of the text, so that a token's slot is its compact position. Keys are
@@ -44,20 +38,16 @@ class ScoredLayer(PlannedLayer):
         extra: for each row and head, by how many tokens more than equal heads it holds.
     """
 
-    slots: Rounds
+    slots: ScoredRounds
 
     def __init__(
-        self, index: int, policy: Scored, slots: Rounds, planner: Planner, last: bool
+        self, index: int, policy: Scored, slots: ScoredRounds, planner: Planner, last: bool
     ) -> None:
         super().__init__(index, slots, planner, last)
         self.policy = policy
         self.precision = Precision.of(policy)
         self._keys, self._values = states(self.precision)
         self.extra: list[list[int]] = []
-
-    @property
-    def is_croppable(self) -> bool:  # type: ignore[override]
-        return False
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         size = self.policy.tokens
@@ -68,43 +58,12 @@ class ScoredLayer(PlannedLayer):
             self.tensors["received"] = zeros(key_states, size, dtype=torch.float32)
         self.extra = [[0] * key_states.shape[1] for _ in range(len(key_states))]
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Announce new keys and values, which `attend` will store; gives them back as they are."""
-        self.ready(key_states, value_states).started = True
-        return key_states, value_states
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Store the new tokens and attend to what is kept, evicting whenever the heads are full.
-
-        Args:
-            q: `(batch, heads, tokens, head_dim)`, at the angles that the model gave them.
-            k, v: `(batch, kv_heads, tokens, dim)`, what `update` gave out.
-            scale: of the scores.
-
-        Returns:
-            `(batch, heads, tokens, value_dim)`; zeros for padding.
-        """
-        plan = self.slots.plan
-        assert plan is not None
-        if self.policy.expects and "queries.sum" not in self.tensors:
-            self.tensors |= queries.allocate(len(q), q.shape[1], q.shape[3], q.device)
-        if len(plan.runs) == 1 and plan.runs[0].columns is None:
-            out = self._run(plan.runs[0], States(q, k, v), scale)
-        else:
-            out = q.new_zeros(*q.shape[:3], v.shape[3])
-            for run in plan.runs:
-                columns = slice(None) if run.columns is None else run.columns
-                real = States(*(x[run.rows][:, :, columns] for x in (q, k, v)))
-                out[run.rows, :, columns] = self._run(run, real, scale)
-        if self.last:
-            self.slots.commit()
-        return out
-
     def _run(self, run: Run, states: States, scale: float) -> Tensor:
         """Rows that agree, without padding, cut where heads are full and where watching begins."""
         policy, length, tokens = self.policy, run.before, states.q.shape[2]
+        if policy.expects and "queries.sum" not in self.tensors:
+            heads, dim = states.q.shape[1], states.q.shape[3]
+            self.tensors |= queries.allocate(self.batch_size, heads, dim, states.q.device)
         outputs, start = [], 0
         while start < tokens:
             held = policy.filled(length)
@@ -168,7 +127,7 @@ class ScoredLayer(PlannedLayer):
                 out, weights = weighed(mine, keys, values, scale)
                 part.slots(self.tensors["received"])[:, :, :stop] += weights
             else:
-                out = masked(mine, keys, values, _causal(mine, keys), scale)
+                out = masked(mine, keys, values, causal(mine, keys), scale)
             outputs.append(out)
         if len(outputs) == 1:
             return outputs[0]
@@ -346,10 +305,3 @@ def weighed(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tens
     weights = scores.softmax(-1)
     out = weights.flatten(2, 3).to(v.dtype) @ v
     return out.view(rows, heads, count, -1), weights.sum((2, 3))
-
-
-def _causal(q: Tensor, k: Tensor) -> Tensor | None:
-    count, stop = q.shape[2], k.shape[2]
-    if count == 1:
-        return None
-    return torch.ones(count, stop, dtype=torch.bool, device=q.device).tril(stop - count)

@@ -2,141 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from transom.attention.attending import Attending
-from transom.attention.patterns import Pattern
-from transom.errors import CacheError
-from transom.kv.rows import Rows
+from transom.kv.rounds import Rounds
 from transom.policies import Scored
 
-if TYPE_CHECKING:
-    from transom.kv.scored.layer import ScoredLayer
-
-__all__ = ["Round", "Rounds", "Run"]
+__all__ = ["ScoredRounds"]
 
 
-class Run(NamedTuple):
-    """Rows of a pass that are in the same state, and their real tokens.
-
-    Attributes:
-        rows: of the batch.
-        columns: of the pass, where the real tokens are; None for all.
-        before: real tokens that the rows have seen so far.
-        back: `(tokens, rotary_dim / 2)` complex, which turns each token from the angle it comes
-            with to none; None without rotary positions.
-    """
-
-    rows: slice
-    columns: Tensor | None
-    before: int
-    back: Tensor | None
-
-
-@dataclass(eq=False)
-class Round(Attending):
-    """A forward pass, the same for every layer; each layer attends for itself.
-
-    Attributes:
-        tokens: new tokens per row, padding included.
-        lengths: real tokens per row once the pass is done.
-        runs: which rows are handled together.
-        layers: by index.
-        started: some layer has already run.
-    """
-
-    tokens: int
-    lengths: list[int]
-    runs: list[Run]
-    layers: Mapping[int, ScoredLayer] = field(repr=False)
-    started: bool = False
-
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
-    ) -> Tensor:
-        return self.layers[layer].attend(
-            q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling
-        )
-
-
-class Rounds(Rows[Scored, Round]):
-    """Where each row stands: how full its heads are follows from how many tokens it has seen.
-
-    Attributes:
-        layers: those that hold what the policy keeps, by index; set by the cache.
-    """
-
-    layers: Mapping[int, ScoredLayer]
-    _table: Tensor | None = None
-
-    def turns(self, stop: int, device: torch.device) -> Tensor:
-        """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
-        if self._table is None or len(self._table) < stop:
-            assert self.rotary is not None
-            # Some to spare: where budgets differ, the largest grows little by little.
-            places = torch.arange(max(self.policy.tokens, stop + stop // 4))
-            self._table = self.rotary.cis(places)
-        return self._table[:stop].to(device)
+class ScoredRounds(Rounds[Scored]):
+    """Where each row stands: how full its heads are follows from how many tokens it has seen."""
 
     @cached_property
     def ahead(self) -> Tensor:
         """`(rotary_dim / 2,)` complex: the mean turn over the coming positions, from the first."""
         assert self.rotary is not None
         return self.rotary.cis(torch.arange(self.policy.expects)).mean(0)
-
-    @property
-    def filled(self) -> int:
-        return self.policy.filled(self.longest)
-
-    def visible(self, plan: Round) -> Round:
-        return plan
-
-    def can_crop(self, tokens: int) -> bool:
-        if tokens == 0:
-            return True
-        if tokens > self.seen or not self.unpadded:
-            return False
-        return all(layer.can_crop(self.seen, tokens) for layer in self.layers.values())
-
-    def _plan(
-        self,
-        before: list[int],
-        valid: Tensor | None,
-        tokens: int,
-        device: torch.device,
-        pattern: Pattern | None,
-    ) -> Round:
-        if pattern is not None:
-            raise CacheError(
-                f"{self.policy} keeps tokens by score, which cannot be combined with a pattern; "
-                "use a policy by position inside use_pattern."
-            )
-        same = len(set(before)) == 1
-        if valid is None and same:
-            runs = [self._run(slice(None), None, before[0], tokens, device)]
-            lengths = [length + tokens for length in before]
-            return Round(tokens, lengths, runs, self.layers)
-        if valid is None:
-            valid = torch.ones(len(before), tokens, dtype=torch.bool)
-        runs = []
-        for row, real in enumerate(valid):
-            columns = real.nonzero().flatten()
-            if len(columns):
-                rows = slice(row, row + 1)
-                runs.append(self._run(rows, columns.to(device), before[row], len(columns), device))
-        lengths = [n + int(new) for n, new in zip(before, valid.sum(1), strict=True)]
-        return Round(tokens, lengths, runs, self.layers)
-
-    def _run(
-        self, rows: slice, columns: Tensor | None, before: int, tokens: int, device: torch.device
-    ) -> Run:
-        if self.rotary is None:
-            return Run(rows, columns, before, None)
-        places = torch.arange(before, before + tokens) - self.base
-        return Run(rows, columns, before, self.rotary.cis(-places).to(device))

@@ -1,0 +1,33 @@
+"""Attention to blocks of keys, each of which has a place of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["framed"]
+
+
+def framed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
+    """Attention of queries that are turned for each block, rather than the keys in it.
+
+    Turning a query for 30 blocks is less work than turning 2,000 keys, and what is stored stays as
+    it is wherever the block goes.
+
+    Args:
+        q: `(rows, kv_heads, frames, queries, head_dim)`, as each block should see them; or one
+            frame for all. The queries of a group's heads are one after the other.
+        k: `(rows, kv_heads, frames, block, head_dim)`.
+        v: `(rows, kv_heads, frames, block, value_dim)`.
+        hidden: `(queries, block)` bool, what is not seen of the last frame.
+
+    Returns:
+        `(rows, kv_heads, queries, value_dim)` in the dtype of `v`.
+    """
+    scores = (q * scale).to(k.dtype) @ k.transpose(-1, -2)
+    if hidden is not None:
+        scores[:, :, -1].masked_fill_(hidden, -torch.inf)
+    scores = scores.float()
+    weights = (scores - scores.amax((2, 4), keepdim=True)).exp_()
+    shares = weights.sum((2, 4))[..., None]
+    return ((weights.to(v.dtype) @ v).sum(2) / shares).to(v.dtype)

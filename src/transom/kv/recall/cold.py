@@ -1,0 +1,150 @@
+"""Cold storage: the blocks of a row that are not in the cache, in memory or in a mapped file."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transom.errors import InputError
+
+__all__ = ["SEGMENT", "Cold", "Shelf"]
+
+SEGMENT = 16  # blocks stored together
+
+
+class Segment(NamedTuple):
+    """Keys and values of successive blocks, `(kv_heads, SEGMENT, block, dim)` each."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+class Cold:
+    """Where segments are kept.
+
+    Args:
+        folder: for a file that memory is mapped to; None for the process's own memory. The file
+            has no name: it is gone with the process, however that ends.
+
+    Raises:
+        InputError: when no file can be made there.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self._file = None
+        self._end = 0
+        self._free: dict[int, list[int]] = {}
+        if self.folder is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            except OSError as error:
+                raise InputError(
+                    f"cold: no file can be made in {self.folder} ({error.strerror}); expected a "
+                    "folder that can be written to, or None for memory."
+                ) from error
+
+    def segment(self, keys: Tensor, values: Tensor, pinned: bool) -> Segment:
+        """An empty one for blocks `(kv_heads, block, dim)` like these; zeros."""
+        shapes = [(len(x), SEGMENT, *x.shape[1:]) for x in (keys, values)]
+        if self._file is None:
+            return Segment(
+                *(torch.zeros(shape, dtype=keys.dtype, pin_memory=pinned) for shape in shapes)
+            )
+        sizes = [int(np.prod(shape)) * keys.dtype.itemsize for shape in shapes]
+        mapped = self._map(sum(sizes))
+        flat = torch.from_numpy(mapped)
+        parts = [x.view(keys.dtype) for x in flat[: sum(sizes)].split(sizes)]
+        return Segment(*(x.view(shape) for x, shape in zip(parts, shapes, strict=True)))
+
+    def _map(self, size: int) -> np.ndarray:
+        """A stretch of the file; it can be used again once nothing refers to it."""
+        assert self._file is not None
+        room = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        free = self._free.setdefault(room, [])
+        if free:
+            start = free.pop()
+        else:
+            start, self._end = self._end, self._end + room
+            self._file.truncate(self._end)
+        mapped = np.memmap(self._file, np.uint8, "r+", offset=start, shape=(room,))
+        mapped[:] = 0
+        weakref.finalize(mapped, free.append, start)
+        return mapped
+
+
+class Shelf:
+    """The cold blocks of one row in one layer: the newest leave last.
+
+    Segments are shared with forks; whoever fills one that is shared takes a copy first.
+
+    Attributes:
+        first: number of the oldest segment held; blocks are numbered from 1.
+        stored: number of the newest block stored, 0 for none.
+    """
+
+    def __init__(self, cold: Cold) -> None:
+        self.cold = cold
+        self.segments: deque[Segment] = deque()
+        self.first = 0
+        self.stored = 0
+        self._shared = False
+
+    @property
+    def nbytes(self) -> int:
+        return sum(segment.nbytes for segment in self.segments)
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Store the next block, `(kv_heads, block, dim)` each."""
+        place = self.stored % SEGMENT
+        if place == 0:
+            self.segments.append(self.cold.segment(keys, values, keys.is_cuda))
+        elif self._shared:
+            mine = self.cold.segment(keys, values, keys.is_cuda)
+            for own, theirs in zip(mine, self.segments[-1], strict=True):
+                own.copy_(theirs)
+            self.segments[-1] = mine
+        self._shared = False
+        for pool, block in zip(self.segments[-1], (keys, values), strict=True):
+            pool[:, place] = block.to(pool.device)
+        self.stored += 1
+
+    def block(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `(kv_heads, block, dim)` of a block that is held; views."""
+        segment, place = divmod(number - 1, SEGMENT)
+        keys, values = self.segments[segment - self.first]
+        return keys[:, place], values[:, place]
+
+    def take(self, saved: Segment, device: torch.device) -> None:
+        """Hold one more segment, copied from what was saved; counts are the caller's business."""
+        like = saved.keys[:, 0], saved.values[:, 0]
+        mine = self.cold.segment(*like, pinned=device.type == "cuda")
+        for own, pool in zip(mine, saved, strict=True):
+            own.copy_(pool)
+        self.segments.append(mine)
+
+    def forget(self, before: int) -> None:
+        """Give up segments that have only blocks of lower numbers than this."""
+        while self.segments and (self.first + 1) * SEGMENT < before:
+            self.segments.popleft()
+            self.first += 1
+
+    def fork(self) -> Shelf:
+        """The same blocks for another context."""
+        twin = Shelf(self.cold)
+        twin.segments, twin.first, twin.stored = deque(self.segments), self.first, self.stored
+        self._shared = twin._shared = True
+        return twin
