@@ -5,7 +5,7 @@ carries, or another text:
 
 1. loss at a budget of 1,024 tokens against full attention's within the trained 8,192, and flat up
    to 32,768 tokens: the last quarter's over the second quarter's;
-2. a pass key in repeated filler and a needle in real prose, 30 trials each at 4k, 8k, 16k and 32k
+2. a pass key in repeated filler and in real prose, 30 trials each at 4k, 8k, 16k and 32k
    tokens, with at most 2,048 hot tokens per layer;
 3. decode and prefill time against sinks and a window of the same hot size, and at 32k over at 8k.
 
@@ -161,7 +161,7 @@ def loss() -> dict[str, Any]:
 def recall() -> dict[str, Any]:
     plan = Plan(
         tuple(map(parse, chosen(AT_2048))),
-        tasks=("passkey", "needle"),
+        tasks=("passkey", "passkey-prose"),
         lengths=LENGTHS,
         depths=DEPTHS[::4] if QUICK else DEPTHS,
         trials=TRIALS,

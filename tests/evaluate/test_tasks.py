@@ -62,7 +62,7 @@ def test_a_prompt_fills_its_length_and_holds_the_answer_before_the_question(
     assert made.expected not in text.rpartition("\n\n")[2]
 
 
-@pytest.mark.parametrize("name", ["passkey", "needle", "kv-recall", "kv-lines"])
+@pytest.mark.parametrize("name", ["passkey", "passkey-prose", "needle", "kv-recall", "kv-lines"])
 def test_depth_is_where_the_answer_stands(name):
     for depth in (0.0, 0.25, 0.5, 0.75, 1.0):
         made = task(name).trial(material(), Cell(3000, depth, 0))
@@ -141,7 +141,7 @@ def test_an_answer_counts_only_if_it_is_exact(answer, given):
     assert trial.is_right(answer) == (given == "12345")
 
 
-@pytest.mark.parametrize("name", ["needle", "multi-turn"])
+@pytest.mark.parametrize("name", ["passkey-prose", "needle", "multi-turn"])
 def test_a_text_that_is_too_short_is_refused(name):
     with pytest.raises(InputError, match=r"has \d+ tokens, and .* give a longer one"):
         task(name).trial(material(text="Too short. " * 20), Cell(5000, 0.5, 0))

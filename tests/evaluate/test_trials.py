@@ -45,7 +45,7 @@ def test_one_that_sees_only_the_question_never_is(name):
     assert not any(one.trial.is_right(one.text) for one in found)
 
 
-@pytest.mark.parametrize("name", ["passkey", "needle", "kv-recall"])
+@pytest.mark.parametrize("name", ["passkey", "passkey-prose", "needle", "kv-recall"])
 def test_one_with_a_window_is_right_where_the_window_reaches(name):
     """Of 3,000 tokens the last 1,500 are seen: depth 0.75 and 1, never 0 and 0.25."""
     of = task(name)

@@ -12,7 +12,7 @@ from transom.evaluate.tasks.kv_recall import KeyValueLines, KeyValueRecall
 from transom.evaluate.tasks.multi_turn import MultiTurn
 from transom.evaluate.tasks.needle import Needle
 from transom.evaluate.tasks.needles import Needles
-from transom.evaluate.tasks.passkey import Passkey
+from transom.evaluate.tasks.passkey import Passkey, PasskeyInProse
 
 __all__ = [
     "REVISION",
@@ -31,6 +31,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         one.name: one
         for one in (
             Passkey(),
+            PasskeyInProse(),
             Needle(),
             Needles(),
             KeyValueRecall(),

@@ -1,15 +1,19 @@
-"""`passkey`: a number somewhere in the same few sentences over and over."""
+"""`passkey`: a number somewhere in the same few sentences over and over, or in real prose."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from transom.evaluate.prompts import prompt_ids
 from transom.evaluate.tasks.base import DIGITS, Cell, Material, Task, Trial
 from transom.evaluate.tasks.haystack import Excerpt, Haystack, prompt_of, sentences
 
-__all__ = ["Passkey"]
+__all__ = ["Passkey", "PasskeyInProse"]
 
 FILLER = (
     " The kettle is warm and the road is long. A bird sits on the fence."
@@ -44,6 +48,28 @@ class Passkey(Task):
                 material.tokenizer, [{"role": "user", "content": content}], "The special number is"
             )
 
-        filler = Haystack(sentences(FILLER), material.tokenizer, repeats=True)
-        ids, _ = prompt_of(filler, cell.length, ids_of)
+        ids, _ = self._prompt(material, cell, ids_of)
         return Trial(cell, ids, key)
+
+    def _prompt(
+        self, material: Material, cell: Cell, ids_of: Callable[[Excerpt], list[int]]
+    ) -> tuple[NDArray[np.int32], Excerpt]:
+        filler = Haystack(sentences(FILLER), material.tokenizer, repeats=True)
+        return prompt_of(filler, cell.length, ids_of)
+
+
+@dataclass(frozen=True)
+class PasskeyInProse(Passkey):
+    """The same number in an excerpt of the text; every trial has an excerpt of its own.
+
+    Trials that differ only in depth share the excerpt.
+    """
+
+    name: ClassVar[str] = "passkey-prose"
+    summary: ClassVar[str] = "the same number hidden in real prose"
+
+    def _prompt(
+        self, material: Material, cell: Cell, ids_of: Callable[[Excerpt], list[int]]
+    ) -> tuple[NDArray[np.int32], Excerpt]:
+        place = self.chance(material, cell.length, cell.trial).random()
+        return prompt_of(material.text, cell.length, ids_of, place)

@@ -127,7 +127,7 @@ class RecallLayer(AttendingLayer):
             self._remember(rows, length, q)
         for name, x in (("keys", k), ("values", v)):
             self.tensors[name][rows, :, used - 1, new] = x.to(self.dtype)
-        asked = q.reshape(len(q), k.shape[1], 1, -1, q.shape[3])  # a group's heads one after another
+        asked = q.reshape(len(q), k.shape[1], 1, -1, q.shape[3])  # heads of a group in a row
         if rotary is not None:
             turns = self._turns(rows, whole)
             asked = rotary.spin(asked, turns[:, :, :, None])
