@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from transom.cli.tables import plain_size, print_table, result_console
-from transom.errors import InputError
 from transom.memory.stats import ContextInfo, Stats
 from transom.memory.stored import open_store
+from transom.quantities import to_bytes
 
 __all__ = ["clear", "evict", "ls", "stats", "verify"]
 
@@ -22,7 +21,6 @@ NAMESPACE = Annotated[
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DAMAGED = 1  # exit status
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 def stats(path: PATH, as_json: JSON = False) -> None:
@@ -130,7 +128,7 @@ def evict(
     size: Annotated[str, typer.Argument(metavar="SIZE", help="Bytes, or 500MB, or 2GiB.")],
 ) -> None:
     """Let go of contexts, those worth the least first, until so many bytes of them are gone."""
-    wanted = _bytes(size)
+    wanted = to_bytes(size, "SIZE")
     with open_store(path) as manager:
         before = len(manager)
         gone = manager.evict(wanted)
@@ -150,10 +148,3 @@ def clear(
             typer.confirm(f"Remove {len(held):,} contexts from {path}?", abort=True)
         count = manager.clear(namespace=namespace)
     print(f"{count:,} contexts removed")
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]i?)?b?", text.strip().lower())
-    if found is None:
-        raise InputError(f"SIZE is {text!r}; expected bytes, such as 5000000, 500MB or 2GiB.")
-    return int(float(found[1]) * UNITS[found[2] or ""])
