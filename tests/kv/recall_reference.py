@@ -20,6 +20,7 @@ class ReferenceRecall:
         self.keys: list[Tensor] = []  # `(kv_heads, dim)` each, before rotary
         self.values: list[Tensor] = []
         self.queries: list[Tensor] = []  # `(heads, dim)`
+        self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of exponents
         self.tally: list[dict[int, float]] = []  # per kv head: block -> votes
         self.recalled: list[list[int]] = []  # per kv head
         self.after: list[list[list[int]]] = []  # the same after each token
@@ -34,7 +35,8 @@ class ReferenceRecall:
         self.values.append(v)
         self.queries.append(q)
         local = (position // block - policy.local // block) * block
-        outputs = []
+        outputs: list[Tensor] = []
+        self.sums.append([])
         for head in range(len(q)):
             mine = head // (len(q) // len(k))
             seen = [
@@ -53,6 +55,7 @@ class ReferenceRecall:
             )
             values = torch.stack([self.values[token][mine] for token in seen])
             outputs.append(logits.softmax(0) @ values)
+            self.sums[-1].append(logits.logsumexp(0))
         self.after.append([sorted(blocks) for blocks in self.recalled])
         return torch.stack(outputs)
 
@@ -67,12 +70,13 @@ class ReferenceRecall:
                 self.recalled[head] = cold
                 continue
             tally = {number: 0.5 * self.tally[head].get(number, 0.0) for number in cold}
-            for queries in self.queries[now - policy.chunk_size : now]:
-                for query in queries.chunk(len(self.recalled))[head]:
-                    best = torch.stack([self.best(query, head, number) for number in cold])
-                    shares = best.softmax(0).bfloat16().tolist()
-                    for number, share in zip(cold, shares, strict=True):
-                        tally[number] = max(tally[number], share)
+            group = len(self.queries[0]) // len(self.recalled)
+            for token in range(now - policy.chunk_size, now):
+                for mine in range(head * group, (head + 1) * group):
+                    for number in cold:
+                        best = self.best(self.queries[token][mine], head, number)
+                        share = torch.sigmoid(best - self.sums[token][mine]).bfloat16()
+                        tally[number] = max(tally[number], float(share))
             self.tally[head] = tally
             order = sorted(cold, key=lambda number: (-tally[number], -number))
             self.recalled[head] = order[: policy.recalled]
@@ -84,7 +88,9 @@ class ReferenceRecall:
         mean = sum(keys) / len(keys)
         alike = sorted(keys, key=lambda key: float(torch.cosine_similarity(key, mean, dim=0)))
         few = alike[: self.policy.representatives_per_block]
-        return torch.stack([query @ key * self.scale for key in few]).max()
+        away = self.policy.local // block + (self.policy.recalled + 1) // 2
+        query = self.turned(query, away * block)
+        return torch.stack([query @ self.turned(key, 0) * self.scale for key in few]).max()
 
     def turned(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:

@@ -26,6 +26,7 @@ PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be turned 
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32, where rounded
 POSITION_BYTES = 4  # int32, for each token that a scored policy holds
 NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
+SUM_BYTES = 4  # float32, for each query of the chunk under way
 VOTE_BYTES = 2  # bfloat16, for each kv head and block that can be recalled
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
@@ -151,7 +152,8 @@ def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
     exact = 2 * dim * shape.itemsize
     if isinstance(policy, Hierarchical) and policy.recalls:
         head = min(tokens, policy.capacity) * exact + policy.recalled * NUMBER_BYTES
-        return shape.kv_heads * head + shape.heads * policy.chunk_size * dim * shape.itemsize
+        query = dim * shape.itemsize + SUM_BYTES
+        return shape.kv_heads * head + shape.heads * policy.chunk_size * query
     scored = isinstance(policy, Scored)
     if precision is None:
         head = tokens * exact

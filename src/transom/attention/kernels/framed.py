@@ -8,7 +8,9 @@ from torch import Tensor
 __all__ = ["framed"]
 
 
-def framed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float) -> Tensor:
+def framed(
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Attention of queries that are turned for each block, rather than the keys in it.
 
     Turning a query for 30 blocks is less work than turning 2,000 keys, and what is stored stays as
@@ -22,12 +24,16 @@ def framed(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, scale: float)
         hidden: `(queries, block)` bool, what is not seen of the last frame.
 
     Returns:
-        `(rows, kv_heads, queries, value_dim)` in the dtype of `v`.
+        The output, `(rows, kv_heads, queries, value_dim)` in the dtype of `v`; and the log of the
+        sum of the exponents of each query's scores, `(rows, kv_heads, queries)` float32, by which
+        to tell how much attention any other key would get beside these.
     """
     scores = (q * scale).to(k.dtype) @ k.transpose(-1, -2)
     if hidden is not None:
         scores[:, :, -1].masked_fill_(hidden, -torch.inf)
     scores = scores.float()
-    weights = (scores - scores.amax((2, 4), keepdim=True)).exp_()
-    shares = weights.sum((2, 4))[..., None]
-    return ((weights.to(v.dtype) @ v).sum(2) / shares).to(v.dtype)
+    top = scores.amax((2, 4), keepdim=True)
+    weights = (scores - top).exp_()
+    sums = weights.sum((2, 4))
+    out = ((weights.to(v.dtype) @ v).sum(2) / sums[..., None]).to(v.dtype)
+    return out, sums.log() + top[:, :, 0, :, 0]

@@ -35,8 +35,8 @@ class RecallLayer(AttendingLayer):
     of their places within their block, and queries are turned for each block.
 
     In `tensors` are, besides keys and values: `held`, the numbers of the blocks in the frames for
-    recalled ones; `queries` at no angle, of the chunk under way; and for each cold block its
-    `representatives`, also at no angle, and its `votes`.
+    recalled ones; `queries` and `sums` of the chunk under way; and for each cold block its
+    `representatives`, at no angle, and its `votes`.
 
     Attributes:
         shelves: the cold blocks of each row.
@@ -116,15 +116,13 @@ class RecallLayer(AttendingLayer):
         whole, inside = divmod(length, self.policy.block_size)
         used = self.frames.filling(whole) + 1
         new = slice(inside, inside + q.shape[2])
-        rotary = self._rotary
+        rotary, far = self._rotary, q
         if rotary is not None:
             assert back is not None
             within = self._within
             origin = back * within[inside]
             q, k = (rotary.spin(rotary.paired(x), origin) for x in (q, k))
-            self._remember(rows, length, rotary.spin(q, within[new].conj()))
-        else:
-            self._remember(rows, length, q)
+            far = rotary.spin(q, within[new].conj() * self._away)
         for name, x in (("keys", k), ("values", v)):
             self.tensors[name][rows, :, used - 1, new] = x.to(self.dtype)
         asked = q.reshape(len(q), k.shape[1], 1, -1, q.shape[3])  # heads of a group in a row
@@ -133,7 +131,8 @@ class RecallLayer(AttendingLayer):
             asked = rotary.spin(asked, turns[:, :, :, None])
         keys, values = (self.tensors[name][rows, :, :used] for name in ("keys", "values"))
         hidden = _later(new, self.policy.block_size, self.device)
-        out = framed(asked, keys, values, hidden.repeat(q.shape[1] // k.shape[1], 1), scale)
+        out, sums = framed(asked, keys, values, hidden.repeat(q.shape[1] // k.shape[1], 1), scale)
+        self._remember(rows, length, far, sums.view(q.shape[:3]))
         return out.view(*q.shape[:3], -1)
 
     def _turns(self, rows: slice, whole: int) -> Tensor:
@@ -167,13 +166,21 @@ class RecallLayer(AttendingLayer):
         blocks = torch.arange(self.frames.count) * self.policy.block_size
         return self.slots.rotary.cis(blocks).to(self.device)
 
-    def _remember(self, rows: slice, length: int, queries: Tensor) -> None:
-        """Keep queries, at no angle, until the next selection."""
+    @cached_property
+    def _away(self) -> Tensor:
+        """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
+        return self._steps[self.frames.local + (self.frames.recalled + 1) // 2]
+
+    def _remember(self, rows: slice, length: int, queries: Tensor, sums: Tensor) -> None:
+        """Keep what is needed of queries at the next selection."""
         if "queries" not in self.tensors:
-            shape = (self.batch_size, queries.shape[1], self.policy.chunk_size, queries.shape[3])
-            self.tensors["queries"] = queries.new_zeros(shape, dtype=self.dtype)
+            shape = (self.batch_size, queries.shape[1], self.policy.chunk_size)
+            self.tensors["queries"] = queries.new_zeros(*shape, queries.shape[3], dtype=self.dtype)
+            self.tensors["sums"] = queries.new_zeros(shape, dtype=torch.float32)
         at = length % self.policy.chunk_size
-        self.tensors["queries"][rows, :, at : at + queries.shape[2]] = queries.to(self.dtype)
+        new = slice(at, at + queries.shape[2])
+        self.tensors["queries"][rows, :, new] = queries.to(self.dtype)
+        self.tensors["sums"][rows, :, new] = sums
 
     def _turn(self, rows: slice, length: int, scale: float) -> None:
         """What happens between two chunks, after `length` tokens."""
@@ -239,7 +246,8 @@ class RecallLayer(AttendingLayer):
             self.tensors[name][rows, :, :used] for name in ("votes", "representatives")
         )
         tally *= FORGOTTEN
-        torch.maximum(tally, votes(self.tensors["queries"][rows], found_by, scale), out=tally)
+        queries, sums = (self.tensors[name][rows] for name in ("queries", "sums"))
+        torch.maximum(tally, votes(queries, sums, found_by, scale), out=tally)
         # The table's places go round: the oldest block is somewhere in it.
         recency = (torch.arange(used, device=self.device) - self._places(newest + 1)) % used
         best = elect(tally, recency, self.frames.recalled)

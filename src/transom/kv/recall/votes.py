@@ -27,24 +27,26 @@ def representatives(keys: Tensor, count: int) -> Tensor:
     return keys.gather(-2, chosen[..., None].expand(*chosen.shape, keys.shape[-1]))
 
 
-def votes(queries: Tensor, representatives: Tensor, scale: float) -> Tensor:
-    """How much each block is looked for, `(rows, kv_heads, blocks)` bfloat16, from 0 to 1.
+def votes(queries: Tensor, sums: Tensor, representatives: Tensor, scale: float) -> Tensor:
+    """How much each block is looked for, `(rows, kv_heads, blocks)` bfloat16.
 
-    Each query of each head shares itself out over the blocks by softmax, a block counting as much
-    as its best representative; what counts then is the largest share, so that one query that knows
-    what it wants is not outvoted by many that do not.
+    It is the most attention that any of a block's representatives would get of any query, beside
+    what the query sees. So a query that knows what it wants is not outvoted by many that do not,
+    and one that finds it among the local tokens asks for nothing.
 
     Args:
-        queries: `(rows, heads, tokens, dim)`, at no angle.
+        queries: `(rows, heads, tokens, dim)`, turned as far as blocks are away when recalled.
+        sums: `(rows, heads, tokens)` float32, logs of the sums of the exponents of the scores of
+            what each query sees.
         representatives: `(rows, kv_heads, blocks, count, dim)`, at no angle.
         scale: of the scores.
     """
     rows, kv_heads, blocks, count, dim = representatives.shape
     asked = queries.reshape(rows, kv_heads, -1, dim)
     scores = asked @ representatives.flatten(2, 3).transpose(2, 3)
-    best = scores.unflatten(-1, (blocks, count)).amax(-1).float()
-    shares: Tensor = (best * scale).softmax(-1).amax(2)
-    return shares.bfloat16()
+    best = scores.unflatten(-1, (blocks, count)).amax(-1).float() * scale
+    most: Tensor = (best - sums.reshape(rows, kv_heads, -1, 1)).amax(2).sigmoid()
+    return most.bfloat16()
 
 
 def elect(tally: Tensor, recency: Tensor, count: int) -> Tensor:
