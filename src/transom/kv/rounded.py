@@ -127,8 +127,8 @@ class RoundedLayer(BoundedLayer):
         rows = lengths[:1] if same else lengths
         places = self.slots.positions_of(torch.tensor(rows), stored)
         if self._rotary is not None:
-            by = places.clamp(min=0) - self.slots.base
-            keys = self._turned(keys, by.to(self.device)[:, None])
+            turns = self.slots.turns_of(rows, stored, self.device)
+            keys = self._rotary.unpaired(self._rotary.spin(self._rotary.paired(keys), turns))
         keys, values = keys.to(self.dtype), values.to(self.dtype)
         for row, length in enumerate(rows):
             mine = slice(None) if same else slice(row, row + 1)

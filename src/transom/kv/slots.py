@@ -61,6 +61,8 @@ class Slots(Rows[Positional, Plan]):
     padded row behaves exactly like the same row alone.
     """
 
+    _turned: tuple[tuple[object, ...], Tensor] | None = None
+
     @property
     def ring(self) -> int | None:
         """Slots of the ring; None when storage grows instead."""
@@ -98,6 +100,17 @@ class Slots(Rows[Positional, Plan]):
         """Complex turns by so many positions, `(*by.shape, rotary_dim / 2)`."""
         assert self.rotary is not None
         return self.rotary.cis(by)
+
+    def turns_of(self, lengths: list[int], stored: int, device: torch.device) -> Tensor:
+        """Turns from no angle to that of the token in each slot, `(rows, 1, stored, ...)` complex.
+
+        They are the same for every layer of a pass, so the latest are kept.
+        """
+        key = (*lengths, stored, self.base)
+        if self._turned is None or self._turned[0] != key:
+            places = self.positions_of(torch.tensor(lengths), stored).clamp(min=0)
+            self._turned = (key, self.turns((places - self.base)[:, None]).to(device))
+        return self._turned[1]
 
     def can_crop(self, tokens: int) -> bool:
         capacity = self.policy.capacity
