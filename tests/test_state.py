@@ -367,3 +367,19 @@ def test_a_model_read_from_a_folder_is_the_same_model(tmp_path: Path) -> None:
     context.save(tmp_path / "state")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert Context.load(tmp_path / "state", again).usage == context.usage
+
+
+def test_a_cut_answer_goes_on_without_a_prompt() -> None:
+    """In two pieces it is the same answer, and is closed in the same way."""
+    model, tokenizer = tiny("llama"), tokenizer_of("abcdefgh")
+    question = [{"role": "user", "content": "abc"}]
+    whole, parts = (Context(model, tokenizer, policy="full") for _ in range(2))
+    text = whole.generate(question, max_new_tokens=9)
+    first = parts.generate(question, max_new_tokens=4)
+    assert parts.unfinished
+    assert first + parts.generate(max_new_tokens=5) == text
+    assert parts.unfinished == whole.unfinished
+    for context in (whole, parts):
+        context.append(question)
+    assert parts.usage == whole.usage
+    np.testing.assert_array_equal(parts.score([5, 6]), whole.score([5, 6]))

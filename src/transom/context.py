@@ -252,7 +252,8 @@ class Context:
     ) -> str | Iterator[str]:
         """Continue the context, after appending `prompt` if there is one.
 
-        What is generated becomes part of the context. After chat messages the model answers them.
+        What is generated becomes part of the context. After chat messages the model answers them;
+        without a prompt it goes on with an answer that `max_new_tokens` has cut short.
 
         Args:
             max_new_tokens: where to stop if the model does not end by itself.
@@ -277,7 +278,7 @@ class Context:
             raise InputError(
                 "the newest tokens were trimmed, so what comes next is not known; append first."
             )
-        replies = prompt is not None and _are_messages(prompt)
+        replies = self.unfinished if prompt is None else _are_messages(prompt)
         self._feed(ids)
         text = pieces(self.tokenizer, self._sample(sampler, max_new_tokens, replies))
         return text if stream else "".join(text)

@@ -156,7 +156,9 @@ def test_a_length_that_is_too_short_is_refused(name):
 
 
 def test_unknown_tasks_list_the_known():
-    with pytest.raises(InputError, match="unknown task 'neddle'; known tasks: passkey, passkey-prose, needle"):
+    with pytest.raises(
+        InputError, match="unknown task 'neddle'; known tasks: passkey, passkey-prose, needle"
+    ):
         task("neddle")
 
 

@@ -338,3 +338,16 @@ def test_a_folder_is_for_policies_that_recall(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="no file can be made"):
         Context(model, policy=SPELLED[0], cold=tmp_path / "file")
+
+
+def test_where_cold_blocks_were_does_not_matter_when_loading(tmp_path: Path) -> None:
+    model, ids = tiny("llama"), distinct(1, LENGTH)[0]
+    context = Context(model, policy=SPELLED[0], cold=tmp_path / "one")
+    context.append(ids[:50])
+    assert context.usage.cold_bytes > 0
+    context.save(tmp_path / "state")
+    expected = context.score(ids[50:]).tolist()
+    for cold in (None, tmp_path / "two"):
+        loaded = Context.load(tmp_path / "state", model, cold=cold)
+        assert loaded.score(ids[50:]).tolist() == expected
+        assert loaded.usage == context.usage
