@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 from collections.abc import Mapping
@@ -75,7 +76,10 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
 def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file, once its checksum has been found right.
 
-    The tensors are on the CPU and share one stretch of memory, read once.
+    The tensors are on the CPU, in the file's own pages, mapped privately: what is written to them
+    is not written to the file, and what is not costs no memory that the system could not take
+    back. The file may be deleted or replaced meanwhile, as `write_state` does, but not changed in
+    place.
 
     Raises:
         StateError: when there is no such file, or it is not whole, or not one of these.
@@ -83,17 +87,15 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     try:
         with open(path, "rb", buffering=0) as file:
-            data = np.empty(os.fstat(file.fileno()).st_size, dtype=np.uint8)
-            view, done = data.data, 0
-            while done < len(data) and (count := file.readinto(view[done:])):
-                done += count
+            size = os.fstat(file.fileno()).st_size
+            if size < 8:
+                raise _damaged(path, f"it ends after {size} bytes")
+            data = np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY), np.uint8)
     except OSError as error:
         raise StateError(
             f"{path} could not be read: {error.strerror or error}. Expected a file that "
             "Context.save has written."
         ) from error
-    if done < len(data) or len(data) < 8:
-        raise _damaged(path, f"it ends after {done} bytes")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(HEADER_AT_MOST, len(data) - 8):
         raise _damaged(path, "its header is longer than the file")
