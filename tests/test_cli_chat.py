@@ -106,7 +106,7 @@ def test_the_answers_are_those_of_a_context(piped: Piped, system: str | None) ->
         answers.append(alone.generate(messages, max_new_tokens=12))
         if alone.unfinished:
             meters.append("cut at 12 tokens; --max-new-tokens allows more")
-        seen, kept, _, size, _ = alone.usage
+        seen, kept, _, size = alone.usage[:4]
         meters.append(f"seen {seen}, kept {kept} of 43, {size / 1000:.3g} kB")
     assert out == "\n\n".join(answers) + "\n"
     lines = err.splitlines()

@@ -122,11 +122,15 @@ def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
     """Its blocks in order, each with what those before it made."""
-    state, attention, windows, tokens, corpus, memory, monitor = python_blocks("docs/guide.md")
+    state, recall, attention, windows, tokens, corpus, memory, monitor = python_blocks(
+        "docs/guide.md"
+    )
     names: dict[str, Any] = {"model": smollm2.model}
     run(state, names)
     assert names["again"].usage == names["context"].usage
     assert names["draft"].usage.seen > names["tokens"] == names["again"].usage.seen
+    run(recall, names)
+    assert names["hot"] > names["cold"] > 0
     names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
     run(attention, names)
     assert names["y"].shape == (2, 100, 768)
