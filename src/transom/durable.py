@@ -20,8 +20,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb", buffering=0) as file:
+        with beside.open("wb") as file:
             yield file
+            file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     finally:

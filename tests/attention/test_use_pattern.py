@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from tests.kv.models import chunked_logits, tiny, tokens
+from tests.kv.models import chunked_logits, difference, tiny, tokens
 from transom import BoundedCache, Chunked, Context, Sinks, Window
 from transom.attention.huggingface import use_pattern
 from transom.attention.patterns import (
@@ -42,11 +42,6 @@ def stock(model: Any, ids: Tensor, visible: Tensor) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
     return logits
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    assert not torch.isnan(a).any()
-    return float((a - b).abs().max())
 
 
 @pytest.mark.parametrize("some", PATTERNS, ids=repr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,37 +69,52 @@ def tokens(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(3, VOCABULARY, shape, generator=generator)
 
 
+def distinct(*shape: int, seed: int = 0) -> Tensor:
+    """Ids none of which comes twice in a row: equal tokens have keys of equal norm, a tie."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randperm(VOCABULARY - 3, generator=generator) + 3 for _ in range(shape[0])]
+    return torch.stack(rows)[:, : shape[1]]
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest one."""
+    assert not torch.isnan(a).any()
+    return float((a - b).abs().max())
+
+
+def full_layers(config: Any) -> list[int]:
+    """Indices of the layers with full attention; all of them where none has."""
+    kinds = getattr(config, "layer_types", None) or []
+    found = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
+    return found or list(range(config.num_hidden_layers))
+
+
 @contextmanager
-def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
-    """While open, full-attention layers of `model` run the slow reference of `policy`."""
+def full_attention_is(model: Any, attend: Callable[..., Tensor]) -> Iterator[None]:
+    """While open, layers of `model` with full attention compute something else.
+
+    `attend(q, k, v, mask, layer=, rotary=, scaling=)` gets queries and keys with the model's
+    rotary applied, the 2-D mask or None, which of the full layers it is, and its rotary or None.
+    """
     config = model.config
     rotary = Rotary.from_config(config)
     flags = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    if "full_attention" not in kinds:
-        kinds = ["full_attention"] * config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or []
+    full = full_layers(config)
     sdpa = AttentionInterface()["sdpa"]
 
     def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **kw: Any):
-        if local_size is not None and "sliding_attention" in kinds:
-            full = AttentionMaskInterface()["sdpa"]
-            return full(attention_mask=attention_mask, local_size=local_size, **kw)
+        if local_size is not None and "sliding_attention" in kinds and "full_attention" in kinds:
+            make = AttentionMaskInterface()["sdpa"]
+            return make(attention_mask=attention_mask, local_size=local_size, **kw)
         return attention_mask
 
     def attention(module, q, k, v, mask, scaling=None, **kw):
-        if kinds[module.layer_idx] != "full_attention":
+        index = module.layer_idx
+        if index not in full:
             return sdpa(module, q, k, v, mask, scaling=scaling, **kw)
-        valid = None if mask is None else mask.bool()
-        places = torch.arange(q.shape[2])[None].expand(q.shape[0], -1)
-        if valid is not None:
-            places = (valid.long().cumsum(1) - 1).clamp(min=0)
-        turning = rotary if flags[module.layer_idx] else None
-        if turning is not None:
-            cos, sin = turning.angles(-places)
-            q, k = (turning.turn(x, cos[:, None], sin[:, None]) for x in (q, k))
-        output = reference_attention(
-            q, k, v, policy, turning, valid=valid, compact=compact, scaling=scaling
-        )
+        own = {"layer": full.index(index), "rotary": rotary if flags[index] else None}
+        output = attend(q, k, v, mask, scaling=scaling, **own)
         return output.transpose(1, 2).contiguous(), None
 
     before = config._attn_implementation
@@ -106,11 +122,31 @@ def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
     AttentionMaskInterface.register("reference", mask)
     config._attn_implementation = "reference"
     try:
-        yield model
+        yield
     finally:
         config._attn_implementation = before
         AttentionInterface._global_mapping.pop("reference")
         AttentionMaskInterface._global_mapping.pop("reference")
+
+
+@contextmanager
+def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
+    """While open, full-attention layers of `model` run the slow reference of `policy`."""
+
+    def attend(q, k, v, mask, *, layer, rotary, scaling):
+        valid = None if mask is None else mask.bool()
+        places = torch.arange(q.shape[2])[None].expand(q.shape[0], -1)
+        if valid is not None:
+            places = (valid.long().cumsum(1) - 1).clamp(min=0)
+        if rotary is not None:
+            cos, sin = rotary.angles(-places)
+            q, k = (rotary.turn(x, cos[:, None], sin[:, None]) for x in (q, k))
+        return reference_attention(
+            q, k, v, policy, rotary, valid=valid, compact=compact, scaling=scaling
+        )
+
+    with full_attention_is(model, attend):
+        yield model
 
 
 def dense_logits(

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kv.token_by_token import full_layers, token_by_token
+from tests.kv.models import full_layers
+from tests.kv.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
 
 

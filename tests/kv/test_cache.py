@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import BloomConfig, GPT2Config, LlamaConfig
 
-from tests.kv.models import COMMON, CONFIGS, chunked_logits, dense_logits, tiny, tokens
-from tests.kv.test_oracle import BOUNDED, difference
+from tests.kv.models import COMMON, CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
+from tests.kv.test_oracle import BOUNDED
 from transom.errors import CacheError, InputError, PolicyError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Full, ModelShape, Policy, Sinks, Window, kv_bytes_bound

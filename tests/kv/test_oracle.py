@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, chunked_logits, dense_logits, tiny, tokens
+from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
 from transom.errors import UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Chunked, Full, Policy, Sinks, Window
@@ -27,11 +27,6 @@ CHUNKINGS = {
     "all": [LENGTH],
     "mixed": [1, 18, 1, 1, 2, 30, 1, 26],
 }
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert not torch.isnan(a).any()
-    return float((a - b).abs().max())
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, chunked_logits, tiny, tokens
+from tests.kv.contract import CLOSE, Contract
+from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
 from tests.kv.recall_reference import recall_reference
-from tests.kv.test_scored import difference, distinct
 from transom import Context
 from transom.errors import InputError, PolicyError
 from transom.kv import BoundedCache
@@ -24,7 +24,8 @@ from transom.kv.recall.frames import Frames
 from transom.policies import Hierarchical, ModelShape, kv_bytes_bound, parse
 from transom.policies.cost import attention_flops, cold_block_bytes
 
-CLOSE = 1e-3
+CONTRACT = Contract(recall_reference, length=50)
+reference = CONTRACT.reference
 LENGTH = 70
 SPELLED = [
     "hierarchical:8,global=1000,recall=blocks,block=4,blocks=3,chunk=2,representatives=2",
@@ -38,14 +39,6 @@ CHUNKINGS = {"1": [1] * LENGTH, "7": [7] * 10, "all": [LENGTH], "mixed": [1, 18,
 
 def policies() -> list[Hierarchical]:
     return [parse(text) for text in SPELLED]  # type: ignore[misc]
-
-
-def reference(model: Any, ids: Any, policy: Any, mask: Any = None, compact: bool = True) -> Any:
-    """Logits of the reference, and its layers for each row."""
-    places = None if mask is None else (mask.long().cumsum(1) - 1).clamp(min=0)
-    with recall_reference(model, policy, compact) as layers, torch.no_grad():
-        logits = model(ids, attention_mask=mask, position_ids=places, use_cache=False).logits
-    return logits, layers
 
 
 def recall_layers(cache: BoundedCache) -> list[RecallLayer]:
@@ -109,19 +102,7 @@ def test_room_for_every_block_is_a_dynamic_cache(family: str, positions: Any) ->
 
 @pytest.mark.parametrize("policy", policies(), ids=str)
 def test_padded_rows_are_the_rows_alone(policy: Hierarchical) -> None:
-    """Left padding, and padding in the middle as between turns."""
-    model, ids = tiny("llama"), distinct(3, 50)
-    mask = torch.ones(3, 50, dtype=torch.long)
-    mask[1, :13] = 0
-    mask[2, [0, 1, 2, 20, 21, 30]] = 0
-    expected, _ = reference(model, ids, policy, mask)
-    real = mask.bool()
-    for sizes in ([50], [1] * 50, [13, 1, 1, 35]):
-        cache = BoundedCache(policy, config=model.config)
-        got = chunked_logits(model, ids, cache, sizes, mask)
-        assert difference(got[real], expected[real]) < CLOSE
-    alone, _ = reference(model, ids[1:2, 13:], policy)
-    assert difference(expected[1, 13:], alone[0]) < CLOSE
+    CONTRACT.padded_rows_are_the_rows_alone(policy)
 
 
 @given(data=st.data())
@@ -212,40 +193,12 @@ def test_what_attention_costs() -> None:
 
 @pytest.mark.parametrize("policy", policies()[:3], ids=str)
 def test_beams_reorder_repeat_and_reset(policy: Hierarchical) -> None:
-    model, ids = tiny("llama"), distinct(2, LENGTH)
-    order = torch.tensor([1, 1, 0])
-    cache = BoundedCache(policy, config=model.config)
-    chunked_logits(model, ids[:, :45], cache, [45])
-    cache.reorder_cache(order)
-    followed = torch.cat((ids[order, :45], distinct(3, 25, seed=5)), dim=1)
-    got = chunked_logits(model, followed, cache, [1, 24])
-    fresh = BoundedCache(policy, config=model.config)
-    expected = chunked_logits(model, followed, fresh, [45, 1, 24])[:, 45:]
-    assert difference(got, expected) < CLOSE
-    cache.reset()
-    assert cache.cold_nbytes == 0
-    again = chunked_logits(model, followed, cache, [45, 1, 24])[:, 45:]
-    assert difference(again, expected) < CLOSE
+    CONTRACT.beams_reorder_repeat_and_reset(policy)
 
 
 @pytest.mark.parametrize("policy", policies()[:3], ids=str)
 def test_generate(policy: Hierarchical) -> None:
-    """transformers' own generate, two turns, and beams."""
-    model, ids = tiny("llama"), distinct(1, 40)
-    cache = BoundedCache(policy, config=model.config)
-
-    def generate(ids: torch.Tensor, new: int, **settings: Any) -> torch.Tensor:
-        mask, given = torch.ones_like(ids), {"do_sample": False, "eos_token_id": None, **settings}
-        return model.generate(ids, attention_mask=mask, max_new_tokens=new, **given)
-
-    first = generate(ids, 12, past_key_values=cache)
-    both = torch.cat((first, distinct(1, 9, seed=3)), dim=1)
-    second = generate(both, 8, past_key_values=cache)
-    logits, _ = reference(model, second[:, :-1], policy)
-    assert logits[0, 39:51].argmax(-1).tolist() == first[0, 40:].tolist()
-    assert logits[0, 60:].argmax(-1).tolist() == second[0, 61:].tolist()
-    beams = BoundedCache(policy, config=model.config)
-    assert generate(ids, 6, past_key_values=beams, num_beams=3).shape == (1, 46)
+    CONTRACT.generate(policy)
 
 
 def test_bfloat16() -> None:

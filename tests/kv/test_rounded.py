@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, chunked_logits, dense_logits, tiny, tokens
+from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
 from tests.kv.test_oracle import left_padded
 from transom.errors import CacheError, UnsupportedModelError
 from transom.kv import BoundedCache
@@ -29,11 +29,6 @@ POLICIES = [
     "keydiff:90,layers=pyramid",
 ]
 KINDS = ["int8", "int4"]
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert not torch.isnan(a).any()
-    return float((a - b).abs().max())
 
 
 @given(

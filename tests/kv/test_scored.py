@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, VOCABULARY, chunked_logits, tiny, tokens
+from tests.kv.contract import CLOSE, Contract
+from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
 from tests.kv.scored_reference import RULES, scored_reference
 from transom.kv import BoundedCache
 from transom.kv.scored import ScoredLayer
 from transom.policies import ModelShape, Scored, known, kv_bytes_bound, parse
 
-CLOSE = 1e-3  # of logits, in float32; what is reached is about 2e-5
+CONTRACT = Contract(scored_reference, length=40)
+reference = CONTRACT.reference
 LENGTH = 60
 BUDGET = "20,sinks=2,recent=5,every=3"
 SCORED = [name for name, kind in known().items() if issubclass(kind, Scored)]
@@ -40,28 +42,8 @@ def policies() -> list[Scored]:
     return [parse(text) for text in SPELLED]  # type: ignore[misc]
 
 
-def reference(model: Any, ids: Any, policy: Any, mask: Any = None, compact: bool = True) -> Any:
-    """Logits of the reference, and its layers for each row."""
-    places = None if mask is None else (mask.long().cumsum(1) - 1).clamp(min=0)
-    with scored_reference(model, policy, compact) as layers, torch.no_grad():
-        logits = model(ids, attention_mask=mask, position_ids=places, use_cache=False).logits
-    return logits, layers
-
-
 def scored_layers(cache: BoundedCache) -> list[ScoredLayer]:
     return [layer for layer in cache.layers if isinstance(layer, ScoredLayer)]
-
-
-def distinct(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Ids none of which comes twice in a row: equal tokens have keys of equal norm, a tie."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = [torch.randperm(VOCABULARY - 3, generator=generator) + 3 for _ in range(shape[0])]
-    return torch.stack(rows)[:, : shape[1]]
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert not torch.isnan(a).any()
-    return float((a - b).abs().max())
 
 
 def test_every_scored_policy_has_a_reference() -> None:
@@ -156,19 +138,7 @@ def test_room_for_everything_is_a_dynamic_cache(family: str, text: str) -> None:
 
 @pytest.mark.parametrize("policy", policies(), ids=str)
 def test_padded_rows_are_the_rows_alone(policy: Scored) -> None:
-    """Left padding, and padding in the middle as between turns."""
-    model, ids = tiny("llama"), distinct(3, 40)
-    mask = torch.ones(3, 40, dtype=torch.long)
-    mask[1, :13] = 0
-    mask[2, [0, 1, 2, 20, 21, 30]] = 0
-    expected, _ = reference(model, ids, policy, mask)
-    real = mask.bool()
-    for sizes in ([40], [1] * 40, [13, 1, 1, 25]):
-        cache = BoundedCache(policy, config=model.config)
-        got = chunked_logits(model, ids, cache, sizes, mask)
-        assert difference(got[real], expected[real]) < CLOSE
-    alone, _ = reference(model, ids[1:2, 13:], policy)
-    assert difference(expected[1, 13:], alone[0]) < CLOSE
+    CONTRACT.padded_rows_are_the_rows_alone(policy)
 
 
 @given(data=st.data())
@@ -218,36 +188,9 @@ def test_bytes_are_the_bound_and_never_more(policy: Scored, kv: str) -> None:
 
 @pytest.mark.parametrize("policy", policies(), ids=str)
 def test_beams_reorder_repeat_and_reset(policy: Scored) -> None:
-    model, ids = tiny("llama"), distinct(2, LENGTH)
-    order = torch.tensor([1, 1, 0])
-    cache = BoundedCache(policy, config=model.config)
-    chunked_logits(model, ids[:, :35], cache, [35])
-    cache.reorder_cache(order)
-    followed = torch.cat((ids[order, :35], distinct(3, 25, seed=5)), dim=1)
-    got = chunked_logits(model, followed, cache, [1, 24])
-    fresh = BoundedCache(policy, config=model.config)
-    expected = chunked_logits(model, followed, fresh, [35, 1, 24])[:, 35:]
-    assert difference(got, expected) < CLOSE
-    cache.reset()
-    again = chunked_logits(model, followed, cache, [35, 1, 24])[:, 35:]
-    assert difference(again, expected) < CLOSE
+    CONTRACT.beams_reorder_repeat_and_reset(policy)
 
 
 @pytest.mark.parametrize("policy", policies(), ids=str)
 def test_generate(policy: Scored) -> None:
-    """transformers' own generate, two turns, and beams."""
-    model, ids = tiny("llama"), distinct(1, 30)
-    cache = BoundedCache(policy, config=model.config)
-
-    def generate(ids: torch.Tensor, new: int, **settings: Any) -> torch.Tensor:
-        mask, given = torch.ones_like(ids), {"do_sample": False, "eos_token_id": None, **settings}
-        return model.generate(ids, attention_mask=mask, max_new_tokens=new, **given)
-
-    first = generate(ids, 12, past_key_values=cache)
-    both = torch.cat((first, distinct(1, 9, seed=3)), dim=1)
-    second = generate(both, 8, past_key_values=cache)
-    logits, _ = reference(model, second[:, :-1], policy)
-    assert logits[0, 29:41].argmax(-1).tolist() == first[0, 30:].tolist()
-    assert logits[0, 50:].argmax(-1).tolist() == second[0, 51:].tolist()
-    beams = BoundedCache(policy, config=model.config)
-    assert generate(ids, 6, past_key_values=beams, num_beams=3).shape == (1, 36)
+    CONTRACT.generate(policy)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
 
+from tests.kv.models import full_attention_is
 from transom.attention.rotary import Rotary
 
 
@@ -20,61 +20,37 @@ class Stepper(Protocol):
         """One token: `q` `(heads, dim)`, `k` and `v` `(kv_heads, dim)`, before rotary."""
 
 
-def full_layers(config: Any) -> list[int]:
-    """Indices of the layers with full attention."""
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return [index for index, kind in enumerate(kinds) if kind == "full_attention"]
-
-
 @contextmanager
 def token_by_token(model: Any, make: Callable[[int, Rotary | None, float], Stepper]) -> Any:
     """While open, `make(number among full layers, rotary, scale)` says what layers do.
 
     Gives out a list that will hold, for each row of the batch, the layers in order.
     """
-    config = model.config
-    rotary = Rotary.from_config(config)
-    flags = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
-    kinds = getattr(config, "layer_types", None) or []
-    full = full_layers(config)
-    sdpa = AttentionInterface()["sdpa"]
     layers: list[list[Stepper]] = []
 
-    def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **kw: Any):
-        if local_size is not None and "sliding_attention" in kinds:
-            make = AttentionMaskInterface()["sdpa"]
-            return make(attention_mask=attention_mask, local_size=local_size, **kw)
-        return attention_mask
-
-    def attention(module, q, k, v, mask, scaling=None, **kw):
-        if module.layer_idx not in full:
-            return sdpa(module, q, k, v, mask, scaling=scaling, **kw)
-        turning = rotary if flags[module.layer_idx] else None
+    def attend(q, k, v, mask, *, layer, rotary, scaling):
         out = torch.zeros(*q.shape[:3], v.shape[3])
         for row in range(len(q)):
             if len(layers) <= row:
                 layers.append([])
-            layer = make(full.index(module.layer_idx), turning, scaling)
-            layers[row].append(layer)
+            stepper = make(layer, rotary, scaling)
+            layers[row].append(stepper)
             columns = range(q.shape[2]) if mask is None else mask[row].nonzero().flatten().tolist()
             for position, column in enumerate(columns):
-                back = (
-                    (lambda x, p=position: x)
-                    if turning is None
-                    else (lambda x, p=position: turning.turn(x, *turning.angles(torch.tensor(-p))))
-                )
-                out[row, :, column] = layer.step(
-                    position, back(q[row, :, column]), back(k[row, :, column]), v[row, :, column]
-                )
-        return out.transpose(1, 2).contiguous(), None
+                mine = [x[row, :, column] for x in (q, k)]
+                if rotary is not None:
+                    back = rotary.angles(torch.tensor(-position))
+                    mine = [rotary.turn(x, *back) for x in mine]
+                out[row, :, column] = stepper.step(position, *mine, v[row, :, column])
+        return out
 
-    before = config._attn_implementation
-    AttentionInterface.register("reference", attention)
-    AttentionMaskInterface.register("reference", mask)
-    config._attn_implementation = "reference"
-    try:
+    with full_attention_is(model, attend):
         yield layers
-    finally:
-        config._attn_implementation = before
-        AttentionInterface._global_mapping.pop("reference")
-        AttentionMaskInterface._global_mapping.pop("reference")
+
+
+def logits_by(reference: Any, model: Any, ids: Any, policy: Any, mask: Any = None, **how: Any):
+    """Logits of a reference, and its layers for each row."""
+    places = None if mask is None else (mask.long().cumsum(1) - 1).clamp(min=0)
+    with reference(model, policy, **how) as layers, torch.no_grad():
+        logits = model(ids, attention_mask=mask, position_ids=places, use_cache=False).logits
+    return logits, layers

@@ -77,8 +77,7 @@ def answer_all(
         if len(step.trials) == 1:
             usage = reader.usage
             text = reader.generate(max_new_tokens=answer_tokens)
-            cold = getattr(usage, "cold_bytes", 0)
-            on_answer(Answer(step.trials[0], text, usage.kv_bytes, cold))
+            on_answer(Answer(step.trials[0], text, usage.kv_bytes, usage.cold_bytes))
 
 
 def tokens_to_read(trials: Sequence[Trial], chunk: int) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.huggingface import PlannedOffset, Planner
+from transom.attention.rotary import Rotary
 from transom.errors import CacheError
 from transom.kv.rows import Rows
 
@@ -66,6 +67,11 @@ class PlannedLayer(CacheLayerMixin):
             self.tensors.pop(name, None)
         else:
             self.tensors[name] = tensor
+
+    @property
+    def _rotary(self) -> Rotary | None:
+        """How keys of this layer are turned; None where they are not."""
+        return None if self.index in self.slots.unturned else self.slots.rotary
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from transom.attention.huggingface import Planner
-from transom.attention.rotary import Rotary
 from transom.kv.layer import BoundedLayer, grown, put
 from transom.kv.rounding import Channels, Codes, decode, encode, storage
 from transom.kv.slots import Plan, Slots
@@ -161,10 +160,6 @@ class RoundedLayer(BoundedLayer):
         rotary = self._rotary
         assert rotary is not None
         return rotary.unpaired(rotary.spin(rotary.paired(x), self.slots.turns(by)))
-
-    @property
-    def _rotary(self) -> Rotary | None:
-        return None if self.index in self.slots.unturned else self.slots.rotary
 
     def _pools(self, name: str) -> tuple[Tensor, ...]:
         return tuple(self.tensors[f"{name}.{part}"] for part in Codes._fields)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from transom.checks import whole_number
-from transom.errors import PolicyError
+from transom.errors import InputError, PolicyError
+from transom.quantities import to_bytes
 
 if TYPE_CHECKING:
     from transom.policies.cost import ModelShape
@@ -101,3 +102,39 @@ def at_least(policy: Policy, field: str, minimum: int) -> None:
         PolicyError: naming the policy, the parameter, what came and what was expected.
     """
     whole_number(policy.name, spelled(field), getattr(policy, field), minimum, error=PolicyError)
+
+
+def bytes_of(policy: Policy, field: str, example: str) -> int:
+    """The bytes that a parameter was given as, in text with their unit.
+
+    Args:
+        example: of such a text.
+
+    Raises:
+        PolicyError: naming the policy, the parameter, what came and what was expected.
+    """
+    name, text = spelled(field), getattr(policy, field)
+    if not text[-1:].isalpha():
+        raise PolicyError(
+            f"{policy.name}: {name} is {text!r}; expected tokens as a number, or bytes with their "
+            f"unit, such as {example}."
+        )
+    try:
+        return to_bytes(text, f"{policy.name}: {name}")
+    except InputError as error:
+        raise PolicyError(str(error)) from None
+
+
+def tokens_of(policy: Policy, field: str) -> int:
+    """A parameter that may be given in bytes, in tokens.
+
+    Raises:
+        PolicyError: when it is given in bytes.
+    """
+    value = getattr(policy, field)
+    if isinstance(value, str):
+        raise PolicyError(
+            f"{policy}: the {spelled(field)} is in bytes, and how many tokens that is depends on "
+            "the model; use policy.on(ModelShape.from_config(model.config))."
+        )
+    return int(value)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from transom.errors import InputError, PolicyError
-from transom.policies.base import at_least
+from transom.errors import PolicyError
+from transom.policies.base import at_least, bytes_of, tokens_of
 from transom.policies.positional import Positional
-from transom.quantities import to_bytes
 
 if TYPE_CHECKING:
     from transom.policies.cost import ModelShape
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Hierarchical"]
 
 RECALLS = ("none", "blocks")
+EXAMPLE = "2GiB"
 RECALLED = ("block", "blocks", "representatives", "chunk")
 BLOCK, CHUNK = 64, 16
 SHARE = 4  # tokens of a block for each that it is found by
@@ -80,7 +80,7 @@ class Hierarchical(Positional):
         for name in given:
             at_least(self, name, 1)
         if isinstance(self.global_, str):
-            self._budget(self.global_)
+            bytes_of(self, "global_", EXAMPLE)
         else:
             at_least(self, "global_", 1)
         if self.kv != "auto":
@@ -154,12 +154,7 @@ class Hierarchical(Positional):
         Raises:
             PolicyError: when it is given in bytes; `on` makes tokens of them.
         """
-        if isinstance(self.global_, str):
-            raise PolicyError(
-                f"{self}: global is in bytes, and how many tokens that is depends on the model; "
-                "use policy.on(ModelShape.from_config(model.config))."
-            )
-        return -(-self.global_ // self.block_size)
+        return -(-tokens_of(self, "global_") // self.block_size)
 
     @property
     def capacity(self) -> int:
@@ -177,23 +172,12 @@ class Hierarchical(Positional):
         block = self.block_size
         return (q // block - self.local_blocks - self.global_blocks) * block
 
-    def _budget(self, size: str) -> int:
-        if not size[-1:].isalpha():
-            raise PolicyError(
-                f"{self.name}: global is {size!r}; expected tokens as a number, or with "
-                "recall=blocks bytes with their unit, such as 2GiB."
-            )
-        try:
-            return to_bytes(size, f"{self.name}: global")
-        except InputError as error:
-            raise PolicyError(str(error)) from None
-
     def on(self, shape: ModelShape) -> Hierarchical:
         from transom.policies.cost import cold_block_bytes
 
         if not isinstance(self.global_, str):
             return self
-        budget = self._budget(self.global_)
+        budget = bytes_of(self, "global_", EXAMPLE)
         blocks = budget // cold_block_bytes(self, shape)
         if not blocks:
             raise PolicyError(

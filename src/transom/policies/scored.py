@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from transom.checks import whole_number
-from transom.errors import InputError, PolicyError
-from transom.policies.base import Policy, at_least
+from transom.errors import PolicyError
+from transom.policies.base import Policy, at_least, bytes_of, tokens_of
 from transom.policies.pyramid import pyramid
-from transom.quantities import to_bytes
 
 if TYPE_CHECKING:
     from transom.policies.cost import ModelShape
@@ -19,6 +18,7 @@ __all__ = ["Coming", "Kept", "Scored"]
 
 HEADS = ("equal", "adaptive")
 LAYERS = ("equal", "pyramid")
+EXAMPLE = "48MiB"
 
 
 class Coming(NamedTuple):
@@ -105,7 +105,7 @@ class Scored(Policy):
 
     def check(self) -> None:
         if isinstance(self.size, str):
-            self._budget(self.size)
+            bytes_of(self, "size", EXAMPLE)
         else:
             at_least(self, "size", 2)
         at_least(self, "sinks", 0)
@@ -138,12 +138,7 @@ class Scored(Policy):
         Raises:
             PolicyError: when it is given in bytes; `on` makes tokens of them.
         """
-        if isinstance(self.size, str):
-            raise PolicyError(
-                f"{self}: the size is in bytes, and how many tokens that is depends on the model; "
-                "use policy.on(ModelShape.from_config(model.config))."
-            )
-        return self.size
+        return tokens_of(self, "size")
 
     @property
     def newest(self) -> int:
@@ -154,17 +149,6 @@ class Scored(Policy):
     def round(self) -> int:
         """How many tokens are evicted together."""
         return self._round(self.tokens)
-
-    def _budget(self, size: str) -> int:
-        if not size[-1:].isalpha():
-            raise PolicyError(
-                f"{self.name}: size is {size!r}; expected tokens as a number, or bytes with their "
-                "unit, such as 48MiB."
-            )
-        try:
-            return to_bytes(size, f"{self.name}: size")
-        except InputError as error:
-            raise PolicyError(str(error)) from None
 
     def _newest(self, size: int) -> int:
         return max(1, size // 4) if self.recent is None else self.recent
@@ -213,7 +197,7 @@ class Scored(Policy):
 
         if not isinstance(self.size, str):
             return self
-        budget = self._budget(self.size)
+        budget = bytes_of(self, "size", EXAMPLE)
         low, high = 1, budget // max(1, shape.token_bytes // 8) + 2
         while low + 1 < high:  # the largest size that fits; bytes grow with it
             middle = (low + high) // 2

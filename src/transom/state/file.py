@@ -63,7 +63,7 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
     try:
         with replacing(path) as file:
             for part in (header, *flat.values()):
-                _write_all(file.fileno(), memoryview(part))
+                file.write(part)
     except OSError as error:
         raise StateError(
             f"{path} could not be written: {error.strerror or error}. What was there before is "
@@ -163,11 +163,6 @@ def _header(
 def _bytes_of(tensor: Tensor) -> Any:
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while len(data):
-        data = data[os.write(descriptor, data[: 2**28]) :]
 
 
 def _damaged(path: Path, what: str) -> StateError:

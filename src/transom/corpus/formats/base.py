@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.durable import replacing
 from transom.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,18 +71,11 @@ class Format(ABC):
 @contextmanager
 def unfinished(path: Path) -> Iterator[BinaryIO]:
     """A file that is at `path` once it is complete, and nowhere when it is not."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            with beside.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        with replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}.") from error
 
 
 def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) -> NDArray[Any]:

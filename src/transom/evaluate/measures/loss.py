@@ -51,8 +51,7 @@ class Loss(Measure):
             hot = max(hot, context.usage.kv_bytes)
             hooks.on_tokens(len(losses))
         if curve.tokens == len(ids):
-            cold = getattr(context.usage, "cold_bytes", 0)
-            hooks.emit(_row(self.policy, curve, seconds, hot, cold))
+            hooks.emit(_row(self.policy, curve, seconds, hot, context.usage.cold_bytes))
 
 
 @dataclass(frozen=True)

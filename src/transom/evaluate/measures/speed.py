@@ -67,7 +67,7 @@ class Speed(Measure):
                         prefill_seconds=prefill,
                         decode_seconds=median(steps),
                         hot_bytes=usage.kv_bytes,
-                        cold_bytes=getattr(usage, "cold_bytes", 0),
+                        cold_bytes=usage.cold_bytes,
                     )
                 )
 

@@ -113,10 +113,7 @@ class Shelf:
         if place == 0:
             self.segments.append(self.cold.segment(keys, values, keys.is_cuda))
         elif self._shared:
-            mine = self.cold.segment(keys, values, keys.is_cuda)
-            for own, theirs in zip(mine, self.segments[-1], strict=True):
-                own.copy_(theirs)
-            self.segments[-1] = mine
+            self.segments[-1] = self._copied(self.segments[-1], keys.is_cuda)
         self._shared = False
         for pool, block in zip(self.segments[-1], (keys, values), strict=True):
             pool[:, place] = block.to(pool.device)
@@ -130,11 +127,13 @@ class Shelf:
 
     def take(self, saved: Segment, device: torch.device) -> None:
         """Hold one more segment, copied from what was saved; counts are the caller's business."""
-        like = saved.keys[:, 0], saved.values[:, 0]
-        mine = self.cold.segment(*like, pinned=device.type == "cuda")
-        for own, pool in zip(mine, saved, strict=True):
+        self.segments.append(self._copied(saved, device.type == "cuda"))
+
+    def _copied(self, segment: Segment, pinned: bool) -> Segment:
+        mine = self.cold.segment(segment.keys[:, 0], segment.values[:, 0], pinned)
+        for own, pool in zip(mine, segment, strict=True):
             own.copy_(pool)
-        self.segments.append(mine)
+        return mine
 
     def forget(self, before: int) -> None:
         """Give up segments that have only blocks of lower numbers than this."""

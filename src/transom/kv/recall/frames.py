@@ -44,16 +44,6 @@ class Frames:
         """The newest block that is no longer local; below 1 when none has left."""
         return whole - 1 - self.local
 
-    def ranks(self, whole: int) -> Tensor:
-        """`(filling + 1,)` int64: which place each frame's block has among them, in order."""
-        used = self.filling(whole) + 1
-        ranks = torch.arange(used)
-        if used == self.count:
-            first = self.recalled + 1
-            blocks = torch.arange(whole - self.local, whole)
-            ranks[first + (blocks - first) % self.local] = first + torch.arange(self.local)
-        return ranks
-
     def blocks(self, whole: int) -> Tensor:
         """`(filling + 1,)` int64: the block in each frame, unless others have been recalled."""
         used = self.filling(whole) + 1
@@ -64,3 +54,9 @@ class Frames:
             blocks[first + (local - first) % self.local] = local
             blocks[-1] = whole
         return blocks
+
+    def ranks(self, whole: int) -> Tensor:
+        """`(filling + 1,)` int64: which place each frame's block has among them, in order."""
+        blocks = self.blocks(whole)
+        passed_over = whole + 1 - len(blocks)
+        return blocks - passed_over * (blocks >= whole - self.local)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from transom.attention.huggingface import Planner
 from transom.attention.kernels.framed import framed
-from transom.attention.rotary import Rotary
 from transom.kv.attending import AttendingLayer, States
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
@@ -98,7 +97,7 @@ class RecallLayer(AttendingLayer):
         outputs, start = [], 0
         while start < tokens:
             if length and length % step == 0:
-                self._turn(run.rows, length, scale)
+                self._between(run.rows, length, scale)
             count = min(tokens - start, step - length % step)
             new = slice(start, start + count)
             back = None if run.back is None else run.back[start]
@@ -182,7 +181,7 @@ class RecallLayer(AttendingLayer):
         self.tensors["queries"][rows, :, new] = queries.to(self.dtype)
         self.tensors["sums"][rows, :, new] = sums
 
-    def _turn(self, rows: slice, length: int, scale: float) -> None:
+    def _between(self, rows: slice, length: int, scale: float) -> None:
         """What happens between two chunks, after `length` tokens."""
         whole, inside = divmod(length, self.policy.block_size)
         if inside == 0:
@@ -268,10 +267,6 @@ class RecallLayer(AttendingLayer):
 
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))
-
-    @property
-    def _rotary(self) -> Rotary | None:
-        return None if self.index in self.slots.unturned else self.slots.rotary
 
     def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
         twin = super().fork(slots, planner)

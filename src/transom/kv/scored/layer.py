@@ -10,7 +10,6 @@ from torch import Tensor
 
 from transom.attention.huggingface import Planner
 from transom.attention.kernels.masked import masked
-from transom.attention.rotary import Rotary
 from transom.kv.attending import AttendingLayer, States, causal
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.rounds import Run
@@ -245,10 +244,6 @@ class ScoredLayer(AttendingLayer):
                 parts.append((part, Part(slice(place, place + 1), head)))
                 before += extra
         return parts
-
-    @property
-    def _rotary(self) -> Rotary | None:
-        return None if self.index in self.slots.unturned else self.slots.rotary
 
     def can_crop(self, seen: int, tokens: int) -> bool:
         """Whether the newest `tokens` of `seen` left no trace in what is kept of the others."""
