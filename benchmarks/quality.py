@@ -38,9 +38,11 @@ from transom.evaluate.tasks import REVISION
 from transom.policies import parse
 
 # Policies with recall or scores go into these lists; what they are compared with comes first.
+RECALL = "hierarchical:1024,global=100000,recall=blocks"  # 2,048 hot tokens
 AT_1024 = ("full", "sinks:4,window=1020", "window:1024")
-AT_2048 = ("sinks:4,window=2044",)
-TIMED = ("sinks:4,window=2044",)  # the first is what the others are measured against
+AT_2048 = ("sinks:4,window=2044", RECALL)
+TIMED = ("sinks:4,window=2044", RECALL)  # the first is what the others are measured against
+TASKS = ("passkey", "passkey-prose")
 
 CHUNK = 512
 TRAINED = 8192
@@ -52,6 +54,8 @@ reading.add_argument("--quick", action="store_true", help="once and short, nothi
 reading.add_argument("--text", type=Path, help="read this text instead")
 reading.add_argument("--dtype", default="float32", help="of the weights, such as bfloat16")
 reading.add_argument("--policies", help="parted by ';', instead of those of each claim")
+reading.add_argument("--tasks", default=",".join(TASKS), help="of the second claim, parted by ','")
+reading.add_argument("--longest", type=int, default=32_768, help="tokens of the second claim")
 OPTIONS = reading.parse_args()
 
 QUICK: bool = OPTIONS.quick
@@ -161,13 +165,13 @@ def loss() -> dict[str, Any]:
 def recall() -> dict[str, Any]:
     plan = Plan(
         tuple(map(parse, chosen(AT_2048))),
-        tasks=("passkey", "passkey-prose"),
-        lengths=LENGTHS,
+        tasks=tuple(OPTIONS.tasks.split(",")),
+        lengths=tuple(n for n in LENGTHS if n <= OPTIONS.longest),
         depths=DEPTHS[::4] if QUICK else DEPTHS,
         trials=TRIALS,
     )
-    found = measured("recall", plan)
-    cells = [(task, length) for task in plan.tasks for length in LENGTHS]
+    found = measured(f"recall-{'-'.join(plan.tasks)}", plan)
+    cells = [(task, length) for task in plan.tasks for length in plan.lengths]
     rows, runs = [], {}
     for one in found:
         scores = [one.of(task, length) for task, length in cells]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,10 @@ from transom.attention.rotary import Rotary
 class ReferenceRecall:
     """One layer of one row."""
 
-    def __init__(self, policy: Any, rotary: Rotary | None, compact: bool, scale: float) -> None:
+    def __init__(
+        self, policy: Any, rotary: Rotary | None, compact: bool, scale: float, below: Any
+    ) -> None:
+        self.below = below  # selection -> block -> squares of the votes of layers below
         self.policy, self.rotary, self.compact, self.scale = policy, rotary, compact, scale
         self.keys: list[Tensor] = []  # `(kv_heads, dim)` each, before rotary
         self.values: list[Tensor] = []
@@ -44,7 +48,7 @@ class ReferenceRecall:
                 for token in range(position + 1)
                 if token < block or token >= local or token // block in self.recalled[mine]
             ]
-            places = range(len(seen)) if self.compact else seen
+            places = [self.place(token, position, mine) for token in seen]
             logits = torch.stack(
                 [
                     self.turned(q[head], places[-1])
@@ -59,38 +63,84 @@ class ReferenceRecall:
         self.after.append([sorted(blocks) for blocks in self.recalled])
         return torch.stack(outputs)
 
+    def place(self, token: int, now: int, head: int) -> int:
+        """Where the token at `now` sees another: recalled blocks in frames, then local ones."""
+        policy, block = self.policy, self.policy.block_size
+        left_out = max(0, now // block - policy.local // block - policy.recalled - 1)
+        if not self.compact or token < block:
+            return token
+        number = token // block
+        if number in self.recalled[head]:
+            return (1 + self.recalled[head].index(number)) * block + token % block
+        return token - left_out * block
+
     def select(self, now: int) -> None:
         """Before the token at `now`, with which a chunk begins."""
         policy, block = self.policy, self.policy.block_size
         newest = now // block - 1 - policy.local // block
         oldest = max(1, newest - -(-policy.global_ // block) + 1)
         cold = list(range(oldest, newest + 1))
+        if newest <= policy.recalled:
+            self.recalled = [cold for _ in self.recalled]
+            return
+        asked = self.below.get(now, {})
+        wanted = {number: float(torch.tensor(asked[number]).bfloat16()) for number in asked}
+        common = sorted(wanted, key=lambda number: (-wanted[number], -number))[: policy.in_common]
+        mine = self.below[now] = {number: asked.get(number, 0.0) for number in cold}
         for head in range(len(self.recalled)):
-            if newest <= policy.recalled:
-                self.recalled[head] = cold
-                continue
             tally = {number: 0.5 * self.tally[head].get(number, 0.0) for number in cold}
-            group = len(self.queries[0]) // len(self.recalled)
-            for token in range(now - policy.chunk_size, now):
-                for mine in range(head * group, (head + 1) * group):
-                    for number in cold:
-                        best = self.best(self.queries[token][mine], head, number)
-                        share = torch.sigmoid(best - self.sums[token][mine]).bfloat16()
-                        tally[number] = max(tally[number], float(share))
+            for query, sums in self.keenest(head, now, newest):
+                for number in cold:
+                    share = torch.sigmoid(self.best(query, head, number) - sums).bfloat16()
+                    tally[number] = max(tally[number], float(share))
             self.tally[head] = tally
-            order = sorted(cold, key=lambda number: (-tally[number], -number))
-            self.recalled[head] = order[: policy.recalled]
+            for number in cold:
+                mine[number] += tally[number] ** 2
+            order = sorted(cold, key=lambda number: (number not in common, -tally[number], -number))
+            self.recalled[head] = self.framed(self.recalled[head], order[: policy.recalled])
 
-    def best(self, query: Tensor, head: int, number: int) -> Tensor:
-        """How well the best of a block's representatives fits."""
+    @staticmethod
+    def framed(held: list[int], wanted: list[int]) -> list[int]:
+        """What comes takes the frames of what is not wanted any more, in order."""
+        coming = sorted(number for number in wanted if number not in held)
+        return [number if number in wanted else coming.pop(0) for number in held]
+
+    def keenest(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
+        """The queries of the last chunk that may hope for most, and the sums of what they see."""
+        policy, group = self.policy, len(self.queries[0]) // len(self.recalled)
+        found_by = [self.found_by(head, number) for number in range(1, newest + 1)]
+        keys = torch.cat(found_by).double()
+        away = policy.local // policy.block_size + (policy.recalled + 1) // 2
+        queries = [
+            (self.turned(self.queries[token][asking], away * policy.block_size), sums)
+            for asking in range(head * group, (head + 1) * group)
+            for token in range(now - policy.chunk_size, now)
+            for sums in [self.sums[token][asking]]
+        ]
+
+        def hope(one: tuple[Tensor, Tensor]) -> float:
+            """What the best score of so many random keys with these moments would be."""
+            query, sums = one
+            spread = (query.double().square() @ keys.var(0, correction=0)).sqrt()
+            best = query.double() @ keys.mean(0) + math.sqrt(2 * math.log(len(keys))) * spread
+            return float(best * self.scale - sums)
+
+        return sorted(queries, key=hope, reverse=True)[: policy.chunk_size]
+
+    def found_by(self, head: int, number: int) -> Tensor:
+        """A block's representatives, `(count, dim)` as they are after rounding."""
         block = self.policy.block_size
         keys = [self.keys[token][head] for token in range(number * block, (number + 1) * block)]
         mean = sum(keys) / len(keys)
-        alike = sorted(keys, key=lambda key: float(torch.cosine_similarity(key, mean, dim=0)))
-        few = alike[: self.policy.representatives_per_block]
-        away = self.policy.local // block + (self.policy.recalled + 1) // 2
-        query = self.turned(query, away * block)
-        return torch.stack([query @ self.turned(key, 0) * self.scale for key in few]).max()
+        away = [float((key - mean).square().sum().bfloat16()) for key in keys]
+        order = sorted(range(block), key=lambda place: (-away[place], -place))
+        few = [keys[place] for place in order[: self.policy.representatives_per_block]]
+        return torch.stack(few).bfloat16().float()
+
+    def best(self, query: Tensor, head: int, number: int) -> Tensor:
+        """How well the best of a block's representatives fits."""
+        scores = self.found_by(head, number) @ query.bfloat16().float()
+        return scores.bfloat16().float().max() * self.scale
 
     def turned(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:
@@ -105,8 +155,13 @@ def recall_reference(model: Any, policy: Any, compact: bool = True) -> Any:
     The list holds, for each row of the batch, the layers in order.
     """
 
+    rows: dict[int, list[Any]] = {}
+
     def make(number: int, rotary: Rotary | None, scale: float) -> ReferenceRecall:
-        return ReferenceRecall(policy, rotary, compact, scale)
+        row = len(rows.setdefault(number, []))
+        below = {} if number == min(rows) else rows[min(rows)][row]
+        rows[number].append(below)
+        return ReferenceRecall(policy, rotary, compact, scale, below)
 
     with token_by_token(model, make) as layers:
         yield layers

@@ -30,8 +30,8 @@ LENGTH = 70
 SPELLED = [
     "hierarchical:8,global=1000,recall=blocks,block=4,blocks=3,chunk=2,representatives=2",
     "hierarchical:8,global=1000,recall=blocks,block=4,blocks=1,chunk=4",
-    "hierarchical:4,global=20,recall=blocks,block=4,blocks=2,chunk=1,representatives=4",
-    "hierarchical:12,global=24,recall=blocks,block=3,blocks=4,chunk=3,representatives=1",
+    "hierarchical:4,global=20,recall=blocks,block=4,blocks=2,chunk=1,common=0",
+    "hierarchical:12,global=24,recall=blocks,block=3,blocks=4,chunk=3,common=4,representatives=1",
     "hierarchical:5,global=30,recall=blocks,block=1,blocks=6,chunk=1",
 ]
 CHUNKINGS = {"1": [1] * LENGTH, "7": [7] * 10, "all": [LENGTH], "mixed": [1, 18, 1, 1, 2, 40, 1, 6]}
@@ -148,13 +148,12 @@ def test_frames_hold_what_they_say(recalled: int, local: int, whole: int) -> Non
             assert held[to] == leaving
         held[to] = held[filled]
         held[frames.filling(done)] = done
-    assert [held[frame] for frame in range(frames.filling(whole) + 1)] == frames.blocks(
-        whole
-    ).tolist()
-    ranks = frames.ranks(whole).tolist()
-    assert sorted(ranks) == list(range(len(ranks)))
-    by_rank = [held[ranks.index(rank)] for rank in range(len(ranks))]
-    assert by_rank == sorted(by_rank)
+    used = frames.filling(whole) + 1
+    assert sorted(held) == list(range(used))
+    assert frames.left_out(whole) == whole + 1 - used
+    local = range(max(0, whole - frames.local), whole)
+    assert [held[frames.of(block)] for block in local] == [*local]
+    assert held[used - 1] == whole
 
 
 @pytest.mark.parametrize("policy", policies(), ids=str)
@@ -221,10 +220,7 @@ def test_cold_blocks_in_a_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "cold") == []
     store = recall_layers(cache)[0].cold
     end = store._end
-    assert end >= cache.cold_nbytes - sum(
-        x.tensors["votes"].nbytes + x.tensors["representatives"].nbytes
-        for x in recall_layers(cache)
-    )
+    assert end >= sum(layer.shelves[0].nbytes for layer in recall_layers(cache)) > 0
     cache.reset()
     gc.collect()
     assert torch.equal(chunked_logits(model, ids, cache, [LENGTH]), expected)
@@ -272,6 +268,8 @@ def test_a_budget_in_bytes() -> None:
         ("hierarchical:1000,recall=blocks", "such as 1024"),
         ("hierarchical:1024,recall=blocks,chunk=7", "divides the block"),
         ("hierarchical:1024,recall=blocks,representatives=65", "at most as many"),
+        ("hierarchical:1024,recall=blocks,common=15", "expected at most as many"),
+        ("hierarchical:1024,recall=blocks,common=-1", "common"),
         ("hierarchical:64,recall=blocks", "no room for a recalled block"),
         ("hierarchical:1024,global=100,recall=blocks", "at least 896"),
         ("hierarchical:1024,global=9999,recall=blocks,kv=int8", "cannot be combined"),

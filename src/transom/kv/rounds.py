@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Round", "Rounds", "Run"]
 
+FEW = 64
+
 
 class Run(NamedTuple):
     """Rows of a pass that are in the same state, and their real tokens.
@@ -29,12 +31,14 @@ class Run(NamedTuple):
         before: real tokens that the rows have seen so far.
         back: `(tokens, rotary_dim / 2)` complex, which turns each token from the angle it comes
             with to none; None without rotary positions.
+        below: what layers tell those above them, by the token at which they do.
     """
 
     rows: slice
     columns: Tensor | None
     before: int
     back: Tensor | None
+    below: dict[int, Tensor]
 
 
 @dataclass(eq=False)
@@ -73,6 +77,10 @@ class Rounds(Rows[PolicyT, Round]):
     layers: Mapping[int, AttendingLayer]
     _table: Tensor | None = None
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._single: dict[int, Tensor] = {}
+
     def turns(self, stop: int, device: torch.device) -> Tensor:
         """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
         if self._table is None or len(self._table) < stop:
@@ -81,6 +89,15 @@ class Rounds(Rows[PolicyT, Round]):
             places = torch.arange(max(self.policy.capacity or 0, stop + stop // 4))
             self._table = self.rotary.cis(places)
         return self._table[:stop].to(device)
+
+    def turn(self, by: int, device: torch.device) -> Tensor:
+        """`(rotary_dim / 2,)` complex: by one number of positions, which layers have in common."""
+        if by not in self._single:
+            assert self.rotary is not None
+            if len(self._single) == FEW:
+                self._single.clear()
+            self._single[by] = self.rotary.cis(torch.tensor(by)).to(device)
+        return self._single[by]
 
     @property
     def filled(self) -> int:
@@ -129,6 +146,6 @@ class Rounds(Rows[PolicyT, Round]):
         self, rows: slice, columns: Tensor | None, before: int, tokens: int, device: torch.device
     ) -> Run:
         if self.rotary is None:
-            return Run(rows, columns, before, None)
+            return Run(rows, columns, before, None, {})
         places = torch.arange(before, before + tokens) - self.base
-        return Run(rows, columns, before, self.rotary.cis(-places).to(device))
+        return Run(rows, columns, before, self.rotary.cis(-places).to(device), {})

@@ -27,7 +27,7 @@ CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32,
 POSITION_BYTES = 4  # int32, for each token that a scored policy holds
 NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
 SUM_BYTES = 4  # float32, for each query of the chunk under way
-VOTE_BYTES = 2  # bfloat16, for each kv head and block that can be recalled
+FINDING_BYTES = 2  # bfloat16: votes for cold blocks, and the keys by which these are found
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
@@ -132,9 +132,9 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
 
 def cold_block_bytes(policy: Hierarchical, shape: ModelShape) -> int:
     """Bytes over all layers of a block that can be recalled, and of what it is found by."""
-    found_by = shape.kv_heads * policy.representatives_per_block * shape.head_dim * shape.itemsize
-    votes = shape.kv_heads * VOTE_BYTES
-    return policy.block_size * shape.token_bytes + shape.layers * (found_by + votes)
+    found_by = policy.representatives_per_block * shape.head_dim + 1  # and a vote
+    finding = shape.layers * shape.kv_heads * found_by * FINDING_BYTES
+    return policy.block_size * shape.token_bytes + finding
 
 
 def _layers(policy: Policy, shape: ModelShape) -> tuple[Policy, ...]:

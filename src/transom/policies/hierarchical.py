@@ -16,9 +16,8 @@ __all__ = ["Hierarchical"]
 
 RECALLS = ("none", "blocks")
 EXAMPLE = "2GiB"
-RECALLED = ("block", "blocks", "representatives", "chunk")
-BLOCK, CHUNK = 64, 16
-SHARE = 4  # tokens of a block for each that it is found by
+RECALLED = ("block", "blocks", "common", "representatives", "chunk")
+BLOCK, CHUNK, COMMON = 64, 16, 4
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,10 @@ class Hierarchical(Positional):
         recall: `"none"` or `"blocks"`.
         block: tokens that leave and come back together; 64 by default.
         blocks: how many are recalled; by default as many as make `capacity` twice `local`.
-        representatives: keys by which a block is found, those that stand out; a quarter of the
-            block by default.
+        common: how many of these are the ones that layers below have looked for most; by default 4
+            of them, or half if that is less.
+        representatives: keys by which a block is found; all of its keys by default, else those
+            that stand out.
         chunk: tokens from one selection to the next; 16 by default.
     """
 
@@ -56,6 +57,7 @@ class Hierarchical(Positional):
     recall: str = "none"
     block: int | None = None
     blocks: int | None = None
+    common: int | None = None
     representatives: int | None = None
     chunk: int | None = None
 
@@ -78,7 +80,7 @@ class Hierarchical(Positional):
                 )
             return
         for name in given:
-            at_least(self, name, 1)
+            at_least(self, name, 0 if name == "common" else 1)
         if isinstance(self.global_, str):
             bytes_of(self, "global_", EXAMPLE)
         else:
@@ -104,6 +106,11 @@ class Hierarchical(Positional):
             raise PolicyError(
                 f"{self.name}: representatives is {self.representatives} and a block has {block} "
                 "tokens; expected at most as many."
+            )
+        if self.in_common > self.recalled >= 1:
+            raise PolicyError(
+                f"{self.name}: common is {self.common}, and {self.recalled} blocks are recalled; "
+                "expected at most as many."
             )
         if isinstance(self.global_, int) and self.recalled > self.global_blocks:
             raise PolicyError(
@@ -134,13 +141,17 @@ class Hierarchical(Positional):
     @property
     def representatives_per_block(self) -> int:
         """`representatives`, or how many there are by default."""
-        few = max(1, self.block_size // SHARE)
-        return few if self.representatives is None else self.representatives
+        return self.block_size if self.representatives is None else self.representatives
 
     @property
     def recalled(self) -> int:
         """`blocks`, or how many are recalled by default."""
         return self.local // self.block_size - 2 if self.blocks is None else self.blocks
+
+    @property
+    def in_common(self) -> int:
+        """`common`, or how many there are by default."""
+        return min(COMMON, self.recalled // 2) if self.common is None else self.common
 
     @property
     def local_blocks(self) -> int:

@@ -119,11 +119,11 @@ class Shelf:
             pool[:, place] = block.to(pool.device)
         self.stored += 1
 
-    def block(self, number: int) -> tuple[Tensor, Tensor]:
-        """Keys and values `(kv_heads, block, dim)` of a block that is held; views."""
+    def block(self, number: int, head: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `(block, dim)` of a block that is held; views."""
         segment, place = divmod(number - 1, SEGMENT)
         keys, values = self.segments[segment - self.first]
-        return keys[:, place], values[:, place]
+        return keys[head, place], values[head, place]
 
     def take(self, saved: Segment, device: torch.device) -> None:
         """Hold one more segment, copied from what was saved; counts are the caller's business."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 __all__ = ["Frames"]
 
 
@@ -31,10 +28,14 @@ class Frames:
         """All of them."""
         return self.recalled + self.local + 2
 
+    @property
+    def far(self) -> int:
+        """Those that do not move on with the text: of the first block and of the recalled ones."""
+        return self.recalled + 1
+
     def of(self, block: int) -> int:
         """The frame of a whole block for as long as it is local."""
-        first = self.recalled + 1
-        return block if block < first else first + (block - first) % self.local
+        return block if block < self.far else self.far + (block - self.far) % self.local
 
     def filling(self, whole: int) -> int:
         """The frame of the block that is being filled when so many are whole."""
@@ -44,19 +45,6 @@ class Frames:
         """The newest block that is no longer local; below 1 when none has left."""
         return whole - 1 - self.local
 
-    def blocks(self, whole: int) -> Tensor:
-        """`(filling + 1,)` int64: the block in each frame, unless others have been recalled."""
-        used = self.filling(whole) + 1
-        blocks = torch.arange(used)
-        if used == self.count:
-            first = self.recalled + 1
-            local = torch.arange(whole - self.local, whole)
-            blocks[first + (local - first) % self.local] = local
-            blocks[-1] = whole
-        return blocks
-
-    def ranks(self, whole: int) -> Tensor:
-        """`(filling + 1,)` int64: which place each frame's block has among them, in order."""
-        blocks = self.blocks(whole)
-        passed_over = whole + 1 - len(blocks)
-        return blocks - passed_over * (blocks >= whole - self.local)
+    def left_out(self, whole: int) -> int:
+        """How many blocks of the text are in no frame."""
+        return whole - self.filling(whole)

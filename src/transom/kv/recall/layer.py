@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from transom.attention.huggingface import Planner
-from transom.attention.kernels.framed import framed
+from transom.attention.kernels.parts import Attended, attend_part, together
 from transom.kv.attending import AttendingLayer, States
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
-from transom.kv.recall.votes import elect, representatives, votes
+from transom.kv.recall.votes import elect, keenest, moments, representatives, votes
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
 
 __all__ = ["RecallLayer"]
 
-GROWING = ("representatives", "votes")
-GROWTH = 64  # blocks by which these tables grow
+COLD = ("representatives", "votes", "moments")  # what cold blocks are found by
+GROWTH = 64  # blocks by which these tables grow at least
 FORGOTTEN = 0.5  # by which a vote counts less at each later selection
+CERTAIN = 2.0  # more than any vote
 
 
 class RecallLayer(AttendingLayer):
@@ -67,12 +67,12 @@ class RecallLayer(AttendingLayer):
 
     @property
     def nbytes(self) -> int:
-        return sum(x.nbytes for name, x in self.tensors.items() if name not in GROWING)
+        return sum(x.nbytes for name, x in self.tensors.items() if name not in COLD)
 
     @property
     def cold_nbytes(self) -> int:
-        """Bytes of all that grows with the text, also where a fork shares them."""
-        tables = sum(self.tensors[name].nbytes for name in GROWING if name in self.tensors)
+        """Bytes of cold blocks and of what they are found by, also where a fork shares them."""
+        tables = sum(self.tensors[name].nbytes for name in COLD if name in self.tensors)
         return tables + sum(shelf.nbytes for shelf in self.shelves)
 
     def can_crop(self, seen: int, tokens: int) -> bool:
@@ -92,83 +92,77 @@ class RecallLayer(AttendingLayer):
         return self.frames.leaving((seen - 1) // self.policy.block_size)
 
     def _run(self, run: Run, states: States, scale: float) -> Tensor:
-        """Rows that agree, cut where blocks are selected; chunks end where blocks do."""
-        length, tokens, step = run.before, states.q.shape[2], self.policy.chunk_size
+        """Rows that agree, cut where blocks end."""
+        length, tokens, block = run.before, states.q.shape[2], self.policy.block_size
         outputs, start = [], 0
         while start < tokens:
-            if length and length % step == 0:
-                self._between(run.rows, length, scale)
-            count = min(tokens - start, step - length % step)
+            if length and length % block == 0:
+                self._complete(run.rows, length // block)
+            count = min(tokens - start, block - length % block)
             new = slice(start, start + count)
-            back = None if run.back is None else run.back[start]
-            outputs.append(
-                self._chunk(run.rows, back, length, States(*(x[:, :, new] for x in states)), scale)
-            )
+            mine = run._replace(before=length, back=None if run.back is None else run.back[new])
+            outputs.append(self._piece(mine, States(*(x[:, :, new] for x in states)), scale))
             start, length = new.stop, length + count
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _chunk(
-        self, rows: slice, back: Tensor | None, length: int, states: States, scale: float
-    ) -> Tensor:
-        """Tokens between two selections; `(rows, heads, tokens, value_dim)`."""
-        q, k, v = states
+    def _piece(self, run: Run, states: States, scale: float) -> Tensor:
+        """Tokens of one block; `(rows, heads, tokens, value_dim)`.
+
+        They see local tokens all at once, and what is far in the chunks between selections.
+        """
+        (q, k, v), rows, length = states, run.rows, run.before
+        tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
         whole, inside = divmod(length, self.policy.block_size)
-        used = self.frames.filling(whole) + 1
-        new = slice(inside, inside + q.shape[2])
-        rotary, far = self._rotary, q
+        used, left_out = self.frames.filling(whole) + 1, self.frames.left_out(whole)
+        new = slice(inside, inside + tokens)
+        rotary, asking = self._rotary, q
         if rotary is not None:
-            assert back is not None
-            within = self._within
-            origin = back * within[inside]
-            q, k = (rotary.spin(rotary.paired(x), origin) for x in (q, k))
-            far = rotary.spin(q, within[new].conj() * self._away)
+            assert run.back is not None
+            q, k = rotary.paired(q), rotary.paired(k)
+            asking = rotary.spin(q, run.back * self._away)
+            if self.slots.base:
+                origin = self.slots.turn(self.slots.base, self.device)
+                q, k = rotary.spin(q, origin), rotary.spin(k, origin)
         for name, x in (("keys", k), ("values", v)):
             self.tensors[name][rows, :, used - 1, new] = x.to(self.dtype)
-        asked = q.reshape(len(q), k.shape[1], 1, -1, q.shape[3])  # heads of a group in a row
-        if rotary is not None:
-            turns = self._turns(rows, whole)
-            asked = rotary.spin(asked, turns[:, :, :, None])
-        keys, values = (self.tensors[name][rows, :, :used] for name in ("keys", "values"))
-        hidden = _later(new, self.policy.block_size, self.device)
-        out, sums = framed(asked, keys, values, hidden.repeat(q.shape[1] // k.shape[1], 1), scale)
-        self._remember(rows, length, far, sums.view(q.shape[:3]))
-        return out.view(*q.shape[:3], -1)
+        hidden = _later(new, self.policy.block_size, self.device).repeat(groups, 1)
+        far = slice(self.frames.far if left_out else 0)
+        near = self._attended(rows, q, slice(far.stop, used), hidden, scale)
+        if left_out and rotary is not None and self.slots.positions == "compact":
+            q = rotary.spin(q, self._turn(-left_out))
+        outputs, start, chunk = [], 0, self.policy.chunk_size
+        while start < tokens:
+            now = length + start
+            part = slice(start, min(tokens, start + chunk - now % chunk))
+            if now % chunk == 0 and self._cold(now + 1) > self.frames.recalled:
+                self._select(run, now, scale)
+            seen = Attended(*(x[:, :, part] for x in near))
+            if left_out:
+                seen = together(seen, self._attended(rows, q[:, :, part], far, None, scale))
+            self._remember(rows, now, asking[:, :, part], seen.sums)
+            outputs.append(seen.out)
+            start = part.stop
+        return torch.cat(outputs, dim=2).to(v.dtype)
 
-    def _turns(self, rows: slice, whole: int) -> Tensor:
-        """How far each frame's block is behind the one that is being filled.
+    def _attended(
+        self, rows: slice, q: Tensor, frames: slice, hidden: Tensor | None, scale: float
+    ) -> Attended:
+        """What queries `(rows, heads, tokens, dim)` get of the keys in some frames."""
+        keys, values = (
+            self.tensors[name][rows, :, frames].flatten(2, 3) for name in ("keys", "values")
+        )
+        asked = q.reshape(len(q), keys.shape[1], -1, q.shape[3])  # heads of a group in a row
+        out, sums = attend_part(asked, keys, values, hidden, scale)
+        return Attended(out.view(*q.shape[:3], -1), sums.view(q.shape[:3]))
 
-        Returns:
-            `(rows or 1, kv_heads or 1, frames, rotary_dim / 2)` complex.
-        """
-        frames, compact = self.frames, self.slots.positions == "compact"
-        places = (frames.ranks(whole) if compact else frames.blocks(whole))[None, None]
-        if frames.leaving(whole) > frames.recalled:
-            held = self.tensors["held"][rows].cpu()
-            places = places.expand(*held.shape[:2], -1).clone()
-            order = 1 + held.argsort(-1).argsort(-1)
-            places[:, :, 1 : frames.recalled + 1] = order if compact else held
-        behind = places[..., -1:] - places
-        if compact:
-            return self._steps[behind.to(self.device)]
-        assert self.slots.rotary is not None
-        return self.slots.rotary.cis(behind * self.policy.block_size).to(self.device)
+    def _turn(self, blocks: int) -> Tensor:
+        """`(rotary_dim / 2,)` complex: by so many blocks."""
+        return self.slots.turn(blocks * self.policy.block_size, self.device)
 
-    @cached_property
-    def _within(self) -> Tensor:
-        """`(block, rotary_dim / 2)` complex: from the start of a block to each place in it."""
-        return self.slots.turns(self.policy.block_size, self.device)
-
-    @cached_property
-    def _steps(self) -> Tensor:
-        """`(frames, rotary_dim / 2)` complex: over whole blocks."""
-        assert self.slots.rotary is not None
-        blocks = torch.arange(self.frames.count) * self.policy.block_size
-        return self.slots.rotary.cis(blocks).to(self.device)
-
-    @cached_property
+    @property
     def _away(self) -> Tensor:
         """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
-        return self._steps[self.frames.local + (self.frames.recalled + 1) // 2]
+        return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
 
     def _remember(self, rows: slice, length: int, queries: Tensor, sums: Tensor) -> None:
         """Keep what is needed of queries at the next selection."""
@@ -180,15 +174,6 @@ class RecallLayer(AttendingLayer):
         new = slice(at, at + queries.shape[2])
         self.tensors["queries"][rows, :, new] = queries.to(self.dtype)
         self.tensors["sums"][rows, :, new] = sums
-
-    def _between(self, rows: slice, length: int, scale: float) -> None:
-        """What happens between two chunks, after `length` tokens."""
-        whole, inside = divmod(length, self.policy.block_size)
-        if inside == 0:
-            self._complete(rows, whole)
-        leaving = self.frames.leaving(whole)
-        if leaving > self.frames.recalled:
-            self._select(rows, leaving, scale)
 
     def _complete(self, rows: slice, whole: int) -> None:
         """The newest of `whole` blocks has just been filled: one leaves for it, if it must."""
@@ -208,9 +193,11 @@ class RecallLayer(AttendingLayer):
         keys, values = (self.tensors[name][rows, :, frame] for name in ("keys", "values"))
         still = keys
         if self._rotary is not None:
-            still = self._rotary.spin(keys, self._within.conj()).to(keys.dtype)
+            within = self.slots.turns(self.policy.block_size, self.device).conj()
+            still = self._rotary.spin(keys, within * self._turn(-block))
         found_by = representatives(still, self.policy.representatives_per_block)
-        self.tensors["representatives"][rows, :, place] = found_by
+        self.tensors["representatives"][rows, :, :, place] = found_by
+        self.tensors["moments"][rows] += moments(found_by)
         self.tensors["votes"][rows, :, place] = 0
         if block <= self.frames.recalled:
             self.tensors["held"][rows, :, block - 1] = block
@@ -228,42 +215,70 @@ class RecallLayer(AttendingLayer):
         room = self.tensors["votes"].shape[2] if "votes" in self.tensors else 0
         if min(blocks, policy.global_blocks) <= room:
             return
-        more = min(room + GROWTH, policy.global_blocks)
+        if not room:
+            self.tensors["moments"] = zeros(keys, 2, keys.shape[-1], dtype=torch.float32)
+        more = min(room + max(GROWTH, room // 8), policy.global_blocks)
         count, dim = policy.representatives_per_block, keys.shape[-1]
         for name, larger in (
-            ("representatives", zeros(keys, more, count, dim)),
+            ("representatives", zeros(keys, count, more, dim, dtype=torch.bfloat16)),
             ("votes", zeros(keys, more, dtype=torch.bfloat16)),
         ):
             if room:
-                larger[:, :, :room] = self.tensors[name]
+                larger.narrow(-1 if name == "votes" else -2, 0, room).copy_(self.tensors[name])
             self.tensors[name] = larger
 
-    def _select(self, rows: slice, newest: int, scale: float) -> None:
-        """Recall the cold blocks, up to the `newest`, that queries have looked for most."""
-        used = min(newest, self.policy.global_blocks)
-        tally, found_by = (
-            self.tensors[name][rows, :, :used] for name in ("votes", "representatives")
+    def _select(self, run: Run, now: int, scale: float) -> None:
+        """Recall the cold blocks that queries before the token at `now` have looked for most."""
+        policy, newest = self.policy, self._cold(now + 1)
+        used = min(newest, policy.global_blocks)
+        tally, found_by, held = (
+            self.tensors[name][run.rows] for name in ("votes", "representatives", "held")
         )
+        queries, sums = (  # those of the heads of a group in a row
+            self.tensors[name][run.rows].unflatten(1, (held.shape[1], -1)).flatten(2, 3)
+            for name in ("queries", "sums")
+        )
+        keys, few = newest * policy.representatives_per_block, policy.chunk_size
+        keen = keenest(queries, sums, self.tensors["moments"][run.rows], keys, scale, few)
         tally *= FORGOTTEN
-        queries, sums = (self.tensors[name][rows] for name in ("queries", "sums"))
-        torch.maximum(tally, votes(queries, sums, found_by, scale), out=tally)
+        torch.maximum(tally, votes(*keen, found_by, scale), out=tally)
+        tally = tally[:, :, :used]
         # The table's places go round: the oldest block is somewhere in it.
         recency = (torch.arange(used, device=self.device) - self._places(newest + 1)) % used
-        best = elect(tally, recency, self.frames.recalled)
-        chosen = (newest - used + 1 + recency[best]).tolist()
-        for row, wanted in zip(self._rows(rows), chosen, strict=True):
-            held = self.tensors["held"][row].tolist()
-            for head, (here, there) in enumerate(zip(held, wanted, strict=True)):
-                self._recall(row, head, here, there)
+        squares = tally.float().square().sum(1, keepdim=True)
+        if now in run.below:
+            common = elect(run.below[now].bfloat16(), recency, policy.in_common)
+            tally = tally.scatter(2, common.expand(-1, tally.shape[1], -1), CERTAIN)
+            squares += run.below[now]
+        run.below[now] = squares
+        best = elect(tally, recency, policy.recalled)
+        wanted = newest - used + 1 + recency[best]
+        everyone = zip(self._rows(run.rows), held.tolist(), wanted.tolist(), strict=True)
+        for row, here, there in everyone:
+            self._recall(row, here, there)
 
-    def _recall(self, row: int, head: int, held: list[int], wanted: list[int]) -> None:
-        """Put the blocks that are wanted in the frames of those that are not."""
-        coming = sorted({*wanted}.difference(held))
-        free = [place for place, block in enumerate(held) if block not in wanted]
-        for place, block in zip(free, coming, strict=True):
-            for name, pool in zip(("keys", "values"), self.shelves[row].block(block), strict=True):
-                self.tensors[name][row, head, 1 + place].copy_(pool[head], non_blocking=True)
-            self.tensors["held"][row, head, place] = block
+    def _recall(self, row: int, held: list[list[int]], wanted: list[list[int]]) -> None:
+        """Put the blocks that each head wants in the frames of those that it does not."""
+        moves = []
+        for head, (here, there) in enumerate(zip(held, wanted, strict=True)):
+            coming = sorted({*there}.difference(here))
+            free = [place for place, block in enumerate(here) if block not in there]
+            moves += [(head, place, block) for place, block in zip(free, coming, strict=True)]
+        if not moves:
+            return
+        heads, places, blocks = torch.tensor(moves, device=self.device).T
+        self.tensors["held"][row, heads, places] = blocks
+        found = [self.shelves[row].block(block, head) for head, _, block in moves]
+        keys, values = (
+            torch.stack(pool).to(self.device, non_blocking=True)
+            for pool in zip(*found, strict=True)
+        )
+        if self._rotary is not None and self.slots.positions == "compact":
+            assert self.slots.rotary is not None
+            by = (1 + places - blocks) * self.policy.block_size
+            keys = self._rotary.spin(keys, self.slots.rotary.cis(by)[:, None]).to(self.dtype)
+        for name, pool in (("keys", keys), ("values", values)):
+            self.tensors[name][row, heads, 1 + places] = pool
 
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))
@@ -295,7 +310,7 @@ class RecallLayer(AttendingLayer):
 
     def reset(self) -> None:
         super().reset()
-        for name in GROWING:
+        for name in COLD:
             self.tensors.pop(name, None)
         self.shelves = [Shelf(self.cold) for _ in self.shelves]
 
