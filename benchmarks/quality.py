@@ -1,13 +1,15 @@
 """What a fixed amount of hot memory keeps: loss, recall, and what recalling costs.
 
-Three claims, measured on SmolLM2-135M with fixed seeds over the Python documentation that CPython
+Four claims, measured on SmolLM2-135M with fixed seeds over the Python documentation that CPython
 carries, or another text:
 
 1. loss at a budget of 1,024 tokens against full attention's within the trained 8,192, and flat up
    to 32,768 tokens: the last quarter's over the second quarter's;
 2. a pass key in repeated filler and in real prose, 30 trials each at 4k, 8k, 16k and 32k
    tokens, with at most 2,048 hot tokens per layer;
-3. decode and prefill time against sinks and a window of the same hot size, and at 32k over at 8k.
+3. decode and prefill time against sinks and a window of the same hot size, and at 32k over at 8k;
+4. of the pass keys that the second claim missed, how many are found when the blocks they are in are
+   recalled by force: what is left is the model's own.
 
 Run `python benchmarks/quality.py`, or with the numbers of the claims to run: `... quality.py 1 3`.
 Trials and losses are written down one by one in `results/quality/`, so an interrupted run goes on
@@ -19,7 +21,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,20 +34,24 @@ from transom.evaluate.measures import Bench
 from transom.evaluate.plan import LOSS, Plan, State, carry_out
 from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
-from transom.evaluate.rows import LossRow
+from transom.evaluate.rows import LossRow, RecallRow, Row
 from transom.evaluate.summary import Summary, summaries
-from transom.evaluate.tasks import REVISION
+from transom.evaluate.tasks import REVISION, task
+from transom.evaluate.tasks.base import Cell
+from transom.kv.recall import RecallLayer
 from transom.policies import parse
 
 # Policies with recall or scores go into these lists; what they are compared with comes first.
 RECALL = "hierarchical:1024,global=100000,recall=blocks"  # 2,048 hot tokens
 AT_1024 = ("full", "sinks:4,window=1020", "window:1024")
-AT_2048 = ("sinks:4,window=2044", RECALL)
+AT_2048 = {RECALL: 32_768, "sinks:4,window=2044": 8192, "full": 8192}  # and up to which length
 TIMED = ("sinks:4,window=2044", RECALL)  # the first is what the others are measured against
 TASKS = ("passkey", "passkey-prose")
 
 CHUNK = 512
 TRAINED = 8192
+QUESTION, ANSWER = 48, 8  # tokens that a question takes at most, and an answer
+BY_FORCE = 1e4  # votes
 DEPTHS = tuple(round(0.05 + 0.1 * step, 2) for step in range(10))
 
 reading = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,14 +85,14 @@ def context(policy: str) -> Context:
     return Context(loaded().model, loaded().tokenizer, policy, chunk=CHUNK)
 
 
-def chosen(policies: Sequence[str]) -> tuple[str, ...]:
+def chosen(policies: Iterable[str]) -> tuple[str, ...]:
     """Those of the command line, if it has any."""
     given = OPTIONS.policies.split(";") if OPTIONS.policies else policies
     return tuple(str(parse(policy)) for policy in given)
 
 
-def measured(claim: str, plan: Plan) -> list[Summary]:
-    """Carry the plan out, or what is still missing of it."""
+def measured(claim: str, plan: Plan) -> list[Row]:
+    """Carry the plan out, or what is still missing of it, and give all its rows."""
     folder = RESULTS / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     name = OPTIONS.text.stem if OPTIONS.text else "reference"
@@ -112,8 +118,7 @@ def measured(claim: str, plan: Plan) -> list[Summary]:
 
     carry_out(plan, bench(), record, on_state=tell)
     wanted = {key for measure in plan.measures(bench()) for key in measure.keys}
-    rows = [row for row in record.rows if row.key in wanted]
-    return summaries(rows, tuple(map(str, plan.policies)))
+    return [row for row in record.rows if row.key in wanted]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -133,7 +138,7 @@ def loss() -> dict[str, Any]:
     plan = Plan(tuple(map(parse, chosen(AT_1024))), tasks=(LOSS,), lengths=(LONGEST,))
     within = min(TRAINED, LONGEST // 4)
     runs: dict[str, Any] = {}
-    for one in measured("loss", plan):
+    for one in summaries(measured("loss", plan), tuple(map(str, plan.policies))):
         assert one.loss is not None
         tokens = one.loss.tokens
         runs[one.policy] = {
@@ -162,16 +167,27 @@ def loss() -> dict[str, Any]:
     }
 
 
+def answers() -> list[Summary]:
+    """Of every policy to every pass key; what is still missing is measured."""
+    policies = chosen(AT_2048)
+    rows: list[Row] = []
+    for policy in policies:
+        longest = min(OPTIONS.longest, AT_2048.get(policy, LONGEST))
+        for name in OPTIONS.tasks.split(","):
+            plan = Plan(
+                (parse(policy),),
+                tasks=(name,),
+                lengths=tuple(n for n in LENGTHS if n <= longest),
+                depths=DEPTHS[::4] if QUICK else DEPTHS,
+                trials=TRIALS,
+            )
+            rows += measured(f"recall-{name}", plan)
+    return summaries(rows, policies)
+
+
 def recall() -> dict[str, Any]:
-    plan = Plan(
-        tuple(map(parse, chosen(AT_2048))),
-        tasks=tuple(OPTIONS.tasks.split(",")),
-        lengths=tuple(n for n in LENGTHS if n <= OPTIONS.longest),
-        depths=DEPTHS[::4] if QUICK else DEPTHS,
-        trials=TRIALS,
-    )
-    found = measured(f"recall-{'-'.join(plan.tasks)}", plan)
-    cells = [(task, length) for task in plan.tasks for length in plan.lengths]
+    found = answers()
+    cells = sorted({(row.task, row.length) for one in found for row in one.recall})
     rows, runs = [], {}
     for one in found:
         scores = [one.of(task, length) for task, length in cells]
@@ -247,5 +263,44 @@ def speed() -> dict[str, Any]:
     }
 
 
+def forced(policy: str, row: RecallRow) -> str | None:
+    """The answer with the blocks that the key is in held by every head; None if they are local."""
+    asked = task(row.task).trial(bench().material, Cell(row.length, row.depth, row.trial))
+    one, ids = context(policy), asked.ids
+    one.append(ids[:-QUESTION])
+    layers = [layer for layer in one.cache.layers if isinstance(layer, RecallLayer)]
+    size = layers[0].policy.block_size
+    key = bench().tokenizer(" " + asked.expected, add_special_tokens=False).input_ids[-5:]
+    places = [at for at in range(len(ids) - QUESTION) if ids[at : at + 5].tolist() == key]
+    assert places
+    blocks = sorted({end // size for at in places for end in (at, at + 4)})
+    cold = layers[0].shelves[0].stored
+    if blocks[-1] > cold:
+        return None
+    for layer in layers:
+        layer.tensors["votes"][:, :, [block - 1 for block in blocks]] = BY_FORCE
+    one.append(ids[-QUESTION:])
+    return one.generate(max_new_tokens=ANSWER)
+
+
+def misses() -> dict[str, Any]:
+    policy = str(parse(RECALL))
+    rows = [row for one in answers() for row in one.recall if one.policy == policy]
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row.right:
+            continue
+        answer = forced(policy, row)
+        kind = "local" if answer is None else "found" if row.expected in answer else "not used"
+        cell = counts.setdefault(f"{row.task} {row.length}", {})
+        cell[kind] = cell.get(kind, 0) + 1
+        print(f"  {row.task} {row.length:,} at {row.depth}: {kind} ({row.expected}, {answer})")
+    return {
+        "claim": "missed keys with their blocks recalled by force: found (so they were not "
+        "recalled), not used by the model even then, or among the local tokens anyway",
+        "misses": counts,
+    }
+
+
 if __name__ == "__main__":
-    run_claims("quality", (loss, recall, speed), OPTIONS.claims, keep=not QUICK)
+    run_claims("quality", (loss, recall, speed, misses), OPTIONS.claims, keep=not QUICK)

@@ -25,6 +25,7 @@ class ReferenceRecall:
         self.values: list[Tensor] = []
         self.queries: list[Tensor] = []  # `(heads, dim)`
         self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of exponents
+        self.local: list[list[Tensor]] = []  # the same of local keys alone, once there are others
         self.tally: list[dict[int, float]] = []  # per kv head: block -> votes
         self.recalled: list[list[int]] = []  # per kv head
         self.after: list[list[list[int]]] = []  # the same after each token
@@ -41,6 +42,8 @@ class ReferenceRecall:
         local = (position // block - policy.local // block) * block
         outputs: list[Tensor] = []
         self.sums.append([])
+        self.local.append([])
+        near = local if self.left_out(position) else 0
         for head in range(len(q)):
             mine = head // (len(q) // len(k))
             seen = [
@@ -60,19 +63,25 @@ class ReferenceRecall:
             values = torch.stack([self.values[token][mine] for token in seen])
             outputs.append(logits.softmax(0) @ values)
             self.sums[-1].append(logits.logsumexp(0))
+            close = torch.tensor([token >= near for token in seen])
+            self.local[-1].append(logits[close].logsumexp(0))
         self.after.append([sorted(blocks) for blocks in self.recalled])
         return torch.stack(outputs)
 
     def place(self, token: int, now: int, head: int) -> int:
         """Where the token at `now` sees another: recalled blocks in frames, then local ones."""
-        policy, block = self.policy, self.policy.block_size
-        left_out = max(0, now // block - policy.local // block - policy.recalled - 1)
+        block = self.policy.block_size
         if not self.compact or token < block:
             return token
         number = token // block
         if number in self.recalled[head]:
             return (1 + self.recalled[head].index(number)) * block + token % block
-        return token - left_out * block
+        return token - self.left_out(now) * block
+
+    def left_out(self, now: int) -> int:
+        """How many blocks the token at `now` does not see."""
+        policy, block = self.policy, self.policy.block_size
+        return max(0, now // block - policy.local // block - policy.recalled - 1)
 
     def select(self, now: int) -> None:
         """Before the token at `now`, with which a chunk begins."""
@@ -84,11 +93,12 @@ class ReferenceRecall:
             self.recalled = [cold for _ in self.recalled]
             return
         asked = self.below.get(now, {})
-        wanted = {number: float(torch.tensor(asked[number]).bfloat16()) for number in asked}
+        wanted = {number: rounded(asked[number]) for number in asked}
         common = sorted(wanted, key=lambda number: (-wanted[number], -number))[: policy.in_common]
         mine = self.below[now] = {number: asked.get(number, 0.0) for number in cold}
         for head in range(len(self.recalled)):
-            tally = {number: 0.5 * self.tally[head].get(number, 0.0) for number in cold}
+            before = self.tally[head]
+            tally = {number: rounded(0.7 * before.get(number, 0.0)) for number in cold}
             for query, sums in self.keenest(head, now, newest):
                 for number in cold:
                     share = torch.sigmoid(self.best(query, head, number) - sums).bfloat16()
@@ -111,21 +121,17 @@ class ReferenceRecall:
         found_by = [self.found_by(head, number) for number in range(1, newest + 1)]
         keys = torch.cat(found_by).double()
         away = policy.local // policy.block_size + (policy.recalled + 1) // 2
-        queries = [
-            (self.turned(self.queries[token][asking], away * policy.block_size), sums)
-            for asking in range(head * group, (head + 1) * group)
-            for token in range(now - policy.chunk_size, now)
-            for sums in [self.sums[token][asking]]
-        ]
-
-        def hope(one: tuple[Tensor, Tensor]) -> float:
-            """What the best score of so many random keys with these moments would be."""
-            query, sums = one
-            spread = (query.double().square() @ keys.var(0, correction=0)).sqrt()
-            best = query.double() @ keys.mean(0) + math.sqrt(2 * math.log(len(keys))) * spread
-            return float(best * self.scale - sums)
-
-        return sorted(queries, key=hope, reverse=True)[: policy.chunk_size]
+        queries = []
+        for asking in range(head * group, (head + 1) * group):
+            for token in range(now - policy.chunk_size, now):
+                query = self.turned(self.queries[token][asking], away * policy.block_size)
+                # What the best score of so many random keys with these moments would be.
+                spread = (query.double().square() @ keys.var(0, correction=0)).sqrt()
+                best = query.double() @ keys.mean(0) + math.sqrt(2 * math.log(len(keys))) * spread
+                hope = float(best * self.scale - self.local[token][asking])
+                queries.append((hope, query, self.sums[token][asking]))
+        queries.sort(key=lambda one: -one[0])
+        return [(query, sums) for _, query, sums in queries[: policy.chunk_size]]
 
     def found_by(self, head: int, number: int) -> Tensor:
         """A block's representatives, `(count, dim)` as they are after rounding."""
@@ -146,6 +152,10 @@ class ReferenceRecall:
         if self.rotary is None:
             return x
         return self.rotary.turn(x, *self.rotary.angles(torch.tensor(place)))
+
+
+def rounded(x: float) -> float:
+    return float(torch.tensor(x).bfloat16())
 
 
 @contextmanager

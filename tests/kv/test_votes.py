@@ -6,7 +6,14 @@ import math
 
 import torch
 
-from transom.kv.recall.votes import elect, keenest, moments, representatives, votes
+from transom.kv.recall.votes import (
+    best_scores,
+    elect,
+    keenest,
+    moments,
+    representatives,
+    votes,
+)
 
 
 def test_a_block_is_found_by_the_keys_farthest_from_their_mean() -> None:
@@ -33,7 +40,7 @@ def test_votes_are_the_attention_a_block_would_get() -> None:
     asked = torch.randn(rows, heads, queries, dim).bfloat16().float()
     found_by = torch.randn(rows, heads, count, blocks, dim).bfloat16()
     sums = torch.randn(rows, heads, queries)
-    got = votes(asked, sums, found_by, 0.25).float()
+    got = votes(best_scores(asked, found_by, 0.25), sums).float()
     for row in range(rows):
         for head in range(heads):
             for block in range(blocks):
@@ -46,30 +53,29 @@ def test_votes_are_the_attention_a_block_would_get() -> None:
 
 
 def test_the_keenest_queries_are_those_that_would_find_most() -> None:
-    """Beside drawing the keys: the expected best score, not the one of the keys at hand."""
+    """By the expected best score; among many keys that is close to the best there is."""
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(1, 1, 4000, 8, generator=generator) * torch.arange(1, 9) + 0.3
-    queries = torch.randn(1, 1, 20, 8, generator=generator)
-    sums = 5 * torch.randn(1, 1, 20, generator=generator)
-    chosen, theirs = keenest(queries, sums, moments(keys), 4000, 0.5, 6)
+    queries = torch.randn(1, 1, 2, 20, 8, generator=generator)
+    sums = 5 * torch.randn(1, 1, 2, 20, generator=generator)
+    chosen = keenest(queries, sums, moments(keys), 4000, 0.5, 6)
     mean, spread = keys[0, 0].mean(0), keys[0, 0].var(0, correction=0)
-    hope = [
-        0.5 * float(q @ mean + math.sqrt(2 * math.log(4000) * float(q.square() @ spread)))
-        - float(s)
-        for q, s in zip(queries[0, 0], sums[0, 0], strict=True)
-    ]
-    best = sorted(range(20), key=lambda place: -hope[place])[:6]
-    torch.testing.assert_close(chosen[0, 0], queries[0, 0, best])
-    torch.testing.assert_close(theirs[0, 0], sums[0, 0, best])
-    best_scores = 0.5 * (queries[0, 0] @ keys[0, 0].T).amax(1) - sums[0, 0]
-    assert len({*best_scores.topk(4).indices.tolist()} & {*best}) >= 3
+    for chunk in range(2):
+        hopes = []
+        for query, seen in zip(queries[0, 0, chunk], sums[0, 0, chunk], strict=True):
+            deviation = math.sqrt(float(query.square() @ spread))
+            best = float(query @ mean) + math.sqrt(2 * math.log(4000)) * deviation
+            hopes.append(0.5 * best - float(seen))
+        expected = sorted(range(20), key=lambda place: -hopes[place])[:6]
+        assert chosen[0, 0, chunk].tolist() == expected
+        found = 0.5 * (queries[0, 0, chunk] @ keys[0, 0].T).amax(1) - sums[0, 0, chunk]
+        assert len({*found.topk(4).indices.tolist()} & {*expected}) >= 3
 
 
 def test_few_queries_all_vote() -> None:
-    queries, sums = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3)
-    chosen, theirs = keenest(queries, sums, torch.zeros(1, 2, 2, 4), 10, 1.0, 3)
-    assert chosen is queries
-    assert theirs is sums
+    queries, sums = torch.randn(1, 2, 1, 3, 4), torch.randn(1, 2, 1, 3)
+    chosen = keenest(queries, sums, moments(torch.randn(1, 2, 10, 4)), 10, 1.0, 8)
+    assert chosen.sort(-1).values.tolist() == [[[[0, 1, 2]], [[0, 1, 2]]]]
 
 
 def test_moments_add_up() -> None:

@@ -26,7 +26,7 @@ PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be turned 
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32, where rounded
 POSITION_BYTES = 4  # int32, for each token that a scored policy holds
 NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
-SUM_BYTES = 4  # float32, for each query of the chunk under way
+SUM_BYTES = 4  # float32, two for each query of the chunk under way
 FINDING_BYTES = 2  # bfloat16: votes for cold blocks, and the keys by which these are found
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
@@ -152,7 +152,7 @@ def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
     exact = 2 * dim * shape.itemsize
     if isinstance(policy, Hierarchical) and policy.recalls:
         head = min(tokens, policy.capacity) * exact + policy.recalled * NUMBER_BYTES
-        query = dim * shape.itemsize + SUM_BYTES
+        query = dim * shape.itemsize + 2 * SUM_BYTES
         return shape.kv_heads * head + shape.heads * policy.chunk_size * query
     scored = isinstance(policy, Scored)
     if precision is None:

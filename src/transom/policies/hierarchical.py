@@ -17,7 +17,7 @@ __all__ = ["Hierarchical"]
 RECALLS = ("none", "blocks")
 EXAMPLE = "2GiB"
 RECALLED = ("block", "blocks", "common", "representatives", "chunk")
-BLOCK, CHUNK, COMMON = 64, 16, 4
+BLOCK, CHUNK, COMMON = 64, 8, 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Hierarchical(Positional):
             of them, or half if that is less.
         representatives: keys by which a block is found; all of its keys by default, else those
             that stand out.
-        chunk: tokens from one selection to the next; 16 by default.
+        chunk: tokens from one selection to the next; 8 by default.
     """
 
     local: int = 512

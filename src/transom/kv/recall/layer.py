@@ -13,7 +13,15 @@ from transom.kv.attending import AttendingLayer, States
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
-from transom.kv.recall.votes import elect, keenest, moments, representatives, votes
+from transom.kv.recall.votes import (
+    Poll,
+    best_scores,
+    elect,
+    keenest,
+    moments,
+    representatives,
+    votes,
+)
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
@@ -22,20 +30,20 @@ __all__ = ["RecallLayer"]
 
 COLD = ("representatives", "votes", "moments")  # what cold blocks are found by
 GROWTH = 64  # blocks by which these tables grow at least
-FORGOTTEN = 0.5  # by which a vote counts less at each later selection
+FORGOTTEN = 0.7  # by which a vote counts less at each later selection
 CERTAIN = 2.0  # more than any vote
 
 
 class RecallLayer(AttendingLayer):
     """Keys and values of the first block, of recalled ones and of the local tokens.
 
-    A query sees them as one text without gaps: the first block, the recalled ones in their order,
-    the local tokens. So no distance exceeds the policy's capacity. Keys are stored at the angles
-    of their places within their block, and queries are turned for each block.
+    A query sees them as one text without gaps: the first block, the recalled ones in the order of
+    their frames, the local tokens. So no distance exceeds the policy's capacity.
 
     In `tensors` are, besides keys and values: `held`, the numbers of the blocks in the frames for
-    recalled ones; `queries` and `sums` of the chunk under way; and for each cold block its
-    `representatives`, at no angle, and its `votes`.
+    recalled ones; `queries` of the newest chunk, and the logs of the sums of the exponents of their
+    scores, `local` ones and all, `sums`; of cold blocks `representatives` at no angle, the
+    `moments` of these, and `votes`.
 
     Attributes:
         shelves: the cold blocks of each row.
@@ -110,12 +118,46 @@ class RecallLayer(AttendingLayer):
 
         They see local tokens all at once, and what is far in the chunks between selections.
         """
-        (q, k, v), rows, length = states, run.rows, run.before
-        tokens, groups = q.shape[2], q.shape[1] // k.shape[1]
+        rows, length, tokens = run.rows, run.before, states.q.shape[2]
         whole, inside = divmod(length, self.policy.block_size)
         used, left_out = self.frames.filling(whole) + 1, self.frames.left_out(whole)
         new = slice(inside, inside + tokens)
-        rotary, asking = self._rotary, q
+        q, asking = self._stored(run, states, used - 1, new)
+        groups = q.shape[1] // states.k.shape[1]
+        hidden = _later(new, self.policy.block_size, self.device).repeat(groups, 1)
+        far = slice(self.frames.far if left_out else 0)
+        near = self._attended(rows, q, slice(far.stop, used), hidden, scale)
+        if left_out and self._rotary is not None and self.slots.positions == "compact":
+            q = self._rotary.spin(q, self._turn(-left_out))
+        chunk = self.policy.chunk_size
+        before = length % chunk or min(length, chunk)  # tokens of the chunk under way
+        queries, local, sums = self._remembered(rows, before, asking, near.sums)
+        polls = (before + tokens - 1) // chunk
+        poll = None
+        if self._cold(length + 1) > self.frames.recalled and polls:
+            poll = self._poll(run, queries[:, :, : polls * chunk], local, scale)
+        outputs, start = [], before
+        while start < before + tokens:
+            if poll is not None and start % chunk == 0:
+                now, asked = length + start - before, slice(start - chunk, start)
+                self._select(run, now, poll[start // chunk - 1], sums[:, :, asked])
+            stop = min(before + tokens, start + chunk - start % chunk)
+            part = slice(start - before, stop - before)
+            seen = Attended(*(x[:, :, part] for x in near))
+            if left_out:
+                seen = together(seen, self._attended(rows, q[:, :, part], far, None, scale))
+            sums[:, :, start:stop] = seen.sums
+            outputs.append(seen.out)
+            start = stop
+        rest = slice(polls * chunk, None)
+        for name, x in (("queries", queries), ("local", local), ("sums", sums)):
+            self.tensors[name][rows, :, : x.shape[2] - rest.start] = x[:, :, rest]
+        return torch.cat(outputs, dim=2).to(self.dtype)
+
+    def _stored(self, run: Run, states: States, frame: int, places: slice) -> tuple[Tensor, Tensor]:
+        """Store keys and values; gives the queries for local keys, and those that vote."""
+        (q, k, v), rotary = states, self._rotary
+        asking = q
         if rotary is not None:
             assert run.back is not None
             q, k = rotary.paired(q), rotary.paired(k)
@@ -124,25 +166,8 @@ class RecallLayer(AttendingLayer):
                 origin = self.slots.turn(self.slots.base, self.device)
                 q, k = rotary.spin(q, origin), rotary.spin(k, origin)
         for name, x in (("keys", k), ("values", v)):
-            self.tensors[name][rows, :, used - 1, new] = x.to(self.dtype)
-        hidden = _later(new, self.policy.block_size, self.device).repeat(groups, 1)
-        far = slice(self.frames.far if left_out else 0)
-        near = self._attended(rows, q, slice(far.stop, used), hidden, scale)
-        if left_out and rotary is not None and self.slots.positions == "compact":
-            q = rotary.spin(q, self._turn(-left_out))
-        outputs, start, chunk = [], 0, self.policy.chunk_size
-        while start < tokens:
-            now = length + start
-            part = slice(start, min(tokens, start + chunk - now % chunk))
-            if now % chunk == 0 and self._cold(now + 1) > self.frames.recalled:
-                self._select(run, now, scale)
-            seen = Attended(*(x[:, :, part] for x in near))
-            if left_out:
-                seen = together(seen, self._attended(rows, q[:, :, part], far, None, scale))
-            self._remember(rows, now, asking[:, :, part], seen.sums)
-            outputs.append(seen.out)
-            start = part.stop
-        return torch.cat(outputs, dim=2).to(v.dtype)
+            self.tensors[name][run.rows, :, frame, places] = x.to(self.dtype)
+        return q, asking
 
     def _attended(
         self, rows: slice, q: Tensor, frames: slice, hidden: Tensor | None, scale: float
@@ -164,16 +189,41 @@ class RecallLayer(AttendingLayer):
         """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
         return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
 
-    def _remember(self, rows: slice, length: int, queries: Tensor, sums: Tensor) -> None:
-        """Keep what is needed of queries at the next selection."""
+    def _remembered(
+        self, rows: slice, count: int, queries: Tensor, local: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, their sums over local keys and over all, after `count` of the chunk before."""
         if "queries" not in self.tensors:
             shape = (self.batch_size, queries.shape[1], self.policy.chunk_size)
             self.tensors["queries"] = queries.new_zeros(*shape, queries.shape[3], dtype=self.dtype)
-            self.tensors["sums"] = queries.new_zeros(shape, dtype=torch.float32)
-        at = length % self.policy.chunk_size
-        new = slice(at, at + queries.shape[2])
-        self.tensors["queries"][rows, :, new] = queries.to(self.dtype)
-        self.tensors["sums"][rows, :, new] = sums
+            for name in ("local", "sums"):
+                self.tensors[name] = queries.new_zeros(shape, dtype=torch.float32)
+        new = (queries.to(self.dtype), local, torch.empty_like(local))
+        old = (self.tensors[name][rows, :, :count] for name in ("queries", "local", "sums"))
+        parts = (torch.cat(pair, dim=2) for pair in zip(old, new, strict=True))
+        return next(parts), next(parts), next(parts)
+
+    def _poll(self, run: Run, queries: Tensor, local: Tensor, scale: float) -> list[Poll]:
+        """What whole chunks of queries `(rows, heads, tokens, dim)` would find, one by one."""
+        moments, found_by = (
+            self.tensors[name][run.rows] for name in ("moments", "representatives")
+        )
+        chunk, kv_heads = self.policy.chunk_size, found_by.shape[1]
+        queries, local = (  # `(rows, kv_heads, chunks, heads of a group and tokens, ...)`
+            x[:, :, : queries.shape[2]]
+            .unflatten(2, (-1, chunk))
+            .unflatten(1, (kv_heads, -1))
+            .transpose(2, 3)
+            .flatten(3, 4)
+            for x in (queries, local)
+        )
+        keys = self._cold(run.before + 1) * self.policy.representatives_per_block
+        chosen = keenest(queries, local, moments, keys, scale, chunk)
+        keen = queries.gather(3, chosen[..., None].expand(*chosen.shape, queries.shape[4]))
+        scores = best_scores(keen.flatten(2, 3), found_by, scale).unflatten(
+            3, (-1, chosen.shape[3])
+        )
+        return [Poll(chosen[:, :, n], scores[:, :, :, n]) for n in range(chosen.shape[2])]
 
     def _complete(self, rows: slice, whole: int) -> None:
         """The newest of `whole` blocks has just been filled: one leaves for it, if it must."""
@@ -227,21 +277,19 @@ class RecallLayer(AttendingLayer):
                 larger.narrow(-1 if name == "votes" else -2, 0, room).copy_(self.tensors[name])
             self.tensors[name] = larger
 
-    def _select(self, run: Run, now: int, scale: float) -> None:
-        """Recall the cold blocks that queries before the token at `now` have looked for most."""
+    def _select(self, run: Run, now: int, poll: Poll, sums: Tensor) -> None:
+        """Recall the cold blocks that queries before the token at `now` have looked for most.
+
+        Args:
+            poll: of the chunk before that token.
+            sums: of its queries, `(rows, heads, chunk)`.
+        """
         policy, newest = self.policy, self._cold(now + 1)
         used = min(newest, policy.global_blocks)
-        tally, found_by, held = (
-            self.tensors[name][run.rows] for name in ("votes", "representatives", "held")
-        )
-        queries, sums = (  # those of the heads of a group in a row
-            self.tensors[name][run.rows].unflatten(1, (held.shape[1], -1)).flatten(2, 3)
-            for name in ("queries", "sums")
-        )
-        keys, few = newest * policy.representatives_per_block, policy.chunk_size
-        keen = keenest(queries, sums, self.tensors["moments"][run.rows], keys, scale, few)
+        tally, held = (self.tensors[name][run.rows] for name in ("votes", "held"))
+        seen = sums.unflatten(1, (held.shape[1], -1)).flatten(2, 3).gather(2, poll.chosen)
         tally *= FORGOTTEN
-        torch.maximum(tally, votes(*keen, found_by, scale), out=tally)
+        torch.maximum(tally, votes(poll.scores, seen), out=tally)
         tally = tally[:, :, :used]
         # The table's places go round: the oldest block is somewhere in it.
         recency = (torch.arange(used, device=self.device) - self._places(newest + 1)) % used

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["elect", "keenest", "moments", "representatives", "votes"]
+__all__ = [
+    "Poll",
+    "best_scores",
+    "elect",
+    "keenest",
+    "moments",
+    "representatives",
+    "votes",
+]
 
 
 def representatives(keys: Tensor, count: int) -> Tensor:
@@ -37,55 +46,74 @@ def moments(keys: Tensor) -> Tensor:
     return torch.stack((keys.sum(-2), keys.square().sum(-2)), dim=-2)
 
 
+class Poll(NamedTuple):
+    """What some queries would find among the cold keys.
+
+    Attributes:
+        chosen: `(rows, kv_heads, queries)` int64, which of a chunk's queries these are.
+        scores: `(rows, kv_heads, blocks, queries)` float32, of each block's best key.
+    """
+
+    chosen: Tensor
+    scores: Tensor
+
+
 def keenest(
     queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: float, count: int
-) -> tuple[Tensor, Tensor]:
-    """The queries from which most is to be expected: a third of them finds as much as all.
+) -> Tensor:
+    """The queries of each chunk from which most is to be expected: a third find as much as all.
 
     The best of `n` scores that were normally distributed would be about `sqrt(2 log n)` standard
     deviations above their mean; what counts is how that compares with what the query sees.
 
     Args:
-        queries: `(rows, kv_heads, queries, dim)`.
-        sums: `(rows, kv_heads, queries)`, as `votes` takes them.
+        queries: `(rows, kv_heads, chunks, queries, dim)`, turned as far as blocks are away when
+            recalled.
+        sums: `(rows, kv_heads, chunks, queries)` float32, logs of the sums of the exponents of
+            the scores of the local keys.
         moments: of all the keys that can be found, `(rows, kv_heads, 2, dim)`, and how many
             `keys` these are.
         scale: of the scores.
         count: of queries to choose.
 
     Returns:
-        `count` of the queries, or all if there are fewer, and their sums.
+        `(rows, kv_heads, chunks, count or fewer)` int64.
     """
-    if count >= queries.shape[2]:
-        return queries, sums
-    mean, square = (moments / keys).unbind(2)
+    mean, square = (moments[:, :, None] / keys).unbind(3)
     asked, spread = queries.float(), (square - mean.square()).clamp_(min=0)
     varied = (asked.square() @ spread[..., None]).sqrt_()
     best = asked @ mean[..., None] + math.sqrt(2 * math.log(keys)) * varied
-    chosen = (best[..., 0] * scale - sums).topk(count, dim=2).indices
-    expanded = chosen[..., None].expand(*chosen.shape, queries.shape[3])
-    return queries.gather(2, expanded), sums.gather(2, chosen)
+    hopes = best[..., 0] * scale - sums
+    return hopes.topk(min(count, hopes.shape[3]), dim=3).indices
 
 
-def votes(queries: Tensor, sums: Tensor, representatives: Tensor, scale: float) -> Tensor:
-    """How much each block is looked for, `(rows, kv_heads, blocks)` bfloat16.
-
-    It is the most attention that any of a block's representatives would get of any query, beside
-    what the query sees. So a query that knows what it wants is not outvoted by many that do not,
-    and one that finds it among the local tokens asks for nothing.
+def best_scores(queries: Tensor, representatives: Tensor, scale: float) -> Tensor:
+    """How well the best key of each block fits, `(rows, kv_heads, blocks, queries)` float32.
 
     Args:
-        queries: `(rows, kv_heads, queries, dim)`, turned as far as blocks are away when recalled.
-        sums: `(rows, kv_heads, queries)` float32, logs of the sums of the exponents of the scores
-            of what each query sees.
+        queries: `(rows, kv_heads, queries, dim)`.
         representatives: `(rows, kv_heads, count, blocks, dim)` bfloat16, at no angle.
         scale: of the scores.
     """
-    count, blocks = representatives.shape[2:4]
     # Bfloat16, in which this product is up to four times as fast: a vote is rounded to it anyway.
     scores = representatives.flatten(2, 3) @ queries.to(representatives.dtype).transpose(2, 3)
-    best = scores.unflatten(2, (count, blocks)).amax(2).float() * scale
-    most: Tensor = (best - sums[:, :, None]).amax(3).sigmoid()
+    best: Tensor = scores.unflatten(2, representatives.shape[2:4]).amax(2)
+    return best.float() * scale
+
+
+def votes(scores: Tensor, sums: Tensor) -> Tensor:
+    """How much each block is looked for, `(rows, kv_heads, blocks)` bfloat16.
+
+    It is the most attention that any of a block's keys would get of any query, beside what the
+    query sees. So a query that knows what it wants is not outvoted by many that do not, and one
+    that finds it among the local tokens asks for nothing.
+
+    Args:
+        scores: `(rows, kv_heads, blocks, queries)`, from `best_scores`.
+        sums: `(rows, kv_heads, queries)` float32, logs of the sums of the exponents of the scores
+            of all that each query sees.
+    """
+    most: Tensor = (scores - sums[:, :, None]).amax(3).sigmoid()
     return most.bfloat16()
 
 
