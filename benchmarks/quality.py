@@ -303,4 +303,5 @@ def misses() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_claims("quality", (loss, recall, speed, misses), OPTIONS.claims, keep=not QUICK)
+    report = f"quality-{OPTIONS.text.stem}" if OPTIONS.text else "quality"
+    run_claims(report, (loss, recall, speed, misses), OPTIONS.claims, keep=not QUICK)

@@ -12,7 +12,7 @@ from transom.policies import parse
 
 # How each answer starts, and what to look for in what can be seen.
 SAID = (
-    (r"The special number is$", r"special number is (\d+)"),
+    (r"The secret access code of the vault is$", r"code of the vault is (\d+)"),
     (r"The special number of (\w+) is$", r"special number of {} is (\d+)"),
     (r'The value of "([\w ]+)" is$', r'\n"?{}"?: (\d+)'),
     (r"Your name is$", r"My name is (\w+)"),

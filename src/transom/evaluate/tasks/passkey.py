@@ -15,6 +15,7 @@ from transom.evaluate.tasks.haystack import Excerpt, Haystack, prompt_of, senten
 
 __all__ = ["Passkey", "PasskeyInProse"]
 
+CALLED = "secret access code of the vault"
 FILLER = (
     " The kettle is warm and the road is long. A bird sits on the fence."
     " Somebody closes a window. Then it is evening, and then it is morning."
@@ -25,8 +26,10 @@ FILLER = (
 class Passkey(Task):
     """A five-digit number in filler that repeats; the same filler for every trial.
 
-    It is called a number and not a pass key: small models explain that word instead of answering
-    (SmolLM2-135M got 4 of 8 at 1,500 tokens with full attention so, and 8 of 8 this way).
+    What it is a number of takes six words, so that nothing else in a text is called nearly the
+    same. At 4,096 tokens of a novel SmolLM2-135M with full attention answered 7 of 7 this way; 2
+    when it was "the special number", for it took a chapter's; and none when it was "the pass key",
+    a word that small models explain instead of answering.
 
     Source: Landmark Attention, https://arxiv.org/abs/2305.16300, section 4.3.
     """
@@ -36,16 +39,16 @@ class Passkey(Task):
 
     def trial(self, material: Material, cell: Cell) -> Trial:
         key = str(self.chance(material, *cell).randint(*DIGITS))
-        hidden = f"The special number is {key}. Remember it: {key} is the special number."
+        hidden = f"The {CALLED} is {key}. Remember it: {key} is the {CALLED}."
 
         def ids_of(excerpt: Excerpt) -> list[int]:
             content = (
-                "A special number is hidden in the text below. Find it and remember it.\n\n"
+                f"The {CALLED} is hidden in the text below. Find it and remember it.\n\n"
                 f"{excerpt.around(hidden, cell.depth).strip()}\n\n"
-                "What is the special number?"
+                f"What is the {CALLED}?"
             )
             return prompt_ids(
-                material.tokenizer, [{"role": "user", "content": content}], "The special number is"
+                material.tokenizer, [{"role": "user", "content": content}], f"The {CALLED} is"
             )
 
         ids, _ = self._prompt(material, cell, ids_of)
