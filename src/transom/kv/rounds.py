@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Round", "Rounds", "Run"]
 
-FEW = 64
+FEW = 64  # single turns that are kept
 
 
 class Run(NamedTuple):
@@ -79,7 +79,7 @@ class Rounds(Rows[PolicyT, Round]):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._single: dict[int, Tensor] = {}
+        self._single: dict[tuple[int, torch.device], Tensor] = {}
 
     def turns(self, stop: int, device: torch.device) -> Tensor:
         """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
@@ -92,12 +92,12 @@ class Rounds(Rows[PolicyT, Round]):
 
     def turn(self, by: int, device: torch.device) -> Tensor:
         """`(rotary_dim / 2,)` complex: by one number of positions, which layers have in common."""
-        if by not in self._single:
+        if (by, device) not in self._single:
             assert self.rotary is not None
             if len(self._single) == FEW:
                 self._single.clear()
-            self._single[by] = self.rotary.cis(torch.tensor(by)).to(device)
-        return self._single[by]
+            self._single[by, device] = self.rotary.cis(torch.tensor(by)).to(device)
+        return self._single[by, device]
 
     @property
     def filled(self) -> int:

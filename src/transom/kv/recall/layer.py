@@ -295,9 +295,10 @@ class RecallLayer(AttendingLayer):
         recency = (torch.arange(used, device=self.device) - self._places(newest + 1)) % used
         squares = tally.float().square().sum(1, keepdim=True)
         if now in run.below:
-            common = elect(run.below[now].bfloat16(), recency, policy.in_common)
+            below = run.below[now].to(self.device)
+            common = elect(below.bfloat16(), recency, policy.in_common)
             tally = tally.scatter(2, common.expand(-1, tally.shape[1], -1), CERTAIN)
-            squares += run.below[now]
+            squares += below
         run.below[now] = squares
         best = elect(tally, recency, policy.recalled)
         wanted = newest - used + 1 + recency[best]
@@ -322,9 +323,8 @@ class RecallLayer(AttendingLayer):
             for pool in zip(*found, strict=True)
         )
         if self._rotary is not None and self.slots.positions == "compact":
-            assert self.slots.rotary is not None
             by = (1 + places - blocks) * self.policy.block_size
-            keys = self._rotary.spin(keys, self.slots.rotary.cis(by)[:, None]).to(self.dtype)
+            keys = self._rotary.spin(keys, self._rotary.cis(by)[:, None]).to(self.dtype)
         for name, pool in (("keys", keys), ("values", values)):
             self.tensors[name][row, heads, 1 + places] = pool
 
