@@ -135,7 +135,8 @@ class RecallLayer(AttendingLayer):
         polls = (before + tokens - 1) // chunk
         poll = None
         if self._cold(length + 1) > self.frames.recalled and polls:
-            poll = self._poll(run, queries[:, :, : polls * chunk], local, scale)
+            whole_chunks = slice(polls * chunk)
+            poll = self._poll(run, queries[:, :, whole_chunks], local[:, :, whole_chunks], scale)
         outputs, start = [], before
         while start < before + tokens:
             if poll is not None and start % chunk == 0:
@@ -189,9 +190,7 @@ class RecallLayer(AttendingLayer):
         """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
         return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
 
-    def _remembered(
-        self, rows: slice, count: int, queries: Tensor, local: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _remembered(self, rows: slice, count: int, queries: Tensor, local: Tensor) -> list[Tensor]:
         """Queries, their sums over local keys and over all, after `count` of the chunk before."""
         if "queries" not in self.tensors:
             shape = (self.batch_size, queries.shape[1], self.policy.chunk_size)
@@ -200,25 +199,18 @@ class RecallLayer(AttendingLayer):
                 self.tensors[name] = queries.new_zeros(shape, dtype=torch.float32)
         new = (queries.to(self.dtype), local, torch.empty_like(local))
         old = (self.tensors[name][rows, :, :count] for name in ("queries", "local", "sums"))
-        parts = (torch.cat(pair, dim=2) for pair in zip(old, new, strict=True))
-        return next(parts), next(parts), next(parts)
+        return [torch.cat(pair, dim=2) for pair in zip(old, new, strict=True)]
 
     def _poll(self, run: Run, queries: Tensor, local: Tensor, scale: float) -> list[Poll]:
         """What whole chunks of queries `(rows, heads, tokens, dim)` would find, one by one."""
-        moments, found_by = (
-            self.tensors[name][run.rows] for name in ("moments", "representatives")
-        )
+        known, found_by = (self.tensors[name][run.rows] for name in ("moments", "representatives"))
         chunk, kv_heads = self.policy.chunk_size, found_by.shape[1]
         queries, local = (  # `(rows, kv_heads, chunks, heads of a group and tokens, ...)`
-            x[:, :, : queries.shape[2]]
-            .unflatten(2, (-1, chunk))
-            .unflatten(1, (kv_heads, -1))
-            .transpose(2, 3)
-            .flatten(3, 4)
+            x.unflatten(2, (-1, chunk)).unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(3, 4)
             for x in (queries, local)
         )
         keys = self._cold(run.before + 1) * self.policy.representatives_per_block
-        chosen = keenest(queries, local, moments, keys, scale, chunk)
+        chosen = keenest(queries, local, known, keys, scale, chunk)
         keen = queries.gather(3, chosen[..., None].expand(*chosen.shape, queries.shape[4]))
         scores = best_scores(keen.flatten(2, 3), found_by, scale).unflatten(
             3, (-1, chosen.shape[3])
