@@ -28,8 +28,8 @@ class Passkey(Task):
 
     What it is a number of takes six words, so that nothing else in a text is called nearly the
     same. At 4,096 tokens of a novel SmolLM2-135M with full attention answered 7 of 7 this way; 2
-    when it was "the special number", for it took a chapter's; and none when it was "the pass key",
-    a word that small models explain instead of answering.
+    when it was "the special number", for it took a chapter's; and 1 when it was "the pass key", a
+    word that small models explain instead of answering.
 
     Source: Landmark Attention, https://arxiv.org/abs/2305.16300, section 4.3.
     """
