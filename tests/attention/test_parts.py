@@ -25,7 +25,8 @@ def test_parts_together_are_the_whole(data: st.DataObject) -> None:
     scores[..., -sizes[-1] :].masked_fill_(hidden, -torch.inf)
     got: Attended | None = None
     for number, (keys, values) in enumerate(zip(k.split(sizes, 2), v.split(sizes, 2), strict=True)):
-        last = hidden if number == len(sizes) - 1 else None
+        bias = torch.zeros(queries, sizes[-1]).masked_fill_(hidden, -torch.inf)
+        last = bias if number == len(sizes) - 1 else None
         part = attend_part(q, keys, values, last, 1.0)
         got = part if got is None else together(got, part)
     assert got is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.kv.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
+from transom.kv.recall.votes import AT_LEAST, IN_COMMON
 
 
 class ReferenceRecall:
@@ -24,16 +25,19 @@ class ReferenceRecall:
         self.keys: list[Tensor] = []  # `(kv_heads, dim)` each, before rotary
         self.values: list[Tensor] = []
         self.queries: list[Tensor] = []  # `(heads, dim)`
-        self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of exponents
-        self.local: list[list[Tensor]] = []  # the same of local keys alone, once there are others
+        self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of the exponents
+        #                                     of what it sees, whatever is recalled
         self.tally: list[dict[int, float]] = []  # per kv head: block -> votes
-        self.recalled: list[list[int]] = []  # per kv head
+        self.framed: list[list[int]] = []  # per kv head: the blocks in its frames
+        self.recalled: list[set[int]] = []  # per kv head: those of them that are seen
+        self.directions: list[Tensor] = []  # per kv head
         self.after: list[list[list[int]]] = []  # the same after each token
 
     def step(self, position: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         policy, block = self.policy, self.policy.block_size
         if not self.keys:
-            self.tally, self.recalled = [{} for _ in k], [[] for _ in k]
+            self.tally = [{} for _ in k]
+            self.framed, self.recalled = [[] for _ in k], [set() for _ in k]
         if position % policy.chunk_size == 0:
             self.select(position)
         self.keys.append(k)
@@ -42,8 +46,7 @@ class ReferenceRecall:
         local = (position // block - policy.local // block) * block
         outputs: list[Tensor] = []
         self.sums.append([])
-        self.local.append([])
-        near = local if self.left_out(position) else 0
+        certain = local if self.left_out(position) else 0
         for head in range(len(q)):
             mine = head // (len(q) // len(k))
             seen = [
@@ -62,9 +65,8 @@ class ReferenceRecall:
             )
             values = torch.stack([self.values[token][mine] for token in seen])
             outputs.append(logits.softmax(0) @ values)
-            self.sums[-1].append(logits.logsumexp(0))
-            close = torch.tensor([token >= near for token in seen])
-            self.local[-1].append(logits[close].logsumexp(0))
+            always = torch.tensor([token < block or token >= certain for token in seen])
+            self.sums[-1].append(logits[always].logsumexp(0))
         self.after.append([sorted(blocks) for blocks in self.recalled])
         return torch.stack(outputs)
 
@@ -75,7 +77,7 @@ class ReferenceRecall:
             return token
         number = token // block
         if number in self.recalled[head]:
-            return (1 + self.recalled[head].index(number)) * block + token % block
+            return (1 + self.framed[head].index(number)) * block + token % block
         return token - self.left_out(now) * block
 
     def left_out(self, now: int) -> int:
@@ -90,48 +92,70 @@ class ReferenceRecall:
         oldest = max(1, newest - -(-policy.global_ // block) + 1)
         cold = list(range(oldest, newest + 1))
         if newest <= policy.recalled:
-            self.recalled = [cold for _ in self.recalled]
+            self.framed = [[*cold] for _ in self.framed]
+            self.recalled = [{*cold} for _ in self.framed]
             return
         asked = self.below.get(now, {})
-        wanted = {number: rounded(asked[number]) for number in asked}
-        common = sorted(wanted, key=lambda number: (-wanted[number], -number))[: policy.in_common]
+        sought = sorted(asked, key=lambda number: (-rounded(asked[number]), -number))
+        common = [n for n in sought[: policy.in_common] if asked[n] >= IN_COMMON]
         mine = self.below[now] = {number: asked.get(number, 0.0) for number in cold}
-        for head in range(len(self.recalled)):
+        if not self.directions:
+            self.directions = [self.main_directions(head) for head in range(len(self.framed))]
+        for head in range(len(self.framed)):
             before = self.tally[head]
-            tally = {number: rounded(0.7 * before.get(number, 0.0)) for number in cold}
-            for query, sums in self.keenest(head, now, newest):
+            tally = {number: 0.7 * before.get(number, 0.0) for number in cold}
+            for query, sums in self.hopeful(head, now, newest):
                 for number in cold:
-                    share = torch.sigmoid(self.best(query, head, number) - sums).bfloat16()
-                    tally[number] = max(tally[number], float(share))
+                    share = torch.sigmoid(self.best(query, head, number) - sums)
+                    tally[number] = max(tally[number], rounded(share))
             self.tally[head] = tally
             for number in cold:
                 mine[number] += tally[number] ** 2
-            order = sorted(cold, key=lambda number: (number not in common, -tally[number], -number))
-            self.recalled[head] = self.framed(self.recalled[head], order[: policy.recalled])
+            order = [n for n in cold if n in common or tally[n] >= AT_LEAST]
+            order.sort(key=lambda n: (n not in common, -rounded(tally[n]), -n))
+            wanted = order[: policy.recalled]
+            self.exchange(self.framed[head], wanted, cold)
+            self.recalled[head] = {*wanted}
 
     @staticmethod
-    def framed(held: list[int], wanted: list[int]) -> list[int]:
-        """What comes takes the frames of what is not wanted any more, in order."""
-        coming = sorted(number for number in wanted if number not in held)
-        return [number if number in wanted else coming.pop(0) for number in held]
+    def exchange(frames: list[int], wanted: list[int], cold: list[int]) -> None:
+        """Wanted blocks come for what is not cold any more, then for what is not wanted."""
+        coming = [number for number in cold if number in wanted and number not in frames]
+        lost = [place for place, number in enumerate(frames) if number not in cold]
+        others = [number for number in cold if number not in frames and number not in coming]
+        while len(coming) < len(lost):
+            coming.append(others.pop())
+        idle = [
+            place for place, number in enumerate(frames) if number in cold and number not in wanted
+        ]
+        for place, number in zip(lost + idle, sorted(coming), strict=False):
+            frames[place] = number
 
-    def keenest(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
-        """The queries of the last chunk that may hope for most, and the sums of what they see."""
-        policy, group = self.policy, len(self.queries[0]) // len(self.recalled)
-        found_by = [self.found_by(head, number) for number in range(1, newest + 1)]
-        keys = torch.cat(found_by).double()
+    def hopeful(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
+        """Queries of the last chunk that may hope for enough, and the sums of what they see."""
+        policy, group = self.policy, len(self.queries[0]) // len(self.framed)
+        keys = torch.cat([self.found_by(head, n) for n in range(1, newest + 1)]).double()
         away = policy.local // policy.block_size + (policy.recalled + 1) // 2
         queries = []
         for asking in range(head * group, (head + 1) * group):
             for token in range(now - policy.chunk_size, now):
                 query = self.turned(self.queries[token][asking], away * policy.block_size)
                 # What the best score of so many random keys with these moments would be.
-                spread = (query.double().square() @ keys.var(0, correction=0)).sqrt()
-                best = query.double() @ keys.mean(0) + math.sqrt(2 * math.log(len(keys))) * spread
-                hope = float(best * self.scale - self.local[token][asking])
-                queries.append((hope, query, self.sums[token][asking]))
-        queries.sort(key=lambda one: -one[0])
-        return [(query, sums) for _, query, sums in queries[: policy.chunk_size]]
+                scores = keys @ query.double()
+                spread = scores.std(correction=0)
+                best = scores.mean() + math.sqrt(2 * math.log(len(keys))) * spread
+                hope = float(best * self.scale - self.sums[token][asking])
+                if hope > math.log(AT_LEAST / (1 - AT_LEAST)):
+                    queries.append((query, self.sums[token][asking]))
+        return queries
+
+    def main_directions(self, head: int) -> Tensor:
+        """`(dim, dim / 2)`: in which the first keys that had to be found are largest."""
+        first = range(1, self.policy.recalled + 2)
+        keys = torch.cat([self.found_by(head, number) for number in first]).double()
+        _, sizes, directions = torch.linalg.svd(keys, full_matrices=False)
+        some = directions[sizes.square() > 1e-5 * sizes[0].square()]
+        return some[: max(1, keys.shape[1] // 2)].T.float()
 
     def found_by(self, head: int, number: int) -> Tensor:
         """A block's representatives, `(count, dim)` as they are after rounding."""
@@ -140,13 +164,14 @@ class ReferenceRecall:
         mean = sum(keys) / len(keys)
         away = [float((key - mean).square().sum().bfloat16()) for key in keys]
         order = sorted(range(block), key=lambda place: (-away[place], -place))
-        few = [keys[place] for place in order[: self.policy.representatives_per_block]]
-        return torch.stack(few).bfloat16().float()
+        few = order[: self.policy.representatives_per_block]
+        return torch.stack([keys[place] for place in few])
 
     def best(self, query: Tensor, head: int, number: int) -> Tensor:
-        """How well the best of a block's representatives fits."""
-        scores = self.found_by(head, number) @ query.bfloat16().float()
-        return scores.bfloat16().float().max() * self.scale
+        """How well the best of a block's representatives fits, in those directions alone."""
+        directions = self.directions[head]
+        scores = (self.found_by(head, number) @ directions) @ (query @ directions)
+        return scores.max() * self.scale
 
     def turned(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:
@@ -155,7 +180,7 @@ class ReferenceRecall:
 
 
 def rounded(x: float) -> float:
-    return float(torch.tensor(x).bfloat16())
+    return float(torch.as_tensor(x).bfloat16())
 
 
 @contextmanager

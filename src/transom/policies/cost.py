@@ -26,8 +26,8 @@ PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be turned 
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32, where rounded
 POSITION_BYTES = 4  # int32, for each token that a scored policy holds
 NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
-SUM_BYTES = 4  # float32, two for each query of the chunk under way
-FINDING_BYTES = 2  # bfloat16: votes for cold blocks, and the keys by which these are found
+SUM_BYTES = 4  # float32, for each query of the chunk under way
+FINDING_BYTES = 4  # float32: votes for cold blocks, and the keys by which these are found
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
@@ -132,7 +132,7 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
 
 def cold_block_bytes(policy: Hierarchical, shape: ModelShape) -> int:
     """Bytes over all layers of a block that can be recalled, and of what it is found by."""
-    found_by = policy.representatives_per_block * shape.head_dim + 1  # and a vote
+    found_by = policy.representatives_per_block * max(1, shape.head_dim // 2) + 1  # and a vote
     finding = shape.layers * shape.kv_heads * found_by * FINDING_BYTES
     return policy.block_size * shape.token_bytes + finding
 
@@ -152,7 +152,7 @@ def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
     exact = 2 * dim * shape.itemsize
     if isinstance(policy, Hierarchical) and policy.recalls:
         head = min(tokens, policy.capacity) * exact + policy.recalled * NUMBER_BYTES
-        query = dim * shape.itemsize + 2 * SUM_BYTES
+        query = dim * shape.itemsize + SUM_BYTES
         return shape.kv_heads * head + shape.heads * policy.chunk_size * query
     scored = isinstance(policy, Scored)
     if precision is None:

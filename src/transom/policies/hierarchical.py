@@ -28,8 +28,9 @@ class Hierarchical(Positional):
     differs is who holds which tokens, see `transom.windows.HierarchicalContext`.
 
     With `recall="blocks"` only the first block, the local tokens and a few blocks of the global
-    ones are in the cache at once: those that each kv head of each layer last looked for. The
-    others are in a cold store, from which every `chunk` tokens the most relevant come back
+    ones are in the cache at once: those that each kv head of each layer last looked for, of which
+    it sees the ones that it looks for now. The others are in a cold store, from which every
+    `chunk` tokens those come back of which a query would take much of what it attends to
     (InfLLM, https://arxiv.org/abs/2402.04617; Quest, https://arxiv.org/abs/2406.10774). Tokens
     leave the local tier in whole blocks, so that there are up to `block - 1` more of them.
 
@@ -44,9 +45,9 @@ class Hierarchical(Positional):
             (`"2GiB"`), and in whole blocks.
         recall: `"none"` or `"blocks"`.
         block: tokens that leave and come back together; 64 by default.
-        blocks: how many are recalled; by default as many as make `capacity` twice `local`.
-        common: how many of these are the ones that layers below have looked for most; by default 4
-            of them, or half if that is less.
+        blocks: how many are recalled at most; by default as many as make `capacity` twice `local`.
+        common: how many of these at most are wanted because layers below have looked for them; by
+            default 4, or half of them if that is less.
         representatives: keys by which a block is found; all of its keys by default, else those
             that stand out.
         chunk: tokens from one selection to the next; 8 by default.

@@ -125,6 +125,11 @@ class Shelf:
         keys, values = self.segments[segment - self.first]
         return keys[head, place], values[head, place]
 
+    def keys(self, number: int) -> Tensor:
+        """Keys `(kv_heads, block, dim)` of a block that is held; a view."""
+        segment, place = divmod(number - 1, SEGMENT)
+        return self.segments[segment - self.first].keys[:, place]
+
     def take(self, saved: Segment, device: torch.device) -> None:
         """Hold one more segment, copied from what was saved; counts are the caller's business."""
         self.segments.append(self._copied(saved, device.type == "cuda"))

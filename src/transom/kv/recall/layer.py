@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,37 +15,27 @@ from transom.kv.attending import AttendingLayer, States
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
-from transom.kv.recall.votes import (
-    Poll,
-    best_scores,
-    elect,
-    keenest,
-    moments,
-    representatives,
-    votes,
-)
+from transom.kv.recall.index import TABLES, Index
+from transom.kv.recall.moves import Held, Move, Sight, exchange, sights
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
 
 __all__ = ["RecallLayer"]
 
-COLD = ("representatives", "votes", "moments")  # what cold blocks are found by
-GROWTH = 64  # blocks by which these tables grow at least
-FORGOTTEN = 0.7  # by which a vote counts less at each later selection
-CERTAIN = 2.0  # more than any vote
-
 
 class RecallLayer(AttendingLayer):
     """Keys and values of the first block, of recalled ones and of the local tokens.
 
-    A query sees them as one text without gaps: the first block, the recalled ones in the order of
-    their frames, the local tokens. So no distance exceeds the policy's capacity.
+    A query sees the first block, those of the recalled ones that its kv head wants, and the local
+    tokens. Where they are is where they would be in one text without gaps: the first block, the
+    recalled ones in the order of their frames, the local tokens. So no distance exceeds the
+    policy's capacity.
 
     In `tensors` are, besides keys and values: `held`, the numbers of the blocks in the frames for
-    recalled ones; `queries` of the newest chunk, and the logs of the sums of the exponents of their
-    scores, `local` ones and all, `sums`; of cold blocks `representatives` at no angle, the
-    `moments` of these, and `votes`.
+    recalled ones, negative while nobody wants them; `queries` of the newest chunk, turned as far
+    as blocks are away when recalled, and `sums`, the logs of the sums of the exponents of their
+    scores with what they see whatever is recalled; and the tables of an `Index`.
 
     Attributes:
         shelves: the cold blocks of each row.
@@ -75,12 +67,12 @@ class RecallLayer(AttendingLayer):
 
     @property
     def nbytes(self) -> int:
-        return sum(x.nbytes for name, x in self.tensors.items() if name not in COLD)
+        return sum(x.nbytes for name, x in self.tensors.items() if name not in TABLES)
 
     @property
     def cold_nbytes(self) -> int:
         """Bytes of cold blocks and of what they are found by, also where a fork shares them."""
-        tables = sum(self.tensors[name].nbytes for name in COLD if name in self.tensors)
+        tables = sum(self.tensors[name].nbytes for name in TABLES if name in self.tensors)
         return tables + sum(shelf.nbytes for shelf in self.shelves)
 
     def can_crop(self, seen: int, tokens: int) -> bool:
@@ -93,7 +85,7 @@ class RecallLayer(AttendingLayer):
         cold = self._cold(self.slots.lengths[row])
         if cold <= self.frames.recalled:
             return [list(range(1, cold + 1)) for _ in self.tensors["held"][row]]
-        return self.tensors["held"][row].sort(-1).values.tolist()
+        return [sorted(b for b in held if b > 0) for held in self.tensors["held"][row].tolist()]
 
     def _cold(self, seen: int) -> int:
         """The newest cold block once `seen` tokens are in, and before the next one is."""
@@ -116,44 +108,33 @@ class RecallLayer(AttendingLayer):
     def _piece(self, run: Run, states: States, scale: float) -> Tensor:
         """Tokens of one block; `(rows, heads, tokens, value_dim)`.
 
-        They see local tokens all at once, and what is far in the chunks between selections.
+        What they vote with depends on nothing that is recalled. So all selections among them come
+        first, and then they see what is recalled all at once, each what it may.
         """
         rows, length, tokens = run.rows, run.before, states.q.shape[2]
         whole, inside = divmod(length, self.policy.block_size)
         used, left_out = self.frames.filling(whole) + 1, self.frames.left_out(whole)
         new = slice(inside, inside + tokens)
         q, asking = self._stored(run, states, used - 1, new)
-        groups = q.shape[1] // states.k.shape[1]
-        hidden = _later(new, self.policy.block_size, self.device).repeat(groups, 1)
-        far = slice(self.frames.far if left_out else 0)
-        near = self._attended(rows, q, slice(far.stop, used), hidden, scale)
-        if left_out and self._rotary is not None and self.slots.positions == "compact":
+        near = self._attended(rows, q, slice(self.frames.far if left_out else 0, used), new, scale)
+        if not left_out:
+            self._remember(rows, length, asking, near.sums)
+            return near.out.to(self.dtype)
+        if self._rotary is not None and self.slots.positions == "compact":
             q = self._rotary.spin(q, self._turn(-left_out))
+        base = together(near, self._attended(rows, q, slice(1), None, scale))
         chunk = self.policy.chunk_size
-        before = length % chunk or min(length, chunk)  # tokens of the chunk under way
-        queries, local, sums = self._remembered(rows, before, asking, near.sums)
-        polls = (before + tokens - 1) // chunk
-        poll = None
-        if self._cold(length + 1) > self.frames.recalled and polls:
-            whole_chunks = slice(polls * chunk)
-            poll = self._poll(run, queries[:, :, whole_chunks], local[:, :, whole_chunks], scale)
-        outputs, start = [], before
-        while start < before + tokens:
-            if poll is not None and start % chunk == 0:
-                now, asked = length + start - before, slice(start - chunk, start)
-                self._select(run, now, poll[start // chunk - 1], sums[:, :, asked])
-            stop = min(before + tokens, start + chunk - start % chunk)
-            part = slice(start - before, stop - before)
-            seen = Attended(*(x[:, :, part] for x in near))
-            if left_out:
-                seen = together(seen, self._attended(rows, q[:, :, part], far, None, scale))
-            sums[:, :, start:stop] = seen.sums
-            outputs.append(seen.out)
-            start = stop
-        rest = slice(polls * chunk, None)
-        for name, x in (("queries", queries), ("local", local), ("sums", sums)):
-            self.tensors[name][rows, :, : x.shape[2] - rest.start] = x[:, :, rest]
-        return torch.cat(outputs, dim=2).to(self.dtype)
+        before = length % chunk or chunk  # tokens of the chunk under way
+        queries, sums = self._remember(rows, length, asking, base.sums)
+        selections = (before + tokens - 1) // chunk
+        held: list[Held] = [self.tensors["held"][rows].tolist()]
+        moves: list[Move] = []
+        if selections:
+            asked = slice(selections * chunk)
+            moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
+        stages = torch.arange(before, before + tokens) // chunk
+        far = self._far(rows, q, held, moves, stages, scale)
+        return (base if far is None else together(near, far)).out.to(self.dtype)
 
     def _stored(self, run: Run, states: States, frame: int, places: slice) -> tuple[Tensor, Tensor]:
         """Store keys and values; gives the queries for local keys, and those that vote."""
@@ -171,15 +152,22 @@ class RecallLayer(AttendingLayer):
         return q, asking
 
     def _attended(
-        self, rows: slice, q: Tensor, frames: slice, hidden: Tensor | None, scale: float
+        self, rows: slice, q: Tensor, frames: slice, new: slice | None, scale: float
     ) -> Attended:
-        """What queries `(rows, heads, tokens, dim)` get of the keys in some frames."""
+        """What queries `(rows, heads, tokens, dim)` get of the keys in some frames.
+
+        Args:
+            new: the places of the queries' own tokens in the last of the frames, if it is theirs.
+        """
         keys, values = (
             self.tensors[name][rows, :, frames].flatten(2, 3) for name in ("keys", "values")
         )
-        asked = q.reshape(len(q), keys.shape[1], -1, q.shape[3])  # heads of a group in a row
-        out, sums = attend_part(asked, keys, values, hidden, scale)
-        return Attended(out.view(*q.shape[:3], -1), sums.view(q.shape[:3]))
+        bias = None
+        if new is not None:
+            groups = q.shape[1] // keys.shape[1]
+            where = (new.start, new.stop, groups, keys.shape[2], self.policy.block_size)
+            bias = _later(*where, keys.dtype, keys.device)
+        return _part(q, keys, values, bias, scale)
 
     def _turn(self, blocks: int) -> Tensor:
         """`(rotary_dim / 2,)` complex: by so many blocks."""
@@ -190,32 +178,24 @@ class RecallLayer(AttendingLayer):
         """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
         return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
 
-    def _remembered(self, rows: slice, count: int, queries: Tensor, local: Tensor) -> list[Tensor]:
-        """Queries, their sums over local keys and over all, after `count` of the chunk before."""
+    def _remember(
+        self, rows: slice, length: int, asking: Tensor, sums: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The queries since the last chunk but one ended, with their sums; the newest stay."""
+        chunk = self.policy.chunk_size
         if "queries" not in self.tensors:
-            shape = (self.batch_size, queries.shape[1], self.policy.chunk_size)
-            self.tensors["queries"] = queries.new_zeros(*shape, queries.shape[3], dtype=self.dtype)
-            for name in ("local", "sums"):
-                self.tensors[name] = queries.new_zeros(shape, dtype=torch.float32)
-        new = (queries.to(self.dtype), local, torch.empty_like(local))
-        old = (self.tensors[name][rows, :, :count] for name in ("queries", "local", "sums"))
-        return [torch.cat(pair, dim=2) for pair in zip(old, new, strict=True)]
-
-    def _poll(self, run: Run, queries: Tensor, local: Tensor, scale: float) -> list[Poll]:
-        """What whole chunks of queries `(rows, heads, tokens, dim)` would find, one by one."""
-        known, found_by = (self.tensors[name][run.rows] for name in ("moments", "representatives"))
-        chunk, kv_heads = self.policy.chunk_size, found_by.shape[1]
-        queries, local = (  # `(rows, kv_heads, chunks, heads of a group and tokens, ...)`
-            x.unflatten(2, (-1, chunk)).unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(3, 4)
-            for x in (queries, local)
-        )
-        keys = self._cold(run.before + 1) * self.policy.representatives_per_block
-        chosen = keenest(queries, local, known, keys, scale, chunk)
-        keen = queries.gather(3, chosen[..., None].expand(*chosen.shape, queries.shape[4]))
-        scores = best_scores(keen.flatten(2, 3), found_by, scale).unflatten(
-            3, (-1, chosen.shape[3])
-        )
-        return [Poll(chosen[:, :, n], scores[:, :, :, n]) for n in range(chosen.shape[2])]
+            shape = (self.batch_size, asking.shape[1], chunk)
+            self.tensors["queries"] = asking.new_zeros(*shape, asking.shape[3], dtype=self.dtype)
+            self.tensors["sums"] = asking.new_zeros(shape, dtype=torch.float32)
+        before = length % chunk or min(length, chunk)
+        both = []
+        for name, new in (("queries", asking.to(self.dtype)), ("sums", sums)):
+            kept = self.tensors[name][rows]
+            all_of = torch.cat((kept[:, :, :before], new), dim=2)
+            rest = (all_of.shape[2] - 1) // chunk * chunk
+            kept[:, :, : all_of.shape[2] - rest] = all_of[:, :, rest:]
+            both.append(all_of)
+        return both[0], both[1]
 
     def _complete(self, rows: slice, whole: int) -> None:
         """The newest of `whole` blocks has just been filled: one leaves for it, if it must."""
@@ -230,95 +210,136 @@ class RecallLayer(AttendingLayer):
 
     def _put_away(self, rows: slice, block: int) -> None:
         """A local block becomes a cold one."""
-        self._reserve(block)
-        frame, place = self.frames.of(block), self._places(block)
+        frame = self.frames.of(block)
         keys, values = (self.tensors[name][rows, :, frame] for name in ("keys", "values"))
-        still = keys
-        if self._rotary is not None:
-            within = self.slots.turns(self.policy.block_size, self.device).conj()
-            still = self._rotary.spin(keys, within * self._turn(-block))
-        found_by = representatives(still, self.policy.representatives_per_block)
-        self.tensors["representatives"][rows, :, :, place] = found_by
-        self.tensors["moments"][rows] += moments(found_by)
-        self.tensors["votes"][rows, :, place] = 0
-        if block <= self.frames.recalled:
-            self.tensors["held"][rows, :, block - 1] = block
         for row, k, v in zip(self._rows(rows), keys, values, strict=True):
             self.shelves[row].append(k, v)
             self.shelves[row].forget(block - self.policy.global_blocks + 1)
+        first = self.frames.recalled + 1  # the first that needs to be found
+        if block < first:
+            self.tensors["held"][rows, :, block - 1] = block
+        elif block == first:
+            kept = [
+                torch.stack([self.shelves[row].keys(number) for row in self._rows(rows)])
+                for number in range(1, block + 1)
+            ]
+            self._index.begin(
+                rows,
+                [self._still(x.to(self.device), number) for number, x in enumerate(kept, start=1)],
+            )
+        else:
+            self._index.enter(rows, block, self._still(keys, block))
 
-    def _places(self, blocks: Any) -> Any:
-        """Where in the tables blocks are: a ring, in which the newest replaces the oldest."""
-        return (blocks - 1) % self.policy.global_blocks
+    def _still(self, keys: Tensor, block: int) -> Tensor:
+        """Keys of a block `(rows, kv_heads, block, dim)` at no angle."""
+        if self._rotary is None:
+            return keys
+        within = self.slots.turns(self.policy.block_size, self.device).conj()
+        return self._rotary.spin(keys, within * self._turn(-block))
 
-    def _reserve(self, blocks: int) -> None:
-        """Have room in the tables for so many blocks."""
-        policy, keys = self.policy, self.tensors["keys"]
-        room = self.tensors["votes"].shape[2] if "votes" in self.tensors else 0
-        if min(blocks, policy.global_blocks) <= room:
-            return
-        if not room:
-            self.tensors["moments"] = zeros(keys, 2, keys.shape[-1], dtype=torch.float32)
-        more = min(room + max(GROWTH, room // 8), policy.global_blocks)
-        count, dim = policy.representatives_per_block, keys.shape[-1]
-        for name, larger in (
-            ("representatives", zeros(keys, count, more, dim, dtype=torch.bfloat16)),
-            ("votes", zeros(keys, more, dtype=torch.bfloat16)),
-        ):
-            if room:
-                larger.narrow(-1 if name == "votes" else -2, 0, room).copy_(self.tensors[name])
-            self.tensors[name] = larger
+    @property
+    def _index(self) -> Index:
+        return Index(self.policy, self.tensors)
 
-    def _select(self, run: Run, now: int, poll: Poll, sums: Tensor) -> None:
-        """Recall the cold blocks that queries before the token at `now` have looked for most.
+    def _select(
+        self, run: Run, states: list[Held], queries: Tensor, sums: Tensor, scale: float
+    ) -> list[Move]:
+        """Which cold blocks come, and which frames they take, after each of several chunks.
+
+        A block that is wanted takes the frame of one that is not; those that nobody wants stay
+        where they are, unseen. So little is moved in most texts.
 
         Args:
-            poll: of the chunk before that token.
-            sums: of its queries, `(rows, heads, chunk)`.
+            states: what is in the frames, to which what will be is added.
+            queries: of these chunks, with their `sums`.
         """
-        policy, newest = self.policy, self._cold(now + 1)
-        used = min(newest, policy.global_blocks)
-        tally, held = (self.tensors[name][run.rows] for name in ("votes", "held"))
-        seen = sums.unflatten(1, (held.shape[1], -1)).flatten(2, 3).gather(2, poll.chosen)
-        tally *= FORGOTTEN
-        torch.maximum(tally, votes(poll.scores, seen), out=tally)
-        tally = tally[:, :, :used]
-        # The table's places go round: the oldest block is somewhere in it.
-        recency = (torch.arange(used, device=self.device) - self._places(newest + 1)) % used
-        squares = tally.float().square().sum(1, keepdim=True)
-        if now in run.below:
-            below = run.below[now].to(self.device)
-            common = elect(below.bfloat16(), recency, policy.in_common)
-            tally = tally.scatter(2, common.expand(-1, tally.shape[1], -1), CERTAIN)
-            squares += below
-        run.below[now] = squares
-        best = elect(tally, recency, policy.recalled)
-        wanted = newest - used + 1 + recency[best]
-        everyone = zip(self._rows(run.rows), held.tolist(), wanted.tolist(), strict=True)
-        for row, here, there in everyone:
-            self._recall(row, here, there)
-
-    def _recall(self, row: int, held: list[list[int]], wanted: list[list[int]]) -> None:
-        """Put the blocks that each head wants in the frames of those that it does not."""
+        newest = self._cold(run.before + 1)
+        cold = range(max(0, newest - self.policy.global_blocks) + 1, newest + 1)
+        votes = self._index.polled(run.rows, newest, queries, sums, scale)
+        below = run.below.get(run.before)
+        if below is not None:
+            below = below.to(self.device)
+        wanted, run.below[run.before] = self._index.wanted(run.rows, newest, votes, below)
         moves = []
-        for head, (here, there) in enumerate(zip(held, wanted, strict=True)):
-            coming = sorted({*there}.difference(here))
-            free = [place for place, block in enumerate(here) if block not in there]
-            moves += [(head, place, block) for place, block in zip(free, coming, strict=True)]
-        if not moves:
-            return
-        heads, places, blocks = torch.tensor(moves, device=self.device).T
-        self.tensors["held"][row, heads, places] = blocks
-        found = [self.shelves[row].block(block, head) for head, _, block in moves]
+        held = [[[*map(abs, one)] for one in heads] for heads in states[0]]
+        for stage, rows in enumerate(wanted, start=1):
+            for row, heads in enumerate(rows):
+                for head, blocks in enumerate(heads):
+                    came = exchange(held[row][head], blocks, cold)
+                    moves += [Move(stage, row, head, place, block) for place, block in came]
+            states.append(
+                [
+                    [
+                        [block if block in blocks else -block for block in here]
+                        for here, blocks in zip(*both, strict=True)
+                    ]
+                    for both in zip(held, rows, strict=True)
+                ]
+            )
+        return moves
+
+    def _far(
+        self,
+        rows: slice,
+        q: Tensor,
+        states: list[Held],
+        moves: list[Move],
+        stages: Tensor,
+        scale: float,
+    ) -> Attended | None:
+        """What queries get of the first block and of recalled ones; None if nobody sees any.
+
+        What comes is put into its frame at the end, when all have seen what was there before.
+
+        Args:
+            stages: `(tokens,)`, after how many selections of this pass each query is.
+        """
+        fetched = self._fetched(rows, moves) if moves else None
+        seen = sights(states, range(int(stages[0]), int(stages[-1]) + 1), moves)
+        out = None
+        if seen:
+            where = [sight[:4] for sight in seen]
+            slots = _side_by_side(seen, states[0])
+            pools = []
+            for number, name in enumerate(("keys", "values")):
+                came = None if fetched is None else fetched[number]
+                pools.append(_gathered(self.tensors[name][rows], came, where, slots))
+            bias = torch.full((len(states), *pools[0].shape[:3]), -torch.inf, dtype=self.dtype)
+            bias[..., 0] = 0
+            when = [
+                (stage, sight.row, sight.head, slot)
+                for sight, slot in zip(seen, slots, strict=True)
+                for stage in sight.stages
+            ]
+            bias[tuple(torch.tensor(when).T)] = 0
+            bias = bias[stages].permute(1, 2, 0, 3).to(self.device)  # rows, kv heads, tokens, width
+            bias = bias.repeat(1, 1, q.shape[1] // bias.shape[1], 1)
+            bias = bias[..., None].expand(*bias.shape, self.policy.block_size).flatten(3)
+            out = _part(q, pools[0].flatten(2, 3), pools[1].flatten(2, 3), bias, scale)
+        if fetched is not None:
+            # Of several that come into a frame the last one stays.
+            last = {move[1:4]: number for number, move in enumerate(moves)}
+            stay = torch.tensor([*last.values()])
+            row, head, place = torch.tensor([*last]).T
+            for name, pool in zip(("keys", "values"), fetched, strict=True):
+                self.tensors[name][rows][row, head, 1 + place] = pool[stay]
+        if len(states) > 1:
+            self.tensors["held"][rows] = torch.tensor(states[-1], device=self.device)
+        return out
+
+    def _fetched(self, rows: slice, moves: list[Move]) -> tuple[Tensor, Tensor]:
+        """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""
+        shelves = self.shelves[rows]
+        found = [shelves[move.row].block(move.block, move.head) for move in moves]
         keys, values = (
             torch.stack(pool).to(self.device, non_blocking=True)
             for pool in zip(*found, strict=True)
         )
         if self._rotary is not None and self.slots.positions == "compact":
-            by = (1 + places - blocks) * self.policy.block_size
-            keys = self._rotary.spin(keys, self._rotary.cis(by)[:, None]).to(self.dtype)
-        for name, pool in (("keys", keys), ("values", values)):
-            self.tensors[name][row, heads, 1 + places] = pool
+            by = torch.tensor([1 + move.place - move.block for move in moves])
+            turns = self._rotary.cis(by * self.policy.block_size).to(self.device)
+            keys = self._rotary.spin(keys, turns[:, None]).to(self.dtype)
+        return keys, values
 
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))
@@ -350,7 +371,7 @@ class RecallLayer(AttendingLayer):
 
     def reset(self) -> None:
         super().reset()
-        for name in COLD:
+        for name in TABLES:
             self.tensors.pop(name, None)
         self.shelves = [Shelf(self.cold) for _ in self.shelves]
 
@@ -360,7 +381,59 @@ class RecallLayer(AttendingLayer):
             self.shelves = [self.shelves[row].fork() for row in rows.tolist()]
 
 
-def _later(new: slice, block: int, device: torch.device) -> Tensor:
-    """`(tokens, block)` bool: what is after each of the new tokens of a block, or not there yet."""
-    places = torch.arange(block, device=device)
-    return places > places[new, None]
+def _part(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Attended:
+    """What queries `(rows, heads, tokens, dim)` get of keys `(rows, kv_heads, tokens, dim)`."""
+    asked = q.reshape(len(q), keys.shape[1], -1, q.shape[3])  # heads of a group in a row
+    out, sums = attend_part(asked, keys, values, bias, scale)
+    return Attended(out.reshape(*q.shape[:3], -1), sums.reshape(q.shape[:3]))
+
+
+def _side_by_side(seen: list[Sight], held: Held) -> list[int]:
+    """A slot for each block that is seen, from 1 for each head; the first block has 0."""
+    count = [[0] * len(heads) for heads in held]
+    slots = []
+    for sight in seen:
+        count[sight.row][sight.head] += 1
+        slots.append(count[sight.row][sight.head])
+    return slots
+
+
+def _gathered(
+    frames: Tensor, fetched: Tensor | None, where: Sequence[tuple[int, ...]], slots: list[int]
+) -> Tensor:
+    """Blocks from frames and from what was fetched, `(rows, kv_heads, slots, block, dim)`.
+
+    Args:
+        frames: `(rows, kv_heads, frames, block, dim)`.
+        where: the row, kv head, place and move of each block, as in `Sight`.
+        slots: that they go to.
+    """
+    row, head, place, move = torch.tensor(where).T
+    slot = torch.tensor(slots)
+    pool = frames.new_zeros(*frames.shape[:2], max(slots) + 1, *frames.shape[3:])
+    pool[:, :, 0] = frames[:, :, 0]
+    pool[row, head, slot] = frames[row, head, 1 + place]
+    if fetched is not None:
+        came = move >= 0
+        pool[row[came], head[came], slot[came]] = fetched[move[came]]
+    return pool
+
+
+@functools.lru_cache(maxsize=16)
+def _later(
+    start: int,
+    stop: int,
+    groups: int,
+    keys: int,
+    block: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The bias of queries at these places of the last block: what comes after them is not seen.
+
+    `(groups * queries, keys)`.
+    """
+    places = torch.arange(keys, device=device) - (keys - block)
+    hidden = places > torch.arange(start, stop, device=device)[:, None]
+    bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+    return bias.repeat(groups, 1)

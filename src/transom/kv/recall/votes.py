@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "Poll",
-    "best_scores",
+    "AT_LEAST",
+    "HOPEFUL",
+    "IN_COMMON",
+    "basis",
     "elect",
-    "keenest",
+    "hopes",
     "moments",
     "representatives",
-    "votes",
+    "shares",
 ]
+
+AT_LEAST = 0.3  # of a query's attention that a key must get for its block to be wanted
+HOPEFUL = math.log(AT_LEAST / (1 - AT_LEAST))  # the same as log odds
+IN_COMMON = 0.3  # sum of the squares of the votes of layers below for a block to be wanted above
+NOTHING = 1e-5  # of the largest of the sums of squares
+AT_ONCE = 64  # queries whose scores are in memory together
 
 
 def representatives(keys: Tensor, count: int) -> Tensor:
@@ -30,105 +37,85 @@ def representatives(keys: Tensor, count: int) -> Tensor:
         keys: `(..., block, dim)`, at no angle.
 
     Returns:
-        `(..., count, dim)` bfloat16.
+        `(..., count, dim)`.
     """
-    if count < keys.shape[-2]:
-        away = (keys - keys.mean(-2, keepdim=True)).square().sum(-1)
-        places = torch.arange(keys.shape[-2], device=keys.device)
-        chosen = elect(away.bfloat16(), places, count).sort(-1).values
-        keys = keys.gather(-2, chosen[..., None].expand(*chosen.shape, keys.shape[-1]))
-    return keys.bfloat16()
+    if count == keys.shape[-2]:
+        return keys
+    away = (keys - keys.mean(-2, keepdim=True)).square().sum(-1)
+    places = torch.arange(keys.shape[-2], device=keys.device)
+    chosen = elect(away, places, count).sort(-1).values
+    return keys.gather(-2, chosen[..., None].expand(*chosen.shape, keys.shape[-1]))
 
 
 def moments(keys: Tensor) -> Tensor:
-    """Sums of keys `(..., count, dim)` and of their squares, `(..., 2, dim)` float32."""
+    """Sums of keys `(..., count, dim)` and of their products, `(..., 1 + dim, dim)` float32."""
     keys = keys.float()
-    return torch.stack((keys.sum(-2), keys.square().sum(-2)), dim=-2)
+    return torch.cat((keys.sum(-2, keepdim=True), keys.transpose(-1, -2) @ keys), dim=-2)
 
 
-class Poll(NamedTuple):
-    """What some queries would find among the cold keys.
+def basis(moments: Tensor, rank: int) -> Tensor:
+    """The directions in which the keys with these moments are largest, `(..., dim, rank)`.
 
-    Attributes:
-        chosen: `(rows, kv_heads, queries)` int64, which of a chunk's queries these are.
-        scores: `(rows, kv_heads, blocks, queries)` float32, of each block's best key.
+    Zeros instead of directions in which there is nothing: any other would do as well.
     """
+    sizes, directions = torch.linalg.eigh(moments[..., 1:, :])
+    there = sizes > NOTHING * sizes[..., -1:]
+    found: Tensor = (directions * there[..., None, :])[..., -rank:]
+    return found
 
-    chosen: Tensor
-    scores: Tensor
 
-
-def keenest(
-    queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: float, count: int
-) -> Tensor:
-    """The queries of each chunk from which most is to be expected: a third find as much as all.
+def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: float) -> Tensor:
+    """What the best of all cold keys is expected to get of each query, as log odds.
 
     The best of `n` scores that were normally distributed would be about `sqrt(2 log n)` standard
     deviations above their mean; what counts is how that compares with what the query sees.
 
     Args:
-        queries: `(rows, kv_heads, chunks, queries, dim)`, turned as far as blocks are away when
-            recalled.
-        sums: `(rows, kv_heads, chunks, queries)` float32, logs of the sums of the exponents of
-            the scores of the local keys.
-        moments: of all the keys that can be found, `(rows, kv_heads, 2, dim)`, and how many
+        queries: `(rows, kv_heads, queries, dim)`, turned as far as blocks are away when recalled.
+        sums: `(rows, kv_heads, queries)` float32, logs of the sums of the exponents of the scores
+            of what each query sees.
+        moments: of all the keys that can be found, `(rows, kv_heads, 1 + dim, dim)`, and how many
             `keys` these are.
         scale: of the scores.
-        count: of queries to choose.
 
     Returns:
-        `(rows, kv_heads, chunks, count or fewer)` int64.
+        `(rows, kv_heads, queries)` float32.
     """
-    mean, square = (moments[:, :, None] / keys).unbind(3)
-    asked, spread = queries.float(), (square - mean.square()).clamp_(min=0)
-    varied = (asked.square() @ spread[..., None]).sqrt_()
-    best = asked @ mean[..., None] + math.sqrt(2 * math.log(keys)) * varied
-    hopes = best[..., 0] * scale - sums
-    return hopes.topk(min(count, hopes.shape[3]), dim=3).indices
+    asked, (mean, square) = queries.float(), (moments / keys).split((1, len(moments[0, 0]) - 1), 2)
+    means = (asked @ mean.transpose(2, 3))[..., 0]
+    squares = (asked @ square).mul_(asked).sum(3)
+    spread = (squares - means.square()).clamp_(min=0).sqrt_()
+    hoped: Tensor = means.add_(spread, alpha=math.sqrt(2 * math.log(keys))).mul_(scale).sub_(sums)
+    return hoped
 
 
-def best_scores(queries: Tensor, representatives: Tensor, scale: float) -> Tensor:
-    """How well the best key of each block fits, `(rows, kv_heads, blocks, queries)` float32.
+def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
+    """How much attention the best key of each block would get of each query, `(queries, blocks)`.
 
     Args:
-        queries: `(rows, kv_heads, queries, dim)`.
-        representatives: `(rows, kv_heads, count, blocks, dim)` bfloat16, at no angle.
+        queries: `(queries, rank)`, of one kv head of one row.
+        sums: `(queries,)` float32, as in `hopes`.
+        found_by: `(blocks, count, rank)`.
         scale: of the scores.
     """
-    # Bfloat16, in which this product is up to four times as fast: a vote is rounded to it anyway.
-    scores = representatives.flatten(2, 3) @ queries.to(representatives.dtype).transpose(2, 3)
-    best: Tensor = scores.unflatten(2, representatives.shape[2:4]).amax(2)
-    return best.float() * scale
-
-
-def votes(scores: Tensor, sums: Tensor) -> Tensor:
-    """How much each block is looked for, `(rows, kv_heads, blocks)` bfloat16.
-
-    It is the most attention that any of a block's keys would get of any query, beside what the
-    query sees. So a query that knows what it wants is not outvoted by many that do not, and one
-    that finds it among the local tokens asks for nothing.
-
-    Args:
-        scores: `(rows, kv_heads, blocks, queries)`, from `best_scores`.
-        sums: `(rows, kv_heads, queries)` float32, logs of the sums of the exponents of the scores
-            of all that each query sees.
-    """
-    most: Tensor = (scores - sums[:, :, None]).amax(3).sigmoid()
-    return most.bfloat16()
+    keys, best = found_by.flatten(0, 1).T, []
+    for some in queries.split(AT_ONCE):
+        best.append((some @ keys).unflatten(1, found_by.shape[:2]).amax(2))
+    return (torch.cat(best) * scale).sub_(sums[:, None]).sigmoid_()
 
 
 def elect(tally: Tensor, recency: Tensor, count: int) -> Tensor:
     """Indices of the `count` blocks (or keys) with most votes, the most recent ones among equals.
 
     Equals are common: at no angle the keys of equal tokens are equal, in the first layer exactly,
-    and two keys are as far from their mean. Votes are rounded, so that what is equal but for
-    rounding is equal here too, and who is elected does not depend on how the text was cut into
-    passes.
+    and two keys are as far from their mean. Votes are rounded to bfloat16, so that what is equal
+    but for rounding is equal here too, and who is elected does not depend on how the text was cut
+    into passes.
 
     Args:
-        tally: `(..., blocks)` bfloat16, none negative.
+        tally: `(..., blocks)`, none negative.
         recency: `(blocks,)` int64, from 0; the largest is the newest.
     """
     # As whole numbers, positive floats are in the same order.
-    order = tally.contiguous().view(torch.int16).long() * len(recency) + recency
+    order = tally.bfloat16().contiguous().view(torch.int16).long() * len(recency) + recency
     return order.topk(count, dim=-1).indices

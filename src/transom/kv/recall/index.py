@@ -1,0 +1,184 @@
+"""The index of cold blocks: what they are found by, and how much each head looks for them."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from transom.kv.planned import zeros
+from transom.kv.recall.votes import (
+    AT_LEAST,
+    HOPEFUL,
+    IN_COMMON,
+    basis,
+    elect,
+    hopes,
+    moments,
+    representatives,
+    shares,
+)
+from transom.policies import Hierarchical
+
+__all__ = ["TABLES", "Index"]
+
+TABLES = ("found_by", "votes", "moments", "basis")
+GROWTH = 64  # blocks by which tables grow at least
+FORGOTTEN = 0.7  # by which a vote counts less at each later selection
+CERTAIN = 2.0  # more than any vote
+
+
+class Index:
+    """Tables of cold blocks, kept among the tensors of a layer.
+
+    These are `found_by`, the representatives of each block in the directions of `basis`;
+    the `moments` of all representatives; and the `votes` for each block so far. There are none
+    before more blocks are cold than can be recalled at once.
+
+    Args:
+        policy: with `global_` in tokens.
+        tensors: of the layer, each `(batch, kv_heads, ...)`; these tables are added to them.
+    """
+
+    def __init__(self, policy: Hierarchical, tensors: dict[str, Tensor]) -> None:
+        self.policy = policy
+        self.tensors = tensors
+
+    def begin(self, rows: slice, blocks: list[Tensor]) -> None:
+        """Enter all cold blocks there are, `(rows, kv_heads, block, dim)` at no angle, from 1."""
+        count = self.policy.representatives_per_block
+        blocks = [representatives(keys.float(), count) for keys in blocks]
+        if "basis" not in self.tensors:
+            like, dim = self.tensors["keys"], blocks[0].shape[3]
+            self.tensors["moments"] = zeros(like, 1 + dim, dim, dtype=torch.float32)
+            self.tensors["basis"] = zeros(like, dim, max(1, dim // 2), dtype=torch.float32)
+        directions = self.tensors["basis"][rows]
+        directions.copy_(basis(moments(torch.cat(blocks, dim=2)), directions.shape[3]))
+        self.tensors["moments"][rows] = 0
+        for number, keys in enumerate(blocks, start=1):
+            self._enter(rows, number, keys)
+
+    def enter(self, rows: slice, block: int, keys: Tensor) -> None:
+        """Enter the next cold block, `(rows, kv_heads, block, dim)` at no angle."""
+        self._enter(
+            rows, block, representatives(keys.float(), self.policy.representatives_per_block)
+        )
+
+    def _enter(self, rows: slice, block: int, found_by: Tensor) -> None:
+        self._reserve(block)
+        place = self._place(block)
+        self.tensors["found_by"][rows, :, place] = found_by @ self.tensors["basis"][rows]
+        self.tensors["moments"][rows] += moments(found_by)
+        self.tensors["votes"][rows, :, place] = 0
+
+    def _place(self, block: int) -> int:
+        """Where in the tables a block is: a ring, in which the newest replaces the oldest."""
+        return (block - 1) % self.policy.global_blocks
+
+    def _reserve(self, blocks: int) -> None:
+        """Have room in the tables for so many blocks."""
+        policy, keys = self.policy, self.tensors["keys"]
+        room = self.tensors["votes"].shape[2] if "votes" in self.tensors else 0
+        if min(blocks, policy.global_blocks) <= room:
+            return
+        more = min(room + max(GROWTH, room // 8), policy.global_blocks)
+        shape = (more, policy.representatives_per_block, self.tensors["basis"].shape[3])
+        for name, larger in (
+            ("found_by", zeros(keys, *shape, dtype=torch.float32)),
+            ("votes", zeros(keys, more, dtype=torch.float32)),
+        ):
+            if room:
+                larger[:, :, :room] = self.tensors[name]
+            self.tensors[name] = larger
+
+    def polled(
+        self, rows: slice, newest: int, queries: Tensor, sums: Tensor, scale: float
+    ) -> Tensor:
+        """The most attention that any of a block's keys would get of any query of each chunk.
+
+        So a query that knows what it wants is not outvoted by many that do not, and one that
+        finds it among what it sees asks for nothing. Queries of which nothing is to be expected
+        do not vote.
+
+        Args:
+            rows: of the batch.
+            newest: of the cold blocks.
+            queries: of whole chunks, `(rows, heads, tokens, dim)`, turned as far as blocks are
+                away when recalled.
+            sums: `(rows, heads, tokens)` float32, logs of the sums of the exponents of the scores
+                of what each query sees whatever is recalled.
+            scale: of the scores.
+
+        Returns:
+            `(chunks, rows, kv_heads, blocks)` float32, by their places.
+        """
+        names = ("found_by", "basis", "moments")
+        found_by, directions, known = (self.tensors[name][rows] for name in names)
+        used, chunk = min(newest, self.policy.global_blocks), self.policy.chunk_size
+        kv_heads, chunks = found_by.shape[1], queries.shape[2] // chunk
+        queries, sums = (  # chunk by chunk, `(rows, kv_heads, chunks * heads of a group * chunk)`
+            x.unflatten(2, (-1, chunk)).unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(2, 4)
+            for x in (queries, sums)
+        )
+        keys = newest * self.policy.representatives_per_block
+        hopeful = (hopes(queries, sums, known, keys, scale) > HOPEFUL).cpu()
+        votes = sums.new_zeros(chunks, *found_by.shape[:2], used)
+        for row, head in itertools.product(*map(range, found_by.shape[:2])):
+            asking = hopeful[row, head].nonzero()[:, 0]
+            if not len(asking):
+                continue
+            theirs = asking.to(queries.device)
+            asked = queries[row, head, theirs].float() @ directions[row, head]
+            found = shares(asked, sums[row, head, theirs], found_by[row, head, :used], scale)
+            counts = (asking // (queries.shape[2] // chunks)).bincount(minlength=chunks).tolist()
+            for number, part in enumerate(found.split(counts)):
+                if len(part):
+                    votes[number, row, head] = part.amax(0)
+        return votes
+
+    def wanted(
+        self, rows: slice, newest: int, votes: Tensor, below: Tensor | None
+    ) -> tuple[list[list[list[list[int]]]], Tensor]:
+        """The numbers of the blocks that each head wants after each of several chunks.
+
+        Those that got enough votes, of this chunk or of earlier ones, which count less with each
+        selection; and those for which heads of the layers below have voted enough together.
+
+        Args:
+            rows: of the batch; their `votes` so far are changed.
+            newest: of the cold blocks.
+            votes: what `polled` gave.
+            below: what this gave in the layer below.
+
+        Returns:
+            Lists `[chunk][row][kv_head]` of numbers; and for the layer above
+            `(chunks, rows, 1, blocks)` float32, sums of the squares of votes so far.
+        """
+        used, policy = votes.shape[3], self.policy
+        kept = self.tensors["votes"][rows, :, :used]
+        tallies: list[Tensor] = []
+        for vote in votes.bfloat16().float():
+            tallies.append(torch.maximum(vote, (tallies[-1] if tallies else kept) * FORGOTTEN))
+        kept.copy_(tallies[-1])
+        tally = torch.stack(tallies)
+        # The table's places go round: the oldest block is somewhere in it.
+        places = torch.arange(used, device=votes.device)
+        recency = (places - self._place(newest + 1)) % used
+        squares = tally.square().sum(2, keepdim=True)
+        if below is not None:
+            squares += below
+            if policy.in_common:
+                common = elect(below, recency, policy.in_common)
+                sought = below.gather(3, common) >= IN_COMMON
+                common = common.expand(-1, -1, tally.shape[2], -1)
+                certain = torch.where(sought, CERTAIN, tally.gather(3, common))
+                tally = tally.scatter(3, common, certain)
+        best = elect(tally, recency, policy.recalled)
+        numbers = torch.where(
+            tally.gather(3, best) >= AT_LEAST, newest - used + 1 + recency[best], 0
+        )
+        return [
+            [[[number for number in head if number] for head in row] for row in chunk]
+            for chunk in numbers.tolist()
+        ], squares
