@@ -35,8 +35,9 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
             other.
         k: `(rows, kv_heads, keys, head_dim)`.
         v: `(rows, kv_heads, keys, value_dim)`.
-        bias: added to the scores, `(..., queries, keys)` of the dtype of `k`: minus infinity for
-            keys that are not seen; every query sees one at least. None for none.
+        bias: added to the scores, of the dtype of `k` and as `(rows, kv_heads, queries, keys)` or
+            broadcast to that: minus infinity for keys that are not seen; every query sees one at
+            least. None for none.
         scale: of the scores.
 
     Returns:

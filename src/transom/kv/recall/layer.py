@@ -294,6 +294,8 @@ class RecallLayer(AttendingLayer):
         Args:
             stages: `(tokens,)`, after how many selections of this pass each query is.
         """
+        if len(states) == 1:  # nothing changes
+            return self._far_as_it_is(rows, q, states[0], scale)
         fetched = self._fetched(rows, moves) if moves else None
         seen = sights(states, range(int(stages[0]), int(stages[-1]) + 1), moves)
         out = None
@@ -323,9 +325,23 @@ class RecallLayer(AttendingLayer):
             row, head, place = torch.tensor([*last]).T
             for name, pool in zip(("keys", "values"), fetched, strict=True):
                 self.tensors[name][rows][row, head, 1 + place] = pool[stay]
-        if len(states) > 1:
-            self.tensors["held"][rows] = torch.tensor(states[-1], device=self.device)
+        self.tensors["held"][rows] = torch.tensor(states[-1], device=self.device)
         return out
+
+    def _far_as_it_is(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
+        """The same where it stands."""
+        seen = torch.tensor(
+            [[[True, *(block > 0 for block in one)] for one in row] for row in held]
+        )
+        if int(seen.sum()) == seen.shape[0] * seen.shape[1]:
+            return None
+        keys, values = (
+            self.tensors[name][rows, :, : self.frames.far].flatten(2, 3)
+            for name in ("keys", "values")
+        )
+        bias = torch.where(seen.to(self.device), 0.0, -torch.inf).to(self.dtype)
+        bias = bias.repeat_interleave(self.policy.block_size, dim=2)[:, :, None]
+        return _part(q, keys, values, bias, scale)
 
     def _fetched(self, rows: slice, moves: list[Move]) -> tuple[Tensor, Tensor]:
         """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""
