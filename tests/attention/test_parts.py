@@ -14,11 +14,12 @@ from transom.attention.kernels.parts import Attended, attend_part, together
 @settings(max_examples=60, deadline=None)
 def test_parts_together_are_the_whole(data: st.DataObject) -> None:
     rows, heads, queries, dim = (data.draw(st.integers(1, n)) for n in (2, 3, 5, 8))
+    value_dim = data.draw(st.sampled_from([dim, dim + 1]))  # one kernel takes no other than dim
     sizes = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     # Large scores: the sums must not overflow, nor a part of hardly any weight be lost.
     q = 9 * torch.randn(rows, heads, queries, dim, generator=generator)
-    k, v = (torch.randn(rows, heads, sum(sizes), dim, generator=generator) for _ in range(2))
+    k, v = (torch.randn(rows, heads, sum(sizes), n, generator=generator) for n in (dim, value_dim))
     hidden = torch.rand(queries, sizes[-1], generator=generator) < 0.5
     hidden[:, 0] = False
     scores = (q @ k.transpose(-1, -2)).double()

@@ -31,6 +31,7 @@ class ReferenceRecall:
         self.framed: list[list[int]] = []  # per kv head: the blocks in its frames
         self.recalled: list[set[int]] = []  # per kv head: those of them that are seen
         self.directions: list[Tensor] = []  # per kv head
+        self.kept: dict[tuple[int, int], Tensor] = {}  # what blocks are found by, once made
         self.after: list[list[list[int]]] = []  # the same after each token
 
     def step(self, position: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -159,13 +160,16 @@ class ReferenceRecall:
 
     def found_by(self, head: int, number: int) -> Tensor:
         """A block's representatives, `(count, dim)` as they are after rounding."""
+        if (head, number) in self.kept:
+            return self.kept[head, number]
         block = self.policy.block_size
         keys = [self.keys[token][head] for token in range(number * block, (number + 1) * block)]
         mean = sum(keys) / len(keys)
         away = [float((key - mean).square().sum().bfloat16()) for key in keys]
         order = sorted(range(block), key=lambda place: (-away[place], -place))
         few = order[: self.policy.representatives_per_block]
-        return torch.stack([keys[place] for place in few])
+        self.kept[head, number] = torch.stack([keys[place] for place in few])
+        return self.kept[head, number]
 
     def best(self, query: Tensor, head: int, number: int) -> Tensor:
         """How well the best of a block's representatives fits, in those directions alone."""

@@ -108,7 +108,8 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
     """Floating-point operations of attention for the queries at positions `start` to `stop`.
 
     Counts what the mask lets through: per visible pair, head and layer, `head_dim` multiplications
-    and additions for the score, and as many again for the weighted sum.
+    and additions for the score, and as many again for the weighted sum. With recall, as if all
+    blocks that may be recalled were seen.
 
     >>> from transom.policies import Full
     >>> attention_flops(Full(), ModelShape(layers=1, heads=1, kv_heads=1, head_dim=1), 4)
