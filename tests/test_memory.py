@@ -35,7 +35,8 @@ def test_neither_kv_bytes_nor_rss_grow(policy: Policy) -> None:
         context.append(ids[start : start + 1000])
         assert context.cache.nbytes == bound
     gc.collect()
-    # A full cache of the tokens read since would hold 41 MB more.
-    assert resident() - before < 8 * 2**20
+    # A full cache of the tokens read since would hold 41 MB more. What the allocator and the tables
+    # of layouts take, ever more slowly, is 2 to 11 MB by machine.
+    assert resident() - before < 20 * 2**20
     assert context.usage.seen == TOKENS
     assert context.usage.kept <= 256
