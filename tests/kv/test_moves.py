@@ -44,10 +44,13 @@ def test_what_is_seen_is_what_is_in_the_frames(data: st.DataObject) -> None:
         states.append(state)
     first = data.draw(st.integers(0, stages))
     got: dict[tuple[int, int], list[int]] = {}
-    for row, head, place, move, at in sights(
+    slots: set[tuple[int, int]] = set()
+    for row, head, place, move, slot, at in sights(
         [[s] for s in states], range(first, stages + 1), moves
     ):
         assert row == 0
+        assert (head, slot) not in slots
+        slots.add((head, slot))
         block = moves[move].block if move >= 0 else abs(states[0][head][place])
         for stage in at:
             got.setdefault((stage, head), []).append(block)

@@ -121,14 +121,18 @@ class Shelf:
 
     def block(self, number: int, head: int) -> tuple[Tensor, Tensor]:
         """Keys and values `(block, dim)` of a block that is held; views."""
-        segment, place = divmod(number - 1, SEGMENT)
-        keys, values = self.segments[segment - self.first]
+        (keys, values), place = self._at(number)
         return keys[head, place], values[head, place]
 
     def keys(self, number: int) -> Tensor:
         """Keys `(kv_heads, block, dim)` of a block that is held; a view."""
+        segment, place = self._at(number)
+        return segment.keys[:, place]
+
+    def _at(self, number: int) -> tuple[Segment, int]:
+        """The segment of a block, and which of its blocks it is."""
         segment, place = divmod(number - 1, SEGMENT)
-        return self.segments[segment - self.first].keys[:, place]
+        return self.segments[segment - self.first], place
 
     def take(self, saved: Segment, device: torch.device) -> None:
         """Hold one more segment, copied from what was saved; counts are the caller's business."""

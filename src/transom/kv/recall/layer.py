@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +14,8 @@ from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
 from transom.kv.recall.index import TABLES, Index
-from transom.kv.recall.moves import Held, Move, Sight, exchange, sights
+from transom.kv.recall.moves import Held, Move, exchange, sights
+from transom.kv.recall.seen import bias_by_stage, bias_of_held, bias_of_later, gathered
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
@@ -81,7 +80,7 @@ class RecallLayer(AttendingLayer):
         return tokens < (seen % self.policy.chunk_size or self.policy.chunk_size)
 
     def recalled(self, row: int = 0) -> list[list[int]]:
-        """The numbers of the blocks that each kv head of a row has recalled, ascending."""
+        """The numbers of the blocks that each kv head of a row sees recalled, ascending."""
         cold = self._cold(self.slots.lengths[row])
         if cold <= self.frames.recalled:
             return [list(range(1, cold + 1)) for _ in self.tensors["held"][row]]
@@ -112,24 +111,27 @@ class RecallLayer(AttendingLayer):
         first, and then they see what is recalled all at once, each what it may.
         """
         rows, length, tokens = run.rows, run.before, states.q.shape[2]
-        whole, inside = divmod(length, self.policy.block_size)
+        block, groups = self.policy.block_size, states.q.shape[1] // states.k.shape[1]
+        whole, inside = divmod(length, block)
         used, left_out = self.frames.filling(whole) + 1, self.frames.left_out(whole)
         new = slice(inside, inside + tokens)
         q, asking = self._stored(run, states, used - 1, new)
-        near = self._attended(rows, q, slice(self.frames.far if left_out else 0, used), new, scale)
+        local = slice(self.frames.far if left_out else 0, used)
+        keys, places = (used - local.start) * block, range(inside, inside + tokens)
+        later = bias_of_later(places, keys, groups, block, self.dtype, self.device)
+        near = self._attended(rows, q, local, later, scale)
+        chunk = self.policy.chunk_size
+        before = length % chunk or min(length, chunk)  # tokens of the chunk under way
         if not left_out:
-            self._remember(rows, length, asking, near.sums)
+            self._remember(rows, before, asking, near.sums)
             return near.out.to(self.dtype)
         if self._rotary is not None and self.slots.positions == "compact":
             q = self._rotary.spin(q, self._turn(-left_out))
         base = together(near, self._attended(rows, q, slice(1), None, scale))
-        chunk = self.policy.chunk_size
-        before = length % chunk or chunk  # tokens of the chunk under way
-        queries, sums = self._remember(rows, length, asking, base.sums)
-        selections = (before + tokens - 1) // chunk
+        queries, sums = self._remember(rows, before, asking, base.sums)
         held: list[Held] = [self.tensors["held"][rows].tolist()]
         moves: list[Move] = []
-        if selections:
+        if selections := (before + tokens - 1) // chunk:
             asked = slice(selections * chunk)
             moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
         stages = torch.arange(before, before + tokens) // chunk
@@ -152,21 +154,10 @@ class RecallLayer(AttendingLayer):
         return q, asking
 
     def _attended(
-        self, rows: slice, q: Tensor, frames: slice, new: slice | None, scale: float
+        self, rows: slice, q: Tensor, frames: slice, bias: Tensor | None, scale: float
     ) -> Attended:
-        """What queries `(rows, heads, tokens, dim)` get of the keys in some frames.
-
-        Args:
-            new: the places of the queries' own tokens in the last of the frames, if it is theirs.
-        """
-        keys, values = (
-            self.tensors[name][rows, :, frames].flatten(2, 3) for name in ("keys", "values")
-        )
-        bias = None
-        if new is not None:
-            groups = q.shape[1] // keys.shape[1]
-            where = (new.start, new.stop, groups, keys.shape[2], self.policy.block_size)
-            bias = _later(*where, keys.dtype, keys.device)
+        """What queries `(rows, heads, tokens, dim)` get of the keys in some frames."""
+        keys, values = (self.tensors[name][rows, :, frames] for name in ("keys", "values"))
         return _part(q, keys, values, bias, scale)
 
     def _turn(self, blocks: int) -> Tensor:
@@ -179,15 +170,14 @@ class RecallLayer(AttendingLayer):
         return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
 
     def _remember(
-        self, rows: slice, length: int, asking: Tensor, sums: Tensor
+        self, rows: slice, before: int, asking: Tensor, sums: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The queries since the last chunk but one ended, with their sums; the newest stay."""
+        """The queries of the chunk under way, so many before, with their sums; the newest stay."""
         chunk = self.policy.chunk_size
         if "queries" not in self.tensors:
             shape = (self.batch_size, asking.shape[1], chunk)
             self.tensors["queries"] = asking.new_zeros(*shape, asking.shape[3], dtype=self.dtype)
             self.tensors["sums"] = asking.new_zeros(shape, dtype=torch.float32)
-        before = length % chunk or min(length, chunk)
         both = []
         for name, new in (("queries", asking.to(self.dtype)), ("sums", sums)):
             kept = self.tensors[name][rows]
@@ -219,14 +209,11 @@ class RecallLayer(AttendingLayer):
         if block < first:
             self.tensors["held"][rows, :, block - 1] = block
         elif block == first:
-            kept = [
-                torch.stack([self.shelves[row].keys(number) for row in self._rows(rows)])
-                for number in range(1, block + 1)
-            ]
-            self._index.begin(
-                rows,
-                [self._still(x.to(self.device), number) for number, x in enumerate(kept, start=1)],
-            )
+            still = []
+            for number in range(1, block + 1):
+                kept = [self.shelves[row].keys(number) for row in self._rows(rows)]
+                still.append(self._still(torch.stack(kept).to(self.device), number))
+            self._index.begin(rows, still)
         else:
             self._index.enter(rows, block, self._still(keys, block))
 
@@ -294,54 +281,30 @@ class RecallLayer(AttendingLayer):
         Args:
             stages: `(tokens,)`, after how many selections of this pass each query is.
         """
+        block = self.policy.block_size
         if len(states) == 1:  # nothing changes
-            return self._far_as_it_is(rows, q, states[0], scale)
+            bias = bias_of_held(states[0], block, self.dtype)
+            if bias is None:
+                return None
+            return self._attended(rows, q, slice(self.frames.far), bias.to(self.device), scale)
         fetched = self._fetched(rows, moves) if moves else None
+        pools = [self.tensors[name][rows] for name in ("keys", "values")]
         seen = sights(states, range(int(stages[0]), int(stages[-1]) + 1), moves)
         out = None
         if seen:
-            where = [sight[:4] for sight in seen]
-            slots = _side_by_side(seen, states[0])
-            pools = []
-            for number, name in enumerate(("keys", "values")):
-                came = None if fetched is None else fetched[number]
-                pools.append(_gathered(self.tensors[name][rows], came, where, slots))
-            bias = torch.full((len(states), *pools[0].shape[:3]), -torch.inf, dtype=self.dtype)
-            bias[..., 0] = 0
-            when = [
-                (stage, sight.row, sight.head, slot)
-                for sight, slot in zip(seen, slots, strict=True)
-                for stage in sight.stages
-            ]
-            bias[tuple(torch.tensor(when).T)] = 0
-            bias = bias[stages].permute(1, 2, 0, 3).to(self.device)  # rows, kv heads, tokens, width
-            bias = bias.repeat(1, 1, q.shape[1] // bias.shape[1], 1)
-            bias = bias[..., None].expand(*bias.shape, self.policy.block_size).flatten(3)
-            out = _part(q, pools[0].flatten(2, 3), pools[1].flatten(2, 3), bias, scale)
+            keys, values = gathered(pools, fetched, seen)
+            groups = q.shape[1] // keys.shape[1]
+            bias = bias_by_stage(seen, keys.shape[:3], stages, groups, block, self.dtype)
+            out = _part(q, keys, values, bias.to(self.device), scale)
         if fetched is not None:
             # Of several that come into a frame the last one stays.
             last = {move[1:4]: number for number, move in enumerate(moves)}
             stay = torch.tensor([*last.values()])
             row, head, place = torch.tensor([*last]).T
-            for name, pool in zip(("keys", "values"), fetched, strict=True):
-                self.tensors[name][rows][row, head, 1 + place] = pool[stay]
+            for frames, came in zip(pools, fetched, strict=True):
+                frames[row, head, 1 + place] = came[stay]
         self.tensors["held"][rows] = torch.tensor(states[-1], device=self.device)
         return out
-
-    def _far_as_it_is(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
-        """The same where it stands."""
-        seen = torch.tensor(
-            [[[True, *(block > 0 for block in one)] for one in row] for row in held]
-        )
-        if int(seen.sum()) == seen.shape[0] * seen.shape[1]:
-            return None
-        keys, values = (
-            self.tensors[name][rows, :, : self.frames.far].flatten(2, 3)
-            for name in ("keys", "values")
-        )
-        bias = torch.where(seen.to(self.device), 0.0, -torch.inf).to(self.dtype)
-        bias = bias.repeat_interleave(self.policy.block_size, dim=2)[:, :, None]
-        return _part(q, keys, values, bias, scale)
 
     def _fetched(self, rows: slice, moves: list[Move]) -> tuple[Tensor, Tensor]:
         """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""
@@ -398,58 +361,10 @@ class RecallLayer(AttendingLayer):
 
 
 def _part(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Attended:
-    """What queries `(rows, heads, tokens, dim)` get of keys `(rows, kv_heads, tokens, dim)`."""
+    """What queries `(rows, heads, tokens, dim)` get of blocks `(rows, kv_heads, n, block, dim)`.
+
+    `bias` is as for `attend_part`.
+    """
     asked = q.reshape(len(q), keys.shape[1], -1, q.shape[3])  # heads of a group in a row
-    out, sums = attend_part(asked, keys, values, bias, scale)
+    out, sums = attend_part(asked, keys.flatten(2, 3), values.flatten(2, 3), bias, scale)
     return Attended(out.reshape(*q.shape[:3], -1), sums.reshape(q.shape[:3]))
-
-
-def _side_by_side(seen: list[Sight], held: Held) -> list[int]:
-    """A slot for each block that is seen, from 1 for each head; the first block has 0."""
-    count = [[0] * len(heads) for heads in held]
-    slots = []
-    for sight in seen:
-        count[sight.row][sight.head] += 1
-        slots.append(count[sight.row][sight.head])
-    return slots
-
-
-def _gathered(
-    frames: Tensor, fetched: Tensor | None, where: Sequence[tuple[int, ...]], slots: list[int]
-) -> Tensor:
-    """Blocks from frames and from what was fetched, `(rows, kv_heads, slots, block, dim)`.
-
-    Args:
-        frames: `(rows, kv_heads, frames, block, dim)`.
-        where: the row, kv head, place and move of each block, as in `Sight`.
-        slots: that they go to.
-    """
-    row, head, place, move = torch.tensor(where).T
-    slot = torch.tensor(slots)
-    pool = frames.new_zeros(*frames.shape[:2], max(slots) + 1, *frames.shape[3:])
-    pool[:, :, 0] = frames[:, :, 0]
-    pool[row, head, slot] = frames[row, head, 1 + place]
-    if fetched is not None:
-        came = move >= 0
-        pool[row[came], head[came], slot[came]] = fetched[move[came]]
-    return pool
-
-
-@functools.lru_cache(maxsize=16)
-def _later(
-    start: int,
-    stop: int,
-    groups: int,
-    keys: int,
-    block: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """The bias of queries at these places of the last block: what comes after them is not seen.
-
-    `(groups * queries, keys)`.
-    """
-    places = torch.arange(keys, device=device) - (keys - block)
-    hidden = places > torch.arange(start, stop, device=device)[:, None]
-    bias = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
-    return bias.repeat(groups, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class Sight(NamedTuple):
         head: the kv head.
         place: of its frame.
         move: which of the moves brings it; -1 where it is in its frame already.
+        slot: where it is beside others that the head sees, from 1; the first block has 0.
         stages: at which it is seen.
     """
 
@@ -43,6 +45,7 @@ class Sight(NamedTuple):
     head: int
     place: int
     move: int
+    slot: int
     stages: list[int]
 
 
@@ -89,9 +92,9 @@ def sights(states: Sequence[Held], stages: range, moves: Sequence[Move]) -> list
 
     >>> states = [[[[1, -2]]], [[[-1, 7]]]]
     >>> for sight in sights(states, range(2), [Move(1, 0, 0, 1, 7)]):
-    ...     print(sight.place, sight.move, sight.stages)
-    0 -1 [0]
-    1 0 [1]
+    ...     print(sight.place, sight.move, sight.slot, sight.stages)
+    0 -1 1 [0]
+    1 0 2 [1]
     """
     found: dict[tuple[int, int, int, int], list[int]] = {}
     came: dict[tuple[int, int, int], int] = {}
@@ -107,4 +110,9 @@ def sights(states: Sequence[Held], stages: range, moves: Sequence[Move]) -> list
                     if block > 0:
                         move = came.get((row, head, place), -1)
                         found.setdefault((row, head, place, move), []).append(stage)
-    return [Sight(*where, at) for where, at in found.items()]
+    count: Counter[tuple[int, int]] = Counter()
+    seen = []
+    for (row, head, place, move), at in found.items():
+        count[row, head] += 1
+        seen.append(Sight(row, head, place, move, count[row, head], at))
+    return seen
