@@ -20,7 +20,7 @@ WARM = 6_000
 def resident() -> int:
     """Resident set size of this process in bytes, but for what is not the context's.
 
-    That are the layouts that all contexts share, of which at most 64 are kept (10 MB here, and 60
+    Those are the layouts that all contexts share, of which at most 64 are kept (10 MB here, and 60
     passes do not make so many), and what the C library holds of memory that was given back to it.
     """
     layout.cache_clear()
