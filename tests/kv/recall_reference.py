@@ -109,6 +109,10 @@ class ReferenceRecall:
                 for number in cold:
                     share = torch.sigmoid(self.best(query, head, number) - sums)
                     tally[number] = max(tally[number], rounded(share))
+            if now % block == 0:  # the newest has just left: what it had is what it gets
+                for query, sums in self.asking(head, now):
+                    share = (self.best(query, head, newest) - sums).exp().clamp(max=1)
+                    tally[newest] = max(tally[newest], rounded(share))
             self.tally[head] = tally
             for number in cold:
                 mine[number] += tally[number] ** 2
@@ -134,21 +138,30 @@ class ReferenceRecall:
 
     def hopeful(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
         """Queries of the last chunk that may hope for enough, and the sums of what they see."""
-        policy, group = self.policy, len(self.queries[0]) // len(self.framed)
         keys = torch.cat([self.found_by(head, n) for n in range(1, newest + 1)]).double()
-        away = policy.local // policy.block_size + (policy.recalled + 1) // 2
         queries = []
-        for asking in range(head * group, (head + 1) * group):
-            for token in range(now - policy.chunk_size, now):
-                query = self.turned(self.queries[token][asking], away * policy.block_size)
-                # What the best score of so many random keys with these moments would be.
-                scores = keys @ query.double()
-                spread = scores.std(correction=0)
-                best = scores.mean() + math.sqrt(2 * math.log(len(keys))) * spread
-                hope = float(best * self.scale - self.sums[token][asking])
-                if hope > math.log(AT_LEAST / (1 - AT_LEAST)):
-                    queries.append((query, self.sums[token][asking]))
+        for query, sums in self.asking(head, now):
+            # What the best score of so many random keys with these moments would be.
+            scores = keys @ query.double()
+            spread = scores.std(correction=0)
+            best = scores.mean() + math.sqrt(2 * math.log(len(keys))) * spread
+            hope = float(best * self.scale - sums)
+            if hope > math.log(AT_LEAST / (1 - AT_LEAST)):
+                queries.append((query, sums))
         return queries
+
+    def asking(self, head: int, now: int) -> list[tuple[Tensor, Tensor]]:
+        """Queries of the last chunk, and the sums of what they see."""
+        policy, group = self.policy, len(self.queries[0]) // len(self.framed)
+        away = policy.local // policy.block_size + (policy.recalled + 1) // 2
+        return [
+            (
+                self.turned(self.queries[token][asking], away * policy.block_size),
+                self.sums[token][asking],
+            )
+            for asking in range(head * group, (head + 1) * group)
+            for token in range(now - policy.chunk_size, now)
+        ]
 
     def main_directions(self, head: int) -> Tensor:
         """`(dim, dim / 2)`: in which the first keys that had to be found are largest."""

@@ -93,7 +93,7 @@ class Index:
             self.tensors[name] = larger
 
     def polled(
-        self, rows: slice, newest: int, queries: Tensor, sums: Tensor, scale: float
+        self, rows: slice, newest: int, leaves: bool, queries: Tensor, sums: Tensor, scale: float
     ) -> Tensor:
         """The most attention that any of a block's keys would get of any query of each chunk.
 
@@ -101,9 +101,13 @@ class Index:
         finds it among what it sees asks for nothing. Queries of which nothing is to be expected
         do not vote.
 
+        Of a block that has just left, the queries of the first chunk saw all keys. So what they
+        had of it counts, where its keys would otherwise be compared with themselves.
+
         Args:
             rows: of the batch.
             newest: of the cold blocks.
+            leaves: whether that one was local for the queries of the first chunk.
             queries: of whole chunks, `(rows, heads, tokens, dim)`, turned as far as blocks are
                 away when recalled.
             sums: `(rows, heads, tokens)` float32, logs of the sums of the exponents of the scores
@@ -135,6 +139,12 @@ class Index:
             for number, part in enumerate(found.split(counts)):
                 if len(part):
                     votes[number, row, head] = part.amax(0)
+        if leaves:
+            place = self._place(newest)
+            last = queries[:, :, : queries.shape[2] // chunks].float() @ directions
+            scores = (last @ found_by[:, :, place].mT).amax(3) * scale
+            had = (scores - sums[:, :, : last.shape[2]]).exp_().amax(2).clamp_(max=1)
+            votes[0, ..., place] = torch.maximum(votes[0, ..., place], had)
         return votes
 
     def wanted(

@@ -242,7 +242,8 @@ class RecallLayer(AttendingLayer):
         """
         newest = self._cold(run.before + 1)
         cold = range(max(0, newest - self.policy.global_blocks) + 1, newest + 1)
-        votes = self._index.polled(run.rows, newest, queries, sums, scale)
+        leaves = run.before % self.policy.block_size == 0
+        votes = self._index.polled(run.rows, newest, leaves, queries, sums, scale)
         below = run.below.get(run.before)
         if below is not None:
             below = below.to(self.device)
