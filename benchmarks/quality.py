@@ -43,7 +43,12 @@ from transom.policies import parse
 
 # Policies with recall or scores go into these lists; what they are compared with comes first.
 RECALL = "hierarchical:1024,global=100000,recall=blocks"  # 2,048 hot tokens
-AT_1024 = ("full", "sinks:4,window=1020", "window:1024")
+AT_1024 = (
+    "full",
+    "sinks:4,window=1020",
+    "window:1024",
+    "hierarchical:512,global=100000,recall=blocks,blocks=6",
+)
 AT_2048 = {RECALL: 32_768, "sinks:4,window=2044": 8192, "full": 8192}  # and up to which length
 TIMED = ("sinks:4,window=2044", RECALL)  # the first is what the others are measured against
 TASKS = ("passkey", "passkey-prose")

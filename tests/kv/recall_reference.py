@@ -156,10 +156,10 @@ class ReferenceRecall:
         away = policy.local // policy.block_size + (policy.recalled + 1) // 2
         return [
             (
-                self.turned(self.queries[token][asking], away * policy.block_size),
-                self.sums[token][asking],
+                self.turned(self.queries[token][asker], away * policy.block_size),
+                self.sums[token][asker],
             )
-            for asking in range(head * group, (head + 1) * group)
+            for asker in range(head * group, (head + 1) * group)
             for token in range(now - policy.chunk_size, now)
         ]
 

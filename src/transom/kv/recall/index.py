@@ -14,6 +14,7 @@ from transom.kv.recall.votes import (
     IN_COMMON,
     basis,
     elect,
+    had,
     hopes,
     moments,
     representatives,
@@ -101,8 +102,8 @@ class Index:
         finds it among what it sees asks for nothing. Queries of which nothing is to be expected
         do not vote.
 
-        Of a block that has just left, the queries of the first chunk saw all keys. So what they
-        had of it counts, where its keys would otherwise be compared with themselves.
+        Queries of the first chunk may have seen the newest block themselves. Then what they `had`
+        of it counts, too.
 
         Args:
             rows: of the batch.
@@ -125,6 +126,7 @@ class Index:
             x.unflatten(2, (-1, chunk)).unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(2, 4)
             for x in (queries, sums)
         )
+        each = queries.shape[2] // chunks
         keys = newest * self.policy.representatives_per_block
         hopeful = (hopes(queries, sums, known, keys, scale) > HOPEFUL).cpu()
         votes = sums.new_zeros(chunks, *found_by.shape[:2], used)
@@ -135,16 +137,15 @@ class Index:
             theirs = asking.to(queries.device)
             asked = queries[row, head, theirs].float() @ directions[row, head]
             found = shares(asked, sums[row, head, theirs], found_by[row, head, :used], scale)
-            counts = (asking // (queries.shape[2] // chunks)).bincount(minlength=chunks).tolist()
+            counts = (asking // each).bincount(minlength=chunks).tolist()
             for number, part in enumerate(found.split(counts)):
                 if len(part):
                     votes[number, row, head] = part.amax(0)
         if leaves:
             place = self._place(newest)
-            last = queries[:, :, : queries.shape[2] // chunks].float() @ directions
-            scores = (last @ found_by[:, :, place].mT).amax(3) * scale
-            had = (scores - sums[:, :, : last.shape[2]]).exp_().amax(2).clamp_(max=1)
-            votes[0, ..., place] = torch.maximum(votes[0, ..., place], had)
+            first = queries[:, :, :each].float() @ directions
+            got = had(first, sums[:, :, :each], found_by[:, :, place], scale)
+            votes[0, ..., place] = torch.maximum(votes[0, ..., place], got)
         return votes
 
     def wanted(

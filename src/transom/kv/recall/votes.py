@@ -13,6 +13,7 @@ __all__ = [
     "IN_COMMON",
     "basis",
     "elect",
+    "had",
     "hopes",
     "moments",
     "representatives",
@@ -102,6 +103,25 @@ def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Ten
     for some in queries.split(AT_ONCE):
         best.append((some @ keys).unflatten(1, found_by.shape[:2]).amax(2))
     return (torch.cat(best) * scale).sub_(sums[:, None]).sigmoid_()
+
+
+def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
+    """How much attention the best key of a block that all queries saw got of any of them.
+
+    Its scores are in `sums` already: among `shares` it would be compared with itself.
+
+    Args:
+        queries: `(rows, kv_heads, queries, rank)`.
+        sums: `(rows, kv_heads, queries)` float32, as in `hopes`.
+        found_by: `(rows, kv_heads, count, rank)`.
+        scale: of the scores.
+
+    Returns:
+        `(rows, kv_heads)` float32. No more than 1: queries are turned as far as recalled blocks
+        are away, so the scores are not quite those of the sums.
+    """
+    best = (queries @ found_by.mT).amax(3) * scale
+    return best.sub_(sums).exp_().amax(2).clamp_(max=1)
 
 
 def elect(tally: Tensor, recency: Tensor, count: int) -> Tensor:
