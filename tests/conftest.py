@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -10,6 +12,11 @@ from transom.models import Loaded, load
 # The machines are noisy; what is to be fast is measured by benchmarks.
 settings.register_profile("transom", deadline=None)
 settings.load_profile("transom")
+
+# A shell without job control starts what runs in the background with interrupts ignored, and every
+# process below it would ignore the Ctrl-C of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
