@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transom.errors import InputError
@@ -32,6 +32,7 @@ STEPS = st.lists(
     steps=STEPS,
     refused=st.sets(st.integers(0, 9), max_size=3),
 )
+@example(capacity=100, steps=[("add", 0, 1), ("touch", 0, 1), ("touch", 0, 1)], refused=set())
 def test_victims_are_held_and_free(name: str, capacity: int, steps: Any, refused: set[int]) -> None:
     policy = eviction(name, capacity)
     sizes: dict[Hashable, int] = {}

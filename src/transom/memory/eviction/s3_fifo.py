@@ -64,11 +64,13 @@ class S3FIFO(Eviction):
         (self._main if key in self._main else self._small).unpinned(key)
 
     def _victim(self, newcomer: Newcomer | None, may_go: MayGo | None) -> Hashable | None:
-        if self._small_bytes >= self._small_target:
+        found = None
+        if self._small_bytes < self._small_target:
+            found = self._spent(may_go)
+        if found is None:
             found = self._sifted(may_go)
-            return found if found is not None else self._spent(may_go)
-        found = self._spent(may_go)
-        return found if found is not None else self._sifted(may_go)
+        # Sifting may have moved all there was to the main queue.
+        return found if found is not None else self._spent(may_go)
 
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         self._uses.pop(key, None)
