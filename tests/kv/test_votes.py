@@ -32,7 +32,7 @@ def test_shares_are_the_attention_a_block_would_get() -> None:
     queries, blocks, count, dim = 150, 7, 4, 16
     asked, sums = torch.randn(queries, dim), torch.randn(queries)
     found_by = torch.randn(blocks, count, dim)
-    got = shares(asked, sums, found_by, 0.25)
+    got = shares(asked, sums, found_by.permute(1, 2, 0), 0.25)
     for one, query in enumerate(asked):
         for block, keys in enumerate(found_by):
             expected = max(torch.sigmoid(0.25 * (query @ key) - sums[one]) for key in keys)

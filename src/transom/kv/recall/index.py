@@ -33,9 +33,9 @@ CERTAIN = 2.0  # more than any vote
 class Index:
     """Tables of cold blocks, kept among the tensors of a layer.
 
-    These are `found_by`, the representatives of each block in the directions of `basis`;
-    the `moments` of all representatives; and the `votes` for each block so far. There are none
-    before more blocks are cold than can be recalled at once.
+    These are `found_by`, `(batch, kv_heads, representatives, directions, blocks)`, what each block
+    is found by in the directions of `basis`; the `moments` of all representatives; and the `votes`
+    for each block so far. There are none before more blocks are cold than can be recalled at once.
 
     Args:
         policy: with `global_` in tokens.
@@ -69,7 +69,7 @@ class Index:
     def _enter(self, rows: slice, block: int, found_by: Tensor) -> None:
         self._reserve(block)
         place = self._place(block)
-        self.tensors["found_by"][rows, :, place] = found_by @ self.tensors["basis"][rows]
+        self.tensors["found_by"][rows, ..., place] = found_by @ self.tensors["basis"][rows]
         self.tensors["moments"][rows] += moments(found_by)
         self.tensors["votes"][rows, :, place] = 0
 
@@ -84,13 +84,13 @@ class Index:
         if min(blocks, policy.global_blocks) <= room:
             return
         more = min(room + max(GROWTH, room // 8), policy.global_blocks)
-        shape = (more, policy.representatives_per_block, self.tensors["basis"].shape[3])
+        shape = (policy.representatives_per_block, self.tensors["basis"].shape[3], more)
         for name, larger in (
             ("found_by", zeros(keys, *shape, dtype=torch.float32)),
             ("votes", zeros(keys, more, dtype=torch.float32)),
         ):
             if room:
-                larger[:, :, :room] = self.tensors[name]
+                larger[..., :room] = self.tensors[name]
             self.tensors[name] = larger
 
     def polled(
@@ -136,7 +136,7 @@ class Index:
                 continue
             theirs = asking.to(queries.device)
             asked = queries[row, head, theirs].float() @ directions[row, head]
-            found = shares(asked, sums[row, head, theirs], found_by[row, head, :used], scale)
+            found = shares(asked, sums[row, head, theirs], found_by[row, head, ..., :used], scale)
             counts = (asking // each).bincount(minlength=chunks).tolist()
             for number, part in enumerate(found.split(counts)):
                 if len(part):
@@ -144,7 +144,7 @@ class Index:
         if leaves:
             place = self._place(newest)
             first = queries[:, :, :each].float() @ directions
-            got = had(first, sums[:, :, :each], found_by[:, :, place], scale)
+            got = had(first, sums[:, :, :each], found_by[..., place], scale)
             votes[0, ..., place] = torch.maximum(votes[0, ..., place], got)
         return votes
 

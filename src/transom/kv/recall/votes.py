@@ -96,13 +96,12 @@ def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Ten
     Args:
         queries: `(queries, rank)`, of one kv head of one row.
         sums: `(queries,)` float32, as in `hopes`.
-        found_by: `(blocks, count, rank)`.
+        found_by: `(count, rank, blocks)`: so products and maxima run along memory, twice as fast
+            as with each block's own in one place.
         scale: of the scores.
     """
-    keys, best = found_by.flatten(0, 1).T, []
-    for some in queries.split(AT_ONCE):
-        best.append((some @ keys).unflatten(1, found_by.shape[:2]).amax(2))
-    return (torch.cat(best) * scale).sub_(sums[:, None]).sigmoid_()
+    best = torch.cat([(some @ found_by).amax(0) for some in queries.split(AT_ONCE)])
+    return best.mul_(scale).sub_(sums[:, None]).sigmoid_()
 
 
 def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
