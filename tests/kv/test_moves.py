@@ -31,30 +31,24 @@ def test_wanted_blocks_come_and_what_is_not_in_the_way_stays(data: st.DataObject
 @given(data=st.data())
 def test_what_is_seen_is_what_is_in_the_frames(data: st.DataObject) -> None:
     """Each block at each stage once, wherever it comes from."""
-    frames, heads, stages = (data.draw(st.integers(1, n)) for n in (4, 2, 5))
-    held = [[*range(1, frames + 1)] for _ in range(heads)]
-    states, moves = [[[*one] for one in held]], []
+    frames, stages = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    held = [*range(1, frames + 1)]
+    states, moves = [[*held]], []
     for stage in range(1, stages + 1):
-        state = []
-        for head in range(heads):
-            wanted = data.draw(st.lists(st.integers(1, 20), max_size=frames, unique=True))
-            came = exchange(held[head], wanted, range(1, 21))
-            moves += [Move(stage, 0, head, place, block) for place, block in came]
-            state.append([block if block in wanted else -block for block in held[head]])
-        states.append(state)
+        wanted = data.draw(st.lists(st.integers(1, 20), max_size=frames, unique=True))
+        came = exchange(held, wanted, range(1, 21))
+        moves += [Move(0, 0, stage, place, block) for place, block in came]
+        states.append([block if block in wanted else -block for block in held])
     first = data.draw(st.integers(0, stages))
-    got: dict[tuple[int, int], list[int]] = {}
-    slots: set[tuple[int, int]] = set()
-    for row, head, place, move, slot, at in sights(
-        [[s] for s in states], range(first, stages + 1), moves
-    ):
-        assert row == 0
-        assert (head, slot) not in slots
-        slots.add((head, slot))
-        block = moves[move].block if move >= 0 else abs(states[0][head][place])
+    got: dict[int, list[int]] = {}
+    found = sights(states, range(first, stages + 1), moves)
+    assert [one.move for one in found] == sorted(one.move for one in found)
+    assert len({(one.place, one.move) for one in found}) == len(found)
+    for place, move, at in found:
+        block = moves[move].block if move >= 0 else abs(states[0][place])
+        assert move < 0 or moves[move].place == place
         for stage in at:
-            got.setdefault((stage, head), []).append(block)
+            got.setdefault(stage, []).append(block)
     for stage in range(first, stages + 1):
-        for head in range(heads):
-            expected = sorted(block for block in states[stage][head] if block > 0)
-            assert sorted(got.get((stage, head), [])) == expected
+        expected = sorted(block for block in states[stage] if block > 0)
+        assert sorted(got.get(stage, [])) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
 from transom.kv.recall.index import TABLES, Index
-from transom.kv.recall.moves import Held, Move, exchange, sights
-from transom.kv.recall.seen import bias_by_stage, bias_of_held, bias_of_later, gathered
+from transom.kv.recall.moves import Held, Move, Stages, exchange, sights
+from transom.kv.recall.seen import beside, bias_by_stage, bias_of_held, bias_of_later
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
@@ -129,14 +130,16 @@ class RecallLayer(AttendingLayer):
             q = self._rotary.spin(q, self._turn(-left_out))
         base = together(near, self._attended(rows, q, slice(1), None, scale))
         queries, sums = self._remember(rows, before, asking, base.sums)
-        held: list[Held] = [self.tensors["held"][rows].tolist()]
-        moves: list[Move] = []
-        if selections := (before + tokens - 1) // chunk:
-            asked = slice(selections * chunk)
-            moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
+        held: Held = self.tensors["held"][rows].tolist()
+        selections = (before + tokens - 1) // chunk
+        if not selections:
+            far = self._far(rows, q, held, scale)
+            return (base if far is None else together(near, far)).out.to(self.dtype)
+        asked = slice(selections * chunk)
+        after, moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
         stages = torch.arange(before, before + tokens) // chunk
-        far = self._far(rows, q, held, moves, stages, scale)
-        return (base if far is None else together(near, far)).out.to(self.dtype)
+        out = self._far_by_stage(rows, q, after, moves, stages, near, base.out, scale)
+        return out.to(self.dtype)
 
     def _stored(self, run: Run, states: States, frame: int, places: slice) -> tuple[Tensor, Tensor]:
         """Store keys and values; gives the queries for local keys, and those that vote."""
@@ -229,16 +232,20 @@ class RecallLayer(AttendingLayer):
         return Index(self.policy, self.tensors)
 
     def _select(
-        self, run: Run, states: list[Held], queries: Tensor, sums: Tensor, scale: float
-    ) -> list[Move]:
+        self, run: Run, held: Held, queries: Tensor, sums: Tensor, scale: float
+    ) -> tuple[list[list[Stages]], list[Move]]:
         """Which cold blocks come, and which frames they take, after each of several chunks.
 
         A block that is wanted takes the frame of one that is not; those that nobody wants stay
         where they are, unseen. So little is moved in most texts.
 
         Args:
-            states: what is in the frames, to which what will be is added.
+            held: what is in the frames.
             queries: of these chunks, with their `sums`.
+
+        Returns:
+            Of each row and kv head what is in the frames before and after each selection; and
+            what comes, in the order of rows and heads, and then of selections.
         """
         newest = self._cold(run.before + 1)
         cold = range(max(0, newest - self.policy.global_blocks) + 1, newest + 1)
@@ -248,64 +255,79 @@ class RecallLayer(AttendingLayer):
         if below is not None:
             below = below.to(self.device)
         wanted, run.below[run.before] = self._index.wanted(run.rows, newest, votes, below)
-        moves = []
-        held = [[[*map(abs, one)] for one in heads] for heads in states[0]]
-        for stage, rows in enumerate(wanted, start=1):
-            for row, heads in enumerate(rows):
-                for head, blocks in enumerate(heads):
-                    came = exchange(held[row][head], blocks, cold)
-                    moves += [Move(stage, row, head, place, block) for place, block in came]
-            states.append(
-                [
-                    [
-                        [block if block in blocks else -block for block in here]
-                        for here, blocks in zip(*both, strict=True)
-                    ]
-                    for both in zip(held, rows, strict=True)
-                ]
-            )
-        return moves
+        states: list[list[Stages]] = [[] for _ in held]
+        moves: list[Move] = []
+        for row, heads in enumerate(held):
+            for head, blocks in enumerate(heads):
+                inside, after = [*map(abs, blocks)], [blocks]
+                for stage, now in enumerate(wanted, start=1):
+                    want = now[row][head]
+                    came = exchange(inside, want, cold)
+                    moves += [Move(row, head, stage, place, block) for place, block in came]
+                    after.append([block if block in want else -block for block in inside])
+                states[row].append(after)
+        return states, moves
 
-    def _far(
+    def _far(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
+        """What queries get of the first block and of those recalled; None if nobody sees any."""
+        bias = bias_of_held(held, self.policy.block_size, self.dtype)
+        if bias is None:
+            return None
+        return self._attended(rows, q, slice(self.frames.far), bias.to(self.device), scale)
+
+    def _far_by_stage(
         self,
         rows: slice,
         q: Tensor,
-        states: list[Held],
+        states: list[list[Stages]],
         moves: list[Move],
         stages: Tensor,
+        near: Attended,
+        base: Tensor,
         scale: float,
-    ) -> Attended | None:
-        """What queries get of the first block and of recalled ones; None if nobody sees any.
+    ) -> Tensor:
+        """The output of queries between which selections are; what is `held` changes.
 
-        What comes is put into its frame at the end, when all have seen what was there before.
+        Each kv head by itself: some see a lot, others nothing. What comes is put into its frame
+        at the end, when all have seen what was there before.
 
         Args:
+            states: as `_select` gave them, with the moves.
             stages: `(tokens,)`, after how many selections of this pass each query is.
+            near: what the queries get of the local tokens.
+            base: `(rows, heads, tokens, value_dim)`, the output where nothing else is seen;
+                changed.
         """
-        block = self.policy.block_size
-        if len(states) == 1:  # nothing changes
-            bias = bias_of_held(states[0], block, self.dtype)
-            if bias is None:
-                return None
-            return self._attended(rows, q, slice(self.frames.far), bias.to(self.device), scale)
         fetched = self._fetched(rows, moves) if moves else None
-        pools = [self.tensors[name][rows] for name in ("keys", "values")]
-        seen = sights(states, range(int(stages[0]), int(stages[-1]) + 1), moves)
-        out = None
-        if seen:
-            keys, values = gathered(pools, fetched, seen)
-            groups = q.shape[1] // keys.shape[1]
-            bias = bias_by_stage(seen, keys.shape[:3], stages, groups, block, self.dtype)
-            out = _part(q, keys, values, bias.to(self.device), scale)
-        if fetched is not None:
-            # Of several that come into a frame the last one stays.
-            last = {move[1:4]: number for number, move in enumerate(moves)}
-            stay = torch.tensor([*last.values()])
-            row, head, place = torch.tensor([*last]).T
-            for frames, came in zip(pools, fetched, strict=True):
-                frames[row, head, 1 + place] = came[stay]
-        self.tensors["held"][rows] = torch.tensor(states[-1], device=self.device)
-        return out
+        groups = q.shape[1] // len(states[0])
+        here = range(int(stages[0]), int(stages[-1]) + 1)
+        end = 0
+        for row, head in itertools.product(range(len(states)), range(len(states[0]))):
+            start = end
+            while end < len(moves) and (moves[end].row, moves[end].head) == (row, head):
+                end += 1
+            pools = [self.tensors[name][rows][row, head] for name in ("keys", "values")]
+            came = None if fetched is None else [x[start:end] for x in fetched]
+            seen = sights(states[row][head], here, moves[start:end])
+            if seen:
+                heads = slice(head * groups, (head + 1) * groups)
+                asked = q[row, heads][None]
+                keys, values = (
+                    x.flatten(0, 1).expand(1, groups, -1, -1) for x in beside(pools, came, seen)
+                )
+                bias = bias_by_stage(seen, stages, self.policy.block_size, self.dtype)
+                far = attend_part(asked, keys, values, bias.to(self.device), scale)
+                mine = Attended(near.out[row, heads], near.sums[row, heads])
+                base[row, heads] = together(mine, far).out[0]
+            if came is not None and start < end:
+                # Of several that come into a frame the last one stays.
+                last = {move.place: number for number, move in enumerate(moves[start:end])}
+                to, stay = (torch.tensor([*x], device=self.device) for x in (last, last.values()))
+                for frames, blocks in zip(pools, came, strict=True):
+                    frames[1 + to] = blocks[stay]
+        now = [[after[-1] for after in heads] for heads in states]
+        self.tensors["held"][rows] = torch.tensor(now, device=self.device)
+        return base
 
     def _fetched(self, rows: slice, moves: list[Move]) -> tuple[Tensor, Tensor]:
         """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Held", "Move", "Sight", "exchange", "sights"]
+__all__ = ["Held", "Move", "Sight", "Stages", "exchange", "sights"]
 
-Held = list[list[list[int]]]  # rows, kv heads, blocks in the frames for recalled ones
+Held = list[list[list[int]]]  # rows, kv heads, blocks in the frames; negative where unseen
+Stages = list[list[int]]  # of one kv head of a row: before the first selection, after it, ...
 
 
 class Move(NamedTuple):
     """A block that comes into a frame.
 
     Attributes:
-        stage: selections of the pass up to this one; so many are behind those who see the block.
         row: of the rows that are handled together.
         head: the kv head.
+        stage: selections of the pass up to this one; so many are behind those who see the block.
         place: of the frame among those for recalled blocks.
         block: its number in the text.
     """
 
-    stage: int
     row: int
     head: int
+    stage: int
     place: int
     block: int
 
@@ -33,19 +33,13 @@ class Sight(NamedTuple):
     """A block that a kv head of a row sees at some stages.
 
     Attributes:
-        row: of the rows that are handled together.
-        head: the kv head.
         place: of its frame.
-        move: which of the moves brings it; -1 where it is in its frame already.
-        slot: where it is beside others that the head sees, from 1; the first block has 0.
+        move: which of the head's moves brings it; -1 where it is in its frame already.
         stages: at which it is seen.
     """
 
-    row: int
-    head: int
     place: int
     move: int
-    slot: int
     stages: list[int]
 
 
@@ -82,37 +76,25 @@ def exchange(held: list[int], wanted: Sequence[int], cold: range) -> list[tuple[
     return moves
 
 
-def sights(states: Sequence[Held], stages: range, moves: Sequence[Move]) -> list[Sight]:
-    """What is seen, and when.
+def sights(states: Stages, stages: range, moves: Sequence[Move]) -> list[Sight]:
+    """What one kv head of a row sees, and when: first what was in frames, then what comes.
 
     Args:
-        states: the blocks in frames at each stage from 0, negative where they are not seen.
+        states: the blocks in its frames at each stage from 0.
         stages: that there are tokens in.
-        moves: in the order of their stages.
+        moves: its own, in the order of their stages.
 
-    >>> states = [[[[1, -2]]], [[[-1, 7]]]]
-    >>> for sight in sights(states, range(2), [Move(1, 0, 0, 1, 7)]):
-    ...     print(sight.place, sight.move, sight.slot, sight.stages)
-    0 -1 1 [0]
-    1 0 2 [1]
+    >>> sights([[1, -2], [-1, 7]], range(2), [Move(0, 0, 1, 1, 7)])
+    [Sight(place=0, move=-1, stages=[0]), Sight(place=1, move=0, stages=[1])]
     """
-    found: dict[tuple[int, int, int, int], list[int]] = {}
-    came: dict[tuple[int, int, int], int] = {}
+    found: dict[tuple[int, int], list[int]] = {}
+    came: dict[int, int] = {}
     number = 0
     for stage in stages:
         while number < len(moves) and moves[number].stage <= stage:
-            _, row, head, place, _ = moves[number]
-            came[row, head, place] = number
+            came[moves[number].place] = number
             number += 1
-        for row, heads in enumerate(states[stage]):
-            for head, blocks in enumerate(heads):
-                for place, block in enumerate(blocks):
-                    if block > 0:
-                        move = came.get((row, head, place), -1)
-                        found.setdefault((row, head, place, move), []).append(stage)
-    count: Counter[tuple[int, int]] = Counter()
-    seen = []
-    for (row, head, place, move), at in found.items():
-        count[row, head] += 1
-        seen.append(Sight(row, head, place, move, count[row, head], at))
-    return seen
+        for place, block in enumerate(states[stage]):
+            if block > 0:
+                found.setdefault((came.get(place, -1), place), []).append(stage)
+    return [Sight(place, move, at) for (move, place), at in sorted(found.items())]

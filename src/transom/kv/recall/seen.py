@@ -10,56 +10,46 @@ from torch import Tensor
 
 from transom.kv.recall.moves import Held, Sight
 
-__all__ = ["bias_by_stage", "bias_of_held", "bias_of_later", "gathered"]
+__all__ = ["beside", "bias_by_stage", "bias_of_held", "bias_of_later"]
 
 
-def gathered(
+def beside(
     pools: Sequence[Tensor], fetched: Sequence[Tensor] | None, seen: Sequence[Sight]
 ) -> list[Tensor]:
-    """The first block and all that is seen beside it, from frames and from what was fetched.
+    """The first block and beside it all that one kv head of a row sees, `(seen, block, dim)` each.
 
     Args:
-        pools: keys and values in frames, `(rows, kv_heads, frames, block, dim)` each.
+        pools: keys and values in its frames, `(frames, block, dim)` each.
         fetched: those of the blocks that come, `(moves, block, dim)` each.
-
-    Returns:
-        Keys and values, `(rows, kv_heads, slots, block, dim)` each.
     """
-    row, head, place, move, slot = torch.tensor([sight[:5] for sight in seen]).T
-    came, both = move >= 0, []
+    device = pools[0].device
+    here = torch.tensor([0, *(1 + one.place for one in seen if one.move < 0)], device=device)
+    came = torch.tensor([one.move for one in seen if one.move >= 0], device=device)
+    both = []
     for number, frames in enumerate(pools):
-        pool = frames.new_zeros(*frames.shape[:2], int(slot.max()) + 1, *frames.shape[3:])
-        pool[:, :, 0] = frames[:, :, 0]
-        pool[row, head, slot] = frames[row, head, 1 + place]
-        if fetched is not None:
-            pool[row[came], head[came], slot[came]] = fetched[number][move[came]]
-        both.append(pool)
+        all_of = frames.new_empty(1 + len(seen), *frames.shape[1:])
+        torch.index_select(frames, 0, here, out=all_of[: len(here)])
+        if fetched is not None and len(came):
+            torch.index_select(fetched[number], 0, came, out=all_of[len(here) :])
+        both.append(all_of)
     return both
 
 
-def bias_by_stage(
-    seen: Sequence[Sight],
-    shape: Sequence[int],
-    stages: Tensor,
-    groups: int,
-    block: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The bias of keys that `gathered` gave, `(rows, kv_heads, groups * tokens, slots * block)`.
+def bias_by_stage(seen: Sequence[Sight], stages: Tensor, block: int, dtype: torch.dtype) -> Tensor:
+    """The bias of keys that `beside` gave, `(tokens, blocks * block)`.
 
     Args:
-        shape: rows, kv heads and slots.
         stages: `(tokens,)`, at which each token is.
-        groups: heads of a group.
         block: tokens of a block.
         dtype: of the keys.
     """
-    bias = torch.full((int(stages[-1]) + 1, *shape), -torch.inf, dtype=dtype)
-    bias[..., 0] = 0
-    when = [(stage, sight.row, sight.head, sight.slot) for sight in seen for stage in sight.stages]
-    bias[tuple(torch.tensor(when).T)] = 0
-    bias = bias[stages].permute(1, 2, 0, 3).repeat(1, 1, groups, 1)[..., None]
-    return bias.expand(*bias.shape[:4], block).flatten(3)  # faster than repeat_interleave
+    first, last = int(stages[0]), int(stages[-1])
+    table = [
+        [0.0, *(0.0 if stage in one.stages else -torch.inf for one in seen)]
+        for stage in range(first, last + 1)
+    ]
+    bias = torch.tensor(table, dtype=dtype)[stages - first, :, None]
+    return bias.expand(*bias.shape[:2], block).flatten(1)  # faster than repeat_interleave
 
 
 def bias_of_held(held: Held, block: int, dtype: torch.dtype) -> Tensor | None:
