@@ -41,7 +41,7 @@ def test_what_is_seen_is_what_is_in_the_frames(data: st.DataObject) -> None:
         states.append([block if block in wanted else -block for block in held])
     first = data.draw(st.integers(0, stages))
     got: dict[int, list[int]] = {}
-    found = sights(states, range(first, stages + 1), moves)
+    found = sights(states, range(first, stages + 1), dict(enumerate(moves)))
     assert [one.move for one in found] == sorted(one.move for one in found)
     assert len({(one.place, one.move) for one in found}) == len(found)
     for place, move, at in found:

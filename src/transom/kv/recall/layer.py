@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
 from transom.kv.recall.index import TABLES, Index
-from transom.kv.recall.moves import Held, Move, Stages, exchange, sights
-from transom.kv.recall.seen import beside, bias_by_stage, bias_of_held, bias_of_later
+from transom.kv.recall.moves import Held, Move, Stages, exchanges
+from transom.kv.recall.seen import attended_by_stage, bias_of_held, bias_of_later
 from transom.kv.rounds import Rounds, Run
 from transom.kv.rows import Rows
 from transom.policies import Hierarchical
@@ -137,8 +136,11 @@ class RecallLayer(AttendingLayer):
             return (base if far is None else together(near, far)).out.to(self.dtype)
         asked = slice(selections * chunk)
         after, moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
+        fetched = self._fetched(rows, moves)
         stages = torch.arange(before, before + tokens) // chunk
-        out = self._far_by_stage(rows, q, after, moves, stages, near, base.out, scale)
+        pools = [self.tensors[name][rows] for name in ("keys", "values")]
+        out = attended_by_stage(q, pools, fetched, after, moves, stages, near, base.out, scale)
+        self._receive(rows, after, moves, fetched)
         return out.to(self.dtype)
 
     def _stored(self, run: Run, states: States, frame: int, places: slice) -> tuple[Tensor, Tensor]:
@@ -244,8 +246,7 @@ class RecallLayer(AttendingLayer):
             queries: of these chunks, with their `sums`.
 
         Returns:
-            Of each row and kv head what is in the frames before and after each selection; and
-            what comes, in the order of rows and heads, and then of selections.
+            As `exchanges` does.
         """
         newest = self._cold(run.before + 1)
         cold = range(max(0, newest - self.policy.global_blocks) + 1, newest + 1)
@@ -255,18 +256,7 @@ class RecallLayer(AttendingLayer):
         if below is not None:
             below = below.to(self.device)
         wanted, run.below[run.before] = self._index.wanted(run.rows, newest, votes, below)
-        states: list[list[Stages]] = [[] for _ in held]
-        moves: list[Move] = []
-        for row, heads in enumerate(held):
-            for head, blocks in enumerate(heads):
-                inside, after = [*map(abs, blocks)], [blocks]
-                for stage, now in enumerate(wanted, start=1):
-                    want = now[row][head]
-                    came = exchange(inside, want, cold)
-                    moves += [Move(row, head, stage, place, block) for place, block in came]
-                    after.append([block if block in want else -block for block in inside])
-                states[row].append(after)
-        return states, moves
+        return exchanges(held, wanted, cold)
 
     def _far(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
         """What queries get of the first block and of those recalled; None if nobody sees any."""
@@ -275,62 +265,11 @@ class RecallLayer(AttendingLayer):
             return None
         return self._attended(rows, q, slice(self.frames.far), bias.to(self.device), scale)
 
-    def _far_by_stage(
-        self,
-        rows: slice,
-        q: Tensor,
-        states: list[list[Stages]],
-        moves: list[Move],
-        stages: Tensor,
-        near: Attended,
-        base: Tensor,
-        scale: float,
-    ) -> Tensor:
-        """The output of queries between which selections are; what is `held` changes.
-
-        Each kv head by itself: some see a lot, others nothing. What comes is put into its frame
-        at the end, when all have seen what was there before.
-
-        Args:
-            states: as `_select` gave them, with the moves.
-            stages: `(tokens,)`, after how many selections of this pass each query is.
-            near: what the queries get of the local tokens.
-            base: `(rows, heads, tokens, value_dim)`, the output where nothing else is seen;
-                changed.
-        """
-        fetched = self._fetched(rows, moves) if moves else None
-        groups = q.shape[1] // len(states[0])
-        here = range(int(stages[0]), int(stages[-1]) + 1)
-        end = 0
-        for row, head in itertools.product(range(len(states)), range(len(states[0]))):
-            start = end
-            while end < len(moves) and (moves[end].row, moves[end].head) == (row, head):
-                end += 1
-            pools = [self.tensors[name][rows][row, head] for name in ("keys", "values")]
-            came = None if fetched is None else [x[start:end] for x in fetched]
-            seen = sights(states[row][head], here, moves[start:end])
-            if seen:
-                heads = slice(head * groups, (head + 1) * groups)
-                asked = q[row, heads][None]
-                keys, values = (
-                    x.flatten(0, 1).expand(1, groups, -1, -1) for x in beside(pools, came, seen)
-                )
-                bias = bias_by_stage(seen, stages, self.policy.block_size, self.dtype)
-                far = attend_part(asked, keys, values, bias.to(self.device), scale)
-                mine = Attended(near.out[row, heads], near.sums[row, heads])
-                base[row, heads] = together(mine, far).out[0]
-            if came is not None and start < end:
-                # Of several that come into a frame the last one stays.
-                last = {move.place: number for number, move in enumerate(moves[start:end])}
-                to, stay = (torch.tensor([*x], device=self.device) for x in (last, last.values()))
-                for frames, blocks in zip(pools, came, strict=True):
-                    frames[1 + to] = blocks[stay]
-        now = [[after[-1] for after in heads] for heads in states]
-        self.tensors["held"][rows] = torch.tensor(now, device=self.device)
-        return base
-
-    def _fetched(self, rows: slice, moves: list[Move]) -> tuple[Tensor, Tensor]:
+    def _fetched(self, rows: slice, moves: list[Move]) -> list[Tensor]:
         """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""
+        pools = [self.tensors[name] for name in ("keys", "values")]
+        if not moves:
+            return [pool.new_empty(0, *pool.shape[3:]) for pool in pools]
         shelves = self.shelves[rows]
         found = [shelves[move.row].block(move.block, move.head) for move in moves]
         keys, values = (
@@ -341,7 +280,22 @@ class RecallLayer(AttendingLayer):
             by = torch.tensor([1 + move.place - move.block for move in moves])
             turns = self._rotary.cis(by * self.policy.block_size).to(self.device)
             keys = self._rotary.spin(keys, turns[:, None]).to(self.dtype)
-        return keys, values
+        return [keys, values]
+
+    def _receive(
+        self, rows: slice, states: list[list[Stages]], moves: list[Move], fetched: list[Tensor]
+    ) -> None:
+        """Put what comes into its frames, now that all have seen what was there before."""
+        now = [[after[-1] for after in heads] for heads in states]
+        self.tensors["held"][rows] = torch.tensor(now, device=self.device)
+        if not moves:
+            return
+        # Of several that come into a frame the last one stays.
+        last = {(move.row, move.head, move.place): number for number, move in enumerate(moves)}
+        row, head, place = torch.tensor([*last]).T
+        stay = torch.tensor([*last.values()])
+        for name, blocks in zip(("keys", "values"), fetched, strict=True):
+            self.tensors[name][rows][row, head, 1 + place] = blocks[stay]
 
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))

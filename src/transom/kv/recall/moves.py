@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Held", "Move", "Sight", "Stages", "exchange", "sights"]
+__all__ = ["Held", "Move", "Sight", "Stages", "exchange", "exchanges", "sights"]
 
 Held = list[list[list[int]]]  # rows, kv heads, blocks in the frames; negative where unseen
 Stages = list[list[int]]  # of one kv head of a row: before the first selection, after it, ...
@@ -34,7 +34,7 @@ class Sight(NamedTuple):
 
     Attributes:
         place: of its frame.
-        move: which of the head's moves brings it; -1 where it is in its frame already.
+        move: the number of the one that brings it; -1 where it is in its frame already.
         stages: at which it is seen.
     """
 
@@ -76,25 +76,53 @@ def exchange(held: list[int], wanted: Sequence[int], cold: range) -> list[tuple[
     return moves
 
 
-def sights(states: Stages, stages: range, moves: Sequence[Move]) -> list[Sight]:
+def exchanges(
+    held: Held, wanted: Sequence[Held], cold: range
+) -> tuple[list[list[Stages]], list[Move]]:
+    """The same for each kv head of each row after each of several selections.
+
+    Args:
+        held: what is in the frames.
+        wanted: after each selection.
+        cold: the blocks that there are.
+
+    Returns:
+        Of each row and kv head what is in the frames before and after each selection; and what
+        comes, in the order of rows and heads, and then of selections.
+    """
+    states: list[list[Stages]] = [[] for _ in held]
+    moves: list[Move] = []
+    for row, heads in enumerate(held):
+        for head, blocks in enumerate(heads):
+            inside, after = [*map(abs, blocks)], [blocks]
+            for stage, now in enumerate(wanted, start=1):
+                want = now[row][head]
+                came = exchange(inside, want, cold)
+                moves += [Move(row, head, stage, place, block) for place, block in came]
+                after.append([block if block in want else -block for block in inside])
+            states[row].append(after)
+    return states, moves
+
+
+def sights(states: Stages, stages: range, moves: Mapping[int, Move]) -> list[Sight]:
     """What one kv head of a row sees, and when: first what was in frames, then what comes.
 
     Args:
         states: the blocks in its frames at each stage from 0.
         stages: that there are tokens in.
-        moves: its own, in the order of their stages.
+        moves: its own by their numbers, in the order of their stages.
 
-    >>> sights([[1, -2], [-1, 7]], range(2), [Move(0, 0, 1, 1, 7)])
-    [Sight(place=0, move=-1, stages=[0]), Sight(place=1, move=0, stages=[1])]
+    >>> sights([[1, -2], [-1, 7]], range(2), {5: Move(0, 0, 1, 1, 7)})
+    [Sight(place=0, move=-1, stages=[0]), Sight(place=1, move=5, stages=[1])]
     """
     found: dict[tuple[int, int], list[int]] = {}
     came: dict[int, int] = {}
-    number = 0
+    coming = [*moves.items()]
     for stage in stages:
-        while number < len(moves) and moves[number].stage <= stage:
-            came[moves[number].place] = number
-            number += 1
+        while coming and coming[0][1].stage <= stage:
+            number, move = coming.pop(0)
+            came[move.place] = number
         for place, block in enumerate(states[stage]):
             if block > 0:
                 found.setdefault((came.get(place, -1), place), []).append(stage)
-    return [Sight(place, move, at) for (move, place), at in sorted(found.items())]
+    return [Sight(place, number, at) for (number, place), at in sorted(found.items())]
