@@ -14,7 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
-from transom.attention.huggingface import select_attention
+from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
@@ -24,7 +24,7 @@ from transom.kv.native import restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
 from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
-from transom.kv.rounds import Rounds
+from transom.kv.rounds import Round, Rounds
 from transom.kv.rows import Positions
 from transom.kv.scored import ScoredLayer, ScoredRounds
 from transom.kv.slots import Slots
@@ -99,13 +99,13 @@ class BoundedCache(Cache):
             budgets = policy.by_layer(len(bounded))
             for index, budget in zip(bounded, budgets, strict=True):
                 last = index == bounded[-1]
-                layers[index] = ScoredLayer(index, budget, self.slots, self, last)
+                layers[index] = ScoredLayer(index, budget, self.slots, last)
         elif isinstance(policy, Hierarchical) and policy.recalls:
             self.slots = Rounds(policy, *given)
             store = Cold(cold)
             for index in bounded:
                 last = index == bounded[-1]
-                layers[index] = RecallLayer(index, policy, self.slots, self, last, store)
+                layers[index] = RecallLayer(index, policy, self.slots, last, store)
         else:
             if not isinstance(policy, Positional):
                 raise PolicyError(
@@ -115,10 +115,8 @@ class BoundedCache(Cache):
             self.slots = Slots(policy, *given)
             kind = BoundedLayer if policy.kv == "auto" else RoundedLayer
             for index in bounded:
-                layers[index] = kind(index, self.slots, self, last=index == bounded[-1])
+                layers[index] = kind(index, self.slots, last=index == bounded[-1])
         super().__init__(layers=layers)
-        if isinstance(self.slots, Rounds):
-            self.slots.layers = self._attending
         select_attention(config)
 
     def begin(
@@ -131,10 +129,18 @@ class BoundedCache(Cache):
     ) -> Tensor | Attending | None:
         """Plan a forward pass; called by the mask function, before any layer runs."""
         slots: Any = self.slots
-        visible: Tensor | Attending | None = slots.visible(
-            slots.begin(tokens, batch, attention_mask, device, pattern)
-        )
+        plan = slots.begin(tokens, batch, attention_mask, device, pattern)
+        if isinstance(plan, Round):
+            plan.layers = self._attending
+        visible: Tensor | Attending | None = slots.visible(plan)
         return visible
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
+        length, offset = super().get_mask_sizes(query_length, layer_idx)
+        if isinstance(self.layers[layer_idx], PlannedLayer):
+            offset = PlannedOffset.of(offset, self)
+        return length, offset
 
     @property
     def _planned(self) -> list[PlannedLayer]:
@@ -215,13 +221,9 @@ class BoundedCache(Cache):
         twin = copy.copy(self)
         twin.slots = copy.copy(self.slots)
         twin.layers = [
-            layer.fork(twin.slots, twin)
-            if isinstance(layer, PlannedLayer)
-            else copy.deepcopy(layer)
+            layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy.deepcopy(layer)
             for layer in self.layers
         ]
-        if isinstance(twin.slots, Rounds):
-            twin.slots.layers = twin._attending
         return twin
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -297,6 +299,13 @@ class BoundedCache(Cache):
         super().reset()  # type: ignore[no-untyped-call]
         self.slots.clear()
 
+    def can_crop(self, tokens: int) -> bool:
+        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
+        return self.slots.can_crop(tokens) and (
+            tokens == 0
+            or all(layer.can_crop(self.seen, tokens) for layer in self._attending.values())
+        )
+
     def crop(self, tokens_to_remove: int) -> None:
         """Drop the newest `-tokens_to_remove` tokens (the number is negative, as in transformers).
 
@@ -310,7 +319,7 @@ class BoundedCache(Cache):
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
                 "tokens to remove."
             )
-        if tokens_to_remove and not self.slots.can_crop(-tokens_to_remove):
+        if tokens_to_remove and not self.can_crop(-tokens_to_remove):
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
                 f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "

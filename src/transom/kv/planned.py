@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from transom.attention.huggingface import PlannedOffset, Planner
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError
 from transom.kv.rows import Rows
@@ -20,7 +19,7 @@ __all__ = ["PlannedLayer"]
 
 
 class PlannedLayer(CacheLayerMixin):
-    """One layer's storage, written and read as its planner says.
+    """One layer's storage, written and read as its cache plans.
 
     Storage is allocated at the first token and, under a bounded policy, never changes its shape
     again. A fork shares it until one of the two writes.
@@ -31,12 +30,11 @@ class PlannedLayer(CacheLayerMixin):
 
     batch_size: int
 
-    def __init__(self, index: int, slots: Rows[Any, Any], planner: Planner, last: bool) -> None:
+    def __init__(self, index: int, slots: Rows[Any, Any], last: bool) -> None:
         self.tensors: dict[str, Tensor] = {}
         super().__init__()  # type: ignore[no-untyped-call]
         self.index = index
         self.slots = slots
-        self.planner = planner
         self.last = last
         self._sharers: WeakSet[PlannedLayer] = WeakSet([self])
 
@@ -109,10 +107,10 @@ class PlannedLayer(CacheLayerMixin):
             self._sharers = WeakSet([self])
             self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
 
-    def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
+    def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
         """The same layer for another cache, sharing storage until either writes."""
         twin = copy.copy(self)
-        twin.slots, twin.planner, twin.tensors = slots, planner, dict(self.tensors)
+        twin.slots, twin.tensors = slots, dict(self.tensors)
         if self.is_initialized:
             self._sharers.add(twin)
         else:
@@ -135,9 +133,8 @@ class PlannedLayer(CacheLayerMixin):
         self._sharers = WeakSet([self])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """What the keys will span, with the planner aboard (see `PlannedOffset`)."""
-        offset = self.slots.seen - self.slots.filled
-        return self.slots.filled + query_length, PlannedOffset.of(offset, self.planner)
+        """What the keys will span, and the offset of the first."""
+        return self.slots.filled + query_length, self.slots.seen - self.slots.filled
 
     def get_seq_length(self) -> int:
         """Tokens seen, padding included, not tokens kept: transformers feeds what is past it."""

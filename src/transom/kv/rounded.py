@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.attention.huggingface import Planner
 from transom.kv.layer import BoundedLayer, grown, put
 from transom.kv.rounding import Channels, Codes, decode, encode, storage
 from transom.kv.slots import Plan, Slots
@@ -27,8 +26,8 @@ class RoundedLayer(BoundedLayer):
     slots among the rounded ones are out of date. `first` holds the first few.
     """
 
-    def __init__(self, index: int, slots: Slots, planner: Planner, last: bool) -> None:
-        super().__init__(index, slots, planner, last)
+    def __init__(self, index: int, slots: Slots, last: bool) -> None:
+        super().__init__(index, slots, last)
         precision = Precision.of(slots.policy)
         assert precision is not None
         self.precision = precision

@@ -49,14 +49,14 @@ class Round(Attending):
         tokens: new tokens per row, padding included.
         lengths: real tokens per row once the pass is done.
         runs: which rows are handled together.
-        layers: by index.
+        layers: by index; set by the cache.
         started: some layer has already run.
     """
 
     tokens: int
     lengths: list[int]
     runs: list[Run]
-    layers: Mapping[int, AttendingLayer] = field(repr=False)
+    layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
 
     def attend(
@@ -68,13 +68,8 @@ class Round(Attending):
 
 
 class Rounds(Rows[PolicyT, Round]):
-    """Where each row stands: what its layers hold follows from how many tokens it has seen.
+    """Where each row stands: what its layers hold follows from how many tokens it has seen."""
 
-    Attributes:
-        layers: those that hold what the policy keeps, by index; set by the cache.
-    """
-
-    layers: Mapping[int, AttendingLayer]
     _table: Tensor | None = None
 
     def __init__(self, *args: Any) -> None:
@@ -107,11 +102,7 @@ class Rounds(Rows[PolicyT, Round]):
         return plan
 
     def can_crop(self, tokens: int) -> bool:
-        if tokens == 0:
-            return True
-        if tokens > self.seen or not self.unpadded:
-            return False
-        return all(layer.can_crop(self.seen, tokens) for layer in self.layers.values())
+        return tokens == 0 or (tokens <= self.seen and self.unpadded)
 
     def _plan(
         self,
@@ -130,7 +121,7 @@ class Rounds(Rows[PolicyT, Round]):
         if valid is None and same:
             runs = [self._run(slice(None), None, before[0], tokens, device)]
             lengths = [length + tokens for length in before]
-            return Round(tokens, lengths, runs, self.layers)
+            return Round(tokens, lengths, runs)
         if valid is None:
             valid = torch.ones(len(before), tokens, dtype=torch.bool)
         runs = []
@@ -140,7 +131,7 @@ class Rounds(Rows[PolicyT, Round]):
                 rows = slice(row, row + 1)
                 runs.append(self._run(rows, columns.to(device), before[row], len(columns), device))
         lengths = [n + int(new) for n, new in zip(before, valid.sum(1), strict=True)]
-        return Round(tokens, lengths, runs, self.layers)
+        return Round(tokens, lengths, runs)
 
     def _run(
         self, rows: slice, columns: Tensor | None, before: int, tokens: int, device: torch.device

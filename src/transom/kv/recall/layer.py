@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.attention.huggingface import Planner
 from transom.attention.kernels.parts import Attended, attend_part, together
 from transom.kv.attending import AttendingLayer, States
 from transom.kv.planned import PlannedLayer, zeros
@@ -47,11 +46,10 @@ class RecallLayer(AttendingLayer):
         index: int,
         policy: Hierarchical,
         slots: Rounds[Hierarchical],
-        planner: Planner,
         last: bool,
         cold: Cold,
     ) -> None:
-        super().__init__(index, slots, planner, last)
+        super().__init__(index, slots, last)
         self.policy = policy
         self.frames = Frames(policy.recalled, policy.local_blocks)
         self.cold = cold
@@ -300,8 +298,8 @@ class RecallLayer(AttendingLayer):
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))
 
-    def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
-        twin = super().fork(slots, planner)
+    def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
+        twin = super().fork(slots)
         assert isinstance(twin, RecallLayer)
         twin.shelves = [shelf.fork() for shelf in self.shelves]
         return twin

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.attention.huggingface import Planner
 from transom.attention.kernels.masked import masked
 from transom.kv.attending import AttendingLayer, States, causal
 from transom.kv.planned import PlannedLayer, zeros
@@ -39,10 +38,8 @@ class ScoredLayer(AttendingLayer):
 
     slots: ScoredRounds
 
-    def __init__(
-        self, index: int, policy: Scored, slots: ScoredRounds, planner: Planner, last: bool
-    ) -> None:
-        super().__init__(index, slots, planner, last)
+    def __init__(self, index: int, policy: Scored, slots: ScoredRounds, last: bool) -> None:
+        super().__init__(index, slots, last)
         self.policy = policy
         self.precision = Precision.of(policy)
         self._keys, self._values = states(self.precision)
@@ -257,8 +254,8 @@ class ScoredLayer(AttendingLayer):
             return False
         return seen <= policy.tokens or tokens < held - (policy.tokens - policy.round)
 
-    def fork(self, slots: Rows[Any, Any], planner: Planner) -> PlannedLayer:
-        twin = super().fork(slots, planner)
+    def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
+        twin = super().fork(slots)
         assert isinstance(twin, ScoredLayer)
         twin.extra = copy.deepcopy(self.extra)
         return twin
