@@ -277,7 +277,7 @@ def forced(policy: str, row: RecallRow) -> str | None:
     one.append(ids[:-QUESTION])
     layers = [layer for layer in one.cache.layers if isinstance(layer, RecallLayer)]
     size = layers[0].policy.block_size
-    key = bench().tokenizer(" " + asked.expected, add_special_tokens=False).input_ids[-5:]
+    key = loaded().tokenizer(" " + asked.expected, add_special_tokens=False).input_ids[-5:]
     places = [at for at in range(len(ids) - QUESTION) if ids[at : at + 5].tolist() == key]
     assert places
     blocks = sorted({end // size for at in places for end in (at, at + 4)})
