@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transom.kv.recall.moves import Move, exchange, sights
+from transom.kv.recall.moves import exchange, exchanges, sights
 
 
 @given(data=st.data())
@@ -31,24 +31,26 @@ def test_wanted_blocks_come_and_what_is_not_in_the_way_stays(data: st.DataObject
 @given(data=st.data())
 def test_what_is_seen_is_what_is_in_the_frames(data: st.DataObject) -> None:
     """Each block at each stage once, wherever it comes from."""
-    frames, stages = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
-    held = [*range(1, frames + 1)]
-    states, moves = [[*held]], []
-    for stage in range(1, stages + 1):
-        wanted = data.draw(st.lists(st.integers(1, 20), max_size=frames, unique=True))
-        came = exchange(held, wanted, range(1, 21))
-        moves += [Move(0, 0, stage, place, block) for place, block in came]
-        states.append([block if block in wanted else -block for block in held])
+    frames, heads, stages = (data.draw(st.integers(1, n)) for n in (4, 2, 5))
+    held = [[*range(1, frames + 1)] for _ in range(heads)]
+    wants = st.lists(st.integers(1, 20), max_size=frames, unique=True)
+    wanted = [[[data.draw(wants) for _ in range(heads)]] for _ in range(stages)]
+    [states], moves = exchanges([held], wanted, range(1, 21))
+    assert moves == sorted(moves)
     first = data.draw(st.integers(0, stages))
-    got: dict[int, list[int]] = {}
-    found = sights(states, range(first, stages + 1), dict(enumerate(moves)))
-    assert [one.move for one in found] == sorted(one.move for one in found)
-    assert len({(one.place, one.move) for one in found}) == len(found)
-    for place, move, at in found:
-        block = moves[move].block if move >= 0 else abs(states[0][place])
-        assert move < 0 or moves[move].place == place
-        for stage in at:
-            got.setdefault(stage, []).append(block)
-    for stage in range(first, stages + 1):
-        expected = sorted(block for block in states[stage] if block > 0)
-        assert sorted(got.get(stage, [])) == expected
+    for head, ours in enumerate(states):
+        theirs = {number: move for number, move in enumerate(moves) if move.head == head}
+        found = sights(ours, range(first, stages + 1), theirs)
+        assert [one.move for one in found] == sorted(one.move for one in found)
+        assert len({(one.place, one.move) for one in found}) == len(found)
+        got: dict[int, list[int]] = {}
+        for place, move, at in found:
+            block = moves[move].block if move >= 0 else abs(ours[0][place])
+            assert move < 0 or moves[move].place == place
+            for stage in at:
+                got.setdefault(stage, []).append(block)
+        for stage in range(first, stages + 1):
+            expected = sorted(block for block in ours[stage] if block > 0)
+            assert sorted(got.get(stage, [])) == expected
+            if stage:
+                assert expected == sorted(wanted[stage - 1][0][head])

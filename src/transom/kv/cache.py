@@ -301,9 +301,9 @@ class BoundedCache(Cache):
 
     def can_crop(self, tokens: int) -> bool:
         """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
-        return self.slots.can_crop(tokens) and (
-            tokens == 0
-            or all(layer.can_crop(self.seen, tokens) for layer in self._attending.values())
+        return tokens == 0 or (
+            self.slots.can_crop(tokens)
+            and all(layer.can_crop(self.seen, tokens) for layer in self._attending.values())
         )
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -319,7 +319,7 @@ class BoundedCache(Cache):
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
                 "tokens to remove."
             )
-        if tokens_to_remove and not self.can_crop(-tokens_to_remove):
+        if not self.can_crop(-tokens_to_remove):
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
                 f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "

@@ -101,9 +101,6 @@ class Rounds(Rows[PolicyT, Round]):
     def visible(self, plan: Round) -> Round:
         return plan
 
-    def can_crop(self, tokens: int) -> bool:
-        return tokens == 0 or (tokens <= self.seen and self.unpadded)
-
     def _plan(
         self,
         before: list[int],

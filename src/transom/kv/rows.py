@@ -90,9 +90,9 @@ class Rows(ABC, Generic[PolicyT, PassT]):
     def visible(self, plan: PassT) -> Any:
         """What the attention function gets in place of a mask."""
 
-    @abstractmethod
     def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
+        """Whether the newest `tokens` tokens of every row may be dropped, going by their counts."""
+        return tokens <= self.seen and self.unpadded
 
     def begin(
         self,

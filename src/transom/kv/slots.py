@@ -117,7 +117,7 @@ class Slots(Rows[Positional, Plan]):
         fits = capacity is None or self.seen <= capacity
         if precision := Precision.of(self.policy):  # what has been rounded stays so
             fits = self.seen <= precision.exact
-        return tokens <= self.seen and self.unpadded and fits
+        return super().can_crop(tokens) and fits
 
     def _plan(
         self,
