@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pickle
-import traceback
+import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from transom.errors import CorpusError, TransomError
-from transom.forks import Owner, closed_in_forks
-
-
-def in_a_fork(call: Callable[[], Any]) -> Any:
-    """What a call gives in a child of this process, or raises there when it is an error of ours."""
-    back, to = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the test runner has threads, which the child never needs
-        child = os.fork()
-    if not child:
-        try:
-            os.close(back)
-            try:
-                found = call()
-            except TransomError as error:
-                found = error
-            with open(to, "wb") as pipe:
-                pickle.dump(found, pipe)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.close(to)
-    with open(back, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(child, 0)
-    found = pickle.loads(data)
-    if isinstance(found, TransomError):
-        raise found
-    return found
+from tests.forking import in_a_fork
+from transom.errors import CorpusError
+from transom.forks import Owner, ThreadLock, closed_in_forks
 
 
 def test_an_owner_is_one_process() -> None:
@@ -97,3 +66,26 @@ def test_a_lock_ends_with_the_process_that_took_it(tmp_path: Path) -> None:
     assert take()
     os.write(end, b"x")
     os.waitpid(child, 0)
+
+
+def test_a_fork_finds_a_lock_free() -> None:
+    lock = ThreadLock()
+    taken, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            free.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+
+    def take() -> bool:
+        with lock, lock:
+            return True
+
+    assert in_a_fork(take)
+    free.set()
+    thread.join()
+    assert take()

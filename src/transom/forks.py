@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from threading import RLock
 from typing import BinaryIO, TypeVar
 from weakref import WeakSet
 
 from transom.errors import TransomError
 
-__all__ = ["Owner", "closed_in_forks"]
+__all__ = ["Owner", "ThreadLock", "closed_in_forks"]
 
 File = TypeVar("File", bound=BinaryIO)
 
 _files: WeakSet[BinaryIO] = WeakSet()  # open files of this process that no fork may touch
+_locks: WeakSet[ThreadLock] = WeakSet()
 
 
 class Owner:
@@ -54,6 +56,27 @@ class Owner:
             )
 
 
+class ThreadLock:
+    """A lock between threads, which one may take several times, and which a fork finds free.
+
+    There, the thread that held it is not there to let go of it. What it guards must be of use
+    in the middle of any change, so it is for numbers and references, and not for files.
+    """
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        _register()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def closed_in_forks(file: File) -> File:
     """The same file, which forks made from now on find closed.
 
@@ -65,13 +88,15 @@ def closed_in_forks(file: File) -> File:
     return file
 
 
-@cache  # once, and not before there is a file
+@cache  # once, and not before there is something to do
 def _register() -> None:
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_close_files)
+        os.register_at_fork(after_in_child=_begin_fork)
 
 
-def _close_files() -> None:
+def _begin_fork() -> None:
     for file in list(_files):
         getattr(file, "raw", file).close()  # without what is in the buffer
     _files.clear()
+    for lock in list(_locks):
+        lock._lock = RLock()
