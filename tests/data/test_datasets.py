@@ -49,12 +49,15 @@ def test_items_are_what_a_model_takes(corpus: TokenCorpus) -> None:
     item = dataset[1]
     wanted = corpus.windows(6, stride=4, packed=True)[1]
     assert item["input_ids"].tolist() == wanted.ids.tolist()
-    assert item["attention_mask"].tolist() == wanted.attention_mask.tolist()
     assert item["position_ids"].tolist() == wanted.position_ids.tolist()
     labels = np.where(wanted.score_mask, wanted.ids.astype(int), -100)
     assert item["labels"].tolist() == labels.tolist()
     assert {tensor.dtype for tensor in item.values()} == {torch.int64}
-    assert "position_ids" not in corpus.torch_dataset(6)[0]
+    assert "attention_mask" not in item
+    plain, wanted = corpus.torch_dataset(6, stride=4)[-1], corpus.windows(6, stride=4)[-1]
+    assert plain["attention_mask"].tolist() == wanted.attention_mask.tolist()
+    assert 0 < sum(plain["attention_mask"]) < 6
+    assert "position_ids" not in plain
 
 
 def test_an_epoch_has_every_window_once_and_no_two_are_alike(corpus: TokenCorpus) -> None:
