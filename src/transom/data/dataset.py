@@ -81,6 +81,11 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
         length = self._source.order.length
         left = length - self._place["start"] % length
         if self._drop_uneven:
+            if length < ranks:
+                raise InputError(
+                    f"{length:,} windows give no item to each of {ranks} ranks; expected more of "
+                    "them, or no drop_uneven."
+                )
             return left // ranks
         if left % ranks:
             self._share.tell_uneven()

@@ -186,8 +186,16 @@ class WindowBatches(Iterator[Batch]):
         self._step = stream._batch_size * self._ranks
         self._at = position + first * self._step
         self._end = end
-        if end is not None and not stream._drop_uneven and (end - position) % self._step:
-            stream._share.tell_uneven()
+        if end is None:
+            return
+        if not stream._drop_uneven:
+            if (end - position) % self._step:
+                stream._share.tell_uneven()
+        elif stream._span < self._step:
+            raise InputError(
+                f"{stream._span:,} windows of a pass fill no step of {self._ranks} ranks by "
+                f"{stream._batch_size} windows; expected a smaller batch_size, or no drop_uneven."
+            )
 
     def __iter__(self) -> Self:
         return self
