@@ -231,6 +231,14 @@ def test_hostile_settings(corpus: TokenCorpus) -> None:
         for one in (dataset, corpus.torch_stream(SIZE, shuffle_seed=7)):
             with pytest.raises(InputError, match=message):
                 one.load_state_dict(state)
+    stream = corpus.torch_stream(SIZE, shuffle_seed=7, batch_size=4, epochs=1)
+    for epoch in (-1, "1", 2**62):
+        with pytest.raises(InputError, match="state: epoch is"):
+            stream.load_state_dict({"position": 1, "windows": 11, "seed": 7, "epoch": epoch})
+    assert sorted(numbers(stream)) == [*range(WINDOWS)]  # nothing was changed
+    stream.load_state_dict({"position": 2 * WINDOWS + 8, "windows": WINDOWS, "seed": 7})
+    dataset.set_epoch(2)  # as of a dataset in its third epoch
+    assert numbers(stream) == numbers(dataset[i] for i in range(8, WINDOWS))
 
 
 def test_seeds_and_indices_of_any_whole_type(corpus: TokenCorpus) -> None:

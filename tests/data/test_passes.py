@@ -239,6 +239,19 @@ def test_copies_have_places_of_their_own(corpus: TokenCorpus) -> None:
         assert numbers(loader) == epoch(corpus, 3)
 
 
+def test_modes_of_torch_make_no_difference(corpus: TokenCorpus) -> None:
+    wanted = epoch(corpus, 0)
+    with torch.device("meta"):
+        stream = of_stream(corpus)
+        assert numbers(stream) == wanted
+    with torch.inference_mode():
+        dataset = of_dataset(corpus)
+        dataset.set_epoch(1)
+    dataset.set_epoch(0)
+    for one, size in ((stream, None), (dataset, 4)):
+        assert numbers(DataLoader(one, batch_size=size, **LOADERS["2 persistent"])) == wanted
+
+
 def test_a_process_that_is_no_worker_has_numbers_of_its_own() -> None:
     """Such as another rank that was given the same dataset."""
     shared = SharedNumbers(start=1)

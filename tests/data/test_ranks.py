@@ -245,10 +245,13 @@ def test_accelerate_does_not_share_a_stream_again(
         next(iter(shared))
 
 
-def run(rank: int, folder: str, store: str, taken: Any) -> None:
+def run(rank: int, given: list[Any], store: str, taken: Any) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    corpus = TokenCorpus.open(folder)
+    corpus = TokenCorpus.open(given[0].path)
     found = []
+    for one, size in zip(given[1:], (4, None), strict=True):  # made before, and given to all ranks
+        workers = {"num_workers": 1, "persistent_workers": True}
+        found.append(numbers(DataLoader(one, batch_size=size, **workers)))
     for way in (by_itself, by_sampler, by_accelerate):
         spawned = {"num_workers": 1, "multiprocessing_context": "spawn"}
         for loader in ({}, spawned) if way is by_itself else ({},):
@@ -268,9 +271,12 @@ def test_in_a_process_group(
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     taken = multiprocessing.get_context("spawn").SimpleQueue()
-    multiprocessing.spawn(run, (str(corpus.path), str(tmp_path / "store"), taken), nprocs=2)
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    stream = corpus.torch_stream(SIZE, batch_size=4, shuffle_seed=7, epochs=1)
+    given = [corpus, dataset, stream]
+    multiprocessing.spawn(run, (given, str(tmp_path / "store"), taken), nprocs=2)
     ranks = dict(taken.get() for _ in range(2))
-    assert len(ranks[0]) == 6
+    assert len(ranks[0]) == 8
     for one, other in zip(ranks[0], ranks[1], strict=True):
         assert {*one, *other} == {*range(WINDOWS)}
         assert one != other

@@ -133,9 +133,10 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
             InputError: when it is no whole number, or before the epoch of a state that was loaded
                 and not used yet.
         """
-        first, place = self._source.first_of(epoch, type(self).__name__), self._place
+        place, length = self._place, self._source.order.length
+        first = self._source.first_of(epoch, length, type(self).__name__)
         if place["loaded"]:
-            under_way = place["start"] // self._source.order.length
+            under_way = place["start"] // length
             if epoch == under_way:
                 return
             if epoch < under_way and not place["used"]:
@@ -165,4 +166,4 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
             InputError: when the state is of other windows, or another seed.
         """
         place = self._place
-        place["start"], place["loaded"], place["used"] = self._source.position_of(state), 1, 0
+        place["start"], place["loaded"], place["used"] = self._source.follow(state), 1, 0

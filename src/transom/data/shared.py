@@ -33,7 +33,8 @@ class SharedNumbers:
 
     def __init__(self, **numbers: int) -> None:
         self._places = {name: place for place, name in enumerate(numbers)}
-        self._keep(torch.tensor([*numbers.values()], dtype=torch.int64))
+        # On the processor, whatever the default device is.
+        self._keep(torch.tensor([*numbers.values()], dtype=torch.int64, device="cpu"))
 
     def __getitem__(self, name: str) -> int:
         return int(self._mine()[self._places[name]])

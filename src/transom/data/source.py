@@ -104,7 +104,7 @@ class WindowSource:
         return {"position": position, "windows": self.order.length, "seed": self.seed}
 
     def position_of(self, state: dict[str, Any]) -> int:
-        """The position that a state is of; a corpus that has grown since shows what it had.
+        """The position that a state is of; nothing is changed.
 
         Raises:
             InputError: when the state is of another order, or is none.
@@ -126,21 +126,28 @@ class WindowSource:
                 f"{len(self.windows)} in that of {self.seed!r}; expected the settings and "
                 "the corpus that it was taken with."
             )
-        self._ordered["windows"] = windows
         return position
 
-    def first_of(self, epoch: int, owner: str) -> int:
-        """The position of an epoch's first window.
+    def follow(self, state: dict[str, Any]) -> int:
+        """The position that a state is of; a corpus that has grown since shows what it had.
+
+        Raises:
+            InputError: as `position_of`.
+        """
+        position = self.position_of(state)
+        self._ordered["windows"] = int(state["windows"])
+        return position
+
+    def first_of(self, epoch: int, span: int, owner: str) -> int:
+        """The position where an epoch starts, when each has `span` windows.
 
         Raises:
             InputError: when it is no number of an epoch, or one that nobody will ever reach.
         """
         epoch = whole_number(owner, "epoch", epoch, 0, unit="epochs")
-        if epoch * self.order.length > LARGEST:
-            raise InputError(
-                f"{owner}: epoch is {epoch}; expected at most {LARGEST // self.order.length}."
-            )
-        return epoch * self.order.length
+        if epoch * span > LARGEST:
+            raise InputError(f"{owner}: epoch is {epoch}; expected at most {LARGEST // span}.")
+        return epoch * span
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = {"windows": None, "_known": _Stretch(self._order, -1)}

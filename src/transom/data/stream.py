@@ -110,14 +110,14 @@ class WindowStream(IterableDataset[Batch]):
             raise self._share.twice(found.name, found.ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Have passes start at another epoch; with `epochs=n`, at the n-fold of that.
+        """Have passes start at another epoch; where each has `epochs`, at that of pass `epoch`.
 
         A loaded place that lies there stays where the next pass starts.
 
         Raises:
             InputError: when it is no whole number, or before a state that was loaded and not used.
         """
-        start = self._source.first_of(epoch, type(self).__name__) * (self._epochs or 1)
+        start = self._source.first_of(epoch, self._span, type(self).__name__)
         loaded = self._passes.loaded
         if loaded is not None and not start <= loaded <= start + self._span:
             if loaded < start:
@@ -157,10 +157,12 @@ class WindowStream(IterableDataset[Batch]):
             InputError: when the state is of other windows, or another seed.
         """
         position = self._source.position_of(state)
+        span = state["windows"] * (self._epochs or 1)
+        start = self._source.first_of(state.get("epoch", 0), span, "state")
+        if not start <= position <= start + span and self._epochs is not None:
+            start = (position - 1) // span * span  # as of a dataset, which notes no epoch
+        self._source.follow(state)
         self._position = None
-        start = self._source.first_of(state.get("epoch", 0), "state") * (self._epochs or 1)
-        if not start <= position <= start + self._span and self._epochs is not None:
-            start = (position - 1) // self._span * self._span
         self._passes.start = start
         if get_worker_info() is None:  # a worker is told of its own part by WindowBatches
             self._passes.load(position)
@@ -210,7 +212,7 @@ class WindowBatches(Iterator[Batch]):
                 raise StopIteration
         self._at += self._step * self._workers
         batch = stream._source.batch(positions)
-        batch["position"] = torch.tensor(after)
+        batch["position"] = torch.tensor(after, device="cpu")
         stream._position = after
         return batch
 
@@ -225,12 +227,13 @@ class WindowBatches(Iterator[Batch]):
         Raises:
             InputError: when it was taken by as many workers with other batches, or other ranks.
         """
-        self._at = self._stream._source.position_of(state)
+        position = self._stream._source.position_of(state)
         if state.get("step") != self._step:
             raise InputError(
                 f"the state of a worker is of steps of {state.get('step')} windows, and this has "
                 f"steps of {self._step}, in batches of {self._stream._batch_size} for each of "
                 f"{self._ranks} ranks; expected as many, or a state of state_after(batch)."
             )
-        self._end = state["end"]
-        self._stream._position = self._at
+        self._at, self._end = position, state["end"]
+        self._stream._source.follow(state)
+        self._stream._position = position
