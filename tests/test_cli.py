@@ -220,7 +220,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(model, tmp_path):
     os.close(ours)
     assert reading.returncode == 130
     assert re.search(r"sinks:2,window=30.*200,000.*tok/s.*KV \d+\.?\d* kB.*loss \d", bar)
-    assert "interrupted; the figures so far:" in bar
+    assert re.search(r"stopping after this pass; .*interrupted; the figures so far:", bar, re.S)
     [one] = json.loads(out.read_text())["runs"]  # the second was not begun
     assert 0 < one["tokens"] < 200_000
     assert one["kept"] + one["dropped"] == one["tokens"]
@@ -238,10 +238,12 @@ def _rest(terminal: int) -> str:
 
 def test_a_second_ctrl_c_aborts_and_the_handler_is_put_back():
     before = signal.getsignal(signal.SIGINT)
-    with Interrupt() as interrupt:
+    said = []
+    with Interrupt(lambda: said.append("stopping")) as interrupt:
         assert not interrupt.requested
         signal.raise_signal(signal.SIGINT)
         assert interrupt.requested
+        assert said == ["stopping"]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -6,6 +6,8 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from tests.corpus.making import VOCABULARY, content, make, same_windows, sizes, texts
+from tests.forking import in_a_fork
 from transom.corpus import TokenCorpus, verify
-from transom.corpus.maps import MappedFile
+from transom.corpus.maps import MappedFile, MappedTokens
 from transom.errors import CorpusError, InputError, MissingExtraError
 
 
@@ -330,3 +333,88 @@ def test_several_threads_may_read(folder: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, [64, 100, 64, 100, 33, 512] * 5))
+
+
+@pytest.fixture
+def changing_hands() -> Iterator[None]:
+    """Threads take turns much more often than they do by default."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_see_one_commit_each_while_others_refresh(
+    folder: Path, changing_hands: None
+) -> None:
+    corpus = make(folder, [[0] * 10])  # each document is of its own number
+    done = threading.Event()
+
+    def read(size: int) -> int:
+        seen = turns = 0
+        while not done.is_set() or not turns:
+            [number] = {*corpus.document(-1).tolist()}
+            assert seen <= number  # never back to an older commit
+            seen, turns = number, turns + 1
+            windows = corpus.windows(size + turns % 7, overlap=0, packed=True)
+            assert len(windows) == -(-int(windows._edges[-1]) // windows.cut.size)
+            assert windows.batch([len(windows) - 1]).attention_mask.any()
+            assert len(corpus.read(0, 10**9)) % 10 == 0
+            assert sum(map(len, corpus.pieces(64))) % 10 == 0
+        return turns
+
+    def refresh() -> None:
+        while not done.is_set():
+            corpus.refresh()
+
+    try:
+        with ThreadPoolExecutor(5) as pool:
+            readers = [pool.submit(read, size) for size in (4, 10, 12)]
+            others = [pool.submit(refresh) for _ in range(2)]
+            with TokenCorpus.append(folder) as writer:
+                for number in range(1, 60):
+                    writer.add_document([number] * 10)
+                    writer.commit()
+            done.set()
+            assert all(reader.result() for reader in readers)
+            for other in others:
+                other.result()
+    finally:
+        done.set()
+    corpus.refresh()
+    assert content(corpus) == [[number] * 10 for number in range(60)]
+
+
+@pytest.mark.parametrize("to", ["megatron", "parquet", "nanogpt", "datatrove"])
+def test_what_is_exported_is_of_one_commit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """Although the corpus is refreshed meanwhile."""
+    corpus = make(folder, [[1, 2], [3, 4]], shard_bytes=8)
+    before = [*corpus.export(to, tmp_path / "before", separator=9)]
+    read = MappedTokens.read
+
+    def meanwhile(self: MappedTokens, start: int, stop: int) -> Any:
+        if corpus.documents == 2:
+            with TokenCorpus.append(folder) as writer:
+                writer.add_document([4, 5])
+            assert corpus.refresh()
+        return read(self, start, stop)
+
+    monkeypatch.setattr(MappedTokens, "read", meanwhile)
+    after = corpus.export(to, tmp_path / "after", separator=9)
+    assert corpus.documents == 3
+    assert [path.read_bytes() for path in before] == [path.read_bytes() for path in after]
+
+
+def test_a_fork_reads_and_refreshes(folder: Path) -> None:
+    corpus = make(folder, [[1, 2], [3]])
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([4, 5])
+        with corpus._refreshing:  # as another thread may, which a fork does not have
+            assert in_a_fork(lambda: (corpus.document(1).tolist(), corpus.refresh())) == (
+                [3],
+                False,
+            )
+    assert in_a_fork(lambda: (corpus.refresh(), content(corpus))) == (True, [[1, 2], [3], [4, 5]])
+    assert content(corpus) == [[1, 2], [3]]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.corpus.making import content, make
+from tests.forking import in_a_fork
 from transom.corpus import TokenCorpus, verify
 from transom.errors import CorpusBusyError, CorpusDamageError, CorpusError, InputError
 
@@ -183,3 +184,67 @@ def test_adopted_shards(folder: Path, tmp_path: Path) -> None:
         writer.add_document([8] * 20)
     expected = [[7], [1, 1], [], [1] * 9, [2, 2], [], [2] * 9, [8] * 20]
     assert content(TokenCorpus.open(folder, verified=True)) == expected
+
+
+@pytest.mark.parametrize("way", ["document", "tokens", "source", "commit", "adopt"])
+def test_a_fork_writes_nothing(folder: Path, way: str) -> None:
+    """Its parent goes on as if there were none, with what waited in memory at the time."""
+    writer = TokenCorpus.create(folder, vocab_size=60_000)
+    writer.add_document([1, 2])
+    writer.commit()
+    writer.add_tokens(range(3, 300))
+    writer.add_source({"name": "one"})
+
+    def write() -> None:
+        if way == "document":
+            writer.add_document([7])
+        elif way == "tokens":
+            writer.add_tokens([7], documents=[1])
+        elif way == "source":
+            writer.add_source({"name": "of the fork"})
+        elif way == "adopt":
+            writer.adopt([], writer.committed, np.zeros(1, dtype=np.int64))
+        else:
+            writer.commit()
+
+    with pytest.raises(CorpusError, match=r"writer of .*books belongs to process .* is a fork"):
+        in_a_fork(write)
+    in_a_fork(writer.abandon)
+    with writer:
+        writer.add_source({"name": "two"})
+    corpus = TokenCorpus.open(folder, verified=True)
+    assert content(corpus) == [[1, 2], [*range(3, 300)]]
+    assert [source["name"] for source in corpus.sources()] == ["one", "two"]
+
+
+def test_a_fork_that_leaves_the_writer_says_what_it_cannot_commit(folder: Path) -> None:
+    writer = TokenCorpus.create(folder, vocab_size=60_000)
+    in_a_fork(lambda: writer.__exit__(None, None, None))  # nothing was added
+    writer.add_document([1])
+    with pytest.raises(CorpusError, match="is a fork"):
+        in_a_fork(lambda: writer.__exit__(None, None, None))
+    in_a_fork(lambda: writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None))
+    writer.__exit__(None, None, None)
+    assert content(TokenCorpus.open(folder, verified=True)) == [[1]]
+
+
+def test_a_fork_that_lives_on_keeps_nobody_from_writing(folder: Path) -> None:
+    writer = TokenCorpus.create(folder, vocab_size=60_000)
+
+    def others() -> None:
+        with pytest.raises(CorpusBusyError, match="is being written to by process"):
+            TokenCorpus.append(folder)
+
+    in_a_fork(others)
+    ended, end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(ended, 1)
+        os._exit(0)
+    with writer:
+        writer.add_document([1])
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([2])
+    os.write(end, b"x")
+    os.waitpid(child, 0)
+    assert content(TokenCorpus.open(folder)) == [[1], [2]]

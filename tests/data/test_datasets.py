@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,36 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.data.making import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
+from transom.corpus.shuffle import Shuffle
 from transom.data import WindowDataset, WindowStream
+from transom.data.source import AT_ONCE
 from transom.errors import InputError
 
 # More workers than cores is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
-SIZE = 8
-WINDOWS = 37
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenCorpus:
-    """Documents of which each window starts with its own number."""
-    folder = tmp_path_factory.mktemp("corpora") / "books"
-    with TokenCorpus.create(folder, vocab_size=60_000, shard_bytes=64) as writer:
-        number = 0
-        for length in (3, 1, 10, 0, 20, 3):
-            ids = np.zeros(length * SIZE, dtype=int)
-            ids[::SIZE] = range(number, number + length)
-            writer.add_document(ids)
-            number += length
-    assert number == WINDOWS
-    return TokenCorpus.open(folder)
-
-
-def numbers(batches: Any) -> list[int]:
-    return [int(n) for batch in batches for n in batch["input_ids"].reshape(-1, SIZE)[:, 0]]
+    return numbered(tmp_path_factory.mktemp("corpora") / "books")
 
 
 def test_items_are_what_a_model_takes(corpus: TokenCorpus) -> None:
@@ -49,12 +38,15 @@ def test_items_are_what_a_model_takes(corpus: TokenCorpus) -> None:
     item = dataset[1]
     wanted = corpus.windows(6, stride=4, packed=True)[1]
     assert item["input_ids"].tolist() == wanted.ids.tolist()
-    assert item["attention_mask"].tolist() == wanted.attention_mask.tolist()
     assert item["position_ids"].tolist() == wanted.position_ids.tolist()
     labels = np.where(wanted.score_mask, wanted.ids.astype(int), -100)
     assert item["labels"].tolist() == labels.tolist()
     assert {tensor.dtype for tensor in item.values()} == {torch.int64}
-    assert "position_ids" not in corpus.torch_dataset(6)[0]
+    assert "attention_mask" not in item
+    plain, wanted = corpus.torch_dataset(6, stride=4)[-1], corpus.windows(6, stride=4)[-1]
+    assert plain["attention_mask"].tolist() == wanted.attention_mask.tolist()
+    assert 0 < sum(plain["attention_mask"]) < 6
+    assert "position_ids" not in plain
 
 
 def test_an_epoch_has_every_window_once_and_no_two_are_alike(corpus: TokenCorpus) -> None:
@@ -209,9 +201,22 @@ def test_hostile_settings(corpus: TokenCorpus) -> None:
     with pytest.raises(InputError, match="has no windows of 1000 ids"):
         corpus.torch_dataset(1000, drop_last=True)
     dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
-    for index in (WINDOWS, -WINDOWS - 1):
+    for index in (WINDOWS, -WINDOWS - 1, 10**30, np.int64(WINDOWS), torch.tensor(WINDOWS)):
         with pytest.raises(IndexError, match=f"there are {WINDOWS}"):
             dataset[index]
+    for index in (1.0, "0", slice(0, 2), None, torch.tensor(1.0), [0]):
+        with pytest.raises(InputError, match="expected a whole number, one at a time"):
+            dataset[index]
+    for epoch in (-1, 1.0, "1", True, 2**62):
+        for one in (dataset, corpus.torch_stream(SIZE, shuffle_seed=7)):
+            with pytest.raises(InputError, match="epoch is"):
+                one.set_epoch(epoch)
+    with pytest.raises(InputError, match="taken is -1"):
+        dataset.state_dict(-1)
+    for seed in (True, 1.5, "7", np.float32(1), (1,)):
+        for kind in (corpus.torch_dataset, corpus.torch_stream):
+            with pytest.raises(InputError, match=r"shuffle_seed is .*; expected a whole number"):
+                kind(SIZE, shuffle_seed=seed)
     assert numbers([dataset[-1]]) == numbers([dataset[WINDOWS - 1]])
     for state, message in (
         ({}, "expected what state_dict"),
@@ -219,6 +224,93 @@ def test_hostile_settings(corpus: TokenCorpus) -> None:
         ({"position": -1, "windows": WINDOWS, "seed": 7}, "position is -1"),
         ({"position": 1, "windows": WINDOWS, "seed": 8}, "in the order of seed 8, and this is of"),
         ({"position": 1, "windows": WINDOWS + 1, "seed": 7}, f"of {WINDOWS + 1} windows"),
+        ({"position": 1, "windows": 0, "seed": 7}, "windows is 0"),
+        ({"position": 1, "windows": "37", "seed": 7}, "windows is '37'"),
+        ({"position": 10**30, "windows": WINDOWS, "seed": 7}, "position is 1000"),
     ):
-        with pytest.raises(InputError, match=message):
-            dataset.load_state_dict(state)
+        for one in (dataset, corpus.torch_stream(SIZE, shuffle_seed=7)):
+            with pytest.raises(InputError, match=message):
+                one.load_state_dict(state)
+    stream = corpus.torch_stream(SIZE, shuffle_seed=7, batch_size=4, epochs=1)
+    for epoch in (-1, "1", 2**62):
+        with pytest.raises(InputError, match="state: epoch is"):
+            stream.load_state_dict({"position": 1, "windows": 11, "seed": 7, "epoch": epoch})
+    assert sorted(numbers(stream)) == [*range(WINDOWS)]  # nothing was changed
+    stream.load_state_dict({"position": 2 * WINDOWS + 8, "windows": WINDOWS, "seed": 7})
+    dataset.set_epoch(2)  # as of a dataset in its third epoch
+    assert numbers(stream) == numbers(dataset[i] for i in range(8, WINDOWS))
+
+
+def test_seeds_and_indices_of_any_whole_type(corpus: TokenCorpus) -> None:
+    for seed in (0, -1, 2**70, np.int64(7), np.uint8(7)):
+        dataset = corpus.torch_dataset(SIZE, shuffle_seed=seed)
+        assert json.loads(json.dumps(dataset.state_dict()))["seed"] == int(seed)
+        wanted = numbers([dataset[3]])
+        assert (
+            numbers(dataset[i] for i in (torch.tensor(3), np.int64(3), 3 - WINDOWS)) == wanted * 3
+        )
+        for one in (np.array([3]), torch.tensor([3]), range(3, 4)):
+            assert numbers(dataset.__getitems__(one)) == wanted
+
+
+def test_threads_may_read_one_dataset(tmp_path: Path) -> None:
+    """Each at another stretch of the order, which is computed a stretch at a time."""
+    corpus = numbered(tmp_path / "books", [3 * AT_ONCE], shard_bytes=1 << 20)
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
+    places = np.arange(0, 3 * AT_ONCE, 97)
+    wanted = Shuffle(3 * AT_ONCE, 7)(places)
+
+    def read(turn: int) -> None:
+        for place in np.random.default_rng(turn).permutation(len(places))[:40].tolist():
+            assert numbers(dataset.__getitems__([places[place]])) == [wanted[place]]
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_dataset_is_of_one_commit(tmp_path: Path) -> None:
+    """Whatever its corpus is refreshed to, also in workers that start later."""
+    corpus = numbered(tmp_path / "books", [5])
+    dataset = corpus.torch_dataset(SIZE, shuffle_seed=7, packed=True)
+    before = numbers(dataset[i] for i in range(5))
+    with TokenCorpus.append(tmp_path / "books") as writer:
+        writer.add_document(np.full(SIZE, 5))
+    assert corpus.refresh()
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert numbers(copy[i] for i in range(len(copy))) == before
+    assert len(corpus.torch_dataset(SIZE)) == 6
+
+
+def test_documents_stay_apart_in_packed_windows(tmp_path: Path) -> None:
+    """As items come, given to a model of transformers that keeps no cache."""
+    with TokenCorpus.create(tmp_path / "books", vocab_size=500) as writer:
+        for document in ([5, 6, 7, 8], [9, 10, 11, 12], [13, 14]):
+            writer.add_document(document)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, use_cache=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    corpus = TokenCorpus.open(tmp_path / "books")
+    dataset = corpus.torch_dataset(8, packed=True)
+    batch = default_collate([dataset[0], dataset[1]])
+    [streamed] = corpus.torch_stream(8, packed=True, epochs=1)
+    with torch.no_grad():
+        logits = model(**batch).logits
+        for row, start, document in (
+            (0, 0, [5, 6, 7, 8]),
+            (0, 4, [9, 10, 11, 12]),
+            (1, 0, [13, 14]),
+        ):
+            alone = model(torch.tensor([document])).logits[0]
+            assert torch.allclose(logits[row, start : start + len(document)], alone, atol=1e-5)
+    assert not model(**batch).loss.isnan()
+    del streamed["position"]
+    assert streamed.keys() == batch.keys()
+    assert all(torch.equal(streamed[name], batch[name]) for name in batch)

@@ -98,6 +98,50 @@ def test_interrupted_and_taken_up_is_the_same_as_never_interrupted(after, whole,
     assert recorded(path).rows == again.rows
 
 
+def test_stopping_is_never_far(tmp_path):
+    """Of all that happens, no more than two passes happen without asking whether to stop."""
+    happened: list[int | str] = []
+
+    class Noted(Reader):
+        def append(self, ids):
+            happened.append(len(ids))
+            return super().append(ids)
+
+    def made(policy: str) -> Noted:
+        happened.append("made")
+        return Noted(policy)
+
+    def stop() -> bool:
+        happened.append("asked")
+        return False
+
+    told = Bench.of(made, Letters(), PROSE)
+    assert carry_out(PLAN, told, recorded(tmp_path / "rows.jsonl"), stop=stop)
+    since: list[int | str] = []
+    for one in happened:
+        since = [] if one == "asked" else [*since, one]
+        assert sum(isinstance(each, int) for each in since) <= 2
+        assert since.count("made") <= 2
+        assert one in ("asked", "made") or one <= 64
+
+    class Stopped(Noted):
+        def append(self, ids):
+            assert not stopped
+            return super().append(ids)
+
+    for asked in range(1, happened.count("asked"), 37):
+        stopped: list[bool] = []
+        left = iter(range(asked))
+
+        def stop_later() -> bool:
+            if next(left, None) is None:  # noqa: B023
+                stopped.append(True)  # noqa: B023
+            return bool(stopped)  # noqa: B023
+
+        record = recorded(tmp_path / f"{asked}.jsonl")
+        assert not carry_out(PLAN, Bench.of(Stopped, Letters(), PROSE), record, stop=stop_later)
+
+
 def test_what_is_there_is_not_measured_again(whole):
     made: list[Reader] = []
     assert carry_out(PLAN, bench(made), whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -247,3 +248,73 @@ def test_a_chart_escapes_names():
     assert "&lt;a&amp;b&gt;" in markup
     assert "&lt;rule&gt;" in markup
     assert 'aria-label="a &quot;title&quot;"' in markup
+
+
+def interrupted() -> Results:
+    """`full` was asked all there is, `sinks` all but a text and some questions, `window` little."""
+    kept = []
+    for row in results().rows:
+        if row.policy == "sinks:4,window=508" and row.kind == "recall" and row.length == 2000:
+            continue
+        few = row.kind == "recall" and (row.length, row.depth) == (1000, 0.0)
+        if row.policy != "window:512" or few:
+            kept.append(row)
+    return results(rows=kept, complete=False)
+
+
+def test_only_what_all_were_asked_is_compared():
+    found = interrupted()
+    shown = Page(page(found))
+    asked = {policy: shown.cells[policy, "needle"] for policy in HOT}
+    assert asked == {"full": "2/2", "sinks:4,window=508": "0/2", "window:512": "0/2"}
+    assert "full answered the most questions rightly, 2 of 2" in shown.text
+    assert shown.cells["sinks:4,window=508", "loss"] == "2.250"  # compared with those that have one
+    assert shown.cells["window:512", "loss"] == "–"
+    left_out = 12 - 2 + 6 - 2
+    assert f"{left_out} of {len(found.rows)} results are of some only" in shown.text
+    assert len(json.loads(shown.figures)["rows"]) == len(found.rows)  # nothing is lost
+    assert "are of some only" not in Page(page(results(complete=False))).text
+
+
+def test_rows_of_policies_that_were_not_asked_for_do_not_narrow_what_is_compared():
+    earlier = [replace(row, policy="window:9") for row in rows_of("full") if row.kind == "speed"]
+    found = results(rows=[*results().rows, earlier[0]])
+    assert found.compared == list(found.rows)
+    assert len(results(rows=[*results().rows, earlier[0]], order=()).compared) < len(found.rows)
+
+
+def test_nothing_in_common_is_said():
+    rows = [row for row in rows_of("full") if row.kind == "speed" and row.length == 1000]
+    rows += [row for row in rows_of("window:512") if row.kind == "speed" and row.length == 2000]
+    shown = Page(page(results(rows=rows, complete=False)))
+    assert "Nothing has been measured alike" in shown.text
+    assert (shown.unclosed, shown.open) == ([], [])
+
+
+def test_shares_of_full_are_of_prompts_that_fill_the_room(shown):
+    assert shown.cells["sinks:4,window=508", "of_full"] == "25.0%"
+    short = [row for row in results().rows if row.kind == "speed" and row.length == 1000]
+    roomy = [replace(row, hot_bytes=10_000_000 if row.policy == "full" else row.hot_bytes * 4)
+             for row in short]  # fmt: skip
+    found = Page(page(results(rows=roomy, complete=False)))
+    assert found.cells["full", "of_full"] == "100.0%"
+    assert found.cells["sinks:4,window=508", "of_full"] == "–"
+    assert "200.0%" not in found.text
+    assert "no policy was seen to keep less" in found.text
+    # What was not given the longest prompt is not compared with what full keeps of that.
+    shown = Page(page(interrupted()))
+    assert shown.cells["sinks:4,window=508", "of_full"] == "25.0%"
+    assert shown.cells["window:512", "of_full"] == "–"
+
+
+def test_on_a_narrow_page_every_figure_carries_its_name():
+    """There rows are cards, without the head of the table."""
+    html = page(results())
+    head = re.search(r'<table class="cards" id="summary">.*?</thead>', html, re.DOTALL)
+    row = re.search(r"<tr data-policy=.*?</tr>", html, re.DOTALL)
+    assert head is not None
+    assert row is not None
+    named = re.findall(r"<th>([^<]*)</th>", head[0])
+    assert named[0] == "policy"
+    assert re.findall(r'data-label="([^"]*)"', row[0]) == named[1:]
+    assert row[0].count("<td") == len(named) - 1

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.forking import in_a_fork
 from transom.errors import InputError
 from transom.export import table_writer
 
@@ -114,3 +115,20 @@ def test_a_large_array_grows_in_its_file(tmp_path: Path) -> None:
         for _ in range(20):
             table.write({"ids": np.zeros((60_000, 1), np.uint8)})
     assert np.load(tmp_path / "rows.npy").shape == (1_200_000, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fork_writes_nothing(tmp_path: Path, name: str) -> None:
+    with table_writer(tmp_path / name) as table:
+        table.write(columns(5))
+        for refused in (
+            lambda: table.write(columns(5, 5)),
+            lambda: table.__exit__(None, None, None),
+        ):
+            with pytest.raises(InputError, match=f"writer of .*{name} belongs to process"):
+                in_a_fork(refused)
+        in_a_fork(lambda: table.__exit__(KeyError, KeyError(), None))
+        table.write(columns(5, 5))
+    got = read(tmp_path / name)
+    for column, values in columns(10).items():
+        assert np.array_equal(got[column], values)

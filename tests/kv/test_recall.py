@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from tests.forking import in_a_fork
 from tests.kv.contract import CLOSE, Contract
 from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
 from tests.kv.recall_reference import recall_reference
 from transom import Context
-from transom.errors import InputError, PolicyError
+from transom.errors import CacheError, InputError, PolicyError
 from transom.kv import BoundedCache
 from transom.kv.recall import RecallLayer
 from transom.kv.recall.frames import Frames
@@ -302,3 +303,30 @@ def test_where_cold_blocks_were_does_not_matter_when_loading(tmp_path: Path) -> 
         loaded = Context.load(tmp_path / "state", model, cold=cold)
         assert loaded.score(ids[50:]).tolist() == expected
         assert loaded.usage == context.usage
+
+
+@pytest.mark.parametrize("use", ["append", "score", "fork", "save"])
+def test_a_fork_leaves_the_file_alone(tmp_path: Path, use: str) -> None:
+    """Cold blocks in memory it may use: those are its own."""
+    model, ids = tiny("llama"), distinct(1, LENGTH)[0]
+
+    def used(context: Context) -> list[float]:
+        torch.set_num_threads(1)  # a fork has no other threads
+        if use == "append":
+            context.append(ids[40:60])
+        elif use == "fork":
+            context.fork().append(ids[40:60])
+        elif use == "save":
+            context.save(tmp_path / "state")
+        return context.score(ids[60:]).tolist()
+
+    for cold in (None, tmp_path / "cold"):
+        context, other = (Context(model, policy=SPELLED[0], cold=cold) for _ in range(2))
+        for one in (context, other):
+            one.append(ids[:40])
+        if cold is None:
+            assert in_a_fork(lambda: used(context)) == used(other)  # noqa: B023
+        else:
+            with pytest.raises(CacheError, match=r"cold store in .*cold belongs to process"):
+                in_a_fork(lambda: used(context))  # noqa: B023
+            assert used(context) == used(other)

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.forking import in_a_fork
 from transom import ContextWindow, ContextWindowMonitor
 from transom.errors import InputError, MissingExtraError
 from transom.monitor import JsonLines, json_lines
@@ -120,3 +121,22 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'transom\[monitor\]'"):
         import transom.monitor.prometheus  # noqa: F401
+
+
+def test_a_fork_records_for_itself_and_leaves_the_file_alone(monitor, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+
+    def in_the_fork():
+        for _ in range(2000):  # more than wait to be summed up
+            monitor.record_metric("processing_time", 4.0)
+        lines.__exit__(None, None, None)
+        return monitor.get_statistics("processing_time")["count"]
+
+    lines = JsonLines(monitor, path, every=1000)
+    with lines, monitor._lock, monitor.series("processing_time")._lock:
+        assert in_a_fork(in_the_fork) == 2004  # although a thread may hold the locks
+        assert path.read_text() == ""
+    assert monitor.get_statistics("processing_time")["count"] == 4
+    assert len(path.read_text().splitlines()) == 2
+    with pytest.raises(InputError, match=r"metrics\.jsonl belongs to process"):
+        in_a_fork(lines.__enter__)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.forking import in_a_fork
 from transom.errors import InputError, MissingExtraError
 from transom.tokens import documents
 from transom.tokens.decode import decoded
@@ -169,3 +170,13 @@ def test_without_pyarrow(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'transom\[export\]'"):
         read(tmp_path / name)
+
+
+def test_a_fork_takes_no_lines_away(tmp_path: Path) -> None:
+    """More of them than a buffer holds: parent and fork have one place in the file."""
+    lines = [json.dumps({"text": f"{number} " + "x" * 2000}) for number in range(100)]
+    found = documents(write(tmp_path / "lines.jsonl", "\n".join(lines)))
+    assert str(next(found).text).startswith("0 ")
+    with pytest.raises(InputError, match=r"the reading of .*lines\.jsonl belongs to process"):
+        in_a_fork(lambda: [one.name for one in found])
+    assert [str(one.text).split()[0] for one in found] == [str(n) for n in range(1, 100)]

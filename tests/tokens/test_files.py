@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.forking import in_a_fork
 from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
 from transom.errors import InputError
 from transom.tokens import Encoder, documents, tokenize_files
@@ -147,3 +148,13 @@ def test_what_goes_wrong_comes_out(workers: int) -> None:
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fork_takes_nothing_away(workers: int) -> None:
+    """It has neither the threads nor a place of its own in the files."""
+    going = in_order(str, range(50), workers)
+    assert next(going) == "0"
+    with pytest.raises(InputError, match="what goes through files belongs to process"):
+        in_a_fork(lambda: next(going))
+    assert [*going] == [str(number) for number in range(1, 50)]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.forking import in_a_fork
 from tests.windows.test_contract import SIZES, texts
 from transom.errors import InputError
 from transom.evaluate.rss import peak_rss, reset_peak_rss
@@ -85,6 +86,31 @@ def test_the_file_has_no_name_and_goes_with_the_window(tmp_path: Path) -> None:
     context.add_tokens(range(100))
     assert [*tmp_path.iterdir()] == []
     del context
+
+
+def test_a_fork_leaves_the_file_alone(tmp_path: Path) -> None:
+    context = MemoryEfficientContext(100, 10, spill=tmp_path, ram_bytes=80)
+    context.add_tokens(range(15))
+    kept = pickle.dumps(context)
+
+    def shown() -> list[int]:
+        return context.ids.tolist()
+
+    assert in_a_fork(shown) == [*range(15)]  # nothing has been spilled yet
+    context.add_tokens(range(15, 70))
+    for refused in (shown, lambda: context.add_tokens([7]), lambda: pickle.dumps(context)):
+        with pytest.raises(InputError, match=r"the spill file in .* belongs to process"):
+            in_a_fork(refused)
+    assert shown() == [*range(70)]
+
+    def anew() -> list[int]:
+        context.clear()
+        context.add_tokens(range(200, 290))
+        return shown()
+
+    assert in_a_fork(anew) == [*range(200, 290)]
+    assert in_a_fork(lambda: pickle.loads(kept).ids.tolist()) == [*range(15)]
+    assert shown() == [*range(70)]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from rich.progress import Progress as Bar
 
 __all__ = ["Bars"]
 
+STOPPING = "stopping after this pass; press Ctrl-C again to end at once"
+
 # Columns that the rest of a line takes. A line that filled the terminal would be torn apart by the
 # ^C that the terminal itself writes.
 FIGURES = 72
@@ -54,6 +56,10 @@ class Bars:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def stopping(self) -> None:
+        """Say, above the bars, that a request to stop has come; on stderr, terminal or not."""
+        self._bar.console.print(STOPPING)
 
     def start(self, title: str, total: int) -> Callable[[int, str], None]:
         """Add a bar; returns what moves it to a number, with figures to show behind it."""

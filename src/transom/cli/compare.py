@@ -86,7 +86,8 @@ def compare(
     if not len(ids):
         raise InputError("the tokenizer made no tokens of the text; expected at least one.")
     runs = []
-    with Interrupt() as interrupt, Bars() as bars:
+    bars = Bars()
+    with bars, Interrupt(bars.stopping) as interrupt:
         while waiting and not interrupt.requested:
             context = waiting.pop(0)  # let go afterwards: its memory is not the next one's
             run = read(

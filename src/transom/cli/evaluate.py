@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,12 @@ def evaluate(
     book = sweep.read()
     record = sweep.record(book)
     results = sweep.run(plan, sweep.load(), book, record)
+    if left_out := len(results.rows) - len(results.compared):
+        print(
+            f"{left_out:,} of {len(results.rows):,} results are of some policies only, and are "
+            "left out of what compares them:",
+            file=sys.stderr,
+        )
     if results.rows:
         page = sweep.write(results)
         console = result_console()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -13,10 +14,14 @@ class Interrupt:
     """While open, the first Ctrl-C sets `requested`; a second one aborts at once.
 
     What Ctrl-C did before is restored at the end. Only for the main thread.
+
+    Args:
+        acknowledge: called by the first one, so that it can be seen that it came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, acknowledge: Callable[[], None] = lambda: None) -> None:
         self.requested = False
+        self._acknowledge = acknowledge
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._request)
@@ -35,3 +40,4 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        self._acknowledge()

@@ -20,6 +20,7 @@ from transom.evaluate.plan import Plan, State, carry_out
 from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
 from transom.evaluate.results import Results, write_text
+from transom.evaluate.summary import summaries
 from transom.evaluate.tasks import REVISION
 
 if TYPE_CHECKING:
@@ -110,20 +111,21 @@ class Sweep:
         from transom.evaluate.facts import facts
         from transom.evaluate.measures import Bench
 
-        bench = Bench.of(
-            lambda policy: Context(loaded.model, loaded.tokenizer, policy, chunk=self.chunk),
-            loaded.tokenizer,
-            text,
-            seed=self.seed,
-            name=self.name,
-        )
         order = tuple(map(str, plan.policies))
 
         def standing() -> Any:
-            found = Results({}, {}, record.rows, order).policies
+            found = summaries(record.rows, order)
             return table_of(columns(found), lines(found), ruled=True) if found else ""
 
-        with Interrupt() as interrupt, Bars(standing, remaining=True) as bars:
+        bars = Bars(standing, remaining=True)
+        with bars, Interrupt(bars.stopping) as interrupt:
+            bench = Bench.of(
+                lambda policy: Context(loaded.model, loaded.tokenizer, policy, chunk=self.chunk),
+                loaded.tokenizer,
+                text,
+                seed=self.seed,
+                name=self.name,
+            )
             move = None
 
             def moved(state: State) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -17,29 +18,30 @@ from transom.corpus.create import first_manifest, make_folder
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, read_manifest
-from transom.corpus.maps import MappedFile, MappedTokens
+from transom.corpus.maps import MappedFile
+from transom.corpus.snapshot import Snapshot
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
 from transom.errors import MissingExtraError
-from transom.windows import Cut, SlidingWindow, TokenWindows
+from transom.forks import ThreadLock
+from transom.windows import SlidingWindow, TokenWindows
 
 __all__ = ["TokenCorpus"]
 
 TOKENS_AT_ONCE = 1 << 20
-CUTS_KEPT = 4  # ways of cutting, of which is remembered how many windows documents have
 
 
 class TokenCorpus:
     """Token ids of documents in a folder, as they were at one commit.
 
     Nothing is read before it is asked for, and reading in order keeps no more than some megabytes
-    in memory. One writer may append meanwhile: `refresh` shows what it committed. May be used
-    from several threads, and pickled, which takes along the commit that is seen.
+    in memory. One writer may append meanwhile: `refresh` shows what it committed. May be used and
+    refreshed from several threads, each call seeing one commit; and pickled, which takes along the
+    commit that is seen.
 
     Attributes:
         path: the folder.
-        manifest: what was committed.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp() + "/books"
@@ -55,7 +57,8 @@ class TokenCorpus:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
-        self._map(manifest)
+        self._seen = Snapshot(path, manifest)
+        self._refreshing = ThreadLock()
 
     @classmethod
     def open(
@@ -150,6 +153,11 @@ class TokenCorpus:
         return cls.open(path)
 
     @property
+    def manifest(self) -> Manifest:
+        """What was committed."""
+        return self._seen.manifest
+
+    @property
     def tokens(self) -> int:
         """How many tokens there are."""
         return self.manifest.tokens
@@ -172,18 +180,19 @@ class TokenCorpus:
     @property
     def edges(self) -> NDArray[np.int64]:
         """Where documents start, and where the last one stops, `(documents + 1,)`; read-only."""
-        return self._edges
+        return self._seen.edges
 
     def refresh(self) -> bool:
         """See what was committed meanwhile; whether there was anything.
 
         Windows that were asked for before stay as they are.
         """
-        manifest = read_manifest(self.path)
-        if manifest.commit == self.manifest.commit:
-            return False
-        self._map(manifest)
-        return True
+        with self._refreshing:  # or an older commit could replace a newer one
+            manifest = read_manifest(self.path)
+            if manifest.commit == self.manifest.commit:
+                return False
+            self._seen = Snapshot(self.path, manifest)
+            return True
 
     def document(self, number: int) -> NDArray[Any]:
         """The ids of one document: a read-only view of the map, unless it lies in two shards.
@@ -191,20 +200,18 @@ class TokenCorpus:
         Raises:
             IndexError: when there is no such document.
         """
-        if not -self.documents <= number < self.documents:
-            raise IndexError(f"document {number} was asked for; there are {self.documents:,}.")
-        first, stop = self._edges[number % self.documents :][:2].tolist()
-        return self._tokens.read(first, stop)
+        return self._seen.document(number)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """The ids at positions `start` to `stop`, over all documents; as `document`."""
-        start, stop, _ = slice(start, stop).indices(self.tokens)
-        return self._tokens.read(start, max(start, stop))
+        tokens = self._seen.tokens
+        start, stop, _ = slice(start, stop).indices(len(tokens))
+        return tokens.read(start, max(start, stop))
 
     def pieces(self, size: int = TOKENS_AT_ONCE) -> Iterator[NDArray[Any]]:
         """All ids in order, at most `size` at a time; memory stays constant."""
         whole_number("TokenCorpus", "size", size, 1)
-        tokens = self._tokens_anew()
+        tokens = self._seen.tokens_anew()
         for at in range(0, len(tokens), size):
             yield tokens.read(at, min(at + size, len(tokens)))
 
@@ -239,11 +246,7 @@ class TokenCorpus:
         cut = SlidingWindow(
             size, stride, overlap=overlap, vocab_size=self.manifest.vocab_size, **settings
         ).cut
-        if cut not in self._windows:
-            while len(self._windows) >= CUTS_KEPT:
-                self._windows.pop(next(iter(self._windows)), None)
-            self._windows[cut] = TokenWindows(cut, self._tokens_anew(), self._edges)
-        return self._windows[cut]
+        return self._seen.windows(cut)
 
     def export(
         self, to: str, out: str | os.PathLike[str], *, separator: int | None = None
@@ -258,7 +261,7 @@ class TokenCorpus:
         Raises:
             InputError: on an unknown format, or one that cannot hold this.
         """
-        return write_format(self, to, out, separator=separator)
+        return write_format(copy(self), to, out, separator=separator)  # of one commit
 
     def torch_dataset(self, size: int = 512, **settings: Any) -> Any:
         """A map-style dataset of windows for PyTorch; see `transom.data.WindowDataset`.
@@ -278,26 +281,14 @@ class TokenCorpus:
 
     def release(self) -> None:
         """Take what was read out of this process' memory; it is mapped again when needed."""
-        for mapped in (*self._shards, self._ends):
-            mapped.release()
-
-    def _map(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self._shards = [MappedFile(self.path, shard, self.dtype) for shard in manifest.shards]
-        self._ends = MappedFile(self.path, manifest.ends, np.dtype("<i8"))
-        self._edges = self._ends.array if len(self._ends.array) else np.zeros(1, dtype=np.int64)
-        self._tokens = self._tokens_anew()
-        self._windows: dict[Cut, TokenWindows] = {}
-
-    def _tokens_anew(self) -> MappedTokens:
-        """All ids; with a reading position of their own."""
-        return MappedTokens(self._shards, self.dtype)
+        self._seen.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.manifest)
 
     def __repr__(self) -> str:
-        return f"<TokenCorpus: {self.tokens:,} tokens in {self.documents:,} documents>"
+        manifest = self.manifest
+        return f"<TokenCorpus: {manifest.tokens:,} tokens in {manifest.documents:,} documents>"
 
 
 def _data() -> Any:

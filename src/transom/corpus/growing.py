@@ -10,6 +10,7 @@ from typing import Any
 from transom.corpus.manifest import Stored
 from transom.corpus.sums import BlockSums, digest
 from transom.errors import CorpusDamageError
+from transom.forks import closed_in_forks
 
 __all__ = ["GrowingFile", "second_name", "short_of"]
 
@@ -27,7 +28,7 @@ class GrowingFile:
         self._path = folder / stored.name
         self.name = stored.name
         whole = stored.bytes // block_bytes
-        self._file = self._path.open("r+b" if stored.bytes else "w+b")
+        self._file = closed_in_forks(self._path.open("r+b" if stored.bytes else "w+b"))
         try:
             self._file.seek(whole * block_bytes)
             tail = self._file.read(stored.bytes - whole * block_bytes)

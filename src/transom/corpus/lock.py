@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transom.errors import CorpusBusyError, CorpusError
+from transom.forks import closed_in_forks
 
 __all__ = ["LOCK", "WriterLock"]
 
@@ -28,11 +29,9 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        locks: Any = import_module("fcntl") if os.name == "posix" else None
-        if locks is None:
-            raise CorpusError(f"cannot write to {folder}: this needs the file locks of POSIX.")
+        self._locks = locks = _locks(folder)
         try:
-            self._file = (folder / LOCK).open("a+b", buffering=0)
+            self._file = closed_in_forks((folder / LOCK).open("a+b", buffering=0))
         except OSError as error:
             raise CorpusError(f"cannot write to {folder}: {error.strerror}.") from error
         try:
@@ -53,4 +52,12 @@ class WriterLock:
 
     def release(self) -> None:
         """Let others write."""
-        self._file.close()
+        if not self._file.closed:  # as it is in a fork
+            self._locks.flock(self._file, self._locks.LOCK_UN)
+            self._file.close()
+
+
+def _locks(folder: Path) -> Any:
+    if os.name != "posix":
+        raise CorpusError(f"cannot write to {folder}: this needs the file locks of POSIX.")
+    return import_module("fcntl")

@@ -18,6 +18,7 @@ from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, Stored, write_manifest
 from transom.durable import sync_folder
 from transom.errors import CorpusError, InputError
+from transom.forks import Owner
 from transom.tokens import check_ids
 
 __all__ = ["CorpusWriter", "shard_name"]
@@ -35,7 +36,8 @@ class CorpusWriter:
 
     What is added is seen by no reader, and not kept if the process dies, before `commit`. Leaving
     the context commits; leaving it by an exception gives up what was added since the last commit.
-    Readers go on reading what they opened, in either case.
+    Readers go on reading what they opened, in either case. A fork of the process can write
+    nothing: adding and committing raise `CorpusError` there, and giving up changes nothing.
 
     Attributes:
         tokens, documents: how many there are, those not yet committed included.
@@ -48,6 +50,7 @@ class CorpusWriter:
         self._lock = lock or WriterLock(folder)
         self._files: dict[str, GrowingFile] = {}
         self._broken: str | None = None
+        self._owner = Owner(f"the writer of {folder}", CorpusError)
         try:
             self._committed = read()  # only now: no other writer can commit any more
             self._vocab_size = self._committed.vocab_size
@@ -116,6 +119,7 @@ class CorpusWriter:
 
     def add_document(self, ids: Any) -> None:
         """Add a whole document; see `add_tokens`."""
+        self._usable()
         if self._open:
             raise InputError("a document is open; expected end_document() before another one.")
         checked = check_ids(ids, self._vocab_size)
@@ -247,6 +251,7 @@ class CorpusWriter:
         return file
 
     def _usable(self) -> None:
+        self._owner.check()
         if self._broken is not None:
             raise CorpusError(f"nothing more can be written to {self.folder}: {self._broken}.")
 
@@ -264,6 +269,8 @@ class CorpusWriter:
 
     def _close(self) -> None:
         """Close all files, each as it was last committed, and let others write."""
+        if not self._owner.is_here:
+            return
         if self._broken is None:
             self._broken = "it is closed"
         files = self._committed.files if self._files else ()

@@ -127,7 +127,8 @@ def carry_out(
         record: gets the rows, one by one as they come.
         on_state: called when a measurement begins and after every pass.
         on_row: called with each new row.
-        stop: asked before every pass; once true, the rows so far remain.
+        stop: asked before every pass, and while trials are made; once true, the rows so far
+            remain.
 
     Raises:
         InputError: when trials cannot be made of the text.
@@ -136,6 +137,8 @@ def carry_out(
     waiting = [(measure, _missing(measure, record)) for measure in plan.measures(bench)]
     waiting = [(measure, wanted) for measure, wanted in waiting if wanted]
     for measure, _ in waiting:
+        if stop():
+            return False
         measure.check(bench)  # so that what cannot work is refused before hours of work
     sizes = [_share(measure, wanted, bench) for measure, wanted in waiting]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transom.evaluate.rows import Row, to_json
-from transom.evaluate.summary import Summary, by_bytes, summaries
+from transom.evaluate.summary import Summary, by_bytes, comparable, summaries
 
 __all__ = ["Results", "write_text"]
 
@@ -35,9 +35,14 @@ class Results:
     complete: bool = True
 
     @cached_property
+    def compared(self) -> list[Row]:
+        """The rows that policies are compared by; see `comparable`."""
+        return comparable(self.rows, self.order)
+
+    @cached_property
     def policies(self) -> list[Summary]:
-        """What each policy came to."""
-        return summaries(self.rows, self.order)
+        """What each policy came to, in what they can be compared by."""
+        return summaries(self.compared, self.order)
 
     def front(self, quality: str) -> list[str]:
         """The policies that no other beats at `quality` with as few hot bytes."""

@@ -12,7 +12,7 @@ import numpy as np
 from transom.evaluate.front import front
 from transom.evaluate.rows import LossRow, RecallRow, Row, SpeedRow
 
-__all__ = ["Score", "Summary", "by_bytes", "score", "summaries"]
+__all__ = ["Score", "Summary", "by_bytes", "comparable", "score", "summaries"]
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 
@@ -138,6 +138,22 @@ def score(rows: Iterable[RecallRow]) -> Score:
     return Score(sum(right), len(right))
 
 
+def comparable(rows: Sequence[Row], order: Sequence[str] = ()) -> list[Row]:
+    """The rows of what was found out under every policy alike, in their order.
+
+    An evaluation that was interrupted, or that more policies were added to, has asked some of them
+    more questions than others: figures of all their rows would compare what is not alike. What
+    counts is what was found out, of a kind and a task, under all policies of `order` of which
+    anything of that kind is known; without an order, under all there are.
+    """
+    known: dict[tuple[Any, ...], dict[str, set[tuple[Any, ...]]]] = {}
+    for row in rows:
+        if not order or row.policy in order:
+            known.setdefault(_group(row), {}).setdefault(row.policy, set()).add(_matter(row))
+    alike = {group: set.intersection(*found.values()) for group, found in known.items()}
+    return [row for row in rows if _group(row) not in alike or _matter(row) in alike[_group(row)]]
+
+
 def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[Summary]:
     """A summary for each policy: those of `order` first, then others as they come."""
     found: dict[str, list[Row]] = {policy: [] for policy in order}
@@ -158,6 +174,17 @@ def by_bytes(found: Sequence[Summary], quality: str) -> list[int]:
         if quality == "recall" and one.recalled is not None:
             points.append((index, (one.hot_bytes, one.recalled.rate)))
     return [points[i][0] for i in front([point for _, point in points])]
+
+
+def _group(row: Row) -> tuple[Any, ...]:
+    """What a row is compared within: its kind, and of what is asked the task."""
+    return (row.kind, row.task) if isinstance(row, RecallRow) else (row.kind,)
+
+
+def _matter(row: Row) -> tuple[Any, ...]:
+    """What was found out, under whichever policy."""
+    kind, _, *others = row.key
+    return kind, *others
 
 
 def _summary(policy: str, rows: Sequence[Row]) -> Summary:

@@ -25,6 +25,7 @@ class Writer(TableWriter):
         self._writer: Any = None
 
     def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+        self._owner.check()
         batch = record_batch(columns)
         if self._writer is None:
             make = pq.ParquetWriter if self.path.suffix == ".parquet" else pa.ipc.new_file

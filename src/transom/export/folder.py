@@ -28,6 +28,7 @@ class Writer(TableWriter):
         self._rows = 0
 
     def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+        self._owner.check()
         batch = record_batch(columns)
         self._rows += len(batch)
         if self._writer is None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
+from transom.forks import closed_in_forks
 
 __all__ = ["Writer"]
 
@@ -25,6 +26,7 @@ class Writer(TableWriter):
         self._rows = 0
 
     def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+        self._owner.check()
         for name, values in columns.items():
             if isinstance(values, Ragged):
                 raise InputError(
@@ -32,7 +34,7 @@ class Writer(TableWriter):
                     ".npy has no room for; expected .parquet, .arrow or a `datasets` folder."
                 )
             if name not in self._columns:
-                file = (self._unfinished / name).open("wb")
+                file = closed_in_forks((self._unfinished / name).open("wb"))
                 self._columns[name] = file, values[:0].copy()
                 _header(file, 0, values)
             self._columns[name][0].write(np.ascontiguousarray(values).data)

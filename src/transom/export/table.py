@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from numpy.typing import NDArray
 
 from transom.errors import InputError, MissingExtraError
+from transom.forks import Owner
 
 __all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
 
@@ -36,7 +37,8 @@ class TableWriter(ABC):
     """Writes batches of rows while open as a context manager.
 
     What is written goes to a temporary name beside `path` and is moved there at the end; when an
-    exception ends it, nothing is left behind. A file that is there already is replaced.
+    exception ends it, nothing is left behind. A file that is there already is replaced. In a fork
+    of the process, completing is refused and giving up changes nothing.
     """
 
     replaces: ClassVar[bool] = True
@@ -47,6 +49,7 @@ class TableWriter(ABC):
             raise InputError(f"{path} is there already; remove it, or choose another name.")
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"cannot write {path}: {path.parent} is not a folder open to writing.")
+        self._owner = Owner(f"the writer of {path}", InputError)
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         self._unfinished.mkdir()
 
@@ -81,6 +84,10 @@ class TableWriter(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is None:
+            self._owner.check()
+        if not self._owner.is_here:
+            return
         try:
             self._close()
             if error is None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from transom.errors import InputError
+from transom.forks import Owner
 from transom.monitor.monitor import ContextWindowMonitor
 
 __all__ = ["JsonLines", "json_lines"]
@@ -46,7 +47,8 @@ class JsonLines:
             it is open is raised when it is closed.
 
     Notes:
-        Polls the monitor in a thread of its own.
+        Polls the monitor in a thread of its own, which a fork of the process does not have: only
+        the process that opened it writes.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class JsonLines:
         if not 0 < every < float("inf"):
             raise InputError(f"JsonLines: every is {every!r}; expected seconds, more than 0.")
         self._monitor, self._path, self._every = monitor, Path(path), every
+        self._owner = Owner(f"the writer of {path}", InputError)
         self._stop = Event()
         self._failed: Exception | None = None
         self._thread = Thread(target=self._run, name="transom-monitor", daemon=True)
 
     def __enter__(self) -> Self:
+        self._owner.check()
         try:
             self._path.open("a", encoding="utf-8").close()
         except OSError as error:
@@ -73,6 +77,8 @@ class JsonLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self._owner.is_here:
+            return
         self._stop.set()
         self._thread.join()
         if self._failed is None:

@@ -6,12 +6,12 @@ import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 from transom.checks import whole_number
 from transom.errors import InputError
+from transom.forks import ThreadLock
 from transom.monitor.readings import readings, timed_calls
 from transom.monitor.series import Series, merged
 from transom.monitor.watched import unwatch, watch
@@ -62,8 +62,9 @@ class ContextWindowMonitor:
         MissingExtraError: when `transom[monitor]` is not installed.
 
     Notes:
-        Safe for use from several threads. Polling reads attached objects in the thread that polls;
-        what it reads of one that another thread is changing may be of before or after the change.
+        Safe for use from several threads, and in a fork, which has a copy of its own. Polling
+        reads attached objects in the thread that polls; what it reads of one that another thread
+        is changing may be of before or after the change.
 
     >>> monitor = ContextWindowMonitor()
     >>> for seconds in (0.5, 1.0, 1.5):
@@ -76,7 +77,7 @@ class ContextWindowMonitor:
     def __init__(self, max_series: int = 1000) -> None:
         owner = type(self).__name__
         self.max_series = whole_number(owner, "max_series", max_series, len(GUIDES), unit="series")
-        self._lock = RLock()
+        self._lock = ThreadLock()
         self._series: dict[tuple[str, Labels], Series] = {}
         self._read: set[tuple[str, Labels]] = set()
         self._totals: dict[tuple[str, Labels], float] = {}

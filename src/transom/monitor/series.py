@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transom.errors import InputError, MissingExtraError
+from transom.forks import ThreadLock
 
 if TYPE_CHECKING:
     from datasketches import tdigest_double
@@ -93,7 +93,7 @@ class Series:
     __slots__ = ("_lock", "_marks", "_recorded", "_summary", "_waiting")
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = ThreadLock()
         self._waiting: deque[float] = deque()  # which any thread may append to without the lock
         self._recorded = 0
         self._summary = Summary()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from transom.errors import InputError
+from transom.forks import Owner
 from transom.tokens.decode import (
     BROKEN,
     COMPRESSED,
@@ -64,6 +65,7 @@ class Documents(Iterator[Document]):
     def __init__(self, path: Path, field: str) -> None:
         self._path = path
         self._field = field
+        self._owner = Owner(f"the reading of {path}", InputError)
         kind = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
         readers = {".txt": self._text, ".jsonl": self._lines, ".parquet": self._rows}
         if kind not in readers or (kind == ".parquet" and kind != path.suffix):
@@ -80,6 +82,7 @@ class Documents(Iterator[Document]):
         self._found = readers[kind]()
 
     def __next__(self) -> Document:
+        self._owner.check()  # or a fork would take lines away from its parent
         return next(self._found)
 
     @property

@@ -25,7 +25,9 @@ class MemoryEfficientContext(TokenState):
 
     Never holds more than `max_length` tokens, and allocates a chunk when its first token comes.
     With `spill`, at most `ram_bytes` of chunks are in memory and the older ones in a file, which
-    takes its full size at once, has no name, and is gone with the window however that ends.
+    takes its full size at once, has no name, and is gone with the window however that ends. It is
+    the file of one process: in a fork, adding and showing tokens is refused, until `clear` makes
+    another file; a pickled window can be taken along.
 
     Args:
         max_length: most tokens held.
@@ -125,7 +127,9 @@ class MemoryEfficientContext(TokenState):
     def clear(self) -> None:
         self.seen = 0
         self._chunks: deque[NDArray[Any]] = deque()  # the newest ones, those in memory
-        if self.spill is not None and self._most > self._resident and self._file is None:
+        spills = self.spill is not None and self._most > self._resident
+        if spills and (self._file is None or not self._file.owner.is_here):
+            assert self.spill is not None
             self._file = SpillFile(
                 self.spill, slots=self._most, length=self.chunk_size, dtype=self._dtype
             )
@@ -142,6 +146,8 @@ class MemoryEfficientContext(TokenState):
         return -(-self.seen // self.chunk_size)
 
     def _take(self, ids: NDArray[Any]) -> None:
+        if self._file is not None:
+            self._file.owner.check()  # before anything is changed
         # What would be dropped again by the end is not stored in the first place.
         stop = self.seen + len(ids)
         start = self._first_chunk(stop) * self.chunk_size

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
+from transom.forks import Owner
 
 __all__ = ["SpillFile"]
 
@@ -26,6 +27,7 @@ class SpillFile:
 
     Attributes:
         nbytes: size of the file.
+        owner: the process that made it, in which alone it can be used.
 
     Raises:
         InputError: when there is no such folder, it cannot be written to, or it has too little
@@ -34,6 +36,7 @@ class SpillFile:
 
     def __init__(self, folder: Path, slots: int, length: int, dtype: np.dtype[Any]) -> None:
         self.nbytes = slots * length * dtype.itemsize
+        self.owner = Owner(f"the spill file in {folder}", InputError)
         try:
             file = tempfile.TemporaryFile(dir=folder, prefix="transom-")  # noqa: SIM115
             weakref.finalize(self, file.close)
@@ -48,11 +51,13 @@ class SpillFile:
 
     def write(self, number: int, values: NDArray[Any]) -> None:
         """Put `(length,)` values into slot `number`, counted round and round."""
+        self.owner.check()
         self._slots[number % len(self._slots)] = values
         self._release(number)
 
     def read(self, number: int) -> NDArray[Any]:
         """A copy of what is in slot `number`."""
+        self.owner.check()
         values: NDArray[Any] = self._slots[number % len(self._slots)].copy()
         self._release(number)
         return values

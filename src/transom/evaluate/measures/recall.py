@@ -46,7 +46,12 @@ class Recall(Measure):
     def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
         cells = self.task.cells(self.length, self.depths, self.trials)
         keyed = zip(self.keys, cells, strict=True)
-        trials = [self.task.trial(bench.material, cell) for key, cell in keyed if key in wanted]
+        trials = []
+        for key, cell in keyed:
+            if hooks.stop():
+                return
+            if key in wanted:
+                trials.append(self.task.trial(bench.material, cell))
         answer_all(
             bench.context(self.policy),
             trials,

@@ -58,7 +58,11 @@ class Speed(Measure):
                 hooks.on_tokens(stop - seen)
                 seen = stop
             usage, decoder = context.usage, context.fork()
-            steps = [_seconds(decoder, ids[at : at + 1]) for at in range(seen, seen + STEPS)]
+            steps = []
+            for at in range(seen, seen + STEPS):
+                if hooks.stop():
+                    return
+                steps.append(_seconds(decoder, ids[at : at + 1]))
             if (SpeedRow.kind, self.policy, length) in wanted:
                 hooks.emit(
                     SpeedRow(
@@ -102,11 +106,15 @@ class RecomputedSpeed(Measure):
         ids = np.resize(bench.ids, self.size)
         seconds = []
         for _ in range(1 + PASSES):
-            if hooks.stop():
-                return
             context.reset()
-            seconds.append(_seconds(context, ids))
-            hooks.on_tokens(self.size)
+            took = 0.0
+            for start in range(0, self.size, context.chunk):
+                if hooks.stop():
+                    return
+                piece = ids[start : start + context.chunk]
+                took += _seconds(context, piece)
+                hooks.on_tokens(len(piece))
+            seconds.append(took)
         held = context.usage.kv_bytes
         rows = [SpeedRow(self.policy, n, None, median(seconds[1:]), held, 0) for n in self.lengths]
         for row in rows:

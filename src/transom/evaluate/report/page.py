@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,7 +39,8 @@ def page(results: Results) -> str:
         return styles[policy]
 
     tasks = list(dict.fromkeys(row.task for one in results.policies for row in one.recall))
-    longest = _longest(results)
+    longest = _longest(results.policies)
+    full_bytes = longest * results.facts["token_bytes"]
     return environment.get_template("page.html.jinja").render(
         results=results,
         facts=results.facts,
@@ -46,9 +48,9 @@ def page(results: Results) -> str:
         policies=results.policies,
         tasks=tasks,
         longest=longest,
-        full_bytes=longest * results.facts["token_bytes"],
+        of_full={one.policy: _of_full(one, longest, full_bytes) for one in results.policies},
         best=_best(results, tasks),
-        said=_in_words(results, longest),
+        said=_in_words(results, longest, full_bytes),
         styles=styles,
         timed=[one for one in results.policies if any(r.prefill_seconds for r in one.speeds)],
         recomputed=[
@@ -89,10 +91,10 @@ def _styles(results: Results) -> dict[str, str]:
     return styles
 
 
-def _longest(results: Results) -> int:
+def _longest(found: Sequence[Summary]) -> int:
     """The longest prompt or reading of all."""
     lengths = [0]
-    for one in results.policies:
+    for one in found:
         lengths += [row.length for row in one.recall] + [row.length for row in one.speeds]
         lengths += [one.loss.tokens] if one.loss else []
     return max(lengths)
@@ -117,17 +119,31 @@ def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
     }
 
 
-def _in_words(results: Results, longest: int) -> list[str]:
+def _of_full(one: Summary, longest: int, full_bytes: int) -> float | None:
+    """Its hot bytes over those of full attention at the longest prompt.
+
+    None where it was given no such prompt, or has room for more, so that none filled it.
+    """
+    if one.policy != "full" and (_longest([one]) < longest or one.hot_bytes > full_bytes):
+        return None
+    return one.hot_bytes / full_bytes
+
+
+def _in_words(results: Results, longest: int, full_bytes: int) -> list[str]:
     """The result in a few sentences."""
     found = results.policies
-    said = []
-    full_bytes = longest * results.facts["token_bytes"]
-    least = min(found, key=lambda one: one.hot_bytes)
-    said.append(
-        f"At {longest:,} tokens full attention keeps {plain_size(full_bytes)} of keys and values; "
-        f"{least.policy} keeps {plain_size(least.hot_bytes)}, {least.hot_bytes / full_bytes:.1%} "
-        "of that."
+    if not found:
+        return ["Nothing has been measured alike under several policies yet."]
+    first = (
+        f"At {longest:,} tokens full attention keeps {plain_size(full_bytes)} of keys and values"
     )
+    shares = {one.policy: _of_full(one, longest, full_bytes) or 1 for one in found}
+    least = min(found, key=lambda one: (shares[one.policy], one.hot_bytes))
+    if shares[least.policy] < 1:
+        said = [f"{first}; {least.policy} keeps {plain_size(least.hot_bytes)}, "]
+        said[0] += f"{shares[least.policy]:.1%} of that."
+    else:
+        said = [f"{first}; no policy was seen to keep less."]
     read = [one for one in found if one.loss and one.loss.loss is not None]
     if read:
         best = min(read, key=_loss)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transom.errors import InputError
+from transom.errors import CacheError, InputError
+from transom.forks import Owner
 
 __all__ = ["SEGMENT", "Cold", "Shelf"]
 
@@ -36,7 +37,7 @@ class Cold:
 
     Args:
         folder: for a file that memory is mapped to; None for the process's own memory. The file
-            has no name: it is gone with the process, however that ends.
+            has no name: it is gone with the process, however that ends, and no fork may use it.
 
     Raises:
         InputError: when no file can be made there.
@@ -51,14 +52,26 @@ class Cold:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+                weakref.finalize(self, self._file.close)
             except OSError as error:
                 raise InputError(
                     f"cold: no file can be made in {self.folder} ({error.strerror}); expected a "
                     "folder that can be written to, or None for memory."
                 ) from error
+        self._owner = Owner(f"the cold store in {self.folder}", CacheError)
+
+    def check(self) -> None:
+        """Refuse to read or write a file in a fork, where its owner's blocks come and go.
+
+        Raises:
+            CacheError: when this is a fork of the process that made the file.
+        """
+        if self._file is not None:
+            self._owner.check()
 
     def segment(self, keys: Tensor, values: Tensor, pinned: bool) -> Segment:
         """An empty one for blocks `(kv_heads, block, dim)` like these; zeros."""
+        self.check()
         shapes = [(len(x), SEGMENT, *x.shape[1:]) for x in (keys, values)]
         if self._file is None:
             return Segment(

@@ -90,6 +90,7 @@ class RecallLayer(AttendingLayer):
 
     def _run(self, run: Run, states: States, scale: float) -> Tensor:
         """Rows that agree, cut where blocks end."""
+        self.cold.check()
         length, tokens, block = run.before, states.q.shape[2], self.policy.block_size
         outputs, start = [], 0
         while start < tokens:
@@ -306,6 +307,7 @@ class RecallLayer(AttendingLayer):
 
     @property
     def state(self) -> dict[str, Tensor]:
+        self.cold.check()
         state = dict(self.tensors)
         for row, shelf in enumerate(self.shelves):
             state[f"cold.{row}"] = torch.tensor([shelf.first, shelf.stored])

@@ -1,0 +1,69 @@
+"""A corpus at one commit, mapped; nothing about it changes."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.corpus.manifest import Manifest
+from transom.corpus.maps import MappedFile, MappedTokens
+from transom.windows import Cut, TokenWindows
+
+__all__ = ["Snapshot"]
+
+CUTS_KEPT = 4  # ways of cutting, of which is remembered how many windows documents have
+
+
+class Snapshot:
+    """What one commit of a corpus holds.
+
+    Notes:
+        Threads may share it without a lock: it is made whole, and what it remembers is replaced
+        at once. A reader that asks one snapshot twice sees one commit, whatever is refreshed.
+
+    Attributes:
+        manifest: what was committed.
+        edges: where documents start, and where the last one stops, `(documents + 1,)`; read-only.
+        tokens: all ids.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.dtype = np.dtype(manifest.dtype)
+        self._shards = [MappedFile(folder, shard, self.dtype) for shard in manifest.shards]
+        self._ends = MappedFile(folder, manifest.ends, np.dtype("<i8"))
+        edges = self._ends.array
+        self.edges: NDArray[np.int64] = edges if len(edges) else np.zeros(1, dtype=np.int64)
+        self.tokens = self.tokens_anew()
+        self._windows: dict[Cut, TokenWindows] = {}
+
+    def tokens_anew(self) -> MappedTokens:
+        """All ids; with a reading position of their own."""
+        return MappedTokens(self._shards, self.dtype)
+
+    def document(self, number: int) -> NDArray[Any]:
+        """The ids of one document; see `TokenCorpus.document`."""
+        documents = self.manifest.documents
+        if not -documents <= number < documents:
+            raise IndexError(f"document {number} was asked for; there are {documents:,}.")
+        first, stop = self.edges[number % documents :][:2].tolist()
+        return self.tokens.read(first, stop)
+
+    def windows(self, cut: Cut) -> TokenWindows:
+        """The windows of all documents; the last few ways of cutting are remembered."""
+        known = self._windows
+        windows = known.get(cut)
+        if windows is None:
+            windows = TokenWindows(cut, self.tokens_anew(), self.edges)
+            newest = islice(known.items(), max(0, len(known) - CUTS_KEPT + 1), None)
+            self._windows = {**dict(newest), cut: windows}
+        return windows
+
+    def release(self) -> None:
+        """Take what was read out of this process' memory."""
+        for mapped in (*self._shards, self._ends):
+            mapped.release()
