@@ -381,7 +381,7 @@ class Context:
         if found:
             raise StateError(
                 f"{path} was saved with something else: {'; '.join(found)}. Expected the same; to "
-                "start anew, make a Context."
+                "start anew, take another file."
             )
         context = cls(
             model,

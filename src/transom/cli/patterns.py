@@ -30,18 +30,20 @@ def patterns(
         typer.Argument(
             metavar="PATTERN",
             help="A policy, such as sinks:4,window=508, or an expression, such as "
-            "'causal() & (sliding(512) | global_tokens(4))'; several parted by ';'.",
+            "'causal() & (sliding(512) | global_tokens(4))'; several separated by ';'.",
         ),
     ],
-    length: Annotated[int, typer.Option(metavar="N", help="Queries, and keys.")] = 4096,
+    length: Annotated[int, typer.Option(metavar="N", help="Take N queries and keys.")] = 4096,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the pattern, as PNG.")
     ] = None,
-    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of a layer.")] = 9,
-    kv_heads: Annotated[int, typer.Option(metavar="N", help="Heads of keys and values.")] = 3,
-    head_dim: Annotated[int, typer.Option(metavar="N", help="Size of a head.")] = 64,
+    heads: Annotated[int, typer.Option(metavar="N", help="Count N query heads in a layer.")] = 9,
+    kv_heads: Annotated[
+        int, typer.Option(metavar="N", help="Count N heads of keys and values.")
+    ] = 3,
+    head_dim: Annotated[int, typer.Option(metavar="N", help="Count N numbers in a head.")] = 64,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Of keys and values: {', '.join(ITEMSIZE)}.")
+        str, typer.Option(metavar="NAME", help=f"Store keys and values as: {', '.join(ITEMSIZE)}.")
     ] = "float32",
 ) -> None:
     """Show which keys each query sees, and what attention then costs.

@@ -35,10 +35,10 @@ class Moment(NamedTuple):
 
 
 def top(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder given as disk.")],
-    every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="From one look to the next.")
-    ] = 0.5,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The folder that a manager was given as disk.")
+    ],
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Look this often.")] = 0.5,
     once: Annotated[bool, typer.Option("--once", help="Print it once, as plain text.")] = False,
 ) -> None:
     """Watch a store: its budgets, and who hits, misses and evicts. Ctrl-C ends it.
