@@ -155,6 +155,52 @@ def test_counts_that_are_none(text):
         tokens_of(text, "--limit")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "MODEL", "--trials", "x"), "'x' came; expected a whole number"),
+        (("evaluate", "MODEL", "--depths", "1.5"), "'1.5' came; expected a whole number"),
+        (("advise", "MODEL", "--memory", "1GB", "--sessions", "1k"), "'1k' came; expected a whole"),
+        (("evaluate", "MODEL", "--trials", "0"), "trials: 0 was given; it must be at least 1"),
+        (("evaluate", "MODEL", "--chunk", "x"), "--chunk is 'x'; expected a number of tokens"),
+        (("chat", "MODEL", "--max-new-tokens", "-1"), "--max-new-tokens is -1; expected at least"),
+        (("chat", ""), "no model ''"),
+        (("chat", "smolm"), "Did you mean 'smollm2'?"),
+        (("read", ""), "cannot read ''"),
+        (("top", "FOLDER", "--every", "nan"), "--every is nan; expected at least 0.05 seconds"),
+        (("top", "FOLDER", "--every", "-1"), "--every is -1.0; expected at least 0.05 seconds"),
+        (("patterns", "full", "--length", "1.5"), "--length is '1.5'; expected a number of tokens"),
+        (("memory", "ls", "FOLDER"), "there is no store of contexts in"),
+        (("read", "--polcy", "full"), "--policy"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
+)
+def test_first_mistakes(arguments, message, model, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    given = [one.replace("MODEL", model).replace("FOLDER", str(tmp_path)) for one in arguments]
+    assert run(*given) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")
+@pytest.mark.parametrize("command", [("policies",), ("--help",)])
+def test_an_output_that_is_full_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "transom", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ran.returncode == 2
+    assert "No space left on device" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_text_in_the_place_of_a_model(book, capsys):  # noqa: F811
     assert run("chat", book) == 2
     assert f"{book} is a file, and not a .gguf file; expected an alias" in capsys.readouterr().err

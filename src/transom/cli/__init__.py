@@ -100,3 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TransomError as error:
         print(f"transom: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # of the machine, such as a standard output that is full
+        print(f"transom: the system refused something: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from transom.cli.compare import INTERRUPTED
-from transom.cli.options import DEVICE, DTYPE, tokens_of
+from transom.cli.options import DEVICE, DTYPE, tokens_of, whole
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
 from transom.cli.target import check_target
@@ -42,7 +42,9 @@ def advise_command(
     latency: Annotated[
         str | None, typer.Option(metavar="TIME", help="Allow a token at most TIME, such as 60ms.")
     ] = None,
-    sessions: Annotated[int, typer.Option(metavar="N", help="Hold N sessions at once.")] = 1,
+    sessions: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Hold N sessions at once.")
+    ] = 1,
     policies: Annotated[
         str,
         typer.Option(
@@ -54,7 +56,10 @@ def advise_command(
         typer.Option(metavar="N", help="Try sessions of N tokens."),
     ] = "4k",
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Hide things in N texts, for eight questions each.")
+        int,
+        typer.Option(
+            metavar="N", parser=whole, help="Hide things in N texts, for eight questions each."
+        ),
     ] = 1,
     out: Annotated[
         Path | None,
@@ -63,7 +68,9 @@ def advise_command(
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the advice as JSON.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed everything random with N.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
+    ] = 0,
     dtype: DTYPE = None,
     device: DEVICE = None,
     chunk: Annotated[

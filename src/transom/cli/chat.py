@@ -106,7 +106,7 @@ def _conversation(
     from transom.context import Context  # here, so that the terminal starts without torch
 
     saved = None if session is None else session.note
-    name = model or (saved or {}).get("model", MODEL)
+    name = model if model is not None else (saved or {}).get("model", MODEL)
     if saved and saved["turns"] and system not in (None, saved["system"]):
         raise StateError(
             f"{session and session.path} was saved with something else: the system prompt "

@@ -16,6 +16,7 @@ from transom.cli.options import (
     names_of,
     several,
     tokens_of,
+    whole,
 )
 from transom.cli.standing import columns, lines
 from transom.cli.sweep import Sweep
@@ -44,10 +45,10 @@ def evaluate(
         str, typer.Option(metavar="LENGTHS", help="Ask at these lengths of prompts, in tokens.")
     ] = "2k,4k,8k",
     depths: Annotated[
-        int, typer.Option(metavar="N", help="Hide things at N places in a prompt.")
+        int, typer.Option(metavar="N", parser=whole, help="Hide things at N places in a prompt.")
     ] = 5,
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Try N times at each length and depth.")
+        int, typer.Option(metavar="N", parser=whole, help="Try N times at each length and depth.")
     ] = 1,
     recompute: Annotated[
         str | None,
@@ -56,7 +57,9 @@ def evaluate(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Write the report, figures and rows here.")
     ] = Path("report"),
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed everything random with N.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
+    ] = 0,
     dtype: DTYPE = None,
     device: DEVICE = None,
     chunk: Annotated[

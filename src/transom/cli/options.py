@@ -26,6 +26,7 @@ __all__ = [
     "names_of",
     "several",
     "tokens_of",
+    "whole",
 ]
 
 DTYPE = Annotated[
@@ -65,6 +66,21 @@ def load(model: str, dtype: str | None, device: str | None) -> Loaded:
     return models.load(
         model, dtype=dtype, device=device, report=lambda line: print(line, file=sys.stderr)
     )
+
+
+def whole(text: str) -> int:
+    """A whole number, as the parser of an option.
+
+    Raises:
+        typer.BadParameter: on anything else.
+
+    >>> whole("3")
+    3
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} came; expected a whole number such as 3.") from None
 
 
 def tokens_of(text: str, option: str) -> int:

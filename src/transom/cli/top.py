@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transom.cli.tables import plain_size, print_table, result_console
+from transom.errors import InputError
 from transom.memory.activity import Activity
 from transom.memory.tiers.disk.look import Look, look
 
@@ -25,6 +27,9 @@ LEGEND = (
     "hits: of all that was asked for; rate: hits and misses per second; ram, disk: payloads read "
     "per second; evicted: from memory, per second; gone: evicted from disk, per second"
 )
+
+
+LEAST = 0.05  # seconds from one look to the next
 
 
 class Moment(NamedTuple):
@@ -46,7 +51,8 @@ def top(
     Looking changes nothing and keeps nobody waiting. Where output is piped it is printed once.
     """
     folder = path.expanduser()
-    every = max(0.05, every)
+    if not LEAST <= every < math.inf:
+        raise InputError(f"--every is {every}; expected at least {LEAST} seconds.")
     before = Moment(time.monotonic(), look(folder))
     console = Console(highlight=False)
     if once or not console.is_terminal:
