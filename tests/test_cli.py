@@ -127,6 +127,27 @@ def test_piped_output_is_plain_and_whole(model, book, capsys):
     ]
 
 
+def test_hot_bytes_and_all_bytes_are_told_apart(model, book, tmp_path, capsys):
+    recalls = "hierarchical:8,global=1000,recall=blocks,block=4,blocks=3"
+    options = ["--policy", recalls, "--compare", "full", "--chunk", "16"]
+    out, picture = tmp_path / "out.json", tmp_path / "loss.png"
+    files = ["--json", str(out), "--plot", str(picture)]
+    assert run("read", book, "--model", model, *options, *files) == 0
+    printed = capsys.readouterr().out
+    assert "KV hot" in printed
+    assert "KV in all" in printed
+    assert "Hot: in the cache. In all: also the cold blocks outside it" in printed
+    recalled, full = json.loads(out.read_text())["runs"]
+    context = Context(tiny("llama"), policy=recalls, chunk=16)
+    context.append(tokens(WORDS))
+    usage = context.usage
+    assert usage.total_bytes == usage.kv_bytes + usage.cold_bytes
+    assert recalled["total_bytes_peak"] == usage.total_bytes > recalled["kv_bytes_peak"]
+    assert full["total_bytes_peak"] == full["kv_bytes_peak"]
+    assert plain_size(usage.total_bytes) in printed
+    assert picture.stat().st_size > 10_000
+
+
 def test_stretches_past_the_trained_length_are_marked(model, book, capsys):
     run("read", book, "--model", model, *SMALL)
     header, note = "0  64*  128*  192*  256*", "* past the 64 tokens that the model was trained on"

@@ -200,10 +200,16 @@ def test_a_stopped_answer_is_kept_as_far_as_it_came() -> None:
 
 
 def test_files_that_are_no_conversation_are_left_alone(piped: Piped, tmp_path: Path) -> None:
-    for content in (b"", b"my thesis, of which there is no other copy", bytes(1000)):
+    for content in (b"my thesis, of which there is no other copy", bytes(1000), b"PK\3\4" * 9):
         (tmp_path / "file").write_bytes(content)
         _, err = piped(["abc"], "--session", str(tmp_path / "file"), code=2)
-        assert "is damaged" in err
+        assert "is no saved context: it begins with b'" in err
+        assert "a name that is not taken" in err
+        assert (tmp_path / "file").read_bytes() == content
+    for content in (b"", b"thesis"):
+        (tmp_path / "file").write_bytes(content)
+        _, err = piped(["abc"], "--session", str(tmp_path / "file"), code=2)
+        assert f"is damaged: it ends after {len(content)} bytes" in err
         assert (tmp_path / "file").read_bytes() == content
     assert "is a folder" in piped(["abc"], "--session", str(tmp_path), code=2)[1]
     _, err = piped(["abc"], "--session", str(tmp_path / "no" / "file"), code=2)
@@ -230,6 +236,16 @@ def test_what_differs_is_refused_by_name(
     assert file.read_bytes() == before
     piped._folder = mine
     piped(["d"], *options, "--policy", SMALL, "--system", "Be brief.")
+
+
+def test_the_dtype_is_that_of_the_session(piped: Piped, tmp_path: Path) -> None:
+    options = ("--session", str(tmp_path / "talk"))
+    piped(["abc"], *options, "--dtype", "bfloat16", "--device", "cpu")
+    piped(["d"], *options)
+    _, err = piped(["d"], *options, "--dtype", "float32", code=2)
+    assert "the dtype bfloat16 (here float32)" in err
+    assert "start anew, take another file" in err
+    assert "Context" not in err
 
 
 def test_the_model_is_found_again_without_being_named(

@@ -42,9 +42,9 @@ def build(*more: str) -> int:
 
 def test_the_commands_together(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build("--workers", "2") == 0
-    out = capsys.readouterr().out
-    said, _, figures, size = out.splitlines()
-    assert said.startswith("tokenizing with ")
+    printed = capsys.readouterr()
+    _, figures, size = printed.out.splitlines()
+    assert "tokenizing with " in printed.err
     assert figures.split()[:5] == ["2", "of", "2", "3", "6"]
     assert size.startswith("books (")
     assert build() == 0

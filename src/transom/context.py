@@ -40,9 +40,10 @@ class Usage(NamedTuple):
         seen: tokens fed so far.
         kept: tokens still visible.
         dropped: tokens that no longer are.
-        kv_bytes: bytes allocated for keys and values.
+        kv_bytes: bytes allocated for keys and values in the cache: the hot ones.
         position: rotary position that the next token gets.
-        cold_bytes: bytes of what can be recalled, which is in no forward pass; grows with the text.
+        cold_bytes: bytes outside it of what can be recalled, and of what it is found by; grows with
+            the text. It can be more than full attention would hold.
     """
 
     seen: int
@@ -51,6 +52,11 @@ class Usage(NamedTuple):
     kv_bytes: int
     position: int
     cold_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Hot and cold bytes together."""
+        return self.kv_bytes + self.cold_bytes
 
 
 class Context:
@@ -381,7 +387,7 @@ class Context:
         if found:
             raise StateError(
                 f"{path} was saved with something else: {'; '.join(found)}. Expected the same; to "
-                "start anew, make a Context."
+                "start anew, take another file."
             )
         context = cls(
             model,

@@ -124,14 +124,13 @@ def test_what_is_too_slow_is_not_chosen():
     ]
 
 
-def test_more_bytes_seen_than_computed_count():
+@pytest.mark.parametrize("held", ["hot_bytes", "cold_bytes"])
+def test_more_bytes_seen_than_computed_count(held):
     wish = Wish(1100 * TOKEN)
     tried = candidates([SINKS], SHAPE, wish, 4096)
     figures = [(2.5, 9, 0.05)] * len(tried)
     swollen = [
-        type(row)(**{**vars(row), "hot_bytes": 2000 * TOKEN})
-        if row.hot_bytes > 900 * TOKEN
-        else row
+        type(row)(**{**vars(row), held: 2000 * TOKEN}) if row.hot_bytes > 900 * TOKEN else row
         for one in measured(tried, figures)
         for row in (one.loss, *one.recall, *one.speeds)
     ]

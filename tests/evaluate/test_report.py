@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transom.cli.standing import columns, lines
 from transom.evaluate.front import front
 from transom.evaluate.report import page
 from transom.evaluate.report.svg import Axis, Chart
@@ -136,6 +137,57 @@ def test_the_page_says_what_the_figures_say(shown):
             assert sum(map(int, counted)) == one["recall"]["needle"][str(length)]["right"]
         assert heat[1] == (["2/2"] * 2 if one["policy"] == "full" else ["1/2"] * 2)
         assert plain_seconds(0.0425) in shown.text
+
+
+def test_hot_bytes_and_all_bytes_are_told_apart():
+    cold = {"window:512": 30_000_000}
+    rows = [
+        replace(row, cold_bytes=cold.get(row.policy, 0))
+        for policy in HOT
+        for row in rows_of(policy)
+    ]
+    found = results(rows=rows)
+    shown = Page(page(found))
+    recalls = next(one for one in found.policies if one.policy == "window:512")
+    assert (recalls.hot_bytes, recalls.total_bytes) == (5_100_000, 35_100_000)
+    assert shown.cells["window:512", "hot_bytes"] == "5.1 MB"
+    assert shown.cells["window:512", "total_bytes"] == "35.1 MB"
+    assert shown.cells["full", "hot_bytes"] == shown.cells["full", "total_bytes"] == "20 MB"
+    assert (
+        "window:512 keeps 5.1 MB hot, 25.5% of what full attention does, and in all 35.1 MB, "
+        "175.5%" in shown.text
+    )
+    # Where the cold bytes count, full attention is as good with fewer.
+    assert found.front("recall") == ["sinks:4,window=508", "full"]
+    assert found.front("recall", "total_bytes") == ["sinks:4,window=508", "full"]
+    titles = [value for tag, name, value in shown.attributes if name == "aria-label"]
+    for quality in ("recall", "loss"):
+        for held in ("hot", "hot and cold"):
+            assert f"{quality} against bytes of keys and values, {held}" in titles
+    assert columns(found.policies)[:3] == ["policy", "KV hot", "KV in all"]
+    assert lines(found.policies)[2][1:3] == ["5.1 MB", "35.1 MB"]
+    figures = json.loads(found.dumps())
+    assert [one["total_bytes"] for one in figures["policies"]] == [20e6, 5e6, 35.1e6]
+    assert set(figures["front_in_all"]) == {"loss", "recall"}
+
+
+def test_without_cold_blocks_there_is_one_figure(shown):
+    assert not [key for key in shown.cells if key[1] == "total_bytes"]
+    assert columns(results().policies)[:2] == ["policy", "KV"]
+    fronts = [v for tag, name, v in shown.attributes if name == "data-held"]
+    assert fronts == ["hot_bytes"]
+
+
+def test_the_front_changes_where_cold_bytes_count():
+    quality = {"a": 0.9, "b": 0.8, "c": 0.1}
+    rows = [
+        RecallRow(p, "needle", 100, 0.0, at, 95, "1", "1", at < 10 * q, hot, cold)
+        for (p, q), hot, cold in zip(quality.items(), (10, 20, 5), (90, 0, 0), strict=True)
+        for at in range(10)
+    ]
+    found = results(rows=rows, order=tuple(quality))
+    assert found.front("recall") == ["c", "a"]
+    assert found.front("recall", "total_bytes") == ["c", "b", "a"]
 
 
 def test_the_page_needs_nothing_from_anywhere(shown):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 from pathlib import Path
@@ -44,6 +45,24 @@ def policies() -> list[Hierarchical]:
 
 def recall_layers(cache: BoundedCache) -> list[RecallLayer]:
     return [layer for layer in cache.layers if isinstance(layer, RecallLayer)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cold_bytes_are_the_blocks_and_what_they_are_found_by(dtype: torch.dtype) -> None:
+    policy, model = (
+        parse("hierarchical:8,global=1000,recall=blocks,block=4,blocks=3"),
+        tiny("llama"),
+    )
+    context = Context(copy.deepcopy(model).to(dtype=dtype), policy=policy)
+    context.append(tokens(400))
+    config = model.config
+    heads, dim = config.num_hidden_layers * config.num_key_value_heads, config.head_dim
+    segments = -(-(400 // 4 - 4) // 16)  # all but the first block and three local ones
+    blocks = segments * 16 * 4 * heads * 2 * dim * dtype.itemsize
+    tables = 128 * heads * (4 * (dim // 2) + 1) * 4  # float32, as they grow by 64 blocks
+    sums = heads * ((1 + dim) * dim + dim * (dim // 2)) * 4
+    assert context.usage.cold_bytes == blocks + tables + sums
+    assert context.usage.total_bytes == context.usage.kv_bytes + context.usage.cold_bytes
 
 
 @pytest.mark.parametrize("policy", policies(), ids=str)

@@ -186,6 +186,66 @@ def test_what_is_attached_is_not_kept_alive() -> None:
     assert monitor.attach(again) == "ContextWindow"
 
 
+def test_sources_that_are_gone_leave_their_statistics_and_no_series() -> None:
+    monitor = ContextWindowMonitor(max_series=20)
+    for at in range(200):
+        window = ContextWindow(4)
+        monitor.attach(window, f"session-{at}")
+        window.add_tokens(range(at))
+        assert values(monitor)["tokens_seen", f"session-{at}"] == at
+        del window
+    assert not [key for key in values(monitor) if "session-199" in key]
+    assert monitor.get_statistics("window_size")["count"] == 200
+    assert monitor.get_statistics("processing_time", call="add_tokens")["count"] == 200
+    assert monitor.get_statistics("processing_time")["rate"] > 1
+    assert monitor.get_statistics("processing_time", source="session-7") == {}
+
+
+def test_detached_or_vanished_numbers_are_given_no_more() -> None:
+    monitor, window, manager = ContextWindowMonitor(), ContextWindow(4), Manager()
+    monitor.attach(window, "w")
+    monitor.attach(manager, "m")
+    monitor.record_metric("window_size", 7.0)
+    window.add_tokens(range(9))
+    monitor.poll()
+    monitor.detach("w")
+    assert not [key for key in values(monitor) if "w" in key]
+    assert monitor.get_statistics("window_size")["count"] == 2
+    assert values(monitor)["tier_bytes", "m", "disk"] == 200
+    manager.stats = lambda: Stats(2, 300, 8, "text", (Tier("ram", 100, 5),))  # type: ignore[method-assign]
+    found = values(monitor)
+    assert found["tier_bytes", "m", "ram"] == 100
+    assert ("tier_bytes", "m", "disk") not in found
+
+
+def test_what_would_need_too_many_series_is_not_attached() -> None:
+    monitor = ContextWindowMonitor(max_series=20)
+    windows = [ContextWindow(4) for _ in range(5)]
+    monitor.attach(windows[0])
+    monitor.attach(windows[1])
+    with pytest.raises(InputError, match=r"attaching 'ContextWindow-3' .* max_series is 20"):
+        monitor.attach(windows[2])
+    assert type(windows[2]) is ContextWindow
+    assert values(monitor)["window_size", "ContextWindow-2"] == 0
+    monitor.detach("ContextWindow")
+    monitor.attach(windows[2])
+
+
+def test_read_and_recorded_values_of_one_name_and_label_are_two_metrics() -> None:
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    monitor.attach(window, "w")
+    window.add_tokens(range(3))
+    monitor.record_metric("window_size", 100.0, source="w")
+    kinds = {
+        one.kind: one.statistics["last"]
+        for one in monitor.snapshot()
+        if one.labels == (("source", "w"),) and one.name == "window_size"
+    }
+    assert kinds == {"read": 3, "recorded": 100}
+    assert monitor.get_statistics("window_size", source="w")["count"] == 2
+    assert repr(monitor) == "<ContextWindowMonitor: 10 series, w attached>"
+
+
 def test_calls_that_fail_are_timed_and_still_fail() -> None:
     monitor, window = ContextWindowMonitor(), ContextWindow(4)
     monitor.attach(window)
@@ -201,6 +261,11 @@ class Slots:
         return {"bytes": 3, "hits": 1}
 
     def get_context(self) -> None: ...
+
+
+class Failing:
+    def stats(self) -> Any:
+        raise KeyError("no such")
 
 
 def test_mistakes() -> None:
@@ -219,6 +284,12 @@ def test_mistakes() -> None:
         monitor.attach(slots)
     monitor.attach(slots, timed=False)
     assert values(monitor)["memory_usage", "Slots"] == 3
+    with pytest.raises(InputError, match=r"name is 5 \(int\); expected text"):
+        monitor.attach(ContextWindow(4), 5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be written as UTF-8"):
+        monitor.attach(ContextWindow(4), "\ud800")
+    with pytest.raises(InputError, match="reading it raised KeyError"):
+        monitor.attach(Failing())
     several = [ContextWindow(4) for _ in range(3)]
     names = [monitor.attach(one) for one in several]
     assert names == ["ContextWindow", "ContextWindow-2", "ContextWindow-3"]

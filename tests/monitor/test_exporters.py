@@ -8,6 +8,10 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.forking import in_a_fork
@@ -89,23 +93,161 @@ def test_json_lines_every_so_often(monitor, tmp_path):
     assert len(path.read_text().splitlines()) == len(lines) + 2
 
 
-def test_what_fails_while_writing_is_raised_at_the_end(monitor, tmp_path):
-    class Broken:
-        broken = False
-
-        def stats(self):
-            if self.broken:
-                raise OSError("the disk is gone")
-            return {"bytes": 1}
-
-    source = Broken()
-    monitor.attach(source)
-    writing = JsonLines(monitor, tmp_path / "m.jsonl", every=0.01)
+def test_what_fails_while_writing_is_raised_at_the_end(monitor, tmp_path, caplog):
+    path = tmp_path / "m.jsonl"
+    writing = JsonLines(monitor, path, every=0.01)
     writing.__enter__()
-    source.broken = True
+    path.unlink()
+    path.mkdir()
     writing._thread.join(timeout=10)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(InputError, match="cannot write metrics"):
         writing.__exit__(None, None, None)
+    assert "cannot write metrics" in caplog.text
+    path.rmdir()
+    with writing, pytest.raises(InputError, match="already"):  # it may be opened again
+        writing.__enter__()
+    assert path.read_text().count("\n") == 2
+
+
+def test_what_floats_do_not_hold_is_null_in_json():
+    monitor = ContextWindowMonitor()
+    for value in (1e308, 1.7e308):
+        monitor.record_metric("x", value)
+    (line,) = json_lines(monitor).splitlines()
+
+    def refused(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    found = json.loads(line, parse_constant=refused)
+    assert found["sum"] is None
+    assert found["mean"] == pytest.approx(1.35e308)
+
+
+class Source:
+    """A thing with statistics of its own, which may fail."""
+
+    def __init__(self, **stats):
+        self.given = stats
+
+    def stats(self):
+        if isinstance(self.given, type):
+            raise self.given("the disk is gone")
+        return self.given
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        ("x", "x_count", "x_sum", "x_created"),
+        ("hits", "hits_total", "hits_count", "hits_recorded", "hits_total_recorded"),
+        ("size", "size_read", "size_recorded", "size_sum"),
+        ("memory_usage", "memory_usage_bytes", "memory_usage_bytes_recorded"),
+        ("read_errors", "read_errors_total", "tokens_seen", "tokens_seen_total"),
+    ],
+)
+def test_no_two_series_have_one_name(metrics):
+    monitor, window = ContextWindowMonitor(), ContextWindow(4)
+    source = Source(hits=1, size=2, size_sum=4, tokens_seen=5, hits_total=6, broken=float("nan"))
+    monitor.attach(source, "s")
+    monitor.attach(window, "w", timed=False)
+    for name in metrics:
+        monitor.record_metric(name, 3.0)
+        monitor.record_metric(name, 4.0, source="s")
+    text = prometheus_text(monitor)
+    lines = [line.rsplit(" ", 1)[0] for line in text.splitlines() if not line.startswith("# HELP")]
+    assert len(set(lines)) == len(lines)
+    families = {family.name: family for family in openmetrics(monitor)}
+    # Each metric is recorded as a summary, and everything read has its value.
+    assert sum(family.type == "summary" for family in families.values()) == len(metrics)
+    read = [s for f in families.values() if f.type in ("gauge", "counter") for s in f.samples]
+    assert sorted(s.value for s in read if s.labels == {"source": "s"}) == [1, 2, 2, 4, 5, 6]
+
+
+def openmetrics(monitor):
+    registry = CollectorRegistry()
+    registry.register(PrometheusCollector(monitor))
+    return list(openmetrics_families(generate_openmetrics(registry).decode()))
+
+
+@pytest.mark.parametrize("values", [[0.1] * 10 + [0.0, 0.3], [1 / 3, 0.0] * 50, [1e-9, 1e9] * 50])
+def test_sums_and_counts_never_fall(values):
+    monitor, before = ContextWindowMonitor(), (0, 0.0)
+    for count, value in enumerate(values, 1):
+        monitor.record_metric("x", value)
+        samples = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(prometheus_text(monitor))
+            for sample in family.samples
+        }
+        now = samples["transom_x_count"], samples["transom_x_sum"]
+        assert now[0] == count
+        assert now >= before
+        before = now
+    assert now[1] == pytest.approx(sum(values), rel=1e-12)
+
+
+def test_monitors_in_one_registry_need_a_prefix_each():
+    registry, first, second = CollectorRegistry(), ContextWindowMonitor(), ContextWindowMonitor()
+    registry.register(PrometheusCollector(first))
+    with pytest.raises(ValueError, match="Duplicated"):
+        registry.register(PrometheusCollector(second))
+    registry.register(PrometheusCollector(second, prefix="other"))
+    first.record_metric("x", 1)
+    second.record_metric("x", 2)
+    assert registry.get_sample_value("transom_x_sum") == 1
+    assert registry.get_sample_value("other_x_sum") == 2
+    with pytest.raises(InputError, match="expected letters"):
+        PrometheusCollector(first, prefix="a b")
+
+
+@pytest.mark.parametrize(
+    ("stats", "errors", "left"),
+    [
+        (OSError, 1, set()),
+        (ZeroDivisionError, 1, set()),
+        ({"bytes": 3, "hits": float("inf"), "a b": 1}, 2, {"memory_usage"}),
+        ({"bytes": 3, "memory_usage": 4, "x": 10**400}, 2, {"memory_usage"}),
+    ],
+    ids=["OSError", "ZeroDivisionError", "not finite", "twice"],
+)
+def test_a_source_that_fails_takes_nothing_else_away(caplog, stats, errors, left):
+    monitor, window, source = ContextWindowMonitor(), ContextWindow(4), Source(bytes=1, hits=2)
+    monitor.attach(source, "s")
+    monitor.attach(window, "w", timed=False)
+    monitor.record_metric("mine", 1.0)
+    monitor.poll()
+    source.given = stats
+    for _ in range(3):  # one scrape after the other
+        text = prometheus_text(monitor)
+    assert "transom_mine_sum 1.0" in text
+    assert 'transom_window_size_tokens{source="w"} 0.0' in text
+    assert f'transom_read_errors_total{{source="s"}} {3 * errors:.1f}' in text
+    assert len(caplog.records) == 1
+    assert "s cannot be read" in caplog.text
+    # What could not be read now is not given as it was before.
+    found = {one.name for one in monitor.snapshot() if ("source", "s") in one.labels}
+    assert found == {*left, "read_errors"}
+    source.given = {"bytes": 3, "hits": 4}
+    assert 'transom_hits_total{source="s"} 4.0' in prometheus_text(monitor)
+    assert len(caplog.records) == 1
+    source.given = stats
+    monitor.poll()
+    assert len(caplog.records) == 2
+
+
+def test_numbers_beyond_max_series_are_left_out_and_counted(caplog):
+    monitor, window, source = ContextWindowMonitor(30), ContextWindow(4), Source(bytes=1)
+    monitor.attach(source, "s")
+    monitor.attach(window, "w", timed=False)
+    source.given = {f"x{at}": at for at in range(1000)}
+    for at in range(5):
+        source.given[f"y{at}"] = 0
+        found = {one.name for one in monitor.snapshot()}
+        assert {"x0", "window_size", "read_errors"} <= found
+        assert len(found) <= 30
+    assert "max_series" in caplog.text
+    monitor.detach("s")
+    monitor.attach(Source(bytes=1), "s")
 
 
 def test_json_lines_that_cannot_be_written(monitor, tmp_path):

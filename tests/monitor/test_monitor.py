@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -143,12 +146,73 @@ def test_timed_blocks_record_also_when_they_fail() -> None:
     assert monitor.get_statistics("other")["count"] == 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "1", None, [1]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1e308, 1.7e308, -1e308),
+        (-1.7e308, 1.7e308) * 700,
+        (1e-300, 3e-300),
+        (5e-324, 1e308),
+        (0.0, 0.0),
+        tuple(np.random.default_rng(0).normal(size=3000) * 1e307),
+    ],
+)
+def test_statistics_of_extreme_values(values: Any) -> None:
+    monitor = ContextWindowMonitor()
+    for at, value in enumerate(values):
+        monitor.record_metric("x", value, half=str(at % 2))
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    unit = max(map(abs, exact)) or Fraction(1)
+    squares = sum(((value - mean) / unit) ** 2 for value in exact) / len(exact)
+    for labels in ({}, {"half": "0"}):
+        found = monitor.get_statistics("x", **labels)
+        found.pop("sum")  # which may be beyond what a float holds
+        assert all(map(math.isfinite, found.values()))
+        assert found["min"] <= found["p50"] <= found["p90"] <= found["p99"] <= found["max"]
+    found = monitor.get_statistics("x")
+    assert found["mean"] == pytest.approx(float(mean), rel=1e-9, abs=float(unit) * 1e-15)
+    assert found["std"] == pytest.approx(float(unit) * math.sqrt(squares), rel=1e-9)
+
+
+def test_numbers_of_any_kind_are_floats() -> None:
+    monitor = ContextWindowMonitor()
+    given = (
+        np.float32(1.5), np.int64(3), np.array(2.0), np.array([4.0]), Decimal("1.5"),
+        Fraction(1, 2), True, 7,
+    )  # fmt: skip
+    for value in given:
+        monitor.record_metric("x", value)  # type: ignore[arg-type]
+    found = monitor.get_statistics("x")
+    assert (found["count"], found["sum"]) == (8, 20.5)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"), float("inf"), -float("inf"), "1", b"1", None, [1], 1j, 10**400, -(10**5000),
+        Fraction(10**400), Decimal("1e400"), Decimal("NaN"), Decimal("sNaN"), np.array([1.0, 2.0]),
+        np.array([]), np.float64("nan"), np.complex128(1), np.datetime64("2026-01-01"),
+        np.str_("1"),
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)  # fmt: skip
 def test_values_that_are_no_numbers(value: Any) -> None:
     monitor = ContextWindowMonitor()
     with pytest.raises(InputError, match="expected a finite number"):
         monitor.record_metric("x", value)
     assert monitor.get_statistics("x") == {}
+
+
+@pytest.mark.parametrize("label", ["quantile", "__name__", "__x"])
+def test_labels_that_prometheus_needs(label: str) -> None:
+    monitor = ContextWindowMonitor()
+    with pytest.raises(InputError, match="which Prometheus needs for itself"):
+        monitor.record_metric("x", 1, **{label: "a"})
+    with pytest.raises(InputError, match="no metric is called 'x'"):
+        monitor.get_statistics("x")
+    with pytest.raises(InputError, match="cannot be written as UTF-8"):
+        monitor.record_metric("x", 1, tenant="\ud800")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "1a", "a-b", "ä"])

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from transom.cli.compare import INTERRUPTED
+from transom.cli.options import DEVICE, DTYPE, tokens_of, whole
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
 from transom.cli.target import check_target
@@ -30,26 +31,35 @@ def advise_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="See `transom models`.")],
     memory: Annotated[
         str,
-        typer.Option(metavar="SIZE", help="For keys and values of all sessions, such as 2GiB."),
+        typer.Option(metavar="SIZE", help="Fit all keys and values into SIZE, such as 2GiB."),
     ],
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="UTF-8 text, or -; by default Python's reference."),
+        typer.Option(
+            metavar="FILE", help="Read this text, or - for stdin. [default: Python's reference]"
+        ),
     ] = None,
     latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="That a token may take, such as 60ms.")
+        str | None, typer.Option(metavar="TIME", help="Allow a token at most TIME, such as 60ms.")
     ] = None,
-    sessions: Annotated[int, typer.Option(metavar="N", help="Held at once.")] = 1,
+    sessions: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Hold N sessions at once.")
+    ] = 1,
     policies: Annotated[
         str,
-        typer.Option(metavar="POLICIES", help="To choose from, {} for the size, parted by ';'."),
+        typer.Option(
+            metavar="POLICIES", help="Choose from these, {} for the size, separated by ';'."
+        ),
     ] = "sinks:4,window={}",
     length: Annotated[
         str,
-        typer.Option(metavar="N", help="Of a usual session, in tokens."),
+        typer.Option(metavar="N", help="Try sessions of N tokens."),
     ] = "4k",
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Texts to hide things in, for eight questions each.")
+        int,
+        typer.Option(
+            metavar="N", parser=whole, help="Hide things in N texts, for eight questions each."
+        ),
     ] = 1,
     out: Annotated[
         Path | None,
@@ -58,11 +68,14 @@ def advise_command(
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the advice as JSON.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of all chance.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the weights, such as bfloat16.")
-    ] = None,
-    chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per forward pass.")] = 512,
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
+    ] = 0,
+    dtype: DTYPE = None,
+    device: DEVICE = None,
+    chunk: Annotated[
+        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
+    ] = "512",
 ) -> None:
     """Choose a policy and its size for a text and a budget.
 
@@ -78,7 +91,9 @@ def advise_command(
     families = [one.strip() for one in policies.split(";") if one.strip()]
     check_target(json)
     with tempfile.TemporaryDirectory() as scratch:
-        sweep = Sweep(model, text, out or Path(scratch), dtype, seed, chunk)
+        sweep = Sweep(
+            model, text, out or Path(scratch), dtype, device, seed, tokens_of(chunk, "--chunk")
+        )
         book = sweep.read()
         record = sweep.record(book)
         loaded = sweep.load()

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from transom import models
 from transom.cli.compare import INTERRUPTED
 from transom.cli.conversation import Conversation
+from transom.cli.options import DEVICE, DTYPE, check_placement, load, tokens_of
 from transom.cli.session import Session
 from transom.cli.talk import Talk
 from transom.errors import InputError, StateError
@@ -32,31 +32,34 @@ def chat(
         ),
     ] = None,
     session: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the conversation here; go on from it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the conversation in FILE, and go on from it."),
     ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
             metavar="POLICY",
-            help=f"What to keep; see `transom policies`. [default: as saved, or {Sinks()}]",
+            help=f"Choose what to keep; see `transom policies`. [default: as saved, or {Sinks()}]",
         ),
     ] = None,
+    dtype: DTYPE = None,
+    device: DEVICE = None,
     system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="A system prompt, to begin with.")
+        str | None, typer.Option(metavar="TEXT", help="Begin with this system prompt.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="0 always takes the likeliest token.")
+        float, typer.Option(metavar="T", help="Sample at this temperature; 0 takes the likeliest.")
     ] = 0.0,
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Draw from the likeliest, of that probability."),
+        typer.Option(metavar="P", help="Sample from the likeliest tokens that make up P."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Draw the same answers again.")
+        int | None, typer.Option(metavar="N", min=0, help="Sample the same again from the same N.")
     ] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(metavar="N", help="The longest answer, in tokens.")
-    ] = 512,
+        str, typer.Option(metavar="N", help="End an answer after N tokens.")
+    ] = "512",
 ) -> None:
     """Talk with a model, for as long as you like, in a fixed window.
 
@@ -64,10 +67,12 @@ def chat(
     Answers go to standard output, everything else to standard error. Where standard input is no
     terminal, each of its lines is a question. /help lists what else can be typed.
     """
-    settings = _settings(temperature, top_p, seed, max_new_tokens)
+    check_placement(dtype, device)
+    longest = tokens_of(max_new_tokens, "--max-new-tokens")
+    settings = _settings(temperature, top_p, seed, longest)
     wanted = None if policy is None else str(parse(policy))
     file = None if session is None else Session(session)
-    talk = Talk(_conversation(model, file, wanted, system), settings)
+    talk = Talk(_conversation(model, file, wanted, system, dtype, device), settings)
     talk.introduce()
     ended = talk.at_terminal() if talk.typed else talk.through(_piped())
     talk.close()
@@ -84,21 +89,24 @@ def _settings(
 
     from transom.sampling import Sampler
 
-    if max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens is {max_new_tokens}; expected at least 1 token.")
     sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     Sampler(**sampling).start(torch.device("cpu"))
     return {**sampling, "max_new_tokens": max_new_tokens}
 
 
 def _conversation(
-    model: str | None, session: Session | None, policy: str | None, system: str | None
+    model: str | None,
+    session: Session | None,
+    policy: str | None,
+    system: str | None,
+    dtype: str | None,
+    device: str | None,
 ) -> Conversation:
     """A new conversation, or the one in the file."""
     from transom.context import Context  # here, so that the terminal starts without torch
 
     saved = None if session is None else session.note
-    name = model or (saved or {}).get("model", MODEL)
+    name = model if model is not None else (saved or {}).get("model", MODEL)
     if saved and saved["turns"] and system not in (None, saved["system"]):
         raise StateError(
             f"{session and session.path} was saved with something else: the system prompt "
@@ -106,13 +114,14 @@ def _conversation(
         )
     if sys.stdin.isatty():
         print(f"loading {name} ...", file=sys.stderr)
-    loaded = models.load(name, report=lambda line: print(line, file=sys.stderr))
+    dtype = dtype or (saved or {}).get("dtype")
+    loaded = load(name, dtype, device)
     if session is not None and saved is not None:
         context = session.load(loaded, policy)
         system = system if system is not None else saved.get("system")
     else:
         context = Context(loaded.model, loaded.tokenizer, policy or Sinks())
-    return Conversation(context, _findable(name), system=system, session=session)
+    return Conversation(context, _findable(name), dtype=dtype, system=system, session=session)
 
 
 def _findable(name: str) -> str:

@@ -70,6 +70,7 @@ class Conversation:
         context: where to begin; never fed itself. With the note of a saved conversation it goes on
             from there.
         model: the name that the model was asked for by.
+        dtype: that was asked for its weights; None for the model's default.
         system: the system prompt of a conversation that begins; None for the template's own.
         session: the file to keep it in; None for none.
 
@@ -83,6 +84,7 @@ class Conversation:
         context: Context,
         model: str,
         *,
+        dtype: str | None = None,
         system: str | None = None,
         session: Session | None = None,
     ) -> None:
@@ -91,6 +93,7 @@ class Conversation:
         self._now = Standing(context, note.get("turns", 0), recent)
         self._earlier: Standing | None = None
         self.model = model
+        self.dtype = dtype
         self.system = system
         self.session = session
         self.unsaved = False
@@ -192,6 +195,7 @@ class Conversation:
         """What is kept beside the state."""
         return {
             "model": self.model,
+            "dtype": self.dtype,
             "system": self.system,
             "turns": self.turns,
             "recent": [turn._asdict() for turn in self.recent],

@@ -23,7 +23,7 @@ DAMAGED = 1  # exit status of `verify` when something is wrong
 
 app = typer.Typer(
     name="corpus",
-    help="Token ids of any number of texts, memory-mapped: build, append, check, export.",
+    help="Keep the token ids of any number of texts, memory-mapped.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

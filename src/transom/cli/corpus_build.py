@@ -141,7 +141,7 @@ def _tokenizer(name: str, backend: str, files: list[str], field: str) -> tuple[A
     inputs_of(files)  # before anything that takes its time
     tokenizer = load_tokenizer(name, report=lambda line: print(line, file=sys.stderr))
     choice = choose_backend(tokenizer, sample(files, field=field), backend)
-    print(f"tokenizing with {choice.why}")
+    print(f"tokenizing with {choice.why}", file=sys.stderr)
     return tokenizer, choice.backend
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
+from transom.cli.options import DEVICE, DTYPE, load
 from transom.cli.tables import plain_size, print_comparison, result_console
 from transom.evaluate.reference import reference
 from transom.policies import Full, Sinks
@@ -21,15 +19,15 @@ TOKENS = 12_288
 PLOT = "demo.png"
 
 
-def demo() -> None:
-    """Show it: a small model, a long text, with and without a bound.
+def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
+    """Read a long text with a small model, with and without a bound.
 
     Reads the Python language reference, for a few minutes on two cores, and saves a picture,
     demo.png, in the current folder.
     """
     from transom.evaluate.plot import plot_runs
 
-    loaded = models.load(MODEL, report=lambda line: print(line, file=sys.stderr))
+    loaded = load(MODEL, dtype, device)
     comparison = compare(loaded, reference(), [Sinks(), Full()], limit=TOKENS)
     console = result_console()
     if comparison.runs:

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from transom.cli.compare import INTERRUPTED
-from transom.cli.options import depths_of, lengths_of, names_of, several
+from transom.cli.options import (
+    DEVICE,
+    DTYPE,
+    depths_of,
+    lengths_of,
+    names_of,
+    several,
+    tokens_of,
+    whole,
+)
 from transom.cli.standing import columns, lines
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
@@ -22,39 +31,46 @@ __all__ = ["evaluate"]
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="See `transom models`.")],
     policies: Annotated[
-        str, typer.Option(metavar="POLICIES", help="To be compared, parted by ';'.")
+        str, typer.Option(metavar="POLICIES", help="Compare these, separated by ';'.")
     ] = "full;sinks:4,window=1020",
     text: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="UTF-8 text, or -; by default Python's reference."),
+        typer.Option(
+            metavar="FILE", help="Read this text, or - for stdin. [default: Python's reference]"
+        ),
     ] = None,
     tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help=f"Some of {', '.join(known_tasks())}.")
+        str, typer.Option(metavar="NAMES", help=f"Do some of {', '.join(known_tasks())}.")
     ] = ",".join(Plan.tasks),
     lengths: Annotated[
-        str, typer.Option(metavar="LENGTHS", help="Of prompts, in tokens, such as 2k,4k,8k.")
+        str, typer.Option(metavar="LENGTHS", help="Ask at these lengths of prompts, in tokens.")
     ] = "2k,4k,8k",
     depths: Annotated[
-        int, typer.Option(metavar="N", help="Places in the prompt to hide things at.")
+        int, typer.Option(metavar="N", parser=whole, help="Hide things at N places in a prompt.")
     ] = 5,
-    trials: Annotated[int, typer.Option(metavar="N", help="For each length and depth.")] = 1,
+    trials: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Try N times at each length and depth.")
+    ] = 1,
     recompute: Annotated[
         str | None,
         typer.Option(metavar="N", help="Also compute a window of N tokens anew for every token."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="For the report, the figures and all rows.")
+        Path, typer.Option(metavar="FOLDER", help="Write the report, figures and rows here.")
     ] = Path("report"),
-    seed: Annotated[int, typer.Option(metavar="N", help="Of all chance.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the weights, such as bfloat16.")
-    ] = None,
-    chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per forward pass.")] = 512,
+    seed: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
+    ] = 0,
+    dtype: DTYPE = None,
+    device: DEVICE = None,
+    chunk: Annotated[
+        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
+    ] = "512",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure all of it again, also what is there already.")
+        bool, typer.Option("--fresh", help="Measure everything again, also what FOLDER has.")
     ] = False,
 ) -> None:
-    """Measure what policies cost and what they keep, and write a report.
+    """Measure what policies cost and what they keep, as a report.
 
     Loss along the text, recall by length and depth, memory and speed, all in one HTML page.
     Ctrl-C ends it with the figures so far; the same command then goes on from there.
@@ -67,7 +83,7 @@ def evaluate(
         trials=trials,
         recompute=None if recompute is None else to_tokens(recompute, "--recompute"),
     )
-    sweep = Sweep(model, text, out, dtype, seed, chunk, fresh)
+    sweep = Sweep(model, text, out, dtype, device, seed, tokens_of(chunk, "--chunk"), fresh)
     book = sweep.read()
     record = sweep.record(book)
     results = sweep.run(plan, sweep.load(), book, record)

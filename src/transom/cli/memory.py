@@ -11,7 +11,7 @@ __all__ = ["memory"]
 
 memory = typer.Typer(
     name="memory",
-    help="Many contexts under one budget of bytes.",
+    help="Look after many contexts under one budget of bytes.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

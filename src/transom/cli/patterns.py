@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from transom.cli.options import tokens_of
 from transom.cli.tables import plain_flops, plain_size, print_table, result_console
 from transom.cli.target import check_target
 from transom.errors import InputError, MissingExtraError
@@ -30,18 +31,20 @@ def patterns(
         typer.Argument(
             metavar="PATTERN",
             help="A policy, such as sinks:4,window=508, or an expression, such as "
-            "'causal() & (sliding(512) | global_tokens(4))'; several parted by ';'.",
+            "'causal() & (sliding(512) | global_tokens(4))'; several separated by ';'.",
         ),
     ],
-    length: Annotated[int, typer.Option(metavar="N", help="Queries, and keys.")] = 4096,
+    length: Annotated[str, typer.Option(metavar="N", help="Take N queries and keys.")] = "4096",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the pattern, as PNG.")
     ] = None,
-    heads: Annotated[int, typer.Option(metavar="N", help="Query heads of a layer.")] = 9,
-    kv_heads: Annotated[int, typer.Option(metavar="N", help="Heads of keys and values.")] = 3,
-    head_dim: Annotated[int, typer.Option(metavar="N", help="Size of a head.")] = 64,
+    heads: Annotated[int, typer.Option(metavar="N", help="Count N query heads in a layer.")] = 9,
+    kv_heads: Annotated[
+        int, typer.Option(metavar="N", help="Count N heads of keys and values.")
+    ] = 3,
+    head_dim: Annotated[int, typer.Option(metavar="N", help="Count N numbers in a head.")] = 64,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Of keys and values: {', '.join(ITEMSIZE)}.")
+        str, typer.Option(metavar="NAME", help=f"Store keys and values as: {', '.join(ITEMSIZE)}.")
     ] = "float32",
 ) -> None:
     """Show which keys each query sees, and what attention then costs.
@@ -49,6 +52,7 @@ def patterns(
     In the sketch queries go down and keys across: # all visible, + some of it, . nothing. The
     costs are those of one layer, beside full causal attention; pairs are counted, not estimated.
     """
+    count = tokens_of(length, "--length")
     shape = _shape(heads, kv_heads, head_dim, dtype)
     check_target(plot)
     read = _reader()
@@ -61,14 +65,14 @@ def patterns(
 
     from transom.attention.patterns.picture import as_text, cells_of
 
-    shown = [cells_of(one, length, CELLS) for one in chosen]
+    shown = [cells_of(one, count, CELLS) for one in chosen]
     if plot is not None:
-        chosen[0].draw(plot, length)
+        chosen[0].draw(plot, count)
     console = result_console()
     for one, cells in zip(chosen, shown, strict=True):
-        console.print(f"{one!r}, {length:,} tokens", style="bold", soft_wrap=True)
+        console.print(f"{one!r}, {count:,} tokens", style="bold", soft_wrap=True)
         console.print(as_text(one, cells) + "\n", soft_wrap=True)
-    _print_costs(console, chosen, shown, length, shape, dtype)
+    _print_costs(console, chosen, shown, count, shape, dtype)
     if plot is not None:
         console.print(f"\n{plot}", soft_wrap=True)
 

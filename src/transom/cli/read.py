@@ -9,13 +9,11 @@ from typing import Annotated
 
 import typer
 
-from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
-from transom.cli.options import several
+from transom.cli.options import DEVICE, DTYPE, check_placement, load, several, tokens_of
 from transom.cli.tables import print_comparison, result_console
 from transom.cli.target import check_target
 from transom.cli.text import read_text
-from transom.errors import InputError
 from transom.evaluate.results import write_text
 from transom.policies import Sinks, parse
 
@@ -29,29 +27,36 @@ def read(
         str, typer.Argument(metavar="FILE", help="UTF-8 text, or - for standard input.")
     ],
     policy: Annotated[
-        str, typer.Option(metavar="POLICY", help="What to keep; see `transom policies`.")
+        str, typer.Option(metavar="POLICY", help="Choose what to keep; see `transom policies`.")
     ] = str(Sinks()),
     compare_with: Annotated[
         list[str] | None,
-        typer.Option("--compare", metavar="POLICY", help="One more; repeat it, or part by ';'."),
+        typer.Option(
+            "--compare", metavar="POLICY", help="Compare with another; repeat, or part by ';'."
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help="See `transom models`.")] = "smollm2",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Load this model; see `transom models`.")
+    ] = "smollm2",
+    dtype: DTYPE = None,
+    device: DEVICE = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Read only that many tokens.")
+        str | None,
+        typer.Option(metavar="N", help="Read only that many tokens, such as 4096 or 4k."),
     ] = None,
-    ask: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="A question to answer after reading.")
-    ] = None,
+    ask: Annotated[str | None, typer.Option(metavar="TEXT", help="Ask this after reading.")] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(metavar="N", help="The longest answer, in tokens.")
-    ] = 128,
+        str, typer.Option(metavar="N", help="End an answer after N tokens.")
+    ] = "128",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the loss along the text, as PNG.")
     ] = None,
     json: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write all figures; - for standard output.")
     ] = None,
-    chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per forward pass.")] = 512,
+    chunk: Annotated[
+        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
+    ] = "512",
 ) -> None:
     """Read a text in a fixed window and see what that costs.
 
@@ -59,22 +64,23 @@ def read(
     with the figures so far; a second one aborts at once.
     """
     chosen = [parse(policy), *(one for given in compare_with or () for one in several(given))]
-    _at_least_one("--limit", limit)
-    _at_least_one("--max-new-tokens", max_new_tokens)
-    _at_least_one("--chunk", chunk)
+    check_placement(dtype, device)
+    most = None if limit is None else tokens_of(limit, "--limit")
+    longest = tokens_of(max_new_tokens, "--max-new-tokens")
+    each = tokens_of(chunk, "--chunk")
     for path in (plot, None if json in (None, STDOUT) else Path(str(json))):
         check_target(path)
     if plot is not None:
         from transom.evaluate.plot import plot_runs
     text = read_text(book)
     comparison = compare(
-        models.load(model, report=lambda line: print(line, file=sys.stderr)),
+        load(model, dtype, device),
         text,
         chosen,
-        limit=limit,
+        limit=most,
         ask=ask,
-        chunk=chunk,
-        max_new_tokens=max_new_tokens,
+        chunk=each,
+        max_new_tokens=longest,
     )
     if comparison.runs:
         print_comparison(result_console(stderr=json == STDOUT), comparison)
@@ -84,11 +90,6 @@ def read(
         plot_runs(comparison.runs, plot, comparison.trained_length)
     if comparison.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _at_least_one(option: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InputError(f"{option} is {value}; expected at least 1 token.")
 
 
 def _write_json(comparison: Comparison, target: str) -> None:

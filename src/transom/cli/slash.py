@@ -75,6 +75,7 @@ class Commands:
         talk = self._conversation
         usage, capacity = talk.usage, talk.context.policy.capacity
         held = f", and as much again for /undo ({plain_size(talk.held)})" if talk.held else ""
+        cold = f", and {usage.cold_bytes:,} cold" if usage.cold_bytes else ""
         file = "none; --session FILE keeps a conversation"
         if talk.session is not None:
             written = talk.session.path.exists()
@@ -86,7 +87,7 @@ class Commands:
             f"turns   {talk.turns:,}\n"
             f"seen    {count(usage.seen, 'token')}\n"
             f"kept    {usage.kept:,}{'' if capacity is None else f' of at most {capacity:,}'}\n"
-            f"bytes   {usage.kv_bytes:,} for keys and values{held}\n"
+            f"bytes   {usage.kv_bytes:,} for keys and values{cold}{held}\n"
             f"file    {file}"
         )
 

@@ -14,8 +14,7 @@ def columns(found: Sequence[Summary]) -> list[str]:
     """What is known of any of them so far."""
     tasks = _tasks(found)
     return [
-        *("policy", "KV hot"),
-        *(["KV cold"] if any(one.cold_bytes for one in found) else []),
+        *(["policy", "KV hot", "KV in all"] if _cold(found) else ["policy", "KV"]),
         *(["loss", "flat"] if any(one.loss for one in found) else []),
         *tasks,
         *(["prefill", "decode"] if any(one.speeds for one in found) else []),
@@ -25,18 +24,22 @@ def columns(found: Sequence[Summary]) -> list[str]:
 def lines(found: Sequence[Summary]) -> list[list[str]]:
     """A row for each; a dash stands for what is not known yet."""
     tasks = _tasks(found)
-    cold = any(one.cold_bytes for one in found)
+    cold = _cold(found)
     read, timed = any(one.loss for one in found), any(one.speeds for one in found)
     return [
         [
             *(one.policy, plain_size(one.hot_bytes)),
-            *([plain_size(one.cold_bytes)] if cold else []),
+            *([plain_size(one.total_bytes)] if cold else []),
             *(_loss(one) if read else []),
             *(_score(one.of(task)) for task in tasks),
             *(_speed(one) if timed else []),
         ]
         for one in found
     ]
+
+
+def _cold(found: Sequence[Summary]) -> bool:
+    return any(one.cold_bytes for one in found)
 
 
 def _tasks(found: Sequence[Summary]) -> list[str]:

@@ -15,10 +15,10 @@ from transom.quantities import to_bytes
 
 __all__ = ["clear", "evict", "ls", "stats", "verify"]
 
-PATH = Annotated[Path, typer.Argument(metavar="PATH", help="The folder given as disk.")]
-NAMESPACE = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only what is in this namespace.")
+PATH = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The folder that a manager was given as disk.")
 ]
+NAMESPACE = Annotated[str | None, typer.Option(metavar="NAME", help="Take only this namespace.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DAMAGED = 1  # exit status
 
@@ -109,7 +109,10 @@ def ls(path: PATH, namespace: NAMESPACE = None, as_json: JSON = False) -> None:
 
 
 def verify(path: PATH) -> None:
-    """Read everything in a store and recount it; what is damaged is deleted. Exits 1 if any was."""
+    """Check all that a store holds, and delete what is damaged.
+
+    Reads everything and counts it anew. Exits with 1 if anything was damaged.
+    """
     with open_store(path) as manager:
         found = manager.verify()
     console = result_console()
@@ -127,7 +130,7 @@ def evict(
     path: PATH,
     size: Annotated[str, typer.Argument(metavar="SIZE", help="Bytes, or 500MB, or 2GiB.")],
 ) -> None:
-    """Let go of contexts, those worth the least first, until so many bytes of them are gone."""
+    """Evict SIZE bytes of contexts or more, those worth the least first."""
     wanted = to_bytes(size, "SIZE")
     with open_store(path) as manager:
         before = len(manager)
@@ -139,9 +142,9 @@ def evict(
 def clear(
     path: PATH,
     namespace: NAMESPACE = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
-    """Let go of all contexts of a store, or of a namespace."""
+    """Remove all contexts of a store, or of a namespace."""
     with open_store(path) as manager:
         held = [c for c in manager.contexts() if namespace is None or c.namespace == namespace]
         if held and not yes:

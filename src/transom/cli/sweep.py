@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transom import models
 from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
+from transom.cli.options import check_placement, load
 from transom.cli.standing import columns, lines
 from transom.cli.tables import table_of
 from transom.cli.text import read_text
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["REPORT", "Sweep"]
 
 RECORD, FIGURES, REPORT = "rows.jsonl", "results.json", "report.html"
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Sweep:
         text: a file, `-`, or None for the Python language reference.
         out: the folder; made if need be.
         dtype: of the weights; None for the model's own.
+        device: to run on; None for the processor.
         seed: of all chance.
         chunk: tokens per forward pass.
         fresh: whether what the folder has already is measured again.
@@ -50,15 +50,13 @@ class Sweep:
     text: str | None
     out: Path
     dtype: str | None = None
+    device: str | None = None
     seed: int = 0
     chunk: int = 512
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise InputError(f"--chunk is {self.chunk}; expected at least 1 token.")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise InputError(f"--dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}.")
+        check_placement(self.dtype, self.device)
 
     @property
     def name(self) -> str:
@@ -75,9 +73,7 @@ class Sweep:
 
     def load(self) -> Loaded:
         """The model, with a line on stderr for what takes long."""
-        return models.load(
-            self.model, dtype=self.dtype, report=lambda line: print(line, file=sys.stderr)
-        )
+        return load(self.model, self.dtype, self.device)
 
     def record(self, text: str) -> Record:
         """The rows in the folder.
@@ -88,6 +84,7 @@ class Sweep:
         settings = {
             "model": self.model,
             "dtype": self.dtype or "default",
+            **({} if self.device in (None, "cpu") else {"device": self.device}),
             "text": self.name,
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "seed": self.seed,

@@ -25,6 +25,7 @@ __all__ = [
     "table_of",
 ]
 
+HOT = "Hot: in the cache. In all: also the cold blocks outside it, which grow with the text."
 WIDE = 1_000_000  # columns of what is piped, where no terminal says
 
 
@@ -69,6 +70,7 @@ def table_of(
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print everything about every run: the text, what was kept, the cost, the loss, the answer."""
     runs = comparison.runs
+    cold = any(run.total_bytes_peak > run.kv_bytes_peak for run in runs)
     print_table(
         console,
         f"{comparison.model}, {comparison.tokens:,} tokens ({comparison.characters:,} characters)",
@@ -88,8 +90,13 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     print_table(
         console,
-        "Speed and peak memory: keys and values (KV), whole process (RSS)",
-        ("policy", "tokens/s", "KV bytes", "", "KV bound", "RSS"),
+        "Speed and peak memory: keys and values (KV), whole process (RSS)"
+        + (f"\n{HOT}" if cold else ""),
+        (
+            *("policy", "tokens/s", "KV hot" if cold else "KV bytes", "", "KV bound"),
+            *(["KV in all"] if cold else []),
+            "RSS",
+        ),
         [
             (
                 run.policy,
@@ -97,6 +104,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
                 f"{run.kv_bytes_peak:,}",
                 plain_size(run.kv_bytes_peak),
                 "none" if run.kv_bytes_bound is None else f"{run.kv_bytes_bound:,}",
+                *([plain_size(run.total_bytes_peak)] if cold else []),
                 "unknown" if run.rss_peak is None else plain_size(run.rss_peak),
             )
             for run in runs

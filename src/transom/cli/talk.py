@@ -139,7 +139,10 @@ class Talk:
             self._say(f"cut at {count(longest, 'token')}; --max-new-tokens allows more")
         usage, capacity = self.conversation.usage, self.conversation.context.policy.capacity
         bound = "" if capacity is None else f" of {capacity:,}"
-        self._say(f"seen {usage.seen:,}, kept {usage.kept:,}{bound}, {plain_size(usage.kv_bytes)}")
+        size = plain_size(usage.kv_bytes)
+        if usage.cold_bytes:
+            size += f" hot, {plain_size(usage.total_bytes)} with cold blocks"
+        self._say(f"seen {usage.seen:,}, kept {usage.kept:,}{bound}, {size}")
         return not interrupt.requested
 
     def _show(self, reply: Reply, interrupt: Interrupt) -> None:

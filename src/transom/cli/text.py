@@ -58,5 +58,6 @@ def _opened(source: str) -> AbstractContextManager[BinaryIO]:
 
 def _unreadable(name: str, error: OSError) -> InputError:
     return InputError(
-        f"cannot read {name}: {error.strerror}; expected a text file, or - for standard input."
+        f"cannot read {name or repr(name)}: {error.strerror}; expected a text file, or - for "
+        "standard input."
     )

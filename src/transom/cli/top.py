@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transom.cli.tables import plain_size, print_table, result_console
+from transom.errors import InputError
 from transom.memory.activity import Activity
 from transom.memory.tiers.disk.look import Look, look
 
@@ -27,6 +29,9 @@ LEGEND = (
 )
 
 
+LEAST = 0.05  # seconds from one look to the next
+
+
 class Moment(NamedTuple):
     """A store, and when it was looked at."""
 
@@ -35,10 +40,10 @@ class Moment(NamedTuple):
 
 
 def top(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder given as disk.")],
-    every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="From one look to the next.")
-    ] = 0.5,
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The folder that a manager was given as disk.")
+    ],
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Look this often.")] = 0.5,
     once: Annotated[bool, typer.Option("--once", help="Print it once, as plain text.")] = False,
 ) -> None:
     """Watch a store: its budgets, and who hits, misses and evicts. Ctrl-C ends it.
@@ -46,7 +51,8 @@ def top(
     Looking changes nothing and keeps nobody waiting. Where output is piped it is printed once.
     """
     folder = path.expanduser()
-    every = max(0.05, every)
+    if not LEAST <= every < math.inf:
+        raise InputError(f"--every is {every}; expected at least {LEAST} seconds.")
     before = Moment(time.monotonic(), look(folder))
     console = Console(highlight=False)
     if once or not console.is_terminal:

@@ -64,8 +64,10 @@ class Plan:
         for name in self.tasks:
             if name not in known_tasks():
                 raise InputError(f"unknown task {name!r}; known tasks: {', '.join(known_tasks())}.")
-        if min(*self.lengths, self.trials, 1 if self.recompute is None else self.recompute) < 1:
-            raise InputError("lengths, trials and the recomputed window must be at least 1.")
+        counts = {"lengths": min(self.lengths), "trials": self.trials, "recompute": self.recompute}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise InputError(f"{name}: {count} was given; it must be at least 1.")
         if not all(0 <= depth <= 1 for depth in self.depths):
             raise InputError(f"depths are {self.depths}; expected numbers from 0 to 1.")
 

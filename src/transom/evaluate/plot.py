@@ -41,6 +41,8 @@ def plot_runs(runs: Sequence[Run], path: Path | str, trained_length: int | None 
         losses = np.array([point.loss for point in points])
         axes.plot(middles, losses, color=colour, linewidth=1, alpha=0.25)
         label = f"{run.policy}   {run.kv_bytes_peak / 1e6:,.1f} MB of keys and values"
+        if run.total_bytes_peak > run.kv_bytes_peak:
+            label += f" hot, {run.total_bytes_peak / 1e6:,.1f} MB in all"
         axes.plot(middles, _smooth(losses), color=colour, linewidth=2.2, label=label)
     axes.set_xlabel("tokens read")
     axes.set_ylabel("loss (nats per token)")

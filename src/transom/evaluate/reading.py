@@ -44,8 +44,9 @@ class Run:
         curve: the loss along the text.
         kept, dropped: tokens still visible at its end, and no longer visible.
         tokens_per_second: of the reading alone, without the answer.
-        kv_bytes_peak: the most bytes allocated for keys and values.
+        kv_bytes_peak: the most bytes allocated for keys and values in the cache.
         kv_bytes_bound: the most the policy allows on this model; None without a bound.
+        total_bytes_peak: the most bytes in the cache and, of what can be recalled, outside it.
         rss_peak: the most memory the process held meanwhile, in bytes; None if unknown.
         answer: to what was asked afterwards; None if nothing was.
     """
@@ -57,6 +58,7 @@ class Run:
     tokens_per_second: float
     kv_bytes_peak: int
     kv_bytes_bound: int | None
+    total_bytes_peak: int
     rss_peak: int | None
     answer: str | None = None
 
@@ -99,6 +101,7 @@ class Run:
             "tokens_per_second": _finite(self.tokens_per_second),
             "kv_bytes_peak": self.kv_bytes_peak,
             "kv_bytes_bound": self.kv_bytes_bound,
+            "total_bytes_peak": self.total_bytes_peak,
             "rss_peak": self.rss_peak,
             "answer": self.answer,
         }
@@ -127,17 +130,18 @@ def read(
     curve = LossCurve()
     recent: NDArray[np.float32] = np.empty(0, dtype=np.float32)
     seconds = 0.0
-    kv_bytes_peak = 0
+    kv_bytes_peak = total_bytes_peak = 0
     for losses, took in passes(context, ids, stop):
         seconds += took
         curve.add(losses)
-        kv_bytes = context.usage.kv_bytes
-        kv_bytes_peak = max(kv_bytes_peak, kv_bytes)
+        usage = context.usage
+        kv_bytes_peak = max(kv_bytes_peak, usage.kv_bytes)
+        total_bytes_peak = max(total_bytes_peak, usage.total_bytes)
         recent = np.append(recent, losses[~np.isnan(losses)])[-RECENT:]
         if on_progress is not None:
             loss = float(recent.mean()) if len(recent) else math.nan
             speed = curve.tokens / seconds
-            on_progress(Progress(curve.tokens, len(ids), speed, kv_bytes, loss))
+            on_progress(Progress(curve.tokens, len(ids), speed, usage.kv_bytes, loss))
     usage = context.usage
     answer = None if ask is None or stop() else _answer(context, ask, max_new_tokens, stop)
     return Run(
@@ -148,6 +152,7 @@ def read(
         tokens_per_second=curve.tokens / seconds if seconds else 0.0,
         kv_bytes_peak=kv_bytes_peak,
         kv_bytes_bound=_bound(context),
+        total_bytes_peak=total_bytes_peak,
         rss_peak=peak_rss(),
         answer=answer,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transom.evaluate.rows import Row, to_json
-from transom.evaluate.summary import Summary, by_bytes, comparable, summaries
+from transom.evaluate.summary import Held, Summary, by_bytes, comparable, summaries
 
 __all__ = ["Results", "write_text"]
 
@@ -44,9 +44,9 @@ class Results:
         """What each policy came to, in what they can be compared by."""
         return summaries(self.compared, self.order)
 
-    def front(self, quality: str) -> list[str]:
-        """The policies that no other beats at `quality` with as few hot bytes."""
-        return [self.policies[index].policy for index in by_bytes(self.policies, quality)]
+    def front(self, quality: str, held: Held = "hot_bytes") -> list[str]:
+        """The policies that no other beats at `quality` with as few bytes, hot or in all."""
+        return [self.policies[index].policy for index in by_bytes(self.policies, quality, held)]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -56,6 +56,9 @@ class Results:
             "complete": self.complete,
             "policies": [one.to_json() for one in self.policies],
             "front": {quality: self.front(quality) for quality in ("loss", "recall")},
+            "front_in_all": {
+                quality: self.front(quality, "total_bytes") for quality in ("loss", "recall")
+            },
             "rows": [to_json(row) for row in self.rows],
         }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from transom.evaluate.front import front
 from transom.evaluate.rows import LossRow, RecallRow, Row, SpeedRow
 
-__all__ = ["Score", "Summary", "by_bytes", "comparable", "score", "summaries"]
+__all__ = ["Held", "Score", "Summary", "by_bytes", "comparable", "score", "summaries"]
+
+Held = Literal["hot_bytes", "total_bytes"]
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 
@@ -68,6 +70,11 @@ class Summary:
         return max(row.cold_bytes for row in self._rows)
 
     @property
+    def total_bytes(self) -> int:
+        """The most bytes of keys and values anywhere: in the cache and outside of it."""
+        return max(row.hot_bytes + row.cold_bytes for row in self._rows)
+
+    @property
     def recalled(self) -> Score | None:
         """All trials together; None if there were none."""
         return score(self.recall) if self.recall else None
@@ -119,6 +126,7 @@ class Summary:
             "policy": self.policy,
             "hot_bytes": self.hot_bytes,
             "cold_bytes": self.cold_bytes,
+            "total_bytes": self.total_bytes,
             "loss": None if self.loss is None else self.loss.loss,
             "loss_tokens": None if self.loss is None else self.loss.tokens,
             "flatness": self.flatness,
@@ -162,17 +170,17 @@ def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[Summary]:
     return [_summary(policy, of) for policy, of in found.items() if of]
 
 
-def by_bytes(found: Sequence[Summary], quality: str) -> list[int]:
-    """Which summaries are on the front of `quality`, `"loss"` or `"recall"`, against hot bytes.
+def by_bytes(found: Sequence[Summary], quality: str, held: Held = "hot_bytes") -> list[int]:
+    """Which summaries are on the front of `quality`, `"loss"` or `"recall"`, against bytes.
 
-    Only those that have that figure, in order of bytes.
+    Only those that have that figure, in order of bytes: hot ones, or all of them.
     """
     points = []
     for index, one in enumerate(found):
         if quality == "loss" and one.loss is not None and one.loss.loss is not None:
-            points.append((index, (one.hot_bytes, -one.loss.loss)))
+            points.append((index, (getattr(one, held), -one.loss.loss)))
         if quality == "recall" and one.recalled is not None:
-            points.append((index, (one.hot_bytes, one.recalled.rate)))
+            points.append((index, (getattr(one, held), one.recalled.rate)))
     return [points[i][0] for i in front([point for _, point in points])]
 
 

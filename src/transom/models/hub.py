@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from transom.errors import ModelNotFoundError
@@ -36,10 +37,12 @@ def from_hub(name: str, read: Callable[[dict[str, Any]], Any], kwargs: dict[str,
             if obstacle
             else gist(error)
         )
+        near = get_close_matches(name, ALIASES, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFoundError(
-            f"no model {name!r}: {why}. Expected an alias ({', '.join(ALIASES)}), a local folder "
-            "in transformers' format, a local .gguf file, or the id of a model on the hub such as "
-            "'Qwen/Qwen3-0.6B': check the spelling, and for a hub id the network."
+            f"no model {name!r}: {why}.{meant} Expected an alias ({', '.join(ALIASES)}), a local "
+            "folder in transformers' format, a local .gguf file, or the id of a model on the hub "
+            "such as 'Qwen/Qwen3-0.6B': check the spelling, and for a hub id the network."
         ) from error
 
 

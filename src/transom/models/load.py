@@ -10,6 +10,7 @@ from transom.errors import MissingExtraError, ModelNotFoundError
 from transom.models.conversion import converted
 from transom.models.hub import from_hub
 from transom.models.packaged import ALIASES, Report, cache_folder
+from transom.models.placement import check_device, check_dtype
 from transom.models.pretrained import from_gguf, from_pretrained, gist, no_progress_bars
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def load(
     Args:
         name: An alias (`smollm2`), a local folder in transformers' format, a local `.gguf` file,
             or a hub id (`Qwen/Qwen3-0.6B`); looked up in this order.
-        dtype: Of the weights; by default float32 for an alias, else transformers' `"auto"`.
+        dtype: Of the weights: a `torch.dtype`, its name, or `"auto"`, the one that they were saved
+            in; by default float32 for an alias, else `"auto"`.
         device: Where to move the model, e.g. `"cuda"`; by default it stays where it was loaded.
         report: Called with one line before each slow step of an alias' first use, e.g. `print`.
         **kwargs: Passed on to `AutoModelForCausalLM.from_pretrained`; those that say where to
@@ -46,12 +48,15 @@ def load(
 
     Raises:
         ModelNotFoundError: `name` resolves to nothing that can be loaded from here.
+        InputError: no weights can be loaded in that dtype, or this machine has no such device.
         MissingExtraError: torch or transformers is not installed.
 
     The first use of an alias writes to the cache folder. That is atomic: an interrupted one leaves
     nothing behind that later calls would take for a model, and processes may race.
     """
     require_torch()
+    check_dtype(dtype)
+    check_device(device)
     path = Path(name).expanduser()
     if name in ALIASES:
         folder = converted(ALIASES[name], report or unheard)
@@ -60,6 +65,11 @@ def load(
         model, tokenizer = _from_folder(path, dtype or "auto", kwargs)
     elif path.is_file() and path.suffix == ".gguf":
         model, tokenizer = from_gguf(path, dtype or "auto", kwargs)
+    elif path.is_file():
+        raise ModelNotFoundError(
+            f"{path} is a file, and not a .gguf file; expected an alias ({', '.join(ALIASES)}), a "
+            "local folder in transformers' format, a local .gguf file, or a hub id."
+        )
     else:
         model, tokenizer = from_hub(
             name, lambda found: from_pretrained(name, dtype or "auto", kwargs | found), kwargs

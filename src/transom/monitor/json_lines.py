@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -15,9 +17,14 @@ from transom.monitor.monitor import ContextWindowMonitor
 
 __all__ = ["JsonLines", "json_lines"]
 
+log = logging.getLogger("transom")
+
 
 def json_lines(monitor: ContextWindowMonitor) -> str:
-    """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics."""
+    """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics.
+
+    A sum beyond what a float holds is null, as JSON has no infinity.
+    """
     now = datetime.now(UTC).isoformat()
     return "".join(
         json.dumps(
@@ -26,8 +33,12 @@ def json_lines(monitor: ContextWindowMonitor) -> str:
                 "name": one.name,
                 "labels": dict(one.labels),
                 "kind": one.kind,
-                **one.statistics,
-            }
+                **{
+                    name: value if math.isfinite(value) else None
+                    for name, value in one.statistics.items()
+                },
+            },
+            allow_nan=False,
         )
         + "\n"
         for one in monitor.snapshot()
@@ -59,15 +70,20 @@ class JsonLines:
         self._monitor, self._path, self._every = monitor, Path(path), every
         self._owner = Owner(f"the writer of {path}", InputError)
         self._stop = Event()
-        self._failed: Exception | None = None
-        self._thread = Thread(target=self._run, name="transom-monitor", daemon=True)
+        self._failed: InputError | None = None
+        self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
         self._owner.check()
+        if self._thread is not None:
+            raise InputError(f"metrics are being written to {self._path} already.")
         try:
             self._path.open("a", encoding="utf-8").close()
         except OSError as error:
-            raise InputError(f"cannot write metrics to {self._path}: {error}.") from error
+            raise self._not_written(error) from error
+        self._stop.clear()
+        self._failed = None
+        self._thread = Thread(target=self._run, name="transom-monitor", daemon=True)
         self._thread.start()
         return self
 
@@ -79,20 +95,29 @@ class JsonLines:
     ) -> None:
         if not self._owner.is_here:
             return
+        thread, self._thread = self._thread, None
         self._stop.set()
-        self._thread.join()
+        if thread is not None:
+            thread.join()
         if self._failed is None:
             self._write()
-        elif error is None:
+        if self._failed is not None and error is None:
             raise self._failed
 
     def _run(self) -> None:
-        try:
-            while not self._stop.wait(self._every):
-                self._write()
-        except Exception as error:  # raised on closing, in the thread that can see it
-            self._failed = error
+        while self._failed is None and not self._stop.wait(self._every):
+            self._write()
 
     def _write(self) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json_lines(self._monitor))
+        """Append the metrics; what fails is raised on closing, in the thread that can see it."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json_lines(self._monitor))
+        except OSError as error:
+            self._failed = self._not_written(error)
+            log.warning("%s", self._failed)
+
+    def _not_written(self, error: OSError) -> InputError:
+        failed = InputError(f"cannot write metrics to {self._path}: {error}.")
+        failed.__cause__ = error
+        return failed

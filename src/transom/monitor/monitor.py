@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 from transom.checks import whole_number
-from transom.errors import InputError
+from transom.errors import InputError, TransomError
 from transom.forks import ThreadLock
+from transom.monitor.attached import Attached
+from transom.monitor.names import Key, Labels, key_of, named
 from transom.monitor.readings import readings, timed_calls
 from transom.monitor.series import Series, merged
 from transom.monitor.watched import unwatch, watch
@@ -20,9 +20,8 @@ __all__ = ["ContextWindowMonitor", "Measured"]
 
 TIME = "processing_time"
 GUIDES = ("window_size", "memory_usage", TIME)  # tokens, bytes, seconds
-NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
-Labels = tuple[tuple[str, str], ...]
+Kind = Literal["recorded", "read", "total"]
 
 
 class Measured(NamedTuple):
@@ -38,13 +37,8 @@ class Measured(NamedTuple):
 
     name: str
     labels: Labels
-    kind: Literal["recorded", "read", "total"]
+    kind: Kind
     statistics: dict[str, float]
-
-
-class Attached(NamedTuple):
-    source: weakref.ref[Any]
-    labels: Labels
 
 
 class ContextWindowMonitor:
@@ -78,19 +72,25 @@ class ContextWindowMonitor:
         owner = type(self).__name__
         self.max_series = whole_number(owner, "max_series", max_series, len(GUIDES), unit="series")
         self._lock = ThreadLock()
-        self._series: dict[tuple[str, Labels], Series] = {}
-        self._read: set[tuple[str, Labels]] = set()
-        self._totals: dict[tuple[str, Labels], float] = {}
+        self._series: dict[Key, Series] = {}
+        self._gone: dict[Key, Series] = {}  # of sources no longer attached, without their labels
         self._attached: dict[str, Attached] = {}
         for name in GUIDES:
             self.series(name)
+
+    def __repr__(self) -> str:
+        with self._lock:
+            attached = ", ".join(self._attached) or "nothing"
+            taken = self._taken()
+        return f"<{type(self).__name__}: {taken:,} series, {attached} attached>"
 
     def record_metric(self, name: str, value: float, /, **labels: str) -> None:
         """Record a value of the metric `name`; tokens, bytes and seconds are the usual units.
 
         Raises:
-            InputError: on a name or label that is not of letters, digits and underscores, a value
-                that is not a finite number, or more series than `max_series`.
+            InputError: on a name or label that is not of letters, digits and underscores, the
+                label `quantile` and those that begin with `__`, which Prometheus needs for itself,
+                a value that is not a finite number, or more series than `max_series`.
         """
         # As it is most often: there is one, and labels are strings in their order.
         series = self._series.get((name, tuple(labels.items()) if labels else ()))
@@ -104,28 +104,34 @@ class ContextWindowMonitor:
         Raises:
             InputError: as `record_metric`.
         """
-        key = (name, tuple(sorted((label, str(value)) for label, value in labels.items())))
+        key = key_of(name, labels.items())
         series = self._series.get(key)
         if series is None:
+            named(key)
             with self._lock:
-                self._check(key)
+                self._make_room(1, f"{name!r} with labels {dict(key[1])!r}")
                 series = self._series.setdefault(key, Series())
         return series
 
     def get_statistics(self, name: str, /, **labels: str) -> dict[str, float]:
         """Of all values recorded under `name`, and with these labels among theirs if any are given.
 
+        Values of what is no longer attached count too, as long as `max_series` leaves room for
+        them; of their labels only `call` is kept.
+
         Returns:
-            `count`, `mean`, `std` (of all values, not of a sample), `min`, `max`, `last`, `p50`,
-            `p90`, `p99`, and `rate`, values a second over the last minute. Empty when there are no
-            values.
+            `count`, `sum`, `mean`, `std` (of all values, not of a sample), `min`, `max`, `last`,
+            `p50`, `p90`, `p99`, and `rate`, values a second over the last minute. Empty when there
+            are no values.
 
         Raises:
             InputError: when there is no such metric, listing those there are.
         """
         wanted = {(label, str(value)) for label, value in labels.items()}
         with self._lock:
-            known = list(self._series.items())
+            known = [*self._gone.items(), *self._series.items()]
+            for attached in self._attached.values():
+                known += attached.gauges.items()
         if all(key[0] != name for key, _ in known):
             names = sorted({key[0] for key, _ in known})
             raise InputError(f"no metric is called {name!r}; there are {', '.join(names)}.")
@@ -164,7 +170,17 @@ class ContextWindowMonitor:
         Raises:
             InputError: when it is nothing that can be watched, or the name is taken.
         """
-        readings(source)  # refuse now what could not be read later
+        if not (name is None or isinstance(name, str)):
+            raise InputError(f"name is {name!r} ({type(name).__name__}); expected text.")
+        try:
+            found = readings(source)
+        except TransomError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{type(source).__name__} cannot be attached: reading it raised "
+                f"{type(error).__name__}: {error}."
+            ) from error
         with self._lock:
             self._forget_gone()
             known = self._attached
@@ -176,73 +192,114 @@ class ContextWindowMonitor:
                 name = kind if kind not in known else next(x for x in several if x not in known)
             elif name in known:
                 raise InputError(f"{name!r} is attached already; give another name.")
-            calls = timed_calls(source) if timed else []
+            calls = {
+                call: key_of(TIME, (("source", name), ("call", call)))
+                for call in (timed_calls(source) if timed else ())
+            }
+            attached = Attached(name, source, calls.values(), len(found))
+            for key in (*calls.values(), *map(attached.key, found)):
+                named(key)
+            new = [key for key in calls.values() if key not in self._series]
+            self._make_room(len(new) + len(found), f"attaching {name!r}")
             if calls:
-                each = {call: self.series(TIME, source=name, call=call) for call in calls}
+                each = {call: self._series.get(key) or Series() for call, key in calls.items()}
                 watch(source, each)
-            known[name] = Attached(weakref.ref(source), (("source", name),))
+                self._series.update((calls[call], series) for call, series in each.items())
+            known[name] = attached
             return name
 
     def detach(self, name: str) -> None:
-        """Stop watching what was attached under `name`; what was recorded stays.
+        """Stop watching what was attached under `name`; its values stay in the statistics.
 
         Raises:
             InputError: when nothing is attached under it.
         """
         with self._lock:
             attached = self._attached.pop(name, None)
-        if attached is None:
-            raise InputError(f"nothing is attached as {name!r}.")
-        source = attached.source()
-        if source is not None:
-            unwatch(source)
+            if attached is None:
+                raise InputError(f"nothing is attached as {name!r}.")
+            source = attached.source()
+            if source is not None:
+                unwatch(source)
+            self._retire(attached)
 
     def poll(self) -> None:
-        """Read everything attached, now, and record it."""
+        """Read everything attached, now, and record it.
+
+        What cannot be read takes nothing else away: it is told to the log (`transom`) once and
+        counted in `read_errors`, with its name as `source`, until it can be read again.
+        """
         with self._lock:
             self._forget_gone()
+            room = self.max_series - self._taken()
             for attached in self._attached.values():
-                source = attached.source()
-                for reading in readings(source) if source is not None else ():
-                    labels = tuple(sorted((*attached.labels, *reading.labels)))
-                    if reading.counted:
-                        self._check((reading.name, labels))
-                        self._totals[reading.name, labels] = reading.value
-                    else:
-                        self.series(reading.name, **dict(labels)).record(reading.value)
-                        self._read.add((reading.name, labels))
+                held = len(attached)
+                self._absorb(attached.poll(held + room))
+                room -= len(attached) - held
+            self._keep_gone(room)
 
     def snapshot(self) -> list[Measured]:
         """Every metric that has values, after a `poll`, by name and labels."""
-        self.poll()
         with self._lock:
-            series, totals = list(self._series.items()), list(self._totals.items())
-        found = [
-            Measured(*key, "read" if key in self._read else "recorded", statistics)
-            for key, one in series
-            if (statistics := one.statistics())
+            self.poll()
+            attached, recorded = list(self._attached.values()), list(self._series.items())
+            found = [one for source in attached for one in _read(source)]
+        found += [
+            Measured(*key, "recorded", statistics)
+            for key, series in recorded
+            if (statistics := series.statistics())
         ]
-        found += [Measured(*key, "total", {"last": value}) for key, value in totals]
         return sorted(found, key=lambda one: one[:3])
+
+    def _taken(self) -> int:
+        return len(self._series) + sum(len(one) for one in self._attached.values())
+
+    def _make_room(self, count: int, what: str) -> None:
+        """Make sure that there may be `count` more series; what is gone makes room for them.
+
+        Raises:
+            InputError: when those in use leave too little.
+        """
+        if self._taken() + count > self.max_series:
+            self._forget_gone()
+        taken = self._taken()
+        if taken + count > self.max_series:
+            raise InputError(
+                f"{what} would need series number {taken + count:,}; max_series is "
+                f"{self.max_series:,}. Labels should take few different values: tenants perhaps, "
+                "requests not. Detach what need not be watched, or give a larger max_series."
+            )
+        self._keep_gone(self.max_series - taken - count)
+
+    def _keep_gone(self, most: int) -> None:
+        while len(self._gone) > most:
+            del self._gone[next(iter(self._gone))]  # the first that came to be gone
 
     def _forget_gone(self) -> None:
         for name in [name for name, one in self._attached.items() if one.source() is None]:
-            del self._attached[name]
+            self._retire(self._attached.pop(name))
 
-    def _check(self, key: tuple[str, Labels]) -> None:
-        """Whether a new series may have this name and these labels."""
-        if key in self._totals:
-            return
-        name, labels = key
-        for text in (name, *(label for label, _ in labels)):
-            if not (isinstance(text, str) and NAME.fullmatch(text)):
-                raise InputError(
-                    f"{text!r} was given as the name of a metric or label; expected letters, "
-                    "digits and underscores, and no digit first."
-                )
-        if len(self._series) + len(self._totals) >= self.max_series:
-            raise InputError(
-                f"{name!r} with labels {dict(labels)!r} would be series number "
-                f"{self.max_series + 1:,}; max_series is {self.max_series:,}. Labels should take "
-                "few different values: tenants perhaps, requests not."
-            )
+    def _retire(self, attached: Attached) -> None:
+        """Keep the values of a source that is no longer attached, and none of its series."""
+        timed = {key: self._series.pop(key) for key in attached.calls if key in self._series}
+        self._absorb({**timed, **attached.gauges})
+
+    def _absorb(self, series: Mapping[Key, Series]) -> None:
+        for (name, labels), one in series.items():
+            key = (name, tuple(label for label in labels if label[0] == "call"))
+            if key in self._gone:
+                self._gone[key].absorb(one)
+            else:
+                self._gone[key] = one
+
+
+def _read(attached: Attached) -> Iterator[Measured]:
+    """What the last poll read off a source."""
+    if attached.readable:
+        for key, series in attached.gauges.items():
+            yield Measured(*key, "read", series.statistics())
+        for key, value in attached.totals.items():
+            yield Measured(*key, "total", {"last": value})
+    if attached.errors:
+        labels = (("source", attached.name),)
+        yield Measured("read_errors", labels, "total", {"last": attached.errors})

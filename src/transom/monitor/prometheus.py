@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from transom.errors import MissingExtraError
-from transom.monitor.monitor import ContextWindowMonitor, Measured
+from transom.monitor.monitor import GUIDES, ContextWindowMonitor, Kind, Measured
+from transom.monitor.names import named
 from transom.monitor.series import QUANTILES
 
 try:
@@ -25,14 +26,32 @@ UNITS = {
     "window_size": "_tokens",
 }
 
+ORDER: tuple[Kind, ...] = ("total", "read", "recorded")  # in which they choose their names
+TYPES = {"total": "counter", "read": "gauge", "recorded": "summary"}
+MEANING = {"total": "so far", "read": "now", "recorded": "all values so far"}
+SUFFIXES = {
+    "counter": ("_total", "_created"),
+    "gauge": (),
+    "summary": ("_sum", "_count", "_created"),
+}
+
 
 class PrometheusCollector(Collector):
     """Gives a monitor's metrics to a `prometheus_client` registry, read at each scrape.
 
     What is recorded is a summary with quantiles of all values so far; what is read off attached
-    objects is a gauge, or a counter where it only grows. Names begin with `transom_` and end in
-    their unit; where values of one name are both recorded and read, those recorded have
-    `_recorded` behind it.
+    objects is a gauge, or a counter where it only grows. Names begin with `prefix` and end in
+    their unit. Where two would give the same name to a series, as when values of one name are both
+    recorded and read, those recorded have `_recorded` behind it. A summary's sum and count
+    never fall as long as no recorded value is negative.
+
+    Args:
+        monitor: whose metrics.
+        prefix: with which all names begin. Monitors in one registry need one each: the registry
+            refuses a second collector with the names of the first.
+
+    Raises:
+        InputError: when the prefix is not of letters, digits and underscores.
 
     ```
     from prometheus_client import REGISTRY, start_http_server
@@ -41,25 +60,30 @@ class PrometheusCollector(Collector):
     ```
     """
 
-    def __init__(self, monitor: ContextWindowMonitor) -> None:
-        self._monitor = monitor
+    def __init__(self, monitor: ContextWindowMonitor, prefix: str = "transom") -> None:
+        named((prefix, ()))
+        self._monitor, self._prefix = monitor, prefix
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: what there is turns out with use."""
-        return []
+        """The metrics that every monitor has; the others turn out with use."""
+        return [Metric(self._name(name), name, "summary") for name in GUIDES]
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[tuple[str, str], list[Measured]] = {}
+        families: dict[tuple[Kind, str], list[Measured]] = {}
         for one in self._monitor.snapshot():
-            families.setdefault((one.name, one.kind), []).append(one)
-        for (name, kind), several in families.items():
-            known = f"transom_{name}{UNITS.get(name, '')}"
-            if kind == "recorded":
-                yield _summary(
-                    f"{known}_recorded" if (name, "read") in families else known, several
-                )
-            else:
-                yield _last(known, several, "gauge" if kind == "read" else "counter")
+            families.setdefault((one.kind, one.name), []).append(one)
+        taken: set[str] = set()
+        for kind, name in sorted(families, key=lambda family: (ORDER.index(family[0]), family[1])):
+            metric = Metric(self._name(name), f"{name}, {MEANING[kind]}", TYPES[kind])
+            while not taken.isdisjoint(_names(metric)):
+                metric.name += f"_{kind}"
+            taken.update(_names(metric))
+            for one in families[kind, name]:
+                _add(metric, one)
+            yield metric
+
+    def _name(self, name: str) -> str:
+        return f"{self._prefix}_{name}{UNITS.get(name, '')}"
 
 
 def prometheus_text(monitor: ContextWindowMonitor) -> str:
@@ -75,21 +99,20 @@ def prometheus_text(monitor: ContextWindowMonitor) -> str:
     return generate_latest(registry).decode()
 
 
-def _last(name: str, several: list[Measured], kind: str) -> Metric:
-    metric = Metric(name, f"{name}, now" if kind == "gauge" else f"{name}, so far", kind)
-    sample = name if kind == "gauge" else f"{name}_total"
-    for one in several:
-        metric.add_sample(sample, dict(one.labels), one.statistics["last"])
-    return metric
+def _names(metric: Metric) -> set[str]:
+    """Every name that a metric's series have, or that OpenMetrics keeps for them."""
+    return {metric.name + suffix for suffix in ("", *SUFFIXES[metric.type])}
 
 
-def _summary(name: str, several: list[Measured]) -> Metric:
-    metric = Metric(name, f"{name}, all values so far", "summary")
-    for one in several:
-        labels, statistics = dict(one.labels), one.statistics
+def _add(metric: Metric, one: Measured) -> None:
+    """Add the samples of one combination of labels."""
+    name, labels, statistics = metric.name, dict(one.labels), one.statistics
+    if one.kind == "read":
+        metric.add_sample(name, labels, statistics["last"])
+    elif one.kind == "total":
+        metric.add_sample(f"{name}_total", labels, statistics["last"])
+    else:
         for key, quantile in QUANTILES.items():
             metric.add_sample(name, {**labels, "quantile": str(quantile)}, statistics[key])
-        count = statistics["count"]
-        metric.add_sample(f"{name}_count", labels, count)
-        metric.add_sample(f"{name}_sum", labels, statistics["mean"] * count)
-    return metric
+        metric.add_sample(f"{name}_count", labels, statistics["count"])
+        metric.add_sample(f"{name}_sum", labels, statistics["sum"])

@@ -21,13 +21,13 @@ class Reading(NamedTuple):
 
     Attributes:
         name: of the metric.
-        value: of it.
+        value: of it, as it came.
         counted: whether it only grows, as what has been dropped so far does.
         labels: which of several things of that name it is about.
     """
 
     name: str
-    value: float
+    value: Real | float
     counted: bool = False
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -82,7 +82,7 @@ def _flat(
     for name, value in fields.items():
         if isinstance(value, Real):
             known = "memory_usage" if name == "bytes" and not prefix else prefix + name
-            yield Reading(known, float(value), name in COUNTED, labels)
+            yield Reading(known, value, name in COUNTED, labels)
         elif isinstance(value, tuple | list):
             one = name.removesuffix("s")
             for part in value:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from numbers import Real
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transom.errors import InputError, MissingExtraError
 from transom.forks import ThreadLock
+from transom.monitor.moments import Moments
 
 if TYPE_CHECKING:
     from datasketches import tdigest_double
 
-__all__ = ["QUANTILES", "Series", "Summary"]
+__all__ = ["QUANTILES", "Series", "Summary", "finite", "merged"]
 
 BUFFER = 1024  # values that wait to be summed up together
 DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Summary` says
 LOWEST, HIGHEST = -math.inf, math.inf
+SCALE = 2.0**-64  # at which digests can add up and subtract what is near the largest float
 RATE_SECONDS = 60.0  # that a rate looks back, about
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -32,12 +36,10 @@ class Summary:
     off by 0.01 at most in what was tried, that of p90 by 0.005, that of p99 by 0.001.
     """
 
-    __slots__ = ("count", "digest", "last", "maximum", "mean", "minimum", "squares")
+    __slots__ = ("digest", "last", "maximum", "minimum", "moments")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.mean = 0.0
-        self.squares = 0.0  # sum of squared distances from the mean
+        self.moments = Moments()
         self.minimum = math.inf
         self.maximum = -math.inf
         self.last = math.nan
@@ -45,46 +47,44 @@ class Summary:
 
     def add(self, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
         """Take finite values, at least one, float64."""
-        mean = float(values.mean())
-        squares = float(np.square(values - mean).sum())
-        self._combine(len(values), mean, squares)
+        self.moments.add(values)
         self.last = float(values[-1])
         values = np.sort(values)  # of which the digest makes short work
         self.minimum = min(self.minimum, float(values[0]))
         self.maximum = max(self.maximum, float(values[-1]))
-        self.digest.update(values)
+        self.digest.update(values * SCALE)
 
     def merge(self, other: Summary) -> None:
         """Take what another one has taken."""
-        if other.count:
-            self._combine(other.count, other.mean, other.squares)
+        if other.moments.count:
+            self.moments.merge(other.moments)
             self.minimum = min(self.minimum, other.minimum)
             self.maximum = max(self.maximum, other.maximum)
             self.last = other.last
             self.digest.merge(other.digest)
 
     def statistics(self) -> dict[str, float]:
-        """Count, mean, std (of all values, not of a sample), min, max, last and percentiles."""
-        if not self.count:
+        """Count, sum, mean, std (of all values, not of a sample), extremes, last, percentiles.
+
+        All are finite, but for a sum beyond what a float holds.
+        """
+        moments = self.moments
+        if not moments.count:
             return {}
         return {
-            "count": self.count,
-            "mean": self.mean,
-            "std": math.sqrt(self.squares / self.count),
+            "count": moments.count,
+            "sum": moments.sum,
+            "mean": moments.mean,
+            "std": moments.std,
             "min": self.minimum,
             "max": self.maximum,
             "last": self.last,
-            **{name: float(self.digest.get_quantile(rank)) for name, rank in QUANTILES.items()},
+            **{name: self._quantile(rank) for name, rank in QUANTILES.items()},
         }
 
-    def _combine(self, count: int, mean: float, squares: float) -> None:
-        # Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
-        # sample variances" (1979).
-        total = self.count + count
-        apart = mean - self.mean
-        self.mean += apart * count / total
-        self.squares += squares + apart * apart * self.count * count / total
-        self.count = total
+    def _quantile(self, rank: float) -> float:
+        found = float(self.digest.get_quantile(rank)) / SCALE
+        return min(max(found, self.minimum), self.maximum)
 
 
 class Series:
@@ -105,18 +105,15 @@ class Series:
         Raises:
             InputError: when it is not a finite number; it is not recorded then.
         """
-        try:
-            if not LOWEST < value < HIGHEST:
-                raise InputError(f"the value {value!r} was recorded; expected a finite number.")
-            waiting = self._waiting
-            waiting.append(float(value))
-            if len(waiting) >= BUFFER:
-                with self._lock:
-                    self._fold()
-        except TypeError:
-            raise InputError(
-                f"{value!r} ({type(value).__name__}) was recorded; expected a finite number."
-            ) from None
+        if type(value) is not float:
+            value = finite(value)
+        elif not LOWEST < value < HIGHEST:
+            raise InputError(f"the value {value!r} was recorded; expected a finite number.")
+        waiting = self._waiting
+        waiting.append(value)
+        if len(waiting) >= BUFFER:
+            with self._lock:
+                self._fold()
 
     def summary(self) -> Summary:
         """Of all values so far, a copy."""
@@ -125,6 +122,20 @@ class Series:
             self._fold()
             copy.merge(self._summary)
         return copy
+
+    def absorb(self, other: Series) -> None:
+        """Take what another one has taken, at the times at which it was recorded there."""
+        summary = other.summary()
+        with other._lock:
+            recorded, marks = other._recorded, tuple(other._marks)
+        with self._lock:
+            self._fold()
+            self._summary.merge(summary)
+            self._recorded += recorded
+            self._marks = deque(
+                ((at, count + _recorded_by(at, marks)) for at, count in self._marks),
+                self._marks.maxlen,
+            )
 
     def statistics(self) -> dict[str, float]:
         """Those of `summary`, and the `rate`; empty without values."""
@@ -157,12 +168,39 @@ class Series:
             self._marks.append((now, self._recorded))
 
 
+def finite(value: Any) -> float:
+    """A number of any kind as a float; arrays and tensors of one element are numbers too.
+
+    Raises:
+        InputError: when it is not a finite number.
+    """
+    kind = type(value).__name__
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        number = float(plain) if isinstance(plain, Real | Decimal) else None
+    except OverflowError:
+        number = math.inf
+    except (RuntimeError, TypeError, ValueError):  # of several elements, or of none
+        number = None
+    if number is None:
+        raise InputError(f"{repr(value)[:80]} ({kind}) was recorded; expected a finite number.")
+    if not LOWEST < number < HIGHEST:
+        raise InputError(
+            f"{kind}: what was recorded is not finite as a float; expected a finite number."
+        )
+    return number
+
+
 def merged(series: Iterable[Series]) -> Summary:
     """All values of several series together."""
     together = Summary()
     for one in series:
         together.merge(one.summary())
     return together
+
+
+def _recorded_by(time: float, marks: Sequence[tuple[float, int]]) -> int:
+    return next((count for at, count in reversed(marks) if at <= time), marks[0][1])
 
 
 def _new_digest() -> tdigest_double:

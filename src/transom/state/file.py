@@ -23,6 +23,9 @@ __all__ = ["read_state", "remove_leftovers", "write_state"]
 FORMAT = "transom state 1"
 CHECKSUM = re.compile(rb'"xxh3_128":"([0-9a-f]{32})"')
 UNKNOWN = b'"xxh3_128":"' + b"0" * 32 + b'"'
+BEGINNING = 64  # bytes, of which damage leaves one of the marks; what has neither is another file
+OPENING = b'{"__metadata__"'
+MARKS = (OPENING[1:], b"transom state")
 ALIGNED = 64
 HEADER_AT_MOST = 100 * 2**20
 DTYPES = {
@@ -96,6 +99,13 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} could not be read: {error.strerror or error}. Expected a file that "
             "Context.save has written."
         ) from error
+    beginning = data[:BEGINNING].tobytes()
+    if size > 8 and not (OPENING.startswith(beginning[8:]) or any(x in beginning for x in MARKS)):
+        raise StateError(
+            f"{path} is no saved context: it begins with {beginning[:16]!r}. Nothing was read or "
+            "changed; expected a file that Context.save or `transom chat --session` has written, "
+            "or for a new one a name that is not taken."
+        )
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(HEADER_AT_MOST, len(data) - 8):
         raise _damaged(path, "its header is longer than the file")

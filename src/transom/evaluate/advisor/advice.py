@@ -135,7 +135,7 @@ def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[Summary]) 
 def _option(wish: Wish, candidate: Candidate, summary: Summary | None) -> Option:
     if summary is None or summary.loss is None or summary.loss.loss is None or not summary.speeds:
         raise InputError(f"{candidate.policy} was not measured; expected its loss and its speed.")
-    bytes_ = max(candidate.bytes, summary.hot_bytes)
+    bytes_ = max(candidate.bytes, summary.total_bytes)
     seconds = summary.speeds[-1].decode_seconds
     obstacle = ""
     if candidate.family == "full":

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 from transom.evaluate.report.svg import Axis, Chart
 from transom.evaluate.results import Results
-from transom.evaluate.summary import Summary, by_bytes
+from transom.evaluate.summary import Held, Summary, by_bytes
 from transom.quantities import plain_seconds, plain_size
 
-__all__ = ["against_bytes", "by_length", "loss_along"]
+__all__ = ["HELD", "Style", "against_bytes", "by_length", "loss_along"]
 
 SIZES = ((760, 340, "wide"), (380, 300, "narrow"))  # of which the page shows the one that fits
 SMOOTHED = 3  # points that each drawn one is the mean of
+HELD: dict[Held, str] = {"hot_bytes": "hot", "total_bytes": "hot and cold"}
 ROOM = 0.06  # of an axis, left free around what is drawn
 
 Draw = Callable[[Chart], None]
@@ -45,31 +46,38 @@ def loss_along(results: Results, style: Style) -> str:
     return _both(x, y, "Loss in nats per token along the text", draw)
 
 
-def against_bytes(results: Results, quality: str, style: Style) -> str:
-    """`"loss"` or `"recall"` against hot bytes, with the front joined; empty without two."""
+def against_bytes(results: Results, quality: str, style: Style, held: Held = "hot_bytes") -> str:
+    """`"loss"` or `"recall"` against bytes, with the front joined; empty without two."""
     found = results.policies
     values = [_quality(one, quality) for one in found]
     known = [(one, value) for one, value in zip(found, values, strict=True) if value is not None]
     if len(known) < 2:
         return ""
-    best = by_bytes(found, quality)
-    bytes_ = [float(one.hot_bytes) for one, _ in known]
-    x = Axis("bytes of keys and values", min(bytes_) / 1.5, max(bytes_) * 1.7, _size, log=True)
+    best = by_bytes(found, quality, held)
+    bytes_ = [float(getattr(one, held)) for one, _ in known]
+    x = Axis(
+        f"bytes of keys and values, {HELD[held]}",
+        min(bytes_) / 1.5,
+        max(bytes_) * 1.7,
+        _size,
+        log=True,
+    )
     if quality == "loss":
         y = _around([value for _, value in known], "loss", "{:.2f}".format)
     else:
         y = Axis("recall", -0.04, 1.06, "{:.0%}".format)
 
     def draw(chart: Chart) -> None:
-        front = [(float(found[i].hot_bytes), values[i]) for i in best]
+        front = [(float(getattr(found[i], held)), values[i]) for i in best]
         chart.line([(a, b) for a, b in front if b is not None], "front", "the front")
         for one, value in known:
             on_front = "best " if found.index(one) in best else ""
             shown = f"{value:.3f}" if quality == "loss" else f"{value:.0%}"
-            title = f"{one.policy}: {shown} at {plain_size(one.hot_bytes)}"
-            chart.dot(one.hot_bytes, value, on_front + style(one.policy), title)
+            size = getattr(one, held)
+            title = f"{one.policy}: {shown} at {plain_size(size)} {HELD[held]}"
+            chart.dot(size, value, on_front + style(one.policy), title)
 
-    return _both(x, y, f"{quality} against bytes of keys and values", draw)
+    return _both(x, y, f"{quality} against bytes of keys and values, {HELD[held]}", draw)
 
 
 def by_length(results: Results, what: str, style: Style) -> str:

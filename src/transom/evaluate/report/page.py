@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from transom.evaluate.report.charts import against_bytes, by_length, loss_along
+from transom.evaluate.report.charts import HELD, Style, against_bytes, by_length, loss_along
 from transom.evaluate.report.grids import grids
 from transom.evaluate.results import Results
 from transom.evaluate.rows import RecallRow
-from transom.evaluate.summary import Summary
+from transom.evaluate.summary import Held, Summary
 from transom.quantities import plain_seconds, plain_size
 
 __all__ = ["page"]
@@ -62,12 +62,36 @@ def page(results: Results) -> str:
         misses=_misses(results),
         most_misses=MISSES,
         loss_chart=Markup(loss_along(results, style)),
-        loss_front=Markup(against_bytes(results, "loss", style)),
-        recall_front=Markup(against_bytes(results, "recall", style)),
+        cold=any(one.cold_bytes for one in results.policies),
+        fronts=_fronts(results, style),
         decode_chart=Markup(by_length(results, "decode", style)),
         prefill_chart=Markup(by_length(results, "prefill", style)),
         figures=Markup(_embedded(results)),
     )
+
+
+def _fronts(results: Results, style: Style) -> list[dict[str, Any]]:
+    """Quality against hot bytes and, where there are cold ones, against all: charts and words."""
+    cold = any(one.cold_bytes for one in results.policies)
+    whats = {
+        "recall": "Questions answered rightly, all tasks and lengths together",
+        "loss": "Loss over the whole text; lower is better",
+    }
+    drawn = []
+    helds: tuple[Held, ...] = ("hot_bytes", "total_bytes") if cold else ("hot_bytes",)
+    for held in helds:
+        charts = [
+            {
+                "chart": Markup(chart),
+                "what": f"{what}, against {HELD[held]} bytes" if cold else what,
+                "front": results.front(quality, held),
+            }
+            for quality, what in whats.items()
+            if (chart := against_bytes(results, quality, style, held))
+        ]
+        if charts:
+            drawn.append({"held": held, "charts": charts})
+    return drawn
 
 
 def _breakable(policy: str) -> Markup:
@@ -110,6 +134,7 @@ def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
     scores = {task: [one.of(task) for one in found] for task in tasks}
     return {
         "hot_bytes": least([one.hot_bytes for one in found]),
+        "total_bytes": least([one.total_bytes for one in found]),
         "loss": least([one.loss.loss for one in found if one.loss]),
         "decode": least([one.speeds[-1].decode_seconds for one in found if one.speeds]),
         **{
@@ -144,6 +169,14 @@ def _in_words(results: Results, longest: int, full_bytes: int) -> list[str]:
         said[0] += f"{shares[least.policy]:.1%} of that."
     else:
         said = [f"{first}; no policy was seen to keep less."]
+    said += [
+        f"{one.policy} keeps {plain_size(one.hot_bytes)} hot, "
+        f"{one.hot_bytes / full_bytes:.1%} of what full attention does, and in all "
+        f"{plain_size(one.total_bytes)}, {one.total_bytes / full_bytes:.1%}: also cold blocks, and "
+        "what they are found by."
+        for one in found
+        if one.cold_bytes
+    ]
     read = [one for one in found if one.loss and one.loss.loss is not None]
     if read:
         best = min(read, key=_loss)
