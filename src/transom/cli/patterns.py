@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from transom.cli.tables import plain_flops, plain_size, print_table, result_console
-from transom.cli.target import check_target
 from transom.errors import InputError, MissingExtraError
+from transom.outputs import check_picture
 from transom.policies import ModelShape
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def patterns(
     costs are those of one layer, beside full causal attention; pairs are counted, not estimated.
     """
     shape = _shape(heads, kv_heads, head_dim, dtype)
-    check_target(plot)
+    check_picture(plot)
     read = _reader()
     chosen = [read(text) for text in pattern.split(";") if text.strip()]
     if not chosen or (plot is not None and len(chosen) > 1):

@@ -13,10 +13,9 @@ from transom import models
 from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.options import several
 from transom.cli.tables import print_comparison, result_console
-from transom.cli.target import check_target
 from transom.cli.text import read_text
 from transom.errors import InputError
-from transom.evaluate.results import write_text
+from transom.outputs import check_picture, check_target, write_text
 from transom.policies import Sinks, parse
 
 __all__ = ["read"]
@@ -62,8 +61,8 @@ def read(
     _at_least_one("--limit", limit)
     _at_least_one("--max-new-tokens", max_new_tokens)
     _at_least_one("--chunk", chunk)
-    for path in (plot, None if json in (None, STDOUT) else Path(str(json))):
-        check_target(path)
+    check_picture(plot)
+    check_target(None if json in (None, STDOUT) else Path(str(json)))
     if plot is not None:
         from transom.evaluate.plot import plot_runs
     text = read_text(book)

@@ -27,7 +27,7 @@ class Writer(TableWriter):
         self._writer: Any = None
         self._rows = 0
 
-    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         self._rows += len(batch)
         if self._writer is None:

@@ -88,5 +88,9 @@ class JsonLines:
             self._failed = error
 
     def _write(self) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json_lines(self._monitor))
+        text = json_lines(self._monitor)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(f"cannot write metrics to {self._path}: {error}.") from error

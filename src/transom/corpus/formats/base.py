@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.durable import replacing
 from transom.errors import InputError
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
     from transom.corpus.writer import CorpusWriter
 
-__all__ = ["Format", "Moved", "mapped", "unfinished", "unheard"]
+__all__ = ["Format", "Moved", "mapped", "unheard"]
 
 Moved = Callable[[int], None]  # called with how many more tokens were written or read
 
@@ -66,16 +64,6 @@ class Format(ABC):
             InputError: when the files are not what the format says.
         """
         raise InputError(f"{self.name} cannot be read back into a corpus.")
-
-
-@contextmanager
-def unfinished(path: Path) -> Iterator[BinaryIO]:
-    """A file that is at `path` once it is complete, and nowhere when it is not."""
-    try:
-        with replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}.") from error
 
 
 def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) -> NDArray[Any]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.corpus.formats.megatron import AT_ONCE, in_order
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -36,7 +37,7 @@ class Datatrove(Format):
     ) -> None:
         dtype = np.dtype("<u2" if corpus.manifest.vocab_size <= 1 << 16 else "<u4")
         tokens, index, metadata = self.files(out)
-        with unfinished(metadata) as about, unfinished(index) as ends, unfinished(tokens) as file:
+        with output(metadata) as about, output(index) as ends, output(tokens) as file:
             name = corpus.manifest.tokenizer or "Unknown Tokenizer"
             count = corpus.tokens
             about.write(f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode())

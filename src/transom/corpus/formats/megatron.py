@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -48,7 +49,7 @@ class Megatron(Format):
             )
         code = next(code for code, dtype in DTYPES.items() if np.dtype(dtype) == corpus.dtype)
         binary, index = self.files(out)
-        with unfinished(index) as file, unfinished(binary) as tokens:
+        with output(index) as file, output(binary) as tokens:
             file.write(HEADER.pack(MAGIC, VERSION, code, len(lengths), len(lengths) + 1))
             file.write(lengths.astype("<i4").data)
             file.write((corpus.edges[:-1] * corpus.dtype.itemsize).astype("<i8").data)

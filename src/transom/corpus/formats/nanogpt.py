@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -47,7 +48,7 @@ class NanoGPT(Format):
                 f"nanogpt: the format keeps no ends of documents, and there are "
                 f"{corpus.documents:,}; expected a separator, which is put after each of them."
             )
-        with unfinished(self.files(out)[0]) as file:
+        with output(self.files(out)[0]) as file:
             for at, ids in zip(count(step=AT_ONCE), corpus.pieces(AT_ONCE), strict=False):
                 moved(len(ids))
                 if separator is not None:
