@@ -287,7 +287,7 @@ def test_hostile_folders(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(CorpusError, match="is no corpus"):
             open_it(folder)
     make(folder, [[1]])
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="is a corpus already"):
         TokenCorpus.create(folder, vocab_size=9)
     with pytest.raises(InputError, match="is not empty"):
         TokenCorpus.create(tmp_path, vocab_size=9)

@@ -117,8 +117,8 @@ class Slow(io.BytesIO):
 
 
 def broken() -> Iterator[tuple[str, bytes, str]]:
-    yield "a.csv", b"", "expected a file called .txt, .jsonl or .parquet"
-    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl or .parquet"
+    yield "a.csv", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
+    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
     yield "a", b"", "cannot tell what is in"
     yield "a.txt", b"ab\xffc", r"a.txt is not UTF-8 text \(byte 0xff at offset 2\)"
     yield "a.txt", b"ab\xe6", r"byte 0xe6 at offset 2"

@@ -93,8 +93,11 @@ class TokenCorpus:
     ) -> CorpusWriter:
         """Make a corpus, empty and committed; returns its writer, which is a context manager.
 
+        When its first use fails before anything was added and committed, it is taken away again.
+
         Args:
-            path: a folder that is not there, or is empty.
+            path: a folder that is not there, is empty, or holds a corpus without any commit but
+                that of its making.
             vocab_size: ids are below it; by default, what the tokenizer has. It decides how many
                 bytes a token takes.
             tokenizer: that of the ids; its fingerprint is kept, and others are refused later.
@@ -107,8 +110,8 @@ class TokenCorpus:
         """
         manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
         folder = Path(path)
-        lock = make_folder(folder, manifest)
-        return CorpusWriter(folder, lambda: manifest, lock)
+        lock, unmake = make_folder(folder, manifest)
+        return CorpusWriter(folder, lambda: manifest, lock, unmake)
 
     @staticmethod
     def append(path: str | os.PathLike[str], *, tokenizer: Any = None) -> CorpusWriter:

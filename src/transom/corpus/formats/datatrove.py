@@ -40,7 +40,11 @@ class Datatrove(Format):
         with output(metadata) as about, output(index) as ends, output(tokens) as file:
             name = corpus.manifest.tokenizer or "Unknown Tokenizer"
             count = corpus.tokens
-            about.write(f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode())
+            about.write(
+                f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode(
+                    errors="surrogateescape"
+                )
+            )
             ends.write(corpus.edges[1:].astype("<u8").data)
             for ids in corpus.pieces(AT_ONCE):
                 file.write(ids.astype(dtype).data)
