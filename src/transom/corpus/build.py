@@ -18,7 +18,7 @@ from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
 from transom.tokens.backends import Backend
 
-__all__ = ["Engine", "append_files", "build"]
+__all__ = ["Engine", "append_files", "build", "forget_job"]
 
 # Adds the documents of files from where the job is; the last commit ends the job.
 Engine = Callable[[Task], Done]
@@ -95,12 +95,32 @@ def append_files(
     """
     inputs = inputs_of(files)
     with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
-        if forget and writer.committed.job is not None:
-            writer.commit()
+        if forget:
+            _forget(writer)
         if writer.committed.job is None and not again:
             _refuse_known(writer, inputs)
         job = _job("append", inputs, field, writer)
         return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
+
+
+def forget_job(path: str | os.PathLike[str]) -> str | None:
+    """Give up a build or an append that was cut short; its documents that are there stay.
+
+    Returns:
+        What it was; None when nothing was unfinished.
+
+    Raises:
+        CorpusError: when there is no such corpus, or it cannot be written.
+    """
+    with TokenCorpus.append(path) as writer:
+        return _forget(writer)
+
+
+def _forget(writer: CorpusWriter) -> str | None:
+    job = Job.of(writer.committed.job)
+    if job is not None:
+        writer.commit()
+    return None if job is None else job.name
 
 
 def _run(task: Task, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
