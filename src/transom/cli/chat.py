@@ -64,6 +64,8 @@ def chat(
     Answers go to standard output, everything else to standard error. Where standard input is no
     terminal, each of its lines is a question. /help lists what else can be typed.
     """
+    if sys.stdin is None:
+        raise InputError("cannot read standard input: it is closed; expected questions there.")
     settings = _settings(temperature, top_p, seed, max_new_tokens)
     wanted = None if policy is None else str(parse(policy))
     file = None if session is None else Session(session)

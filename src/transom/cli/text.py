@@ -54,8 +54,12 @@ def read_documents(source: str, field: str) -> Iterator[tuple[str, Iterator[tupl
         yield source, read_pieces(source)
         return
     found = documents(source, field=field)
+    some = False
     for name, text in found:
+        some = True
         yield name, ((piece, found.read) for piece in ((text,) if isinstance(text, str) else text))
+    if not some:
+        raise InputError(f"{source} is empty; expected a row at least.")
 
 
 def size_of(source: str) -> int:

@@ -108,7 +108,7 @@ def windows(
     print_table(
         console,
         "",
-        ("texts", "tokens", "windows", "ids each", "stride", "padding", "scored", "tokens/s"),
+        ("files", "tokens", "windows", "ids each", "stride", "padding", "scored", "tokens/s"),
         [
             (
                 f"{len(texts):,}",
