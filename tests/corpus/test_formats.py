@@ -331,6 +331,9 @@ def test_a_slash_at_the_end_says_folder(tmp_path: Path) -> None:
         written = corpus.export(name, f"{tmp_path}/{name}/deep/")
         assert {path.parent for path in written} == {tmp_path / name / "deep"}
         assert {path.name.partition(".")[0] for path in written} == {"books"}
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no regular file"):
+        corpus.export("nanogpt", tmp_path / "pipe")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make"):
         corpus.export("megatron", f"{tmp_path}/file/")

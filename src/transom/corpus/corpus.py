@@ -21,7 +21,7 @@ from transom.corpus.maps import MappedFile, MappedTokens
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
-from transom.errors import MissingExtraError
+from transom.errors import InputError, MissingExtraError
 from transom.windows import Cut, SlidingWindow, TokenWindows
 
 __all__ = ["TokenCorpus"]
@@ -108,6 +108,8 @@ class TokenCorpus:
         Raises:
             InputError: on settings that make no sense, or a folder that holds something.
         """
+        if not os.fspath(path):
+            raise InputError("TokenCorpus: path is ''; expected the name of a folder.")
         manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
         folder = Path(path)
         lock, unmake = make_folder(folder, manifest)

@@ -61,6 +61,10 @@ def write_format(
     if os.fspath(out).endswith(("/", os.sep)) or target.is_dir():
         _make_folder(target)
         target = target / corpus.path.resolve().name
+    elif target.exists() and not target.is_file():
+        raise InputError(
+            f"cannot write {target}: it is no regular file; expected a name for files, or a folder."
+        )
     if not target.parent.is_dir():
         raise InputError(f"cannot write {target}: {target.parent} is no folder.")
     for path in format_.files(target):
