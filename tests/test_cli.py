@@ -358,7 +358,7 @@ def test_windows_of_texts(model, book, tmp_path, capsys, name):
         source = other.read_text() if ids[0] == 1 and ids[3] == 0 else text
         assert source[start:stop].split() == [f"w{i}" for i in ids if i]
     output = capsys.readouterr().out.splitlines()
-    assert output[0].split()[:5] == ["texts", "tokens", "windows", "ids", "each"]
+    assert output[0].split()[:5] == ["files", "tokens", "windows", "ids", "each"]
     assert output[1].split()[:5] == ["2", "303", "10", "64", "32"]
     assert output[1].split()[6] == "301"
     assert str(out) in output[2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +16,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from transom.cli import main
-from transom.corpus import TokenCorpus
+from transom.corpus import TokenCorpus, Watch
+from transom.corpus import build as build_files
+
+STOP = Watch(stopping=lambda: True)
 
 
 @pytest.fixture
@@ -100,6 +105,77 @@ def test_mistakes(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected --tokenizer" in capsys.readouterr().err
 
 
+def test_one_bad_file_blocks_nothing(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build()
+    Path("bad.txt").write_bytes(b"caf\xe9")
+    assert run("append", "books", "bad.txt") == 2
+    assert "bad.txt is not UTF-8 text" in capsys.readouterr().err
+    assert run("append", "books", "more.txt") == 0
+    assert TokenCorpus.open("books").documents == 4
+
+
+def test_forgetting_needs_no_files(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_files("books", ["rows.jsonl"], Tokenizer.from_file("tokenizer.json"), watch=STOP)
+    assert run("append", "books", "--forget") == 0
+    assert "books: the build of rows.jsonl is left as it is" in capsys.readouterr().out
+    assert TokenCorpus.open("books").documents == 1
+    assert run("append", "books", "--forget") == 0
+    assert "books: nothing was unfinished" in capsys.readouterr().out
+    assert run("append", "books") == 2
+    assert "expected at least one, or --forget" in capsys.readouterr().err
+    assert run("append", "books", "more.txt", "--tokenizer", "tokenizer.json") == 0
+
+
+def test_a_folder_is_no_file_of_text(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("many").mkdir()
+    assert run("build", "books", "many", "--tokenizer", "tokenizer.json") == 2
+    assert "many is a folder; expected the files in it, such as many/*" in capsys.readouterr().err
+    build()
+    capsys.readouterr()
+    assert run("export", "books", "out/", "--to", "megatron") == 0
+    assert {path.name for path in Path("out").iterdir()} == {"books.bin", "books.idx"}
+    assert run("export", "books", "o", "--to", "megatron", "--separator", "0") == 2
+    assert "expected no separator" in capsys.readouterr().err
+
+
+def test_names_in_no_encoding(texts: Path) -> None:
+    name, folder = os.fsencode(texts) + b"/caf\xe9.txt", b"b\xf6oks"
+    Path(os.fsdecode(name)).write_text("a b")
+    for command in (b"build", b"info", b"verify"):
+        arguments = [name, b"--tokenizer", b"tokenizer.json"] if command == b"build" else []
+        command_line = [sys.executable, b"-m", b"transom", b"corpus", command, folder, *arguments]
+        done = subprocess.run(command_line, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert (b"b\\udcf6oks" in done.stdout) == (command != b"info")
+
+
+def test_windows_of_rows(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("b.json.gz").write_bytes(gzip.compress(b'{"t": "b c a"}\n{"t": "a"}\n'))
+    Path("c.txt.gz").write_bytes(gzip.compress(b"c c"))
+    Path("one.jsonl").write_text('{"t": "c"}')
+    for files, documents in ((["b.json.gz", "c.txt.gz"], [0, 1, 2]), (["one.jsonl"], [0])):
+        with pytest.raises(SystemExit) as ended:
+            main(
+                [
+                    *("windows", *files, "--out", "w.npy", "--size", "4"),
+                    *("--tokenizer", "tokenizer.json", "--field", "t"),
+                ]
+            )
+        assert not ended.value.code
+        assert np.load("w.document.npy").tolist() == documents
+    assert np.load("w.npy").tolist() == [[3, 0, 0, 0]]
+    Path("none.jsonl").write_text("\n")
+    for name, message in (("rows.jsonl", "has no field 't'"), ("none.jsonl", "is empty")):
+        with pytest.raises(SystemExit):
+            main(
+                [
+                    *("windows", name, "--out", "w.npy"),
+                    *("--tokenizer", "tokenizer.json", "--field", "t"),
+                ]
+            )
+        assert message in capsys.readouterr().err
+
+
 def test_ctrl_c_stops_and_the_same_command_goes_on(texts: Path) -> None:
     rows = [{"text": "a b " * (n % 50) + "c"} for n in range(60_000)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -108,7 +184,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(texts: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     manifest = Path("books/manifest.json")
     until = time.monotonic() + 60
-    while not (manifest.exists() and TokenCorpus.open("books").manifest.job):
+    while not manifest.exists():
         assert time.monotonic() < until
         time.sleep(0.01)
     time.sleep(0.2)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +170,140 @@ def test_an_unfinished_job_is_completed_first(tmp_path: Path, files: list[Path])
     with pytest.raises(CorpusError, match=r"unfinished build of .*a\.txt and 1 more, and what was"):
         append_files(folder, files[3:], tokenizer())
     with pytest.raises(CorpusError, match="unfinished build"):
-        build(folder, files, tokenizer())
-    files[1].write_text(files[1].read_text() + '{"text": "w1"}\n')
+        build(folder, files, tokenizer(), field="body")
+    files[0].write_text(files[0].read_text() + " w1")
     with pytest.raises(CorpusError, match="unchanged, to complete it"):
         build(folder, files[:2], tokenizer())
     assert TokenCorpus.open(folder).documents == 1
     append_files(folder, files[4:], tokenizer(), forget=True)
     assert content(TokenCorpus.open(folder)) == [[1, 2, 3], [4]]
+
+
+def test_a_bad_file_can_be_put_right_or_left_out(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was committed on the way to it."""
+    good = [files[0], files[1], files[3]]
+    build(tmp_path / "whole", good, tokenizer())
+    whole = content(TokenCorpus.open(tmp_path / "whole"))
+    bad = tmp_path / "bad.txt"
+    for eager in (-1, 1000):
+        monkeypatch.setattr("transom.corpus.reading.COMMIT_SECONDS", eager)
+        for command, later in product(("build", "append"), (True, False)):
+            folder = tmp_path / f"{command}{eager}{later}"
+            if command == "append":
+                build(folder, [files[4]], tokenizer())
+            before = TokenCorpus.open(folder).documents if command == "append" else 0
+            run = append_files if command == "append" else build
+            bad.write_bytes(b"w1 caf\xe9")
+            given_files = [*good[:2], bad, good[2]] if later else [bad, *good]
+            with pytest.raises(InputError, match=r"bad\.txt is not UTF-8"):
+                run(folder, given_files, tokenizer())
+            if command == "append":
+                run(folder, good, tokenizer())
+            else:
+                bad.write_text("w9")
+                run(folder, given_files, tokenizer())
+            corpus = TokenCorpus.open(folder, verified=True)
+            wanted = [document for document in content(corpus)[before:] if document != [9]]
+            assert wanted == whole
+            assert corpus.manifest.job is None
+
+
+def test_nothing_is_remembered_of_what_failed_at_once(tmp_path: Path, files: list[Path]) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}")
+    other = tokenizer()
+    other.add_tokens(["w999"])
+    folder = tmp_path / "books"
+    with pytest.raises(InputError, match="has no field 'text'"):
+        build(folder, [bad], other)
+    assert not folder.exists()
+    folder.mkdir()
+    with pytest.raises(InputError, match="has no field 'text'"):
+        build(folder, [bad], other)
+    assert [*folder.iterdir()] == []
+    build(folder, files[:1], tokenizer())
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="has no field 'text'"):
+        append_files(folder, [bad], tokenizer())
+    assert (folder / "manifest.json").read_bytes() == before
+    append_files(folder, files[4:], tokenizer())
+    assert content(TokenCorpus.open(folder)) == [[1, 2, 3], [4]]
+
+
+def test_a_build_that_was_killed_at_once_blocks_nothing(tmp_path: Path, files: list[Path]) -> None:
+    folder = tmp_path / "books"
+    other = tokenizer()
+    other.add_tokens(["w999"])
+    writer = TokenCorpus.create(folder, tokenizer=other)
+    writer.add_document(range(9))
+    writer.abandon()  # as far as a killed process came
+    build(folder, files[:1], tokenizer())
+    assert content(TokenCorpus.open(folder, verified=True)) == [[1, 2, 3]]
+
+
+def test_a_log_that_grows_while_it_is_read(tmp_path: Path) -> None:
+    log, folder = tmp_path / "log.jsonl", tmp_path / "books"
+    line = '{"text": "w1 w2"}\n'
+    log.write_text(line * 30_000)
+
+    def grow(done: Done) -> None:
+        if log.stat().st_size == 30_000 * len(line):
+            log.write_text(line * 40_000)
+
+    build(folder, [log], tokenizer(), watch=Watch(moved=grow))
+    corpus = TokenCorpus.open(folder)
+    [source] = corpus.sources()
+    assert source["documents"] == [0, corpus.documents] == [0, 40_000]
+    assert (source["bytes"], source["changed"]) == (
+        log.stat().st_size,
+        log.stat().st_mtime_ns,
+    )
+    with pytest.raises(InputError, match="has not changed since"):
+        append_files(folder, [log], tokenizer())
+    assert build(folder, [log], tokenizer()).documents == 0
+
+
+@pytest.mark.parametrize("size", [10_000, 30_000])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_a_file_that_is_changed_while_it_is_read(tmp_path: Path, name: str, size: int) -> None:
+    path, folder = tmp_path / name, tmp_path / "books"
+    line = '{"text": "w1 w2"}\n'
+    path.write_text(line * 30_000)
+
+    def change(done: Done) -> None:
+        if path.stat().st_mtime_ns != 1:
+            path.write_text(line * size)
+            os.utime(path, ns=(1, 1))
+
+    with pytest.raises(InputError, match=r"was changed while it was read|:\d+ is not JSON"):
+        build(folder, [path], tokenizer(), watch=Watch(moved=change))
+    assert not folder.exists()
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
+    path.write_text("w1")
+    build(tmp_path / "books", [path], tokenizer())
+    [source] = TokenCorpus.open(tmp_path / "books").sources()
+    assert Path(source["path"]) == path
+    with pytest.raises(InputError, match="has not changed since"):
+        append_files(tmp_path / "books", [path], tokenizer())
+
+
+def test_what_can_be_known_is_said_before_anything_is_read(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("w1")
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name, message in (("a.csv", "cannot tell what is in"), ("pipe.txt", "is no file")):
+        with pytest.raises(InputError, match=message):
+            build(tmp_path / "books", [files[0], tmp_path / name], tokenizer())
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    with pytest.raises(InputError, match=r"cannot read .*a\.txt: Permission denied"):
+        build(tmp_path / "books", files, tokenizer())
+    assert not (tmp_path / "books").exists()
 
 
 def test_files_that_are_there_already_are_refused(tmp_path: Path, files: list[Path]) -> None:
@@ -196,7 +325,7 @@ def test_hostile_input(tmp_path: Path, files: list[Path]) -> None:
     for given_files, message in (
         ([], "no files were given"),
         ([tmp_path / "none.txt"], r"cannot read .*none\.txt: No such file"),
-        ([tmp_path], "it is no file"),
+        ([tmp_path], r"is a folder; expected the files in it, such as .*\*"),
         ([files[0], files[0]], r"a\.txt is given twice"),
     ):
         with pytest.raises(InputError, match=message):

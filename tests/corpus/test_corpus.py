@@ -289,8 +289,10 @@ def test_hostile_folders(folder: Path, tmp_path: Path) -> None:
     for open_it in (TokenCorpus.open, TokenCorpus.append, lambda path: list(verify(path))):
         with pytest.raises(CorpusError, match="is no corpus"):
             open_it(folder)
+    with pytest.raises(InputError, match="expected the name of a folder"):
+        TokenCorpus.create("", vocab_size=9)
     make(folder, [[1]])
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="is a corpus already"):
         TokenCorpus.create(folder, vocab_size=9)
     with pytest.raises(InputError, match="is not empty"):
         TokenCorpus.create(tmp_path, vocab_size=9)

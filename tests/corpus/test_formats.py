@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
 from pathlib import Path
@@ -185,3 +186,154 @@ def test_hostile_names(tmp_path: Path) -> None:
     write_format(corpus, "datatrove", tmp_path / "out")
     with pytest.raises(InputError, match="ids range from 1 to 1; the vocabulary has 0 to 0"):
         back(tmp_path / "small", "datatrove", tmp_path / "out", vocab_size=1)
+
+
+def nanogpt_file(path: Path, ids: list[int]) -> Path:
+    np.array(ids, dtype="<u2").tofile(path)
+    return path
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_nanogpt_separators_before_documents(tmp_path: Path, size: int) -> None:
+    documents = [[1] * size, [2, 3], [4]]
+    ids = [id_ for document in documents for id_ in (9, *document)]
+    source = nanogpt_file(tmp_path / "before.bin", ids)
+    assert content(back(tmp_path / "a", "nanogpt", source, separator=9)) == documents
+    # One at both ends says nothing: they stand after documents, the first of which is empty.
+    source = nanogpt_file(tmp_path / "both.bin", [9, 1, 9])
+    assert content(back(tmp_path / "b", "nanogpt", source, separator=9)) == [[], [1]]
+    source = nanogpt_file(tmp_path / "only.bin", [9])
+    assert content(back(tmp_path / "c", "nanogpt", source, separator=9)) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("separator", "message"),
+    [
+        (VOCABULARY, "the vocabulary has 0 to 59999"),
+        (99_999_999, "the vocabulary has 0 to 59999"),
+        (-1, "expected at least 0"),
+        (True, r"is True \(bool\)"),
+        ("5", r"is '5' \(str\)"),
+        (5.0, r"is 5.0 \(float\)"),
+    ],
+)
+def test_separators_that_are_none(tmp_path: Path, separator: Any, message: str) -> None:
+    corpus = make(tmp_path / "books", [[1], [2]])
+    with pytest.raises(InputError, match=message):
+        corpus.export("nanogpt", tmp_path / "out", separator=separator)
+    source = nanogpt_file(tmp_path / "in.bin", [1, 5, 2])
+    with pytest.raises(InputError, match=message):
+        back(tmp_path / "back", "nanogpt", source, separator=separator)
+    assert {path.name for path in tmp_path.iterdir()} == {"books", "in.bin"}
+
+
+def test_a_separator_that_does_nothing_is_refused(tmp_path: Path) -> None:
+    corpus = make(tmp_path / "books", [[1], [2]])
+    for name, format_ in formats().items():
+        if not format_.separated:
+            with pytest.raises(InputError, match=f"{name}: separator is 5, and the format keeps"):
+                corpus.export(name, tmp_path / "out", separator=5)
+            with pytest.raises(InputError, match="separator is 5, and the format"):
+                back(tmp_path / "back", name, tmp_path / "out", separator=5)
+    source = nanogpt_file(tmp_path / "in.bin", [1, 2, 3])
+    with pytest.raises(InputError, match="has no id 5 in it"):
+        back(tmp_path / "back", "nanogpt", source, separator=5)
+
+
+@pytest.mark.parametrize(("magic", "dtype"), [(20240520, "<u2"), (20240801, "<u4")])
+def test_nanogpt_files_of_llmc_are_refused(tmp_path: Path, magic: int, dtype: str) -> None:
+    header = np.zeros(256, "<i4")
+    header[:3] = magic, 1, 4
+    data = header.tobytes() + np.arange(4, dtype=dtype).tobytes()
+    (tmp_path / "train.bin").write_bytes(data)
+    with pytest.raises(InputError, match=r"a file of llm\.c, which has a header of 1,024 bytes"):
+        back(tmp_path / "books", "nanogpt", tmp_path / "train", vocab_size=1 << 16)
+    ids = header.view("<u2").tolist()
+    ids[-1] = 1  # a text that happens to start like that
+    source = nanogpt_file(tmp_path / "other.bin", ids)
+    assert content(back(tmp_path / "other", "nanogpt", source, vocab_size=1 << 16)) == [ids]
+
+
+def test_nanogpt_files_of_numpy_and_torch_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "shard.npy", np.arange(9, dtype=np.uint16))
+    np.savez(tmp_path / "shard.npz", np.arange(9, dtype=np.uint16))
+    os.rename(tmp_path / "shard.npz", tmp_path / "shard.bin")
+    for name, message in (("shard.npy", "an array of numpy"), ("shard.bin", "a zip archive")):
+        with pytest.raises(InputError, match=message):
+            back(tmp_path / "books", "nanogpt", tmp_path / name, vocab_size=1 << 16)
+
+
+def megatron_files(path: Path, pointers: list[int], ids: int, more: bytes = b"") -> Path:
+    """Sequences of two ids of two bytes each, at some bytes."""
+    np.arange(1, ids + 1, dtype="<u2").tofile(path / "x.bin")
+    count = len(pointers)
+    lengths, firsts = np.full(count, 2, "<i4"), np.arange(count + 1, dtype="<i8")
+    header = struct.pack("<9sQBQQ", b"MMIDIDX", 1, 8, count, count + 1)
+    starts = np.array(pointers, "<i8")
+    (path / "x.idx").write_bytes(
+        header + lengths.tobytes() + starts.tobytes() + firsts.tobytes() + more
+    )
+    return path / "x"
+
+
+def test_megatron_indexes_that_do_not_fit(tmp_path: Path) -> None:
+    source = megatron_files(tmp_path, [0, 4], 4)
+    assert content(back(tmp_path / "books", "megatron", source)) == [[1, 2], [3, 4]]
+    for pointers, ids, more, message in (
+        ([0, 3], 4, b"", "start inside an id"),
+        ([0, 6], 4, b"", "that are not in"),
+        ([0, 2**63 - 2], 4, b"", "that are not in"),
+        ([0, 4], 9, b"", "has 9 ids, and the sequences in .* have 4"),
+        ([0, 4], 4, b"\0\0", "has 2 bytes more than its sequences take"),
+    ):
+        source = megatron_files(tmp_path, pointers, ids, more)
+        with pytest.raises(InputError, match=message):
+            back(tmp_path / "other", "megatron", source)
+
+
+def test_what_datatrove_says_beside_the_ids(tmp_path: Path) -> None:
+    documents = [[1, 2], [], [3]]
+    corpus = make(tmp_path / "books", documents)
+    tokens, _, about = write_format(corpus, "datatrove", tmp_path / "x")
+    for number, told in enumerate(
+        (b"gpt2", b"gpt2\n3\n3 T", b"caf\xe9|2\r\n3\r\n3 T", b"Unknown Tokenizer|2|2\n3", b"")
+    ):
+        about.write_bytes(told)
+        assert content(back(tmp_path / f"{number}", "datatrove", tokens)) == documents
+    for told, message in (
+        (b"x|8\n3", "ids have '8' bytes; expected 2 or 4"),
+        (b"x|2\n999", "there are 999 tokens, and .* has 3"),
+        (b"x|2\nmany", "says 'many' in its second line"),
+    ):
+        about.write_bytes(told)
+        with pytest.raises(InputError, match=message):
+            back(tmp_path / "other", "datatrove", tokens)
+    about.unlink()
+    Path(f"{tokens}.loss").write_bytes(b"\1\0\1")
+    with pytest.raises(InputError, match="which tokens count for the loss"):
+        back(tmp_path / "other", "datatrove", tokens)
+
+
+def test_a_conversion_that_failed_can_be_repeated(tmp_path: Path) -> None:
+    source = nanogpt_file(tmp_path / "in.bin", [5, 60_000])
+    folder = tmp_path / "books"
+    for of, vocabulary in (("nanogpt", 50_304), ("nanogtp", 65_536), ("parquet", 65_536)):
+        with pytest.raises(InputError):
+            TokenCorpus.convert(folder, of, source, vocab_size=vocabulary)
+        assert not folder.exists()
+    corpus = TokenCorpus.convert(folder, "nanogpt", source, vocab_size=65_536)
+    assert content(corpus) == [[5, 60_000]]
+
+
+def test_a_slash_at_the_end_says_folder(tmp_path: Path) -> None:
+    corpus = make(tmp_path / "books", [[1]])
+    for name in formats():
+        written = corpus.export(name, f"{tmp_path}/{name}/deep/")
+        assert {path.parent for path in written} == {tmp_path / name / "deep"}
+        assert {path.name.partition(".")[0] for path in written} == {"books"}
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no regular file"):
+        corpus.export("nanogpt", tmp_path / "pipe")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make"):
+        corpus.export("megatron", f"{tmp_path}/file/")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.forking import in_a_fork
 from transom.errors import InputError, MissingExtraError
 from transom.tokens import documents
 from transom.tokens.decode import decoded
+from transom.tokens.documents import has_rows
 
 TEXTS = ["First.\n", "", "Zweite: Größe\r\nひとつ", "last \N{GRINNING FACE}"]
 LINES = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
@@ -62,6 +64,96 @@ def test_lines(tmp_path: Path, suffix: str) -> None:
 def test_lines_without_a_newline_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", LINES.rstrip())
     assert [text for _, text in read(path)] == TEXTS
+
+
+@pytest.mark.parametrize(
+    "name", ["A.JSONL", "a.ndjson", "c4.0001.json", "c4.0001.json.gz", "a.NDJSON.ZST", "a.Json.GZ"]
+)
+def test_lines_by_other_names(tmp_path: Path, name: str) -> None:
+    data = LINES.encode()
+    if name.lower().endswith(".gz"):
+        data = gzip.compress(data)
+    if name.lower().endswith(".zst"):
+        data = pa.compress(data, "zstd", asbytes=True)
+    (tmp_path / name).write_bytes(data)
+    assert [text for _, text in read(tmp_path / name)] == TEXTS
+    assert has_rows(tmp_path / name)
+
+
+def test_numbers_of_any_length_beside_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"text": "a", "id": {"7" * 5000}, "x": [1, -2, NaN]}}\n')
+    assert [text for _, text in read(path)] == ["a"]
+
+
+def test_a_file_that_grows_is_known_as_it_was_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.txt", "a.jsonl.gz"):
+        path = write(tmp_path / name, LINES)
+        more = gzip.compress(LINES.encode()) if name.endswith(".gz") else LINES.encode()
+        found = documents(path)
+        with path.open("ab") as file:
+            file.write(more)
+        texts = [text if isinstance(text, str) else "".join(text) for _, text in found]
+        assert texts in (2 * TEXTS, ["".join(2 * [LINES])])
+        assert found.known == (path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": TEXTS}), path)
+    else:
+        write(path, LINES)
+    found = documents(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(InputError, match="was changed while it was read"):
+        ["".join(text) for _, text in found]
+
+
+def test_rows_of_every_kind_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "A.PARQUET"
+    for kind in (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ):
+        group = pa.array([{"text": "wrong"}] * len(TEXTS))
+        column = pa.array(TEXTS, pa.string()).cast(kind)
+        pq.write_table(pa.table({"meta": group, "meta.text": column}), path)
+        assert [text for _, text in read(path, field="meta.text")] == TEXTS
+
+
+def test_damaged_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    whole = [f"{n:04} " * 40 for n in range(2000)]
+    table = pa.table({"text": whole})
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"1000 1000 ")
+    data[at : at + 4] = b"9999"  # as good a text as the one before
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read .*a\.parquet: .*CRC"):
+        read(path)
+    ends = pa.array([0, 2, 6], pa.int32()).buffers()[1]
+    bad = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"okcaf\xe9")])
+    pq.write_table(pa.table({"text": bad}), path)
+    with pytest.raises(InputError, match=r"a\.parquet:2 is not UTF-8 text"):
+        read(path)
+    for codec in ("snappy", "gzip", "lz4", "none"):  # zstd has no checksums of its own
+        for part in ("page", "footer"):
+            pq.write_table(table, path, compression=codec, use_dictionary=False)
+            data = bytearray(path.read_bytes())
+            footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+            first = footer + 4 if part == "footer" else footer * 9 // 10
+            data[first : first + 40] = b"\xff" * 40
+            path.write_bytes(data)
+            with pytest.raises(InputError, match=r"a\.parquet"):
+                read(path)
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, path)
+    with pytest.raises(InputError, match="has 2 columns 'text'"):
+        read(path)
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -118,9 +210,25 @@ class Slow(io.BytesIO):
 
 
 def broken() -> Iterator[tuple[str, bytes, str]]:
-    yield "a.csv", b"", "expected a file called .txt, .jsonl or .parquet"
-    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl or .parquet"
+    yield "a.csv", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
+    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
     yield "a", b"", "cannot tell what is in"
+    yield (
+        "a.jsonl",
+        b'{"text": "a", "b": ' + b"[" * 10**5 + b"]" * 10**5 + b"}",
+        "nested too deeply",
+    )
+    yield "a.json", b'[\n{"text": "a"}\n]', r"a.json:1 is not JSON"
+    yield "a.jsonl", b'{"text": ' + b"7" * 5000 + b"}", "a.jsonl:1 has float as 'text'"
+    yield "a.jsonl", gzip.compress(b"{}"), "with gzip: let its name end in .gz"
+    yield "a.jsonl", '{"text": "a"}\n\n'.encode("utf-16"), "it is UTF-16: convert it"
+    for suffix in (".gz", ".zst", ".GZ"):
+        yield f"a.txt{suffix}", b"", "it has 0 bytes, and even nothing has some"
+        yield f"a.jsonl{suffix}", b"", "it has 0 bytes"
+    yield "a.parquet", b"", "cannot read .*a.parquet"
+    yield "a.txt", gzip.compress(b"text"), "with gzip: let its name end in .gz, or unpack it"
+    yield "a.txt", b"%PDF-1.4\n\xff", "it is a PDF: take the text out of it"
+    yield "a.txt", "text".encode("utf-16"), "it is UTF-16: convert it with iconv -f UTF-16"
     yield "a.txt", b"ab\xffc", r"a.txt is not UTF-8 text \(byte 0xff at offset 2\)"
     yield "a.txt", b"ab\xe6", r"byte 0xe6 at offset 2"
     yield "a.jsonl", b'{"text": "a"}\n{"text": ', r"a.jsonl:2 is not JSON \(Expecting value"

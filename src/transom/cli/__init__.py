@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,9 @@ app.command("advise")(advise.advise_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 when done, 2 on a mistake, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may be in no encoding, and the terminal's may not have every letter.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="transom")
     except TransomError as error:

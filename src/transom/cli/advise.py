@@ -15,10 +15,9 @@ from transom.cli.compare import INTERRUPTED
 from transom.cli.options import DEVICE, DTYPE, tokens_of, whole
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
-from transom.cli.target import check_target
 from transom.evaluate.advisor import Advice, Option, Wish, advise, candidates
 from transom.evaluate.plan import LOSS, SPEED, Plan
-from transom.evaluate.results import write_text
+from transom.outputs import check_target, write_text
 from transom.quantities import plain_seconds, plain_size, to_bytes, to_seconds, to_tokens
 
 __all__ = ["advise_command"]

@@ -67,6 +67,8 @@ def chat(
     Answers go to standard output, everything else to standard error. Where standard input is no
     terminal, each of its lines is a question. /help lists what else can be typed.
     """
+    if sys.stdin is None:
+        raise InputError("cannot read standard input: it is closed; expected questions there.")
     check_placement(dtype, device)
     longest = tokens_of(max_new_tokens, "--max-new-tokens")
     settings = _settings(temperature, top_p, seed, longest)

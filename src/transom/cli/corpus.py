@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -96,7 +95,8 @@ def verify(folder: Folder) -> None:
 def export(
     folder: Folder,
     out: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Name of the file, or a folder to put it into.")
+        str,  # A slash at the end, which a Path would lose, says that it is a folder.
+        typer.Argument(metavar="PATH", help="Name of the file, or a folder/ to put it into."),
     ],
     to: Annotated[str, typer.Option(metavar="FORMAT", help=f"{', '.join(formats())}.")],
     separator: Annotated[
@@ -107,10 +107,8 @@ def export(
     """Write a corpus as files of another program."""
     corpus = TokenCorpus.open(folder)
     began = perf_counter()
-    if str(out).endswith("/"):
-        out.mkdir(parents=True, exist_ok=True)
     with Bars() as bars:
-        move = bars.start(str(out), max(1, corpus.tokens))
+        move = bars.start(out, max(1, corpus.tokens))
         written = 0
 
         def moved(tokens: int) -> None:

@@ -16,7 +16,7 @@ from transom.cli.interrupt import Interrupt
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.corpus import Done, TokenCorpus, Watch, append_files
 from transom.corpus import build as build_corpus
-from transom.corpus.build import Engine
+from transom.corpus.build import Engine, forget_job
 from transom.corpus.job import inputs_of
 from transom.errors import InputError
 from transom.tokens.backends import Backend, backends, choose_backend
@@ -29,7 +29,7 @@ ENGINES = ("local", "ray")
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The corpus.")]
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help=".txt, .jsonl, .jsonl.zst or .parquet.")
+    list[str], typer.Argument(metavar="FILE...", help=".txt, .jsonl, .json.gz, .parquet and more.")
 ]
 Workers = Annotated[
     int, typer.Option(metavar="N", help="How many threads, or workers of Ray, tokenize.", min=1)
@@ -80,7 +80,9 @@ def build(
 
 def append(
     folder: Folder,
-    files: Files,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="As for `build`.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="NAME", help="By default that of the corpus.")
     ] = None,
@@ -92,13 +94,20 @@ def append(
         bool, typer.Option("--again", help="Also files that are in the corpus already.")
     ] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Leave what was cut short as it is.")
+        bool,
+        typer.Option("--forget", help="Leave what was cut short as it is; FILE may be left out."),
     ] = False,
 ) -> None:
     """Add texts to a corpus; readers see them once they are committed.
 
     Stopping and going on is as for `build`.
     """
+    if not files:
+        if not forget:
+            raise InputError("no files were given; expected at least one, or --forget.")
+        left = forget_job(folder)
+        print(f"{folder}: {f'the {left} is left as it is' if left else 'nothing was unfinished'}")
+        return
     name = tokenizer or TokenCorpus.open(folder).manifest.tokenizer
     if not name:
         raise InputError(f"{folder} does not say which tokenizer it is of; expected --tokenizer.")

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from transom.cli.options import tokens_of
 from transom.cli.tables import plain_flops, plain_size, print_table, result_console
-from transom.cli.target import check_target
 from transom.errors import InputError, MissingExtraError
+from transom.outputs import check_picture
 from transom.policies import ModelShape
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def patterns(
     """
     count = tokens_of(length, "--length")
     shape = _shape(heads, kv_heads, head_dim, dtype)
-    check_target(plot)
+    check_picture(plot)
     read = _reader()
     chosen = [read(text) for text in pattern.split(";") if text.strip()]
     if not chosen or (plot is not None and len(chosen) > 1):

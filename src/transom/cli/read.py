@@ -12,9 +12,8 @@ import typer
 from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.options import DEVICE, DTYPE, check_placement, load, several, tokens_of
 from transom.cli.tables import print_comparison, result_console
-from transom.cli.target import check_target
 from transom.cli.text import read_text
-from transom.evaluate.results import write_text
+from transom.outputs import check_picture, check_target, write_text
 from transom.policies import Sinks, parse
 
 __all__ = ["read"]
@@ -68,8 +67,8 @@ def read(
     most = None if limit is None else tokens_of(limit, "--limit")
     longest = tokens_of(max_new_tokens, "--max-new-tokens")
     each = tokens_of(chunk, "--chunk")
-    for path in (plot, None if json in (None, STDOUT) else Path(str(json))):
-        check_target(path)
+    check_picture(plot)
+    check_target(None if json in (None, STDOUT) else Path(str(json)))
     if plot is not None:
         from transom.evaluate.plot import plot_runs
     text = read_text(book)

@@ -12,12 +12,12 @@ import typer
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.tables import print_table, result_console
-from transom.cli.target import check_target
 from transom.errors import InputError
 from transom.memory.eviction import known
 from transom.memory.replay import Prefill, Replayed, read_trace
 from transom.memory.replay import replay as run_replay
 from transom.memory.replay.picture import as_bars, draw
+from transom.outputs import check_picture, check_target, write_text
 
 __all__ = ["replay"]
 
@@ -68,7 +68,7 @@ def replay(
     loading them, block by block; by default for a model of 8 billion weights at 400 TFLOP/s.
     """
     check_target(json_)
-    check_target(plot)
+    check_picture(plot)
     names = list(dict.fromkeys(eviction or known()))
     parts = list(dict.fromkeys(capacity or (0.1,)))
     read = read_trace(trace, Prefill(token_us / 1e6, pair_ns / 1e9, load_us / 1e6), block_tokens)
@@ -83,7 +83,7 @@ def replay(
         raise typer.Exit(INTERRUPTED) from None
     _print(result)
     if json_ is not None:
-        json_.write_text(json.dumps(to_json(result), indent=2) + "\n", encoding="utf-8")
+        write_text(json_, json.dumps(to_json(result), indent=2) + "\n")
     if plot is not None:
         draw(result, plot)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transom.cli.target import check_target
 from transom.errors import StateError
+from transom.outputs import check_target
 from transom.policies import parse
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from transom.errors import InputError
 from transom.evaluate.plan import Plan, State, carry_out
 from transom.evaluate.record import Record
 from transom.evaluate.reference import reference
-from transom.evaluate.results import Results, write_text
+from transom.evaluate.results import Results
 from transom.evaluate.summary import summaries
 from transom.evaluate.tasks import REVISION
+from transom.outputs import write_text
 
 if TYPE_CHECKING:
     from transom.models import Loaded

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transom.errors import InputError
-from transom.tokens.decode import decoded
+from transom.tokens.decode import decoded, decompressed
+from transom.tokens.documents import documents, has_rows
 
-__all__ = ["read_pieces", "read_text", "size_of"]
+__all__ = ["read_documents", "read_pieces", "read_text", "size_of"]
 
 STDIN = "-"
 
 
 def read_text(source: str) -> str:
     """All of the file called `source`, or of standard input for `-`, with plain newlines.
+
+    A file whose name ends in `.gz` or `.zst` is unpacked.
 
     Raises:
         InputError: when it cannot be read, is not UTF-8, or holds no text.
@@ -30,11 +33,33 @@ def read_pieces(source: str) -> Iterator[tuple[str, int]]:
     name = "standard input" if source == STDIN else source
     blank = True
     with _opened(source) as file:
-        for piece in decoded(file, name):
+        unpacked = file if source == STDIN else decompressed(file, Path(source))
+        for piece in decoded(unpacked, name):
             blank = blank and not piece.strip()
             yield piece, 0 if source == STDIN else file.tell()
     if blank:
         raise InputError(f"{name} is empty; expected some text to read.")
+
+
+def read_documents(source: str, field: str) -> Iterator[tuple[str, Iterator[tuple[str, int]]]]:
+    """The documents in the file called `source`: its name, and pieces as `read_pieces` gives them.
+
+    A file that has rows by its suffix has a document in each, as in a corpus; any other is one.
+
+    Raises:
+        InputError: as `read_pieces`, and when a row has no text in `field`.
+        MissingExtraError: when a package is needed to read it that is not installed.
+    """
+    if source == STDIN or not has_rows(Path(source)):
+        yield source, read_pieces(source)
+        return
+    found = documents(source, field=field)
+    some = False
+    for name, text in found:
+        some = True
+        yield name, ((piece, found.read) for piece in ((text,) if isinstance(text, str) else text))
+    if not some:
+        raise InputError(f"{source} is empty; expected a row at least.")
 
 
 def size_of(source: str) -> int:
@@ -50,6 +75,8 @@ def size_of(source: str) -> int:
 
 
 def _opened(source: str) -> AbstractContextManager[BinaryIO]:
+    if source == STDIN and sys.stdin is None:
+        raise InputError("cannot read standard input: it is closed; expected text there.")
     try:
         return nullcontext(sys.stdin.buffer) if source == STDIN else Path(source).open("rb")
     except OSError as error:

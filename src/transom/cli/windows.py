@@ -15,7 +15,7 @@ import typer
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.tables import plain_size, print_table, result_console
-from transom.cli.text import read_pieces, size_of
+from transom.cli.text import read_documents, size_of
 from transom.errors import InputError
 from transom.export import TableWriter, table_writer
 from transom.tokens import Encoder
@@ -33,7 +33,10 @@ ROWS = 1024  # windows written at a time
 def windows(
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="UTF-8 texts, each a document; - for stdin."),
+        typer.Argument(
+            metavar="TEXT...",
+            help="UTF-8 texts, each a document; - for stdin. Of .jsonl and .parquet each row is.",
+        ),
     ],
     out: Annotated[
         Path,
@@ -53,6 +56,9 @@ def windows(
     overlap: Annotated[
         int | None, typer.Option(metavar="N", help="Shared with the window before; for --stride.")
     ] = None,
+    field: Annotated[
+        str, typer.Option(metavar="NAME", help="Key or column of rows that holds the text.")
+    ] = "text",
     bos: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Put before the tokens of each window.")
     ] = None,
@@ -93,7 +99,7 @@ def windows(
         )
         began = perf_counter()
         try:
-            made, real, scored = _write(table, window, encoder, texts, sizes)
+            made, real, scored = _write(table, window, encoder, texts, sizes, field)
         except KeyboardInterrupt:
             print("interrupted; nothing was written", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
@@ -102,7 +108,7 @@ def windows(
     print_table(
         console,
         "",
-        ("texts", "tokens", "windows", "ids each", "stride", "padding", "scored", "tokens/s"),
+        ("files", "tokens", "windows", "ids each", "stride", "padding", "scored", "tokens/s"),
         [
             (
                 f"{len(texts):,}",
@@ -127,13 +133,15 @@ def _write(
     tokenizer: Tokenizer,
     texts: list[str],
     sizes: list[int],
+    field: str,
 ) -> tuple[int, int, int]:
     """Write all windows; how many there are, how many of their ids are real and how many count."""
     made = real = scored = 0
     with Bars() as bars:
         move = bars.start(str(table.path), max(1, sum(sizes)))
         before = accumulate(sizes[:-1], initial=0)
-        stream = _cut(window, Encoder(tokenizer), zip(texts, before, strict=True), move)
+        files = zip(texts, before, strict=True)
+        stream = _cut(window, Encoder(tokenizer), files, field, move)
         for batch in iter(lambda: [*islice(stream, ROWS)], []):
             columns = _columns(window.cut, batch)
             table.write(columns)
@@ -160,25 +168,29 @@ def _id(tokenizer: Tokenizer, option: str, token: str | None) -> int | None:
 def _cut(
     window: SlidingWindow,
     encoder: Encoder,
-    texts: Iterable[tuple[str, int]],
+    files: Iterable[tuple[str, int]],
+    field: str,
     move: Callable[[int, str], None],
 ) -> Iterator[TokenWindow]:
-    """The windows of texts, as they are read; each text comes with the bytes of those before it."""
-    for text, before in texts:
-        seen, read = window.seen, before
+    """The windows of texts, as they are read; each file comes with the bytes of those before it."""
+    for file, before in files:
+        for name, found in read_documents(file, field):
+            seen, read = window.seen, before
 
-        def pieces(text: str = text, before: int = before) -> Iterator[str]:
-            nonlocal read
-            for piece, at in read_pieces(text):
-                read = before + at
-                yield piece
+            def pieces(
+                found: Iterator[tuple[str, int]] = found, before: int = before
+            ) -> Iterator[str]:
+                nonlocal read
+                for piece, at in found:
+                    read = before + at
+                    yield piece
 
-        for ids, offsets in tokenize_text_with_offsets(encoder, pieces()):
-            yield from window.feed(ids, offsets=offsets)
-            move(read, f"{window.seen:,} tokens")
-        if window.seen == seen:
-            raise InputError(f"the tokenizer made no tokens of {text}; expected at least one.")
-        window.end_document()
+            for ids, offsets in tokenize_text_with_offsets(encoder, pieces()):
+                yield from window.feed(ids, offsets=offsets)
+                move(read, f"{window.seen:,} tokens")
+            if window.seen == seen:
+                raise InputError(f"the tokenizer made no tokens of {name}; expected at least one.")
+            window.end_document()
     yield from window.flush()
 
 

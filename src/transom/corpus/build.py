@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transom.corpus.corpus import TokenCorpus
+from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of
-from transom.corpus.manifest import MANIFEST
 from transom.corpus.parts import PARTS
 from transom.corpus.reading import Done, Task, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
 from transom.tokens.backends import Backend
 
-__all__ = ["Engine", "append_files", "build"]
+__all__ = ["Engine", "append_files", "build", "forget_job"]
 
 # Adds the documents of files from where the job is; the last commit ends the job.
 Engine = Callable[[Task], Done]
@@ -56,7 +57,7 @@ def build(
         CorpusError: when it cannot be written, or is another corpus.
     """
     inputs = inputs_of(files)
-    if (Path(path) / MANIFEST).exists():
+    if begun(Path(path)):
         writer = TokenCorpus.append(path, tokenizer=tokenizer)
     else:
         writer = TokenCorpus.create(path, tokenizer=tokenizer, name=name)
@@ -94,12 +95,32 @@ def append_files(
     """
     inputs = inputs_of(files)
     with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
-        if forget and writer.committed.job is not None:
-            writer.commit()
+        if forget:
+            _forget(writer)
         if writer.committed.job is None and not again:
             _refuse_known(writer, inputs)
         job = _job("append", inputs, field, writer)
         return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
+
+
+def forget_job(path: str | os.PathLike[str]) -> str | None:
+    """Give up a build or an append that was cut short; its documents that are there stay.
+
+    Returns:
+        What it was; None when nothing was unfinished.
+
+    Raises:
+        CorpusError: when there is no such corpus, or it cannot be written.
+    """
+    with TokenCorpus.append(path) as writer:
+        return _forget(writer)
+
+
+def _forget(writer: CorpusWriter) -> str | None:
+    job = Job.of(writer.committed.job)
+    if job is not None:
+        writer.commit()
+    return None if job is None else job.name
 
 
 def _run(task: Task, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
@@ -110,20 +131,26 @@ def _run(task: Task, engine: Engine | None, workers: int, backend: Backend | Non
 
 
 def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) -> Job:
-    """The job that is under way if it is this one; else this one, which then is."""
+    """The job to do, which is where an earlier run left it that did the same so far.
+
+    Files that were not reached then may have been changed, put right, or left out since.
+    """
     what = digest_of(inputs, field)
     job = Job(command, what, len(inputs), inputs[0].path, began=writer.documents)
     known = Job.of(writer.committed.job)
     if known is None:
-        writer.commit(job.to_dict())
         return job
-    if (known.command, known.inputs) != (job.command, job.inputs):
+    job = replace(job, done=known.done, documents=known.documents, began=known.began)
+    read = _sources(writer)[-known.done :] if known.done else []
+    if (known.command, known.next) != (command, job.of_next(inputs, field)) or (
+        read != inputs[: known.done]
+    ):
         raise CorpusError(
             f"{writer.folder} has an unfinished {known.name}, and what was asked for is the "
-            f"{job.name}; expected the same command with the same files, unchanged, to complete "
-            "it, or `append --forget` to leave it as it is."
+            f"{job.name}; expected the same command with the files that were read, unchanged, to "
+            "complete it, or `append --forget` to leave it as it is."
         )
-    return known
+    return job
 
 
 def _complete(writer: CorpusWriter, inputs: list[Input]) -> Done:

@@ -23,7 +23,7 @@ from transom.corpus.snapshot import Snapshot
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
-from transom.errors import MissingExtraError
+from transom.errors import InputError, MissingExtraError
 from transom.forks import ThreadLock
 from transom.windows import SlidingWindow, TokenWindows
 
@@ -96,8 +96,11 @@ class TokenCorpus:
     ) -> CorpusWriter:
         """Make a corpus, empty and committed; returns its writer, which is a context manager.
 
+        When its first use fails before anything was added and committed, it is taken away again.
+
         Args:
-            path: a folder that is not there, or is empty.
+            path: a folder that is not there, is empty, or holds a corpus without any commit but
+                that of its making.
             vocab_size: ids are below it; by default, what the tokenizer has. It decides how many
                 bytes a token takes.
             tokenizer: that of the ids; its fingerprint is kept, and others are refused later.
@@ -108,10 +111,12 @@ class TokenCorpus:
         Raises:
             InputError: on settings that make no sense, or a folder that holds something.
         """
+        if not os.fspath(path):
+            raise InputError("TokenCorpus: path is ''; expected the name of a folder.")
         manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
         folder = Path(path)
-        lock = make_folder(folder, manifest)
-        return CorpusWriter(folder, lambda: manifest, lock)
+        lock, unmake = make_folder(folder, manifest)
+        return CorpusWriter(folder, lambda: manifest, lock, unmake)
 
     @staticmethod
     def append(path: str | os.PathLike[str], *, tokenizer: Any = None) -> CorpusWriter:

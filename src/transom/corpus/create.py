@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transom.checks import whole_number
 from transom.corpus.lock import LOCK, WriterLock
-from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, write_manifest
+from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest, write_manifest
 from transom.corpus.tokenizer import fingerprint_of
 from transom.errors import CorpusError, InputError
 from transom.tokens import ANY_VOCABULARY, id_dtype
 
-__all__ = ["first_manifest", "make_folder"]
+__all__ = ["begun", "first_manifest", "make_folder"]
 
 OWNER = "TokenCorpus"
 OURS = {LOCK, MANIFEST, COPY, f"{MANIFEST}.new", f"{COPY}.new"}  # what a creation cut short leaves
@@ -57,17 +59,29 @@ def first_manifest(
     )
 
 
-def make_folder(folder: Path, manifest: Manifest) -> WriterLock:
-    """Make the folder with its first commit; returns the lock, which is held.
+def begun(folder: Path) -> bool:
+    """Whether anything was committed to the corpus in a folder, if there is one.
+
+    A corpus without a second commit is what a process leaves that was killed on the way to it.
+    """
+    return (folder / MANIFEST).exists() and read_manifest(folder).commit > 0
+
+
+def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[[], None]]:
+    """Make the folder with its first commit, also where that is all that a killed process left.
+
+    Returns:
+        The lock, which is held, and what takes the corpus away again before it is released.
 
     Raises:
         InputError: when there is something in it already.
         CorpusBusyError: when another process is making a corpus there.
         CorpusError: when it cannot be made.
     """
+    there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in folder.iterdir()} - OURS
+        others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:
         raise CorpusError(f"cannot make {folder}: {error.strerror}.") from error
     if others:
@@ -77,7 +91,7 @@ def make_folder(folder: Path, manifest: Manifest) -> WriterLock:
         )
     lock = WriterLock(folder)
     try:
-        if (folder / MANIFEST).exists():
+        if begun(folder):
             raise InputError(f"{folder} is a corpus already; expected another name, or `append`.")
         write_manifest(folder, manifest)
     except OSError as error:
@@ -86,4 +100,18 @@ def make_folder(folder: Path, manifest: Manifest) -> WriterLock:
     except BaseException:
         lock.release()
         raise
-    return lock
+    return lock, lambda: _unmake(folder, there)
+
+
+def _unmake(folder: Path, keep: bool) -> None:
+    """Remove a corpus of which nothing was committed, and its folder unless that is to be kept."""
+    with suppress(OSError):  # A folder with other things in it stays, as parts of a build on Ray.
+        if not _others(folder):
+            for name in OURS:
+                (folder / name).unlink(missing_ok=True)
+            if not keep:
+                folder.rmdir()
+
+
+def _others(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - OURS

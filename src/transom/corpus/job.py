@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from transom.corpus.sums import digest
 from transom.errors import InputError
+from transom.tokens.documents import kind_of, unknown_kind
 
 __all__ = ["Input", "Job", "digest_of", "inputs_of"]
 
@@ -33,23 +35,35 @@ def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
     """The files to read.
 
     Raises:
-        InputError: when there are none, one is given twice, or one cannot be read.
+        InputError: when there are none, one is given twice, or one cannot be read: all that can
+            be known before files are read, so that the last one does not fail after hours.
     """
     inputs: dict[str, Input] = {}
     for path in paths:
         name = str(Path(path))  # as documents are called by it
-        try:
-            known = Path(name).stat()
-        except OSError as error:
-            raise InputError(f"cannot read {name}: {error.strerror}.") from error
-        if not Path(name).is_file():
-            raise InputError(f"cannot read {name}: it is no file; expected files of text.")
+        known = _readable(Path(name))
         if name in inputs:
             raise InputError(f"{name} is given twice; expected each file once.")
         inputs[name] = Input(name, known.st_size, known.st_mtime_ns)
     if not inputs:
         raise InputError("no files were given; expected at least one.")
     return list(inputs.values())
+
+
+def _readable(path: Path) -> os.stat_result:
+    try:
+        known = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from error
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected the files in it, such as {path / '*'}.")
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: it is no file; expected files of text.")
+    if kind_of(path) is None:
+        raise unknown_kind(path)
+    if not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {path}: {os.strerror(EACCES)}.")
+    return known
 
 
 def digest_of(inputs: Iterable[Input], *others: str) -> str:
@@ -69,6 +83,7 @@ class Job:
         done: how many files are in the corpus as a whole.
         documents: how many of the next file's documents are.
         began: how many documents there were before it.
+        next: see `of_next`.
     """
 
     command: str
@@ -78,6 +93,7 @@ class Job:
     done: int = 0
     documents: int = 0
     began: int = 0
+    next: str = ""
 
     @classmethod
     def of(cls, manifest_job: dict[str, Any] | None) -> Self | None:
@@ -90,9 +106,14 @@ class Job:
         others = f" and {self.files - 1:,} more" if self.files > 1 else ""
         return f"{self.command} of {self.first}{others}"
 
-    def at(self, done: int, documents: int) -> Self:
+    def at(self, done: int, documents: int, inputs: list[Input], field: str) -> Self:
         """The same job, further on."""
-        return replace(self, done=done, documents=documents)
+        further = replace(self, done=done, documents=documents)
+        return replace(further, next=further.of_next(inputs, field))
+
+    def of_next(self, inputs: list[Input], field: str) -> str:
+        """What must be the same to go on: the file that some documents were read of already."""
+        return digest_of(inputs[self.done : self.done + 1] if self.documents else (), field)
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest."""

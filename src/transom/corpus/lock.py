@@ -44,6 +44,15 @@ class WriterLock:
                 f"{folder} is being written to by {holder}; there is one writer at a time, so "
                 "wait until it is done."
             ) from error
+        try:
+            there = os.path.samestat((folder / LOCK).stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            self._file.close()
+            raise CorpusBusyError(
+                f"{folder} was taken away by another process at this moment; try again."
+            )
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         name = f"process {os.getpid()} on {socket.gethostname()}, since {now}\n"
         with suppress(OSError):  # On a full disk the lock holds all the same, without a name.

@@ -91,7 +91,7 @@ class Manifest:
         """
         try:
             body = dict(json.loads(data)["manifest"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorpusDamageError(
                 f"{name} is damaged: it is no JSON that was sealed ({error})."
             ) from error

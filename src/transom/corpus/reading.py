@@ -11,6 +11,7 @@ from transom.corpus.job import Input, Job
 from transom.corpus.writer import CorpusWriter
 from transom.tokens import Encoder
 from transom.tokens.backends import Backend
+from transom.tokens.documents import Known
 from transom.tokens.files import Tokenized, tokenize_files
 
 __all__ = ["Done", "Task", "Watch", "read_inputs"]
@@ -88,6 +89,7 @@ class _Reading:
         self.size = sum(file.bytes for file in task.inputs)
         self.to_read = sum(file.bytes for file in self.left)
         self.number, self.documents = 0, task.job.documents
+        self.finished: list[Known] = []  # of the files that are left, as they were when read
         self.began = self.writer.documents, self.writer.tokens
         at = self.writer.documents - self.documents
         corpus = TokenCorpus(self.writer.folder, self.writer.committed)
@@ -102,6 +104,7 @@ class _Reading:
             workers=workers,
             field=task.field,
             skip=self.documents,
+            finished=self.finished.append,
         )
         for piece in pieces:
             while not _is_of(piece.document, self.left[self.number]):
@@ -129,6 +132,7 @@ class _Reading:
         self.writer.add_source(
             {
                 **self.left[self.number]._asdict(),
+                **self.finished[self.number]._asdict(),  # A log may have grown meanwhile.
                 "documents": [start, self.writer.documents],
                 "tokens": self.writer.tokens - tokens,
             }
@@ -138,7 +142,8 @@ class _Reading:
         self.first = self.writer.documents, self.writer.tokens
 
     def commit(self) -> None:
-        at = self.job.at(self.job.done + self.number, self.documents)
+        done = self.job.done + self.number
+        at = self.job.at(done, self.documents, self.task.inputs, self.task.field)
         self.writer.commit(at.to_dict())
         self.committed = time.monotonic()
 

@@ -35,7 +35,8 @@ class CorpusWriter:
     """The one writer of a corpus, as a context manager.
 
     What is added is seen by no reader, and not kept if the process dies, before `commit`. Leaving
-    the context commits; leaving it by an exception gives up what was added since the last commit.
+    the context commits; leaving it by an exception gives up what was added since the last commit,
+    and where that is all there ever was, the corpus that was made for it.
     Readers go on reading what they opened, in either case. A fork of the process can write
     nothing: adding and committing raise `CorpusError` there, and giving up changes nothing.
 
@@ -44,10 +45,15 @@ class CorpusWriter:
     """
 
     def __init__(
-        self, folder: Path, read: Callable[[], Manifest], lock: WriterLock | None = None
+        self,
+        folder: Path,
+        read: Callable[[], Manifest],
+        lock: WriterLock | None = None,
+        unmake: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self._lock = lock or WriterLock(folder)
+        self._unmake = unmake
         self._files: dict[str, GrowingFile] = {}
         self._broken: str | None = None
         self._owner = Owner(f"the writer of {folder}", CorpusError)
@@ -58,7 +64,7 @@ class CorpusWriter:
             self._shards = list(self._committed.shards)
             self._start()
         except BaseException:
-            self._close()
+            self._close(failed=True)
             raise
 
     def _start(self) -> None:
@@ -129,7 +135,7 @@ class CorpusWriter:
         """Note, as a line of JSON, where documents came from."""
         self._usable()
         with self._io():
-            self._sources.write(json.dumps(source, ensure_ascii=False).encode() + b"\n")
+            self._sources.write(json.dumps(source).encode() + b"\n")  # Names may be no UTF-8.
 
     def commit(self, job: dict[str, Any] | None = None) -> None:
         """Make all that was added visible and lasting, all at once.
@@ -190,14 +196,16 @@ class CorpusWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        failed = True
         try:
             if error is None and self._broken is None:
                 if self._open:
                     self.end_document()
                 if self._changed:
                     self.commit(self._committed.job)
+            failed = error is not None
         finally:
-            self._close()
+            self._close(failed)
 
     def abandon(self) -> None:
         """Give up what was added since the last commit, and let others write."""
@@ -267,18 +275,21 @@ class CorpusWriter:
                 "documents."
             ) from error
 
-    def _close(self) -> None:
+    def _close(self, failed: bool = False) -> None:
         """Close all files, each as it was last committed, and let others write."""
         if not self._owner.is_here:
             return
         if self._broken is None:
             self._broken = "it is closed"
+        unmake, self._unmake = self._unmake, None
         files = self._committed.files if self._files else ()
         committed = {stored.name: stored.bytes for stored in files}
         for name, file in self._files.items():
             with suppress(OSError):  # What is not committed counts for nothing, if it stays.
                 file.abandon(committed.get(name, 0))
         self._files.clear()
+        if failed and unmake is not None and not self._committed.commit:
+            unmake()
         self._lock.release()
 
 

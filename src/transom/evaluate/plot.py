@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from transom.errors import MissingExtraError
 from transom.evaluate.reading import Run
+from transom.outputs import save_picture
 
 try:
     from matplotlib.figure import Figure
@@ -31,6 +32,9 @@ def plot_runs(runs: Sequence[Run], path: Path | str, trained_length: int | None 
 
     Faint lines are means over equal stretches, bold ones those smoothed. Where the text passes
     `trained_length`, a dashed line marks it.
+
+    Raises:
+        InputError: when it cannot be written, or `path` has the suffix of another kind of file.
     """
     figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -64,7 +68,7 @@ def plot_runs(runs: Sequence[Run], path: Path | str, trained_length: int | None 
             va="top",
             color="0.35",
         )
-    figure.savefig(path, format="png")
+    save_picture(figure, path)
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:

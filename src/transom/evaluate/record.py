@@ -43,13 +43,21 @@ class Record:
         return key in self._rows
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows that are not there yet, and write them down."""
+        """Add rows that are not there yet, and write them down.
+
+        Raises:
+            InputError: when they cannot be written; those of calls before stay.
+        """
         new = [row for row in rows if row.key not in self._rows]
         lines = [to_json(row) for row in new]
         if not self.path.exists():
             lines.insert(0, {"settings": self.settings})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}.") from error
         self._rows |= {row.key: row for row in new}
 
     def _take_up(self) -> None:
@@ -61,7 +69,7 @@ class Record:
             settings = first.get("settings", self.settings if not whole else None)
             if settings is None:
                 raise ValueError("its first line says no settings")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{self.path} is no record of an evaluation ({error}); move it away, or choose "
                 "another folder."

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transom.evaluate.rows import Row, to_json
 from transom.evaluate.summary import Held, Summary, by_bytes, comparable, summaries
 
-__all__ = ["Results", "write_text"]
+__all__ = ["Results"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,3 @@ class Results:
     def dumps(self) -> str:
         """Everything as JSON text."""
         return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

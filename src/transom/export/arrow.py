@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from transom.durable import publish
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
 
@@ -24,11 +25,10 @@ class Writer(TableWriter):
         super().__init__(path)
         self._writer: Any = None
 
-    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
-        self._owner.check()
+    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         if self._writer is None:
-            make = pq.ParquetWriter if self.path.suffix == ".parquet" else pa.ipc.new_file
+            make = pq.ParquetWriter if self.path.suffix.lower() == ".parquet" else pa.ipc.new_file
             self._writer = make(str(self._file), batch.schema)
         self._writer.write_batch(batch)
 
@@ -37,7 +37,7 @@ class Writer(TableWriter):
             self._writer.close()
 
     def _publish(self) -> None:
-        self._file.replace(self.path)
+        publish(self._file, self.path)
 
     @property
     def _file(self) -> Path:

@@ -27,8 +27,7 @@ class Writer(TableWriter):
         self._writer: Any = None
         self._rows = 0
 
-    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
-        self._owner.check()
+    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         self._rows += len(batch)
         if self._writer is None:

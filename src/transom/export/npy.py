@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from transom.durable import publish
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
 from transom.forks import closed_in_forks
@@ -25,8 +26,7 @@ class Writer(TableWriter):
         self._columns: dict[str, tuple[BinaryIO, NDArray[Any]]] = {}
         self._rows = 0
 
-    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
-        self._owner.check()
+    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         for name, values in columns.items():
             if isinstance(values, Ragged):
                 raise InputError(
@@ -49,7 +49,7 @@ class Writer(TableWriter):
 
     def _publish(self) -> None:
         for name, target in zip(self._columns, self.files, strict=True):
-            (self._unfinished / name).replace(target)
+            publish(self._unfinished / name, target)
 
     @property
     def files(self) -> list[Path]:

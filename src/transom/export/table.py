@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from transom.errors import InputError, MissingExtraError
 from transom.forks import Owner
+from transom.outputs import check_target
 
 __all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
 
@@ -37,30 +39,44 @@ class TableWriter(ABC):
     """Writes batches of rows while open as a context manager.
 
     What is written goes to a temporary name beside `path` and is moved there at the end; when an
-    exception ends it, nothing is left behind. A file that is there already is replaced. In a fork
-    of the process, completing is refused and giving up changes nothing.
+    exception ends it, nothing is left behind. A file that is there already is replaced, also
+    where `path` is a link to it. In a fork of the process, writing and completing are refused and
+    giving up changes nothing.
+
+    Raises:
+        InputError: when it cannot be written, or something else is there.
     """
 
     replaces: ClassVar[bool] = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists() and (path.is_dir() or not self.replaces):
-            raise InputError(f"{path} is there already; remove it, or choose another name.")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"cannot write {path}: {path.parent} is not a folder open to writing.")
         self._owner = Owner(f"the writer of {path}", InputError)
-        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        self._unfinished.mkdir()
+        with self._io():
+            if path.exists() and not (path.is_file() and self.replaces):
+                raise InputError(f"{path} is there already; remove it, or choose another name.")
+            check_target(path)
+            target = Path(os.path.realpath(path))  # on whose disk all is written
+            self._unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+            self._unfinished.mkdir()
 
-    @abstractmethod
     def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         """Append rows: arrays by name of column, `(rows,)` or `(rows, width)`, always alike.
 
         Or `Ragged` ones, which .npy cannot hold.
 
         At least once, if only with no rows: that is how the columns are known.
+
+        Raises:
+            InputError: when they cannot be written, as on a full disk.
         """
+        self._owner.check()
+        with self._io():
+            self._write(columns)
+
+    @abstractmethod
+    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+        """Append rows to what is open in the temporary folder."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -89,11 +105,25 @@ class TableWriter(ABC):
         if not self._owner.is_here:
             return
         try:
-            self._close()
             if error is None:
-                self._publish()
+                with self._io():
+                    self._close()
+                    self._publish()
+            else:
+                with suppress(OSError):  # The disk may be full, and what is there is not wanted.
+                    self._close()
         finally:
             shutil.rmtree(self._unfinished, ignore_errors=True)
+
+    @contextmanager
+    def _io(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror or error}. What was there before is "
+                "unchanged."
+            ) from error
 
 
 def suffixes() -> tuple[str, ...]:
@@ -113,13 +143,14 @@ def table_writer(path: str | os.PathLike[str]) -> TableWriter:
         MissingExtraError: when the format needs a package that is not installed.
     """
     path = Path(path)
-    if path.suffix not in MODULES:
+    suffix = path.suffix.lower()
+    if suffix not in MODULES:
         raise InputError(
             f"cannot tell what to write to {path}: {path.suffix!r} is none of "
             f"{', '.join(suffixes())}; a name without a suffix makes a `datasets` folder."
         )
     try:
-        module = import_module(f"transom.export.{MODULES[path.suffix]}")
+        module = import_module(f"transom.export.{MODULES[suffix]}")
     except ModuleNotFoundError as error:
         if error.name not in ("pyarrow", "datasets"):
             raise

@@ -46,7 +46,7 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
 
     The file is in the safetensors format: a header with names, dtypes and shapes, then the bytes.
     The facts are JSON in its metadata, beside a checksum of the whole file. It is written to a
-    temporary file in the same folder, brought to disk and renamed.
+    temporary file in the same folder, brought to disk and renamed; see `transom.durable`.
 
     Returns:
         The bytes of the file.
@@ -73,7 +73,7 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
             "unchanged; expected a folder that can be written to, with room for "
             f"{len(header) + sum(map(len, flat.values())):,} bytes."
         ) from error
-    return path.stat().st_size
+    return len(header) + sum(map(len, flat.values()))
 
 
 def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -133,7 +133,7 @@ def remove_leftovers(path: Path | str) -> None:
     """Remove what writers of `path` that were killed on the way have left beside it."""
     if os.name != "posix":  # elsewhere asking whether a process runs may end it
         return
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
     for other in path.parent.iterdir():
         if (match := pattern.fullmatch(other.name)) and not _runs(int(match[1])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,29 @@ from typing import Any, BinaryIO, cast
 
 from transom.errors import InputError, MissingExtraError
 
-__all__ = ["BROKEN", "COMPRESSED", "decoded", "decompressed", "need_pyarrow", "unreadable"]
+__all__ = [
+    "BROKEN",
+    "COMPRESSED",
+    "advice_on",
+    "decoded",
+    "decompressed",
+    "need_pyarrow",
+    "unreadable",
+]
 
+ENCODED = "convert it first, e.g. with iconv -t UTF-8"
+STARTS = {  # of files that are no text, and what to do with those
+    b"\x1f\x8b": "it is compressed with gzip: let its name end in .gz, or unpack it with gunzip",
+    b"\x28\xb5\x2f\xfd": "it is compressed with zstd: let its name end in .zst, or unpack it",
+    b"BZh": "it is compressed with bzip2: unpack it with bunzip2",
+    b"\xfd7zXZ": "it is compressed with xz: unpack it with unxz",
+    b"PK\x03\x04": "it is a zip archive: unpack it",
+    b"%PDF": "it is a PDF: take the text out of it, e.g. with pdftotext",
+    b"PAR1": "it is Parquet: let its name end in .parquet",
+    b"\xff\xfe": "it is UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "it is UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
+}
+AT_LEAST = 8  # bytes, of which the longest of these are fewer
 AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed ones included
@@ -26,12 +48,13 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
         InputError: when it cannot be read, or is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    read, held = 0, ""
+    read, held, start = 0, "", b""
     while True:
         try:
             data = file.read(AT_ONCE)
         except BROKEN as error:
             raise unreadable(name, error) from error
+        start = start or data[:AT_LEAST]
         read += len(data)
         try:
             text = held + decoder.decode(data, final=not data)
@@ -39,7 +62,7 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
             offset = read - len(error.object) + error.start
             raise InputError(
                 f"{name} is not UTF-8 text (byte {error.object[error.start]:#04x} at offset "
-                f"{offset:,}); convert it first, e.g. with iconv -t UTF-8."
+                f"{offset:,}); {advice_on(start) or ENCODED}."
             ) from error
         # The end of a line may be cut in two.
         held = "\r" if data and text.endswith("\r") else ""
@@ -54,16 +77,32 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     """What reads the bytes in a file that is compressed, going by the suffix of its name.
 
     Raises:
+        InputError: when it has no bytes at all, which is not how nothing is compressed.
         MissingExtraError: when the package that it takes is not installed.
     """
-    if path.suffix == ".gz":
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSED and os.fstat(file.fileno()).st_size == 0:
+        raise InputError(
+            f"cannot read {path}: it has 0 bytes, and even nothing has some when it is compressed; "
+            "it was not written to its end."
+        )
+    if suffix == ".gz":
         return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    if path.suffix == ".zst":
+    if suffix == ".zst":
         pa = need_pyarrow(path)
         return io.BufferedReader(
             pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), AT_ONCE
         )
     return file
+
+
+def advice_on(data: bytes) -> str | None:
+    """What to do with a file that starts like this; None where that is not known.
+
+    >>> advice_on(b"BZh91AY")
+    'it is compressed with bzip2: unpack it with bunzip2'
+    """
+    return next((advice for start, advice in STARTS.items() if data.startswith(start)), None)
 
 
 def need_pyarrow(path: Path) -> Any:
@@ -82,4 +121,5 @@ def need_pyarrow(path: Path) -> Any:
 
 def unreadable(name: str, error: Exception) -> InputError:
     """The error to raise when a file cannot be read."""
-    return InputError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}.")
+    reason = getattr(error, "strerror", None) or str(error).strip().rstrip(".")
+    return InputError(f"cannot read {name}: {reason}.")

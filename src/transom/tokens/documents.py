@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,23 @@ from transom.forks import Owner
 from transom.tokens.decode import (
     BROKEN,
     COMPRESSED,
+    advice_on,
     decoded,
     decompressed,
-    need_pyarrow,
     unreadable,
 )
+from transom.tokens.json_line import read_object
+from transom.tokens.parquet import Column
 
-__all__ = ["Document", "Documents", "documents"]
+__all__ = ["Document", "Documents", "Known", "documents", "has_rows", "kind_of", "unknown_kind"]
 
-ROWS = 256  # of a Parquet file, read at a time
+KINDS = {
+    ".txt": "text",
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".json": "lines",
+    ".parquet": "rows",
+}
 
 
 class Document(NamedTuple):
@@ -38,20 +45,56 @@ class Document(NamedTuple):
     text: str | Iterator[str]
 
 
+class Known(NamedTuple):
+    """What tells whether a file is still the same.
+
+    Attributes:
+        bytes: its size.
+        changed: when it was last written to, in nanoseconds.
+    """
+
+    bytes: int
+    changed: int
+
+
 def documents(path: str | os.PathLike[str], *, field: str = "text") -> Documents:
     r"""The documents of a file, in order.
 
     A `.txt` file is one document: UTF-8, of which a mark at the start is left out, with `\r\n` as
-    `\n`. A `.jsonl` file has one per line that is not blank, in the field called `field`. Both may
-    be compressed, as `.gz` or `.zst`. A `.parquet` file has one per row, in the column of that
-    name.
+    `\n`. A `.jsonl`, `.ndjson` or `.json` file has one per line that is not blank, in the field
+    called `field`. All of these may be compressed, as `.gz` or `.zst`. A `.parquet` file has one
+    per row, in the column of that name. Suffixes may be in upper case.
 
     Raises:
-        InputError: when there is no such file, its suffix is another one, or what is in it is not
-            as it should be; the message says where.
+        InputError: when there is no such file, its suffix is another one, what is in it is not
+            as it should be, or it is changed while it is read; the message says where.
         MissingExtraError: when pyarrow is needed, for `.zst` and `.parquet`, and not installed.
     """
     return Documents(Path(path), field)
+
+
+def kind_of(path: Path) -> str | None:
+    """What the suffix of a file says is in it: `text`, `lines` or `rows`; None when it says none.
+
+    >>> kind_of(Path("c4.0001.json.gz")), kind_of(Path("A.TXT")), kind_of(Path("a.csv"))
+    ('lines', 'text', None)
+    """
+    packed = path.suffix.lower() in COMPRESSED
+    kind = KINDS.get((path.with_suffix("") if packed else path).suffix.lower())
+    return None if packed and kind == "rows" else kind
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a file may have several documents, going by its suffix."""
+    return kind_of(path) in ("lines", "rows")
+
+
+def unknown_kind(path: Path) -> InputError:
+    """The error to raise on a file whose suffix says nothing."""
+    return InputError(
+        f"cannot tell what is in {path}; expected a file called {', '.join(KINDS)}; all but "
+        f"the last also with {' or '.join(COMPRESSED)} behind it."
+    )
 
 
 class Documents(Iterator[Document]):
@@ -60,24 +103,26 @@ class Documents(Iterator[Document]):
     Attributes:
         size: bytes of the file.
         read: how many of them have been read so far, in about; for a progress bar.
+        known: the file as it was read, once all of it has been.
     """
 
     def __init__(self, path: Path, field: str) -> None:
         self._path = path
         self._field = field
         self._owner = Owner(f"the reading of {path}", InputError)
-        kind = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
-        readers = {".txt": self._text, ".jsonl": self._lines, ".parquet": self._rows}
-        if kind not in readers or (kind == ".parquet" and kind != path.suffix):
-            raise InputError(
-                f"cannot tell what is in {path}; expected a file called .txt, .jsonl or .parquet, "
-                f"the first two also with {' or '.join(COMPRESSED)} behind it."
-            )
+        readers = {"text": self._text, "lines": self._lines, "rows": self._rows}
+        kind = kind_of(path)
+        if kind is None:
+            raise unknown_kind(path)
         try:
             self._file: BinaryIO = path.open("rb")
         except OSError as error:
             raise unreadable(str(path), error) from error
-        self.size = os.fstat(self._file.fileno()).st_size
+        self.known = self._now()
+        self.size = self.known.bytes
+        self._unpacked: BinaryIO = (
+            self._file
+        )  # which closes the file with itself, so it is held till the end
         self._at = 0
         self._found = readers[kind]()
 
@@ -95,17 +140,40 @@ class Documents(Iterator[Document]):
         """Close the file before the end."""
         self._file.close()
 
+    def _now(self) -> Known:
+        found = os.fstat(self._file.fileno())
+        return Known(found.st_size, found.st_mtime_ns)
+
+    def _end(self, grows: bool = True) -> None:
+        """Note the file as it was read to its end.
+
+        Raises:
+            InputError: when it was changed meanwhile, but for what was put at its end.
+        """
+        now = self._now()
+        if now != self.known:
+            if now.bytes <= self.size or not grows:
+                raise InputError(
+                    f"{self._path} was changed while it was read: it had {self.size:,} bytes, and "
+                    f"has {now.bytes:,}; expected a file that nothing else writes to. Read a copy "
+                    "of it."
+                )
+            self.known = Known(self._file.tell(), now.changed)
+        self._at = self.size
+
     def _text(self) -> Iterator[Document]:
         with self._file as file:
             yield Document(str(self._path), self._pieces(file))
-            self._at = self.size
+            self._end()
 
     def _pieces(self, file: BinaryIO) -> Iterator[str]:
-        yield from decoded(decompressed(file, self._path), str(self._path))
+        self._unpacked = decompressed(file, self._path)
+        yield from decoded(self._unpacked, str(self._path))
 
     def _lines(self) -> Iterator[Document]:
         with self._file as file:
-            lines = enumerate(decompressed(file, self._path), 1)
+            self._unpacked = decompressed(file, self._path)
+            lines = enumerate(self._unpacked, 1)
             while True:
                 try:
                     number, line = next(lines, (0, b""))
@@ -116,18 +184,15 @@ class Documents(Iterator[Document]):
                 if line.strip():
                     name = f"{self._path}:{number}"
                     yield Document(name, self._of_line(line, name))
-            self._at = self.size
+            self._end()
 
     def _of_line(self, line: bytes, name: str) -> str:
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{name} is not JSON ({error}); expected an object per line, with the text in its "
-                f"field {self._field!r}."
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{name} is {type(row).__name__}; expected an object per line.")
+            row = read_object(line)
+        except InputError as error:
+            advice = advice_on(line)
+            more = f"; {advice}" if advice else f", with the text in its field {self._field!r}"
+            raise InputError(f"{name} {error}{more}.") from error
         if self._field not in row:
             raise InputError(
                 f"{name} has no field {self._field!r}; it has {', '.join(map(repr, row)):.200}."
@@ -136,28 +201,12 @@ class Documents(Iterator[Document]):
 
     def _rows(self) -> Iterator[Document]:
         with self._file as file:
-            need_pyarrow(self._path)
-            import pyarrow as pa
-            from pyarrow import parquet
-
-            try:
-                table = parquet.ParquetFile(file)
-                names = table.schema_arrow.names
-                if self._field not in names:
-                    raise InputError(
-                        f"{self._path} has no column {self._field!r}; it has "
-                        f"{', '.join(map(repr, names)):.200}."
-                    )
-                number = 0
-                for batch in table.iter_batches(ROWS, columns=[self._field]):
-                    for text in batch.column(0).to_pylist():
-                        number += 1
-                        name = f"{self._path}:{number}"
-                        yield Document(name, self._checked(text, name))
-                        self._at = self.size * number // table.metadata.num_rows
-            except pa.ArrowException as error:
-                raise unreadable(str(self._path), error) from error
-            self._at = self.size
+            column = Column(file, self._path, self._field)
+            for number, text in enumerate(column, 1):
+                name = f"{self._path}:{number}"
+                yield Document(name, self._checked(text, name))
+                self._at = self.size * number // column.rows
+            self._end(grows=False)
 
     def _checked(self, text: Any, name: str) -> str:
         if not isinstance(text, str):

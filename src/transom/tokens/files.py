@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transom.checks import whole_number
 from transom.errors import InputError
 from transom.tokens.blocks import Block, Cutter
-from transom.tokens.documents import Document, Documents, documents
+from transom.tokens.documents import Document, Documents, Known, documents
 from transom.tokens.encoder import Encoder
 from transom.tokens.parallel import in_order
 
@@ -74,6 +74,7 @@ def tokenize_files(
     workers: int = 1,
     field: str = "text",
     skip: int = 0,
+    finished: Callable[[Known], None] = lambda known: None,
 ) -> Iterator[Tokenized]:
     """The ids of every document in the files, in order; the same for any number of workers.
 
@@ -88,6 +89,8 @@ def tokenize_files(
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
         skip: how many documents of the first file to leave out, untokenized.
+        finished: called once a file has been read to its end, with what it was then; before
+            anything is given of the next file.
 
     Raises:
         InputError: when a file cannot be read or used; see `documents`.
@@ -96,7 +99,7 @@ def tokenize_files(
     encoder = Encoder.of(tokenizer)
     workers = whole_number("tokenize_files", "workers", workers, 1, unit="threads")
     threads = workers if encoder.backend.threads else 1
-    parts = _parts(paths, field, encoder, skip)
+    parts = _parts(paths, field, encoder, skip, finished)
 
     def tokenized(job: list[_Part]) -> list[Tokenized]:
         made = zip(job, encoder.encode([part.block for part in job]), strict=True)
@@ -107,7 +110,11 @@ def tokenize_files(
 
 
 def _parts(
-    paths: Iterable[str | os.PathLike[str]], field: str, encoder: Encoder, skip: int
+    paths: Iterable[str | os.PathLike[str]],
+    field: str,
+    encoder: Encoder,
+    skip: int,
+    finished: Callable[[Known], None],
 ) -> Iterator[_Part]:
     """Documents cut into blocks: the plan, which does not depend on who carries it out."""
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
@@ -124,6 +131,7 @@ def _parts(
                     yield _Part(number, name, block, False, before + found.read)
             yield _Part(number, name, cutter.end(), True, before + found.read)
             number += 1
+        finished(found.known)
         before += found.size
         skip = 0
 

@@ -53,7 +53,7 @@ def test_csv_of_keys(tmp_path):
         ("t.jsonl", "", "has no requests"),
         ("t.txt", "x", "expected .jsonl or .csv"),
         ("t.jsonl", "{", "line 1 is not JSON"),
-        ("t.jsonl", "[1]", "expected a JSON object"),
+        ("t.jsonl", "[1]", "expected an object per line"),
         ("t.jsonl", '{"input_length": 5}', "line 1: no hash_ids and no key; there are input_len"),
         ("t.jsonl", '{"hash_ids": 5}', "expected a list of numbers or strings"),
         ("t.jsonl", '{"hash_ids": [[5]]}', "expected a list of numbers or strings"),

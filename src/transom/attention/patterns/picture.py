@@ -10,6 +10,7 @@ from transom.attention.patterns.base import Pattern
 from transom.attention.patterns.cells import Cells, cells
 from transom.checks import whole_number
 from transom.errors import InputError, MissingExtraError
+from transom.outputs import save_picture
 
 __all__ = ["draw", "shown_length", "sketch"]
 
@@ -78,6 +79,7 @@ def draw(
 
     Raises:
         MissingExtraError: when matplotlib is not installed.
+        InputError: when it cannot be written, or `path` has the suffix of another kind of file.
     """
     try:
         from matplotlib.colors import LinearSegmentedColormap
@@ -123,7 +125,7 @@ def draw(
         figure.colorbar(image, cax=bar, format="{x:.0%}").outline.set_visible(False)
         bar.tick_params(length=3, color="0.6", labelsize=8)
         bar.set_ylabel(f"visible in a cell of {shown.side} x {shown.side}", fontsize=8)
-    figure.savefig(path, format="png")
+    save_picture(figure, path)
 
 
 def _label(axes: Any, length: int, side: int, count: int) -> None:

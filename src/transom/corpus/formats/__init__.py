@@ -6,14 +6,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from transom.checks import whole_number
 from transom.corpus.formats.base import Format, Moved, unheard
 from transom.corpus.formats.datatrove import Datatrove
 from transom.corpus.formats.megatron import Megatron
 from transom.corpus.formats.nanogpt import NanoGPT
 from transom.corpus.formats.tables import Arrow, Datasets, Parquet
 from transom.errors import InputError
+from transom.outputs import check_target
 from transom.plugins import plugins
 
 if TYPE_CHECKING:
@@ -43,8 +45,9 @@ def write_format(
 
     Args:
         to: name of the format.
-        out: name of the file, with or without its suffix; in a folder that is there, the files
-            are called as the corpus is.
+        out: name of the file, with or without its suffix; in a folder that is there, or that the
+            name says by a slash at its end and that is then made, the files are called as the
+            corpus is.
         separator: the id that ends documents, where the format needs one.
         moved: called with how many more tokens were written.
 
@@ -53,11 +56,20 @@ def write_format(
         MissingExtraError: when the format needs a package that is not installed.
     """
     format_ = _known(to)
+    _check_separator(format_, separator, corpus.manifest.vocab_size)
     target = Path(out)
-    if target.is_dir():
+    if os.fspath(out).endswith(("/", os.sep)) or target.is_dir():
+        _make_folder(target)
         target = target / corpus.path.resolve().name
+    elif target.exists() and not target.is_file():
+        raise InputError(
+            f"cannot write {target}: it is no regular file; expected a name for files, or a folder."
+        )
     if not target.parent.is_dir():
         raise InputError(f"cannot write {target}: {target.parent} is no folder.")
+    for path in format_.files(target):
+        if not path.is_dir():  # which some formats make, and others refuse by themselves
+            check_target(path)
     format_.write(corpus, target, separator=separator, moved=moved)
     return format_.files(target)
 
@@ -75,7 +87,31 @@ def read_format(
     Raises:
         InputError: on an unknown format, or files that are not of it.
     """
-    _known(of).read(Path(source), writer, separator=separator, moved=moved)
+    format_ = _known(of)
+    _check_separator(format_, separator, writer.committed.vocab_size)
+    format_.read(Path(source), writer, separator=separator, moved=moved)
+
+
+def _check_separator(format_: Format, separator: Any, vocab_size: int) -> None:
+    if separator is None:
+        return
+    if not format_.separated:
+        raise InputError(
+            f"{format_.name}: separator is {separator!r}, and the format keeps where documents "
+            "end beside their ids; expected no separator."
+        )
+    separator = whole_number(format_.name, "separator", separator, 0, unit="ids")
+    if separator >= vocab_size:
+        raise InputError(
+            f"{format_.name}: separator is {separator}; the vocabulary has 0 to {vocab_size - 1}."
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}.") from error
 
 
 def _known(name: str) -> Format:

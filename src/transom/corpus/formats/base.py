@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.durable import replacing
 from transom.errors import InputError
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
     from transom.corpus.writer import CorpusWriter
 
-__all__ = ["Format", "Moved", "mapped", "unfinished", "unheard"]
+__all__ = ["Format", "Moved", "mapped", "unheard"]
 
 Moved = Callable[[int], None]  # called with how many more tokens were written or read
 
@@ -34,11 +32,13 @@ class Format(ABC):
         name: what it is called.
         summary: what it is, in a line.
         readable: whether corpora can be made from it.
+        separated: whether ids are all it has, so that a separator says where documents end.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     readable: ClassVar[bool] = True
+    separated: ClassVar[bool] = False
 
     @abstractmethod
     def files(self, out: Path) -> list[Path]:
@@ -51,7 +51,8 @@ class Format(ABC):
         """Write a corpus; what is there under the names of `files` is replaced when all is done.
 
         Args:
-            separator: the id that ends documents, where the format keeps no ends beside ids.
+            separator: the id that ends documents, where the format keeps no ends beside ids; one
+                of the corpus' vocabulary.
 
         Raises:
             InputError: when the format cannot hold it without losing something.
@@ -68,16 +69,6 @@ class Format(ABC):
         raise InputError(f"{self.name} cannot be read back into a corpus.")
 
 
-@contextmanager
-def unfinished(path: Path) -> Iterator[BinaryIO]:
-    """A file that is at `path` once it is complete, and nowhere when it is not."""
-    try:
-        with replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}.") from error
-
-
 def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) -> NDArray[Any]:
     """Numbers in a file, through a memory map.
 
@@ -89,6 +80,8 @@ def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) ->
         size = path.stat().st_size - offset
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: it is no file.")
     if count is None:
         count, rest = divmod(size, dtype.itemsize)
         if rest:
@@ -101,4 +94,7 @@ def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) ->
         )
     if not count:
         return np.empty(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
+    try:
+        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from error

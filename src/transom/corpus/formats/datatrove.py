@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.corpus.formats.megatron import AT_ONCE, in_order
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -36,10 +37,14 @@ class Datatrove(Format):
     ) -> None:
         dtype = np.dtype("<u2" if corpus.manifest.vocab_size <= 1 << 16 else "<u4")
         tokens, index, metadata = self.files(out)
-        with unfinished(metadata) as about, unfinished(index) as ends, unfinished(tokens) as file:
+        with output(metadata) as about, output(index) as ends, output(tokens) as file:
             name = corpus.manifest.tokenizer or "Unknown Tokenizer"
             count = corpus.tokens
-            about.write(f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode())
+            about.write(
+                f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode(
+                    errors="surrogateescape"
+                )
+            )
             ends.write(corpus.edges[1:].astype("<u8").data)
             for ids in corpus.pieces(AT_ONCE):
                 file.write(ids.astype(dtype).data)
@@ -49,10 +54,12 @@ class Datatrove(Format):
         self, source: Path, writer: CorpusWriter, *, separator: int | None = None, moved: Moved
     ) -> None:
         tokens, index, metadata = self.files(source)
-        size = 2
-        if metadata.exists():
-            told = metadata.read_text(encoding="utf-8").partition("\n")[0].rpartition("|")[2]
-            size = {"2": 2, "4": 4}.get(told, 2)
+        if (masks := Path(f"{tokens}.loss")).exists():
+            raise InputError(
+                f"{masks} says which tokens count for the loss, which a corpus does not keep; move "
+                "it away to read the ids without it."
+            )
+        size, count = _told(metadata)
         ids = mapped(tokens, f"<u{size}")
         edges = np.concatenate([[0], mapped(index, "<u8")]).astype(np.int64)
         if int(edges[-1]) != len(ids) or (np.diff(edges) < 0).any():
@@ -60,7 +67,37 @@ class Datatrove(Format):
                 f"{index} ends at {int(edges[-1]):,} and {tokens} has {len(ids):,} ids of {size} "
                 "bytes; expected ends that ascend to as many."
             )
+        if count is not None and count != len(ids):
+            raise InputError(
+                f"{metadata} says that there are {count:,} tokens, and {tokens} has {len(ids):,}; "
+                "expected the metadata that were written with it."
+            )
         in_order(ids, edges, writer, moved)
+
+
+def _told(metadata: Path) -> tuple[int, int | None]:
+    """Bytes of an id and how many ids there are, as the metadata say; 2 and None without any.
+
+    They are `TOKENIZER|BYTES`, the number of tokens, and that for people, a line each; older ones
+    name only the tokenizer in the first line, and have ids of 2 bytes. What a tokenizer is called
+    may be in any encoding.
+    """
+    try:
+        lines = metadata.read_bytes().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return 2, None
+    except OSError as error:
+        raise InputError(f"cannot read {metadata}: {error.strerror}.") from error
+    _, bar, size = lines[0].rpartition("|") if lines else ("", "", "")
+    if bar and size not in ("2", "4"):
+        raise InputError(f"{metadata} says that ids have {size!r} bytes; expected 2 or 4.")
+    if len(lines) < 2:
+        return int(size) if bar else 2, None
+    if not lines[1].strip().isdecimal():
+        raise InputError(
+            f"{metadata} says {lines[1]!r:.80} in its second line; expected a number of tokens."
+        )
+    return int(size) if bar else 2, int(lines[1])
 
 
 def _short(count: int) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -48,7 +49,7 @@ class Megatron(Format):
             )
         code = next(code for code, dtype in DTYPES.items() if np.dtype(dtype) == corpus.dtype)
         binary, index = self.files(out)
-        with unfinished(index) as file, unfinished(binary) as tokens:
+        with output(index) as file, output(binary) as tokens:
             file.write(HEADER.pack(MAGIC, VERSION, code, len(lengths), len(lengths) + 1))
             file.write(lengths.astype("<i4").data)
             file.write((corpus.edges[:-1] * corpus.dtype.itemsize).astype("<i8").data)
@@ -62,9 +63,14 @@ class Megatron(Format):
     ) -> None:
         binary, index = self.files(source)
         try:
-            header = HEADER.unpack(index.open("rb").read(HEADER.size))
-        except (OSError, struct.error) as error:
-            raise InputError(f"cannot read {index}: {error}.") from error
+            with index.open("rb") as file:
+                header = HEADER.unpack(file.read(HEADER.size))
+        except OSError as error:
+            raise InputError(f"cannot read {index}: {error.strerror}.") from error
+        except struct.error as error:
+            raise InputError(
+                f"{index} is too short; expected the {HEADER.size} bytes of Megatron's header."
+            ) from error
         magic, version, code, sequences, edges = header
         if magic != MAGIC or version != VERSION or code not in DTYPES:
             raise InputError(
@@ -74,9 +80,15 @@ class Megatron(Format):
         dtype = np.dtype(DTYPES[code])
         at = HEADER.size
         lengths = mapped(index, "<i4", at, sequences).astype(np.int64)
-        starts = mapped(index, "<i8", at + 4 * sequences, sequences) // dtype.itemsize
+        pointers = mapped(index, "<i8", at + 4 * sequences, sequences)
+        starts = pointers // dtype.itemsize
         firsts = mapped(index, "<i8", at + 12 * sequences, edges)
         ids = mapped(binary, dtype)
+        if rest := index.stat().st_size - at - 12 * sequences - 8 * edges:
+            raise InputError(
+                f"{index} has {rest:,} bytes more than its sequences take, such as the modes of a "
+                "multimodal data set, which a corpus does not keep; expected none."
+            )
         if (
             len(firsts) < 1
             or int(firsts[0]) != 0
@@ -84,9 +96,17 @@ class Megatron(Format):
             or (np.diff(firsts) < 0).any()
             or (lengths < 0).any()
             or (starts < 0).any()
-            or (len(starts) and int((starts + lengths).max()) > len(ids))
+            or (pointers % dtype.itemsize).any()
+            or (starts > len(ids) - lengths).any()
         ):
-            raise InputError(f"{index} names sequences that are not in {binary}.")
+            raise InputError(
+                f"{index} names sequences that are not in {binary}, or start inside an id."
+            )
+        if (named := int(lengths.sum())) < len(ids):
+            raise InputError(
+                f"{binary} has {len(ids):,} ids, and the sequences in {index} have {named:,}; "
+                "expected the index that was written with it."
+            )
         stops = np.concatenate([[0], np.cumsum(lengths)])
         if np.array_equal(starts, stops[:-1]):
             in_order(ids, stops[firsts], writer, moved)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from transom.corpus.formats.base import Format, Moved, mapped, unfinished
+from transom.corpus.formats.base import Format, Moved, mapped
 from transom.errors import InputError
+from transom.outputs import output
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus
@@ -19,16 +21,24 @@ __all__ = ["NanoGPT"]
 
 DTYPE = np.dtype("<u2")
 AT_ONCE = 1 << 20
+HEADER_WORDS = 256  # of 4 bytes, with which llm.c starts: a date as its mark, version, how many ids
+STARTS = {
+    b"\x93NUMPY": "an array of numpy; write its ids with tofile",
+    b"PK\x03\x04": "a zip archive, as torch.save and numpy.savez write them",
+}
 
 
 class NanoGPT(Format):
     """A file in which a separator stands after each document, as its `prepare.py` scripts do it.
 
-    Without a separator, a corpus of one document can be written, and a file is read as one.
+    Without a separator, a corpus of one document can be written, and a file is read as one. A file
+    that starts with the separator and does not end with it is read as one in which it stands
+    before each document, as scripts for llm.c write it.
     """
 
     name: ClassVar[str] = "nanogpt"
     summary: ClassVar[str] = "nanoGPT's .bin: 2-byte ids, documents ended by a separator"
+    separated: ClassVar[bool] = True
 
     def files(self, out: Path) -> list[Path]:
         return [out if out.suffix == ".bin" else out.with_name(out.name + ".bin")]
@@ -36,7 +46,7 @@ class NanoGPT(Format):
     def write(
         self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
-        highest = max(corpus.manifest.vocab_size - 1, separator or 0)
+        highest = corpus.manifest.vocab_size - 1
         if highest > np.iinfo(DTYPE).max:
             raise InputError(
                 f"nanogpt: ids go up to {highest:,}, and the format holds 65,535; expected "
@@ -47,7 +57,7 @@ class NanoGPT(Format):
                 f"nanogpt: the format keeps no ends of documents, and there are "
                 f"{corpus.documents:,}; expected a separator, which is put after each of them."
             )
-        with unfinished(self.files(out)[0]) as file:
+        with output(self.files(out)[0]) as file:
             for at, ids in zip(count(step=AT_ONCE), corpus.pieces(AT_ONCE), strict=False):
                 moved(len(ids))
                 if separator is not None:
@@ -70,18 +80,47 @@ class NanoGPT(Format):
     def read(
         self, source: Path, writer: CorpusWriter, *, separator: int | None = None, moved: Moved
     ) -> None:
-        ids = mapped(self.files(source)[0], DTYPE)
+        path = source if source.is_file() else self.files(source)[0]
+        ids = mapped(path, DTYPE)
+        _check_start(path, ids)
         ended = True
+        found = 0
+        if separator is not None and len(ids) and ids[0] == separator != ids[-1]:
+            ids, found = ids[1:], 1
         for at in range(0, len(ids), AT_ONCE):
             piece = ids[at : at + AT_ONCE]
             if separator is None:
                 writer.add_tokens(piece)
             else:
                 places = np.flatnonzero(piece == separator)
+                found += len(places)
                 writer.add_tokens(
                     np.delete(piece, places), documents=places - np.arange(len(places))
                 )
             ended = separator is not None and piece[-1] == separator
             moved(len(piece))
+        if separator is not None and len(ids) and not found:
+            raise InputError(
+                f"nanogpt: {path} has no id {separator} in it; expected the separator that ends "
+                "its documents, or none to read it as one document."
+            )
         if not ended:
             writer.end_document()
+
+
+def _check_start(path: Path, ids: NDArray[np.uint16]) -> None:
+    """Refuse other files that are called .bin, which are of two-byte numbers as any file is.
+
+    Raises:
+        InputError: when the first bytes are those of one of them.
+    """
+    start = ids[: 2 * HEADER_WORDS].tobytes()
+    what = next((name for magic, name in STARTS.items() if start.startswith(magic)), None)
+    words = np.frombuffer(start[: len(start) // 4 * 4], "<i4")
+    if len(words) == HEADER_WORDS and 20_000_000 < words[0] < 21_000_000 and not words[3:].any():
+        what = (
+            f"a file of llm.c, which has a header of {4 * HEADER_WORDS:,} bytes (it starts with "
+            f"{words[0]}); cut that off where its ids have 2 bytes"
+        )
+    if what is not None:
+        raise InputError(f"nanogpt: {path} is {what}; expected ids of 2 bytes and nothing else.")

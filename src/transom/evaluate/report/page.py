@@ -48,6 +48,7 @@ def page(results: Results) -> str:
         policies=results.policies,
         tasks=tasks,
         longest=longest,
+        full_bytes=full_bytes,
         of_full={one.policy: _of_full(one, longest, full_bytes) for one in results.policies},
         best=_best(results, tasks),
         said=_in_words(results, longest, full_bytes),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transom.errors import MissingExtraError
 from transom.memory.replay.run import Replayed
+from transom.outputs import save_picture
 
 __all__ = ["as_bars", "draw"]
 
@@ -37,6 +38,7 @@ def draw(replayed: Replayed, path: Path | str) -> None:
 
     Raises:
         MissingExtraError: when matplotlib is not installed.
+        InputError: when it cannot be written, or `path` has the suffix of another kind of file.
     """
     try:
         from matplotlib.figure import Figure
@@ -73,4 +75,4 @@ def draw(replayed: Replayed, path: Path | str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper left", frameon=False, ncols=4)
-    figure.savefig(path, format="png")
+    save_picture(figure, path)

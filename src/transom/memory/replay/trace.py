@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from transom.checks import whole_number
 from transom.errors import InputError
 from transom.memory.replay.prefill import Prefill
+from transom.tokens.json_line import read_object
 
 __all__ = ["Block", "Trace", "read_trace"]
 
@@ -79,18 +79,19 @@ def read_trace(
     """
     block_tokens = whole_number("read_trace", "block_tokens", block_tokens, 1)
     make = Blocks(prefill if prefill is not None else Prefill(), block_tokens)
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"{path} ends in {path.suffix!r}; expected {' or '.join(SUFFIXES)}.")
     requests = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = _jsonl(file) if path.suffix == ".jsonl" else _csv(file)
+            lines = _jsonl(file) if suffix == ".jsonl" else _csv(file)
             for number, fields in lines:
                 try:
                     requests.append(make(fields))
-                except (InputError, ValueError, TypeError) as error:
+                except (InputError, ValueError, TypeError, OverflowError) as error:
                     raise InputError(f"{path}, line {number}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the trace {path}: {error}.") from error
     if not requests:
         raise InputError(f"{path} has no requests; expected one per line.")
@@ -160,12 +161,9 @@ def _jsonl(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"line {number} is not JSON: {error}.") from None
-            if not isinstance(fields, dict):
-                raise InputError(f"line {number} is {fields!r}; expected a JSON object.")
-            yield number, fields
+                yield number, read_object(line)
+            except InputError as error:
+                raise InputError(f"line {number} {error}.") from error
 
 
 def _csv(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:

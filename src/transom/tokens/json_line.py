@@ -1,0 +1,39 @@
+"""A line of JSON, as found in files of rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from transom.errors import InputError
+
+__all__ = ["read_object"]
+
+
+def read_object(line: bytes | str) -> dict[str, Any]:
+    """The object on a line. Whole numbers of more digits than Python takes come as floats.
+
+    Raises:
+        InputError: when there is something else, as the rest of a sentence about the line.
+
+    >>> read_object('{"text": "a"}')
+    {'text': 'a'}
+    """
+    try:
+        row = json.loads(line, parse_int=_whole)
+    except RecursionError as error:
+        raise InputError(
+            "is nested too deeply to be read; expected an object per line, some hundred levels deep"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"is not JSON ({error}); expected an object per line") from error
+    if not isinstance(row, dict):
+        raise InputError(f"is {type(row).__name__}; expected an object per line")
+    return row
+
+
+def _whole(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)

@@ -1,0 +1,75 @@
+"""A column of text in a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from transom.errors import InputError
+from transom.tokens.decode import need_pyarrow, unreadable
+
+__all__ = ["Column"]
+
+ROWS = 256  # read at a time
+
+
+class Column:
+    """The values of a column, in order; pages are checked where the file has checksums of them.
+
+    Attributes:
+        rows: how many there are, as the file says.
+
+    Raises:
+        InputError: when the file cannot be read, or does not have one column of that name; and
+            while reading, when there is damage.
+        MissingExtraError: when pyarrow is not installed.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, name: str) -> None:
+        need_pyarrow(path)
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        # What Arrow raises is partly its own, partly Python's: OSError, UnicodeDecodeError.
+        self._broken = (pa.ArrowException, OSError, ValueError)
+        self._path = path
+        try:
+            self._table = parquet.ParquetFile(file, page_checksum_verification=True)
+            names = self._table.schema_arrow.names
+            self.rows = self._table.metadata.num_rows
+        except self._broken as error:
+            raise unreadable(str(path), error) from error
+        if names.count(name) != 1:
+            raise InputError(
+                f"{path} has {names.count(name) or 'no'} column{'s' * (name in names)} {name!r}; "
+                f"it has {', '.join(map(repr, names)):.200}."
+            )
+        self._name = name
+
+    def __iter__(self) -> Iterator[Any]:
+        read = 0
+        batches = self._table.iter_batches(ROWS, columns=[self._name])
+        while (batch := self._next(batches)) is not None:
+            # Of columns in groups, some may have a path that looks like the name.
+            for value in batch.column(batch.schema.names.index(self._name)):
+                read += 1
+                try:
+                    text = value.as_py()
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{self._path}:{read} is not UTF-8 text ({error}); expected text that was "
+                        "written as UTF-8, or the file is damaged."
+                    ) from error
+                yield text
+        if read != self.rows:
+            raise InputError(
+                f"{self._path} is damaged: it has {read:,} rows of {self._name!r}, and says that "
+                f"they are {self.rows:,}."
+            )
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches, None)
+        except self._broken as error:
+            raise unreadable(str(self._path), error) from error
