@@ -392,8 +392,9 @@ def test_what_is_exported_is_of_one_commit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     """Although the corpus is refreshed meanwhile."""
+    separator = 9 if to == "nanogpt" else None
     corpus = make(folder, [[1, 2], [3, 4]], shard_bytes=8)
-    before = [*corpus.export(to, tmp_path / "before", separator=9)]
+    before = [*corpus.export(to, tmp_path / "before", separator=separator)]
     read = MappedTokens.read
 
     def meanwhile(self: MappedTokens, start: int, stop: int) -> Any:
@@ -404,7 +405,7 @@ def test_what_is_exported_is_of_one_commit(
         return read(self, start, stop)
 
     monkeypatch.setattr(MappedTokens, "read", meanwhile)
-    after = corpus.export(to, tmp_path / "after", separator=9)
+    after = corpus.export(to, tmp_path / "after", separator=separator)
     assert corpus.documents == 3
     assert [path.read_bytes() for path in before] == [path.read_bytes() for path in after]
 
