@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
+from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
@@ -119,6 +120,7 @@ class BoundedCache(Cache):
         super().__init__(layers=layers)
         select_attention(config)
 
+    @lasting
     def begin(
         self,
         tokens: int,
@@ -134,6 +136,26 @@ class BoundedCache(Cache):
             plan.layers = self._attending
         visible: Tensor | Attending | None = slots.visible(plan)
         return visible
+
+    @lasting
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values; all that the new queries may see of it."""
+        if isinstance(self.layers[layer_idx], AttendingLayer):
+            key_states, value_states = as_autocast(key_states, value_states)
+        with without_autocast(key_states.device):
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @lasting
+    def update_conv_state(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Store the newest inputs of a convolution, in a layer of the model's own."""
+        return super().update_conv_state(*args, **kwargs)
+
+    @lasting
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Store the state of a recurrence, in a layer of the model's own."""
+        return super().update_recurrent_state(*args, **kwargs)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
@@ -184,6 +206,7 @@ class BoundedCache(Cache):
         """Whether the policy applies to every layer, with none left as the model has it."""
         return not self._native
 
+    @lasting
     def rebase(self, by: int) -> None:
         """Turn every kept key back by `by` positions, so that position ids can start lower.
 
@@ -211,6 +234,7 @@ class BoundedCache(Cache):
         for layer in self._planned:
             layer.rebase(by)
 
+    @lasting
     def fork(self) -> BoundedCache:
         """An independent cache that goes on from here; storage is shared until one writes.
 
@@ -236,16 +260,19 @@ class BoundedCache(Cache):
         self._at_rest("state_dict")
         slots = self.slots
         state = {
-            "seen": torch.tensor(slots.seen),
-            "base": torch.tensor(slots.base),
-            "lengths": torch.tensor(slots.lengths, dtype=torch.int64),
-            "made_for": torch.tensor(list(self._made_for.encode()), dtype=torch.uint8),
+            "seen": torch.tensor(slots.seen, device="cpu"),
+            "base": torch.tensor(slots.base, device="cpu"),
+            "lengths": torch.tensor(slots.lengths, dtype=torch.int64, device="cpu"),
+            "made_for": torch.tensor(
+                list(self._made_for.encode()), dtype=torch.uint8, device="cpu"
+            ),
         }
         for index, layer in enumerate(self.layers):
             held = layer.state if isinstance(layer, PlannedLayer) else tensors_of(layer)
             state |= {f"layers.{index}.{name}": tensor for name, tensor in held.items()}
         return state
 
+    @lasting
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Become what a cache was that gave this state; its tensors are taken over, not copied.
 
@@ -289,11 +316,14 @@ class BoundedCache(Cache):
                 "layers are a step ahead of others. Call reset() and feed the text again."
             )
 
+    @lasting
     def own(self) -> None:
         """Copy what forks still share, as the next forward pass would do anyway."""
         for layer in self._planned:
             layer.own()
 
+    @lasting
+    @torch.no_grad()
     def reset(self) -> None:
         """Forget every token; storage stays allocated."""
         super().reset()  # type: ignore[no-untyped-call]
@@ -335,14 +365,15 @@ class BoundedCache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row `repeats` times in a row."""
-        rows = torch.arange(len(self.slots.lengths)).repeat_interleave(repeats)
+        rows = torch.arange(len(self.slots.lengths), device="cpu").repeat_interleave(repeats)
         self._take_rows(rows, lambda layer: layer.batch_repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the given rows only; `indices` as for indexing, a bool mask included."""
-        rows = torch.arange(len(self.slots.lengths))[indices.cpu()]
+        rows = torch.arange(len(self.slots.lengths), device="cpu")[indices.cpu()]
         self._take_rows(rows, lambda layer: layer.batch_select_indices(indices))
 
+    @lasting
     def _take_rows(self, rows: Tensor, native: Callable[[Any], None]) -> None:
         for layer in self._native:
             native(layer)

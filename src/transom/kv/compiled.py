@@ -43,7 +43,7 @@ class CompiledStep:
         self._cache = cache
         self._config = model.config
         self._plan: Plan | None = None
-        self._unturned = torch.eye(cache.slots.head_dim)
+        self._unturned = torch.eye(cache.slots.head_dim, dtype=torch.float32, device="cpu")
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = model(

@@ -26,7 +26,7 @@ def tensors_of(layer: Any) -> dict[str, Tensor]:
             if isinstance(item, Tensor):
                 held[full] = item
             elif isinstance(item, (bool, int)):
-                held[full] = torch.tensor(item)
+                held[full] = torch.tensor(item, device="cpu")
             elif item is not None and not isinstance(item, (torch.dtype, torch.device)):
                 raise UnsupportedModelError(
                     f"{type(layer).__name__} holds {full} of type {type(item).__name__}, which "
