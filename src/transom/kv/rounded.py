@@ -142,7 +142,8 @@ class RoundedLayer(BoundedLayer):
             for out, name in ((keys, "keys"), (values, "values")):
                 kept = self.tensors[f"{name}.first"][mine].index_select(2, first)
                 out[mine].index_copy_(2, self.slots.slots_of(first), kept)
-                out[mine].index_copy_(2, slots, self.tensors[f"{name}.newest"][mine, :, :count])
+                kept = self.tensors[f"{name}.newest"][mine, :, :count]
+                out[mine].index_copy_(2, slots, kept.clone())  # a gradient needs it as it is
         if self.origins is not None:
             pinned = min(stored, self.origins.shape[2])
             origins = self.origins

@@ -50,7 +50,7 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
         if bias is not None:
             bias = bias.expand(*q.shape[:3], k.shape[2])
         out, sums = FUSED(q, k, v, attn_mask=bias, scale=scale)
-        return Attended(out.float(), sums)
+        return Attended(out.float(), sums.float())
     scores = ((q * scale) @ k.transpose(-1, -2)).float()
     if bias is not None:
         scores = scores + bias
