@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from transom import models
+from transom.attention.modes import lasting
+from transom.attention.probing import scales_by_position
 from transom.chat import Message, Turns
 from transom.checks import whole_number
 from transom.errors import InputError, StateError
@@ -95,7 +97,6 @@ class Context:
         policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
-        self.policy = self.cache.policy
         self._compiled = CompiledStep(model, self.cache) if compile else None
         self._last_only = (
             {"logits_to_keep": 1}
@@ -104,6 +105,7 @@ class Context:
         )
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
+        self._may_rebase: bool | None = None  # not known before it matters
         self._conversing = False
         self._reply: Literal["open", "ended"] | None = None
 
@@ -138,6 +140,11 @@ class Context:
             compile=compile,
             cold=cold,
         )
+
+    @property
+    def policy(self) -> Policy:
+        """What is kept; a size that was given in bytes is in tokens."""
+        return self.cache.policy
 
     @property
     def usage(self) -> Usage:
@@ -475,6 +482,7 @@ class Context:
             generated.append(token)
             yield token
 
+    @lasting
     @torch.no_grad()
     def _forward(self, ids: Tensor, every: bool) -> Tensor:
         """Feed `(tokens,)` ids; logits `(tokens, vocabulary)`, or of the last one only."""
@@ -493,14 +501,20 @@ class Context:
         return logits
 
     def _rebase(self, tokens: int) -> None:
-        """Keep positions small, where the model's float32 angles are accurate."""
+        """Keep positions small, where the model's float32 angles are accurate.
+
+        Not in a model to whose queries the true position matters.
+        """
         cache, slots = self.cache, self.cache.slots
         capacity = self.policy.capacity
         if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
             return
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
-            cache.rebase(position - capacity)
+            if self._may_rebase is None:
+                self._may_rebase = not scales_by_position(self.model)
+            if self._may_rebase:
+                cache.rebase(position - capacity)
 
 
 def _are_messages(content: Any) -> bool:

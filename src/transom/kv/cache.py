@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,9 +88,11 @@ class BoundedCache(Cache):
             )
         config = config.get_text_config(decoder=True)
         layers = DynamicCache(config=config).layers
-        policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
-        self.policy = policy
-        bounded = _bounded_layers(config, policy, layers)
+        # What the config says of dtypes and sizes; `_fit` sees to what there is.
+        shape = ModelShape.from_config(config, itemsize=_itemsize(config))
+        bounded = _bounded_layers(config, policy.on(shape), layers)
+        self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
+        self.policy = policy = policy.on(self._shape)
         rotary = _rotary(config, policy)
         heads = config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -144,8 +147,39 @@ class BoundedCache(Cache):
         """Store a layer's new keys and values; all that the new queries may see of it."""
         if isinstance(self.layers[layer_idx], AttendingLayer):
             key_states, value_states = as_autocast(key_states, value_states)
+            self._fit(key_states, value_states)
         with without_autocast(key_states.device):
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def _fit(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make tokens of a size in bytes, by the first keys and values that come.
+
+        Raises:
+            CacheError: when later ones are larger, so that the bytes would not suffice.
+        """
+        if self._asked == self.policy:
+            return
+        found = replace(
+            self._shape,
+            kv_heads=key_states.shape[1],
+            head_dim=max(key_states.shape[3], value_states.shape[3]),
+            itemsize=max(key_states.element_size(), value_states.element_size()),
+        )
+        layers = list(self._attending.values())
+        if not any(layer.is_initialized for layer in layers):
+            self._shape = found
+            self.policy = self.slots.policy = policy = self._asked.on(found)
+            each = policy.by_layer(len(layers)) if isinstance(policy, Scored) else repeat(policy)
+            for layer, own in zip(layers, each, strict=False):
+                layer.fit(own)
+        elif found.token_bytes > self._shape.token_bytes:
+            raise CacheError(
+                f"{self._asked} is {self.policy} with keys and values of "
+                f"{self._shape.token_bytes:,} bytes for each token, and now there come some of "
+                f"{found.token_bytes:,}, which would take more than was asked for; expected one "
+                "dtype and size in all layers and passes. Give a size in tokens, or make a new "
+                "cache once the model has its dtype."
+            )
 
     @lasting
     def update_conv_state(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -242,13 +276,36 @@ class BoundedCache(Cache):
             CacheError: in the middle of a forward pass.
         """
         self._at_rest("fork")
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.slots = copy.copy(self.slots)
         twin.layers = [
             layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy.deepcopy(layer)
             for layer in self.layers
         ]
         return twin
+
+    def detach(self) -> None:
+        """Let the gradients of later passes end here: truncated backpropagation through time.
+
+        Otherwise they flow back through all passes of which something is kept.
+        """
+        for layer in self._planned:
+            layer.detach()
+        for layer in self._native:
+            for name, value in vars(layer).items():
+                if isinstance(value, Tensor):
+                    setattr(layer, name, value.detach())
+                elif isinstance(value, dict):
+                    value.update({key: state.detach() for key, state in value.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._at_rest("copy")
+        return dict(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        select_attention(self._config)  # a copy, of which there may be a model as well
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is held and known, as tensors; not copied, so read it before going on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from typing import Any
 from weakref import WeakSet
@@ -88,7 +87,8 @@ class PlannedLayer(CacheLayerMixin):
             raise CacheError(
                 "this model does not run transom's attention, so the policy would not be applied. "
                 "Build the cache with the model's own config, BoundedCache(policy, "
-                "config=model.config), after any set_attn_implementation; and pass a 2-D "
+                "config=model.config), after any set_attn_implementation; for one that was copied "
+                "or unpickled without its model, call select_attention(model.config). Pass a 2-D "
                 "attention_mask or none."
             )
         if not self.is_initialized or self.batch_size != key_states.shape[0]:
@@ -124,13 +124,25 @@ class PlannedLayer(CacheLayerMixin):
 
     def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
         """The same layer for another cache, sharing storage until either writes."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.slots, twin.tensors = slots, dict(self.tensors)
         if self.is_initialized:
             self._sharers.add(twin)
         else:
             twin._sharers = WeakSet([twin])
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_sharers"}
+        shared = len(self._sharers) > 1  # by two forks that may be copied together
+        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        copied = {name: tensor.clone() if shared else tensor for name, tensor in tensors.items()}
+        return state | {"tensors": copied, "_recorded": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._sharers = WeakSet([self])
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +56,12 @@ class Cold:
                     f"cold: no file can be made in {self.folder} ({error.strerror}); expected a "
                     "folder that can be written to, or None for memory."
                 ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
 
     def segment(self, keys: Tensor, values: Tensor, dtype: torch.dtype, pinned: bool) -> Segment:
         """An empty one for blocks `(kv_heads, block, dim)` like these; zeros."""
@@ -109,6 +115,14 @@ class Shelf:
     @property
     def nbytes(self) -> int:
         return sum(segment.nbytes for segment in self.segments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"segments": list(self.segments)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"segments": deque(), "_shared": False})
+        for segment in state["segments"]:
+            self.take(segment, torch.device("cpu"))
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Store the next block, `(kv_heads, block, dim)` each."""

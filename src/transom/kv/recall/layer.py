@@ -56,10 +56,14 @@ class RecallLayer(AttendingLayer):
         cold: Cold,
     ) -> None:
         super().__init__(index, slots, last)
-        self.policy = policy
-        self.frames = Frames(policy.recalled, policy.local_blocks)
         self.cold = cold
         self.shelves: list[Shelf] = []
+        self.fit(policy)
+
+    def fit(self, policy: Hierarchical) -> None:
+        """Keep what another policy of the same kind says; only before the first token."""
+        self.policy = policy
+        self.frames = Frames(policy.recalled, policy.local_blocks)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         shape = (self.frames.count, self.policy.block_size)

@@ -40,10 +40,14 @@ class ScoredLayer(AttendingLayer):
 
     def __init__(self, index: int, policy: Scored, slots: ScoredRounds, last: bool) -> None:
         super().__init__(index, slots, last)
+        self.extra: list[list[int]] = []
+        self.fit(policy)
+
+    def fit(self, policy: Scored) -> None:
+        """Keep what another policy of the same kind says; only before the first token."""
         self.policy = policy
         self.precision = Precision.of(policy)
         self._keys, self._values = states(self.precision)
-        self.extra: list[list[int]] = []
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         size = self.policy.tokens
