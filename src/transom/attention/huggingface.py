@@ -219,7 +219,7 @@ def _is_causal_text(*, mask_function: Any = None, q_length: int, **kwargs: Any) 
     rows = torch.arange(kwargs["batch_size"], device=kwargs["device"])[:, None]
     later = torch.arange(1, q_length, device=kwargs["device"])
     visible: Tensor = mask_function(rows, 0, later, later - 1)
-    return bool(torch.as_tensor(visible).all())
+    return bool(torch.as_tensor(visible, device=rows.device).all())
 
 
 def _attention(

@@ -22,7 +22,7 @@ from transom.attention.rotary import Rotary, rope_type
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
 from transom.kv.layer import BoundedLayer
-from transom.kv.native import restore_native, tensors_of
+from transom.kv.native import change_native, copy_native, restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
 from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
@@ -280,7 +280,7 @@ class BoundedCache(Cache):
         vars(twin).update(vars(self))
         twin.slots = copy.copy(self.slots)
         twin.layers = [
-            layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy.deepcopy(layer)
+            layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy_native(layer, Tensor.clone)
             for layer in self.layers
         ]
         return twin
@@ -293,18 +293,21 @@ class BoundedCache(Cache):
         for layer in self._planned:
             layer.detach()
         for layer in self._native:
-            for name, value in vars(layer).items():
-                if isinstance(value, Tensor):
-                    setattr(layer, name, value.detach())
-                elif isinstance(value, dict):
-                    value.update({key: state.detach() for key, state in value.items()})
+            change_native(layer, Tensor.detach)
 
     def __getstate__(self) -> dict[str, Any]:
         self._at_rest("copy")
-        return dict(vars(self))
+        layers = [
+            layer if isinstance(layer, PlannedLayer) else copy_native(layer, Tensor.detach)
+            for layer in self.layers
+        ]
+        return vars(self) | {"layers": layers}
 
+    @lasting
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        for layer in self._native:
+            change_native(layer, Tensor.clone)
         select_attention(self._config)  # a copy, of which there may be a model as well
 
     def state_dict(self) -> dict[str, Tensor]:

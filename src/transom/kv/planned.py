@@ -104,8 +104,12 @@ class PlannedLayer(CacheLayerMixin):
         return plan
 
     def own(self) -> None:
-        """Copy the storage if a fork still shares it, or a gradient needs it as it was."""
-        if len(self._sharers) > 1 or self._recorded:
+        """Copy the storage if a fork still shares it, or a gradient needs it as it was.
+
+        Also if it came in inference mode, from a file or a copy, and cannot be written to outside.
+        """
+        foreign = any(tensor.is_inference() for tensor in self.tensors.values())
+        if len(self._sharers) > 1 or self._recorded or foreign:
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
             self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}

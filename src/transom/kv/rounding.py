@@ -94,15 +94,14 @@ def encode(x: Tensor, bits: int, group: int) -> Codes:
 
 def decode(rounded: Codes, bits: int, channels: Channels | None = None) -> Tensor:
     """What was rounded, `(..., dim)` float32, with its `channels` again if it was without them."""
-    with torch.no_grad():
-        codes, scale, offset = rounded
-        if bits == 4:
-            codes = torch.cat((codes & 15, codes >> 4), dim=-1)
-        groups = codes.unflatten(-1, (scale.shape[-1], -1))
-        scale = scale.float()[..., None]
-        out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
-        if channels is not None:
-            out = channels.back(out)
+    codes, scale, offset = (part.detach() for part in rounded)
+    if bits == 4:
+        codes = torch.cat((codes & 15, codes >> 4), dim=-1)
+    groups = codes.unflatten(-1, (scale.shape[-1], -1))
+    scale = scale.float()[..., None]
+    out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
+    if channels is not None:
+        out = channels.back(out)
     return without_gradient(out, rounded.offset, why=NO_GRADIENT)
 
 
