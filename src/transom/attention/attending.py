@@ -14,6 +14,11 @@ __all__ = ["Attending", "left_out"]
 class Attending(ABC):
     """Computes attention for every layer of one forward pass, each query seeing what it should."""
 
+    @property
+    @abstractmethod
+    def positions(self) -> Tensor:
+        """Of the queries in the text, `(batch or 1, q_len)` int64; 0 or more for padding."""
+
     @abstractmethod
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0

@@ -71,6 +71,10 @@ class _Norms(Attending):
     def __init__(self) -> None:
         self.norms: list[Tensor] = []
 
+    @property
+    def positions(self) -> Tensor:
+        return torch.zeros(1, 1, dtype=torch.int64, device="cpu")
+
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
     ) -> Tensor:

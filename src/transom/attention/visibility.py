@@ -85,6 +85,10 @@ class Visibility(Attending):
     stored: set[int] | None = None
     _shared: dict[bool, Block] = field(default_factory=dict, repr=False)
 
+    @property
+    def positions(self) -> Tensor:
+        return self.queries
+
     @like_fused
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0

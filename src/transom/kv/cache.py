@@ -49,7 +49,8 @@ class BoundedCache(Cache):
     Each query sees exactly what `policy.visible` says, in prompts as in single steps, for every
     row of a padded batch. Storage is allocated at the first token and never grows (`Full` grows in
     blocks). Layers that already slide or are linear stay as the model has them; the policy applies
-    to those with full attention. Building a cache sets `config._attn_implementation` (see
+    to those with full attention. Gradients flow through all passes of which something is kept (see
+    `detach`), but not through recall, nor what was rounded. Building a cache sets `config._attn_implementation` (see
     `transom.attention.huggingface.select_attention`); other caches keep working with the model.
 
     Args:
@@ -247,6 +248,7 @@ class BoundedCache(Cache):
         From then on feed `position_ids` smaller by `by` in all. Float32 angles lose accuracy as
         positions grow (0.06 rad at a million); `Context` rebases every so often, each time at
         least a policy's size after the last, so that a key is turned once in its life at most.
+        Not for models that scale queries by their position, as Llama 4 does.
 
         Raises:
             CacheError: with no bound, with absolute positions, with layers of the model's own, or
@@ -280,7 +282,9 @@ class BoundedCache(Cache):
         vars(twin).update(vars(self))
         twin.slots = copy.copy(self.slots)
         twin.layers = [
-            layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy_native(layer, Tensor.clone)
+            layer.fork(twin.slots)
+            if isinstance(layer, PlannedLayer)
+            else copy_native(layer, Tensor.clone)
             for layer in self.layers
         ]
         return twin

@@ -60,6 +60,15 @@ class Round(Attending):
     layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
 
+    @property
+    def positions(self) -> Tensor:
+        places = torch.zeros(len(self.lengths), self.tokens, dtype=torch.int64, device="cpu")
+        for run in self.runs:
+            columns = slice(None) if run.columns is None else run.columns.cpu()
+            count = self.tokens if run.columns is None else len(run.columns)
+            places[run.rows, columns] = run.before + torch.arange(count, device="cpu")
+        return places
+
     @lasting
     @like_fused
     def attend(
