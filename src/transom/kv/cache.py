@@ -49,9 +49,12 @@ class BoundedCache(Cache):
     Each query sees exactly what `policy.visible` says, in prompts as in single steps, for every
     row of a padded batch. Storage is allocated at the first token and never grows (`Full` grows in
     blocks). Layers that already slide or are linear stay as the model has them; the policy applies
-    to those with full attention. Gradients flow through all passes of which something is kept (see
-    `detach`), but not through recall, nor what was rounded. Building a cache sets `config._attn_implementation` (see
+    to those with full attention. Building a cache sets `config._attn_implementation` (see
     `transom.attention.huggingface.select_attention`); other caches keep working with the model.
+
+    Gradients flow through all passes of which something is kept (see `detach`). Through recall, and
+    through what was rounded in an earlier pass, there are none, and a backward pass that would need
+    them raises `CacheError`.
 
     Args:
         policy: what to keep.
