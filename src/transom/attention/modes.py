@@ -21,11 +21,12 @@ def lasting(function: Callable[P, T]) -> Callable[P, T]:
     """For a function whose tensors outlive the call: they can be used in every mode.
 
     A tensor made in inference mode can be neither written to nor saved for a gradient outside it.
+    Compiled code cannot ask for the mode, so it runs outside, or makes nothing that lasts.
     """
 
     @wraps(function)
     def outside(*args: P.args, **kwargs: P.kwargs) -> T:
-        if not torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
             return function(*args, **kwargs)

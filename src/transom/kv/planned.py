@@ -108,8 +108,10 @@ class PlannedLayer(CacheLayerMixin):
 
         Also if it came in inference mode, from a file or a copy, and cannot be written to outside.
         """
-        foreign = any(tensor.is_inference() for tensor in self.tensors.values())
-        if len(self._sharers) > 1 or self._recorded or foreign:
+        shared = len(self._sharers) > 1 or self._recorded
+        if not torch.compiler.is_compiling():  # which cannot ask
+            shared |= any(tensor.is_inference() for tensor in self.tensors.values())
+        if shared:
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
             self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
