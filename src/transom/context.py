@@ -223,7 +223,7 @@ class Context:
             before = self._logits
             logits = self._forward(chunk, every=True)
             self._logits = logits[-1].clone()
-            unknown = torch.full((1,), torch.nan, device=chunk.device)
+            unknown = torch.full((1,), torch.nan, dtype=torch.float32, device=chunk.device)
             scored.append(losses(before[None], chunk[:1]) if before is not None else unknown)
             if len(chunk) > 1:
                 scored.append(losses(logits[:-1], chunk[1:]))
@@ -475,7 +475,8 @@ class Context:
         while len(generated) < max_new_tokens:
             assert self._logits is not None
             token = draw(self._logits, generated)
-            self._logits = self._forward(torch.tensor([token]).to(self.model.device), False)[-1]
+            fed = torch.tensor([token], device=self.model.device)
+            self._logits = self._forward(fed, False)[-1]
             self._reply = ("ended" if token in ends else "open") if replies else None
             if token in ends:
                 return

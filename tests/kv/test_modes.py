@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from tests.kv.models import chunked_logits, difference, distinct, tiny, tokens
+from tests.kv.models import VOCABULARY, chunked_logits, difference, distinct, tiny, tokens
 from transom import BoundedCache, Context
 from transom.attention import OptimizedAttention, attend, causal, documents, random_blocks, sliding
 from transom.attention.huggingface import use_pattern
@@ -162,19 +164,30 @@ def test_defaults_change_nothing(policy: str, default: str) -> None:
     assert torch.equal(got, expected)
 
 
+def words() -> PreTrainedTokenizerFast:
+    vocabulary = {f"w{number}": number for number in range(VOCABULARY)}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w2")
+
+
 @pytest.mark.parametrize("default", DEFAULTS)
 def test_defaults_change_nothing_in_contexts_and_modules(default: str) -> None:
     model, ids = tiny("llama"), tokens(100).tolist()
-    context = Context(model, policy="sinks:4,window=20", chunk=40)
+    context = Context(model, words(), policy="sinks:4,window=20", chunk=100)
     module = OptimizedAttention(16, 4, 2, pattern="sinks:4,window=20", rotary=True)
     x = torch.randn(1, 50, 16)
     pattern = sliding(16) | random_blocks(1, block=8)
     expected = context.score(ids), module(x), pattern.mask(50)
+    text = context.generate(max_new_tokens=5)
     context.reset()
     with DEFAULTS[default]():
-        assert (context.score(ids)[1:] == expected[0][1:]).all()
+        got = context.score(ids[:1]), context.score(ids[1:])
+        assert {x.dtype for x in got} == {expected[0].dtype}
+        assert abs(got[1] - expected[0][1:]).max() < 1e-3  # cut otherwise
+        reply = context.generate(max_new_tokens=5)
         assert torch.equal(module(x), expected[1])
         assert torch.equal(pattern.mask(50), expected[2])
+    assert reply == text
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
