@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from transom import models
+from transom.attention.modes import lasting
+from transom.attention.probing import scales_by_position
 from transom.chat import Message, Turns
 from transom.checks import whole_number
 from transom.errors import InputError, StateError
@@ -101,7 +103,6 @@ class Context:
         policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
-        self.policy = self.cache.policy
         self._compiled = CompiledStep(model, self.cache) if compile else None
         self._last_only = (
             {"logits_to_keep": 1}
@@ -110,6 +111,7 @@ class Context:
         )
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
+        self._may_rebase: bool | None = None  # not known before it matters
         self._conversing = False
         self._reply: Literal["open", "ended"] | None = None
 
@@ -144,6 +146,11 @@ class Context:
             compile=compile,
             cold=cold,
         )
+
+    @property
+    def policy(self) -> Policy:
+        """What is kept; a size that was given in bytes is in tokens."""
+        return self.cache.policy
 
     @property
     def usage(self) -> Usage:
@@ -222,7 +229,7 @@ class Context:
             before = self._logits
             logits = self._forward(chunk, every=True)
             self._logits = logits[-1].clone()
-            unknown = torch.full((1,), torch.nan, device=chunk.device)
+            unknown = torch.full((1,), torch.nan, dtype=torch.float32, device=chunk.device)
             scored.append(losses(before[None], chunk[:1]) if before is not None else unknown)
             if len(chunk) > 1:
                 scored.append(losses(logits[:-1], chunk[1:]))
@@ -474,13 +481,15 @@ class Context:
         while len(generated) < max_new_tokens:
             assert self._logits is not None
             token = draw(self._logits, generated)
-            self._logits = self._forward(torch.tensor([token]).to(self.model.device), False)[-1]
+            fed = torch.tensor([token], device=self.model.device)
+            self._logits = self._forward(fed, False)[-1]
             self._reply = ("ended" if token in ends else "open") if replies else None
             if token in ends:
                 return
             generated.append(token)
             yield token
 
+    @lasting
     @torch.no_grad()
     def _forward(self, ids: Tensor, every: bool) -> Tensor:
         """Feed `(tokens,)` ids; logits `(tokens, vocabulary)`, or of the last one only."""
@@ -499,14 +508,20 @@ class Context:
         return logits
 
     def _rebase(self, tokens: int) -> None:
-        """Keep positions small, where the model's float32 angles are accurate."""
+        """Keep positions small, where the model's float32 angles are accurate.
+
+        Not in a model to whose queries the true position matters.
+        """
         cache, slots = self.cache, self.cache.slots
         capacity = self.policy.capacity
         if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
             return
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
-            cache.rebase(position - capacity)
+            if self._may_rebase is None:
+                self._may_rebase = not scales_by_position(self.model)
+            if self._may_rebase:
+                cache.rebase(position - capacity)
 
 
 def _are_messages(content: Any) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import DynamicCache
 
 from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
@@ -51,6 +52,51 @@ def test_half_a_step_and_no_more(kind: tuple[int, int], magnitude: float, seed: 
     rounded = 2**-11 * (low.abs() + (high - low)) + 2**-24 * 2**bits
     error = (decode(encode(x, bits, group), bits) - x).abs().unflatten(-1, (-1, group))
     assert bool((error <= 0.5 * step + 2 * rounded).all())
+
+
+@pytest.mark.parametrize("magnitude", [1e-25, 1e-8, 1e5, 1e20, 1e37])
+@pytest.mark.parametrize("kind", [(8, 64), (4, 32)], ids=str)
+def test_half_a_step_however_large_or_small(kind: tuple[int, int], magnitude: float) -> None:
+    bits, group = kind
+    x = torch.randn(50, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[10:20] += 3
+    x[20:30] += 1000
+    x = (x * magnitude / 1000).float()
+    groups = x.double().unflatten(-1, (-1, group))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    step = ((high - low) / (2**bits - 1)).maximum(groups.abs().amax(-1, keepdim=True) / 60_000)
+    error = (decode(encode(x, bits, group), bits) - x).abs().unflatten(-1, (-1, group))
+    assert bool((error <= 0.505 * step + 2**-11 * low.abs()).all())
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-40, -7.0, 1e5, -3e38])
+@pytest.mark.parametrize("kind", [(8, 64), (4, 32)], ids=str)
+def test_equal_numbers_stay_as_they_are(kind: tuple[int, int], value: float) -> None:
+    bits, group = kind
+    x = torch.full((1, 64), value)
+    back = decode(encode(x, bits, group), bits)
+    assert torch.allclose(back, x, rtol=2**-11, atol=1e-37)
+
+
+@pytest.mark.parametrize("kv", KINDS)
+@pytest.mark.parametrize("policy", ["window:140", "full", "snapkv:140"])
+@pytest.mark.parametrize("factor", [1e6, 1e-6])
+def test_values_beyond_float16(policy: str, kv: str, factor: float) -> None:
+    """The same model with larger values, made up for by the next weights."""
+    model, ids = tiny("llama"), tokens(1, 130)
+    policy = f"{policy}{',' if ':' in policy else ':'}kv={kv}"
+
+    def logits() -> Tensor:
+        cache = BoundedCache(parse(policy), config=model.config)
+        return chunked_logits(model, ids, cache, [80, 1, 49])
+
+    expected = logits()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.v_proj.weight.mul_(factor)
+            layer.self_attn.o_proj.weight.div_(factor)
+    got = logits()
+    assert float((got - expected).norm() / expected.norm()) < (0.02 if kv == "int8" else 0.2)
 
 
 def test_codes_take_the_bytes_they_are_said_to() -> None:

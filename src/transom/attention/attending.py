@@ -6,11 +6,18 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-__all__ = ["Attending"]
+from transom.errors import CacheError
+
+__all__ = ["Attending", "left_out"]
 
 
 class Attending(ABC):
     """Computes attention for every layer of one forward pass, each query seeing what it should."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Tensor:
+        """Of the queries in the text, `(batch or 1, q_len)` int64; 0 or more for padding."""
 
     @abstractmethod
     def attend(
@@ -25,3 +32,12 @@ class Attending(ABC):
             scaling: of the scores, `head_dim ** -0.5` by default.
             layer: the layer's index.
         """
+
+
+def left_out(layer: int) -> CacheError:
+    """The error for a layer that attends without having given its keys to the cache."""
+    return CacheError(
+        f"layer {layer} attends without the cache that the model was given, as layers do under "
+        "gradient checkpointing. Call model.gradient_checkpointing_disable(), or train without a "
+        "cache: use_pattern(model, policy) lets queries see the same."
+    )

@@ -13,6 +13,7 @@ from transom.attention.kernels.decode import decode
 from transom.attention.kernels.dense import dense
 from transom.attention.kernels.flex import flex
 from transom.attention.kernels.naive import naive
+from transom.attention.modes import as_autocast, like_fused
 from transom.attention.patterns import Dilated, Pattern, causal, everything, sliding
 from transom.attention.patterns.layout import Layout, layout
 from transom.errors import InputError
@@ -58,6 +59,7 @@ class Explanation:
 class Attend:
     """The type of `attend`, which is called, and asked to explain itself."""
 
+    @like_fused
     def __call__(
         self,
         q: Tensor,
@@ -106,6 +108,7 @@ class Attend:
         Raises:
             InputError: as `attend`.
         """
+        q, k, v = as_autocast(q, k, v)
         pattern = everything() if pattern is None else pattern
         _check(q, k, v, pattern, "auto")
         kernel, why = _choose(q, k, pattern)

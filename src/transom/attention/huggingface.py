@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import count
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,24 @@ __all__ = ["PlannedOffset", "Planner", "follows_pattern", "select_attention", "u
 
 PREFIX = "transom|"
 BASES = ("sdpa", "eager")
+
+
+class Selected(str):
+    """The name of transom's attention in one model's config.
+
+    A copy of the config, for another model, for a file or in another process, gets the name of the
+    attention that was there before.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> str:
+        return self._former
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (self._former,)
+
+    @property
+    def _former(self) -> str:
+        return self.removeprefix(PREFIX).partition("|")[0]
 
 
 class Planner(Protocol):
@@ -62,7 +81,8 @@ def select_attention(config: Any) -> None:
 
     This is what `model.set_attn_implementation` does: `config._attn_implementation` becomes
     `"transom|sdpa"` (after what it was). Without a bounded cache, and for every single-token step,
-    the former implementation runs unchanged. Undo with `model.set_attn_implementation("sdpa")`.
+    the former implementation runs unchanged. Undo with `model.set_attn_implementation("sdpa")`; a
+    copy of the config has what was there before.
 
     Raises:
         UnsupportedModelError: when the model runs an attention that takes no mask per key.
@@ -70,7 +90,7 @@ def select_attention(config: Any) -> None:
     if config._attn_implementation is None or config._attn_implementation.startswith(PREFIX):
         return
     base = _base_of(config._attn_implementation)
-    name = PREFIX + base
+    name = Selected(PREFIX + base)
     AttentionInterface.register(name, partial(_attention, base=base))
     AttentionMaskInterface.register(name, partial(_mask, base=base))
     config._attn_implementation = name
@@ -101,23 +121,32 @@ def use_pattern(model: Any, pattern: Pattern | Policy | str) -> Iterator[Any]:
     config = model.config.get_text_config(decoder=True)
     before = config._attn_implementation
     base = _base_of(before)
-    name = f"{PREFIX}{base}|{_number(pattern)}"
-    AttentionInterface.register(name, partial(_attention, base=base))
-    AttentionMaskInterface.register(name, partial(_mask, base=base, pattern=pattern))
-    config._attn_implementation = name
+    with _number() as number:
+        name = Selected(f"{PREFIX}{base}|{number}")
+        AttentionInterface.register(name, partial(_attention, base=base))
+        AttentionMaskInterface.register(name, partial(_mask, base=base, pattern=pattern))
+        config._attn_implementation = name
+        try:
+            yield model
+        finally:
+            config._attn_implementation = before
+            AttentionMaskInterface.register(name, partial(_mask, base=base))  # forget the pattern
+
+
+@contextmanager
+def _number() -> Iterator[int]:
+    """A number that no other pattern has that is in use now: registries keep names for ever."""
+    with _numbering:
+        number = next(number for number in count(1) if number not in _numbers)
+        _numbers.add(number)
     try:
-        yield model
+        yield number
     finally:
-        config._attn_implementation = before
+        _numbers.discard(number)
 
 
-@cache
-def _number(pattern: Pattern) -> int:
-    """A number for each pattern there has been, so that using one again adds no name."""
-    return next(_numbers)
-
-
-_numbers = count(1)
+_numbers: set[int] = set()
+_numbering = Lock()
 
 
 def follows_pattern(config: Any) -> bool:
@@ -190,7 +219,7 @@ def _is_causal_text(*, mask_function: Any = None, q_length: int, **kwargs: Any) 
     rows = torch.arange(kwargs["batch_size"], device=kwargs["device"])[:, None]
     later = torch.arange(1, q_length, device=kwargs["device"])
     visible: Tensor = mask_function(rows, 0, later, later - 1)
-    return bool(torch.as_tensor(visible).all())
+    return bool(torch.as_tensor(visible, device=rows.device).all())
 
 
 def _attention(

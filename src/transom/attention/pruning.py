@@ -158,7 +158,8 @@ def mass_kept(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     offset = choice.kv_len - choice.q_len
-    some = torch.linspace(0, choice.q_len - 1, min(queries, choice.q_len)).round().long()
+    count, last = min(queries, choice.q_len), choice.q_len - 1
+    some = torch.linspace(0, last, count, dtype=torch.float64, device="cpu").round().long()
     group = q.shape[1] // k.shape[1]
     positions = some + offset
     with torch.no_grad():

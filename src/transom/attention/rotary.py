@@ -61,7 +61,7 @@ class Rotary:
 
     def matrix(self, by: Tensor, head_dim: int) -> Tensor:
         """`(*by.shape, head_dim, head_dim)` float32: `x @ matrix` is `x` turned by `by`."""
-        identity = torch.eye(head_dim, device=by.device)
+        identity = torch.eye(head_dim, dtype=torch.float32, device=by.device)
         cos, sin = self.angles(by)
         return self.turn(identity, cos[..., None, :], sin[..., None, :])
 
@@ -148,20 +148,23 @@ class Rotary:
                 f"{module.__name__} does not have exactly one rotary embedding and an "
                 "apply_rotary_pos_emb, so how it turns keys is unknown. Use the policy 'full'."
             )
-        return cls._probe(kind, embeddings[0](config), apply, layered=_layered(config))
+        with torch.device("cpu"):  # whatever the default
+            embedding = embeddings[0](config)
+        return cls._probe(kind, embedding, apply, layered=_layered(config))
 
     @classmethod
     def _probe(cls, kind: str, embedding: Any, apply: Any, layered: bool) -> Rotary:
         layer = ("full_attention",) if layered else ()
         inv_freq = getattr(embedding, "_".join((*layer, "inv_freq")))
-        x = torch.randn(1, 1, 2, 2 * inv_freq.numel(), generator=torch.Generator().manual_seed(0))
-        cos, sin = embedding(x, torch.tensor([[3, 11]]), *layer)
+        size, random = (1, 1, 2, 2 * inv_freq.numel()), torch.Generator("cpu").manual_seed(0)
+        x = torch.randn(size, generator=random, dtype=torch.float32, device="cpu")
+        cos, sin = embedding(x, torch.tensor([[3, 11]], device="cpu"), *layer)
         theirs = apply(x, x, cos, sin)[1]
         # Some models also scale the keys (YaRN); a turn does not, whatever length it starts from.
         theirs = theirs * (x.norm() / theirs.norm())
         for interleaved in (False, True):
             rotary = cls(inv_freq.double().cpu(), interleaved)
-            ours = rotary.turn(x, *rotary.angles(torch.tensor([[[3, 11]]])))
+            ours = rotary.turn(x, *rotary.angles(torch.tensor([[[3, 11]]], device="cpu")))
             if torch.allclose(ours, theirs, atol=1e-4):
                 return rotary
         raise UnsupportedModelError(

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transom.attention.attending import Attending
+from transom.attention.attending import Attending, left_out
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.kernels.masked import masked
+from transom.attention.modes import like_fused
 from transom.attention.patterns import Pattern, causal, sinks, sliding
 from transom.attention.patterns import pattern as of_policy
 from transom.attention.patterns.layout import ALIGNED, Layout, layout
@@ -68,6 +69,7 @@ class Visibility(Attending):
             every key is at the right distance already.
         unturned: layers without rotary positions, which need no turning.
         pattern: what must let a key through besides the policy, by positions; None for nothing.
+        stored: the layers whose keys a cache has stored, which it fills in; None without a cache.
 
     Turning the query rather than the pinned keys is what makes a chunk of many queries exact:
     each query has its own distance to the pinned keys, and these stay as they are.
@@ -80,8 +82,14 @@ class Visibility(Attending):
     turn: tuple[Tensor, Tensor] | None = None
     unturned: frozenset[int] = frozenset()
     pattern: Pattern | None = None
+    stored: set[int] | None = None
     _shared: dict[bool, Block] = field(default_factory=dict, repr=False)
 
+    @property
+    def positions(self) -> Tensor:
+        return self.queries
+
+    @like_fused
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
     ) -> Tensor:
@@ -89,6 +97,8 @@ class Visibility(Attending):
 
         Scratch memory is that of one block of queries, never `q_len * kv_len`.
         """
+        if self.stored is not None and layer not in self.stored:
+            raise left_out(layer)
         scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
         split = self.turn is not None and layer not in self.unturned
         run = self._run
@@ -150,8 +160,7 @@ class Visibility(Attending):
         if self.pattern is not None:
             seen = seen & self.pattern.at(queries, order)
 
-        bias = self._bias(block, q)
-        bias[..., : self.policy.pinned] = scores.masked_fill(~seen, -torch.inf)
+        bias = self._bias(block, q, scores.masked_fill(~seen, -torch.inf))
         k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
         v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
         out = masked(q, k, v, bias, scaling)
@@ -160,17 +169,22 @@ class Visibility(Attending):
         sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)
         return out.masked_fill(~sighted, 0)
 
-    def _bias(self, block: Block, q: Tensor) -> Tensor:
-        """Room for the scores of the pinned keys, then the mask of the local ones, per head."""
-        # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
-        dtype = torch.float32 if q.device.type == "cpu" else q.dtype
-        size = (*q.shape[:3], self.policy.pinned + block.mask.shape[3])
-        if block.bias and block.bias[-1].shape == size:
-            return block.bias[-1]
-        bias = torch.full(size, -torch.inf, dtype=dtype, device=q.device)
-        bias[..., self.policy.pinned :].masked_fill_(block.mask, 0)
-        block.bias.append(bias)
-        return bias
+    def _bias(self, block: Block, q: Tensor, scores: Tensor) -> Tensor:
+        """The scores of the pinned keys, then the mask of the local ones, per head."""
+        pinned = self.policy.pinned
+        size = (*q.shape[:3], pinned + block.mask.shape[3])
+        if scores.requires_grad:  # each layer's own, in the dtype that has a gradient
+            local = torch.full_like(block.mask, -torch.inf, dtype=q.dtype)
+            local = local.masked_fill_(block.mask, 0)
+            return torch.cat((scores.to(q.dtype), local.expand(*size[:3], -1)), dim=3)
+        if not block.bias or block.bias[-1].shape != size:
+            # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
+            dtype = torch.float32 if q.device.type == "cpu" else q.dtype
+            bias = torch.full(size, -torch.inf, dtype=dtype, device=q.device)
+            bias[..., pinned:].masked_fill_(block.mask, 0)
+            block.bias.append(bias)
+        block.bias[-1][..., :pinned] = scores
+        return block.bias[-1]
 
     def _block(self, start: int, local_only: bool) -> Block:
         """The block of queries from `start`, computed once per pass when it is the only one."""

@@ -36,6 +36,10 @@ class AttendingLayer(PlannedLayer):
         return False
 
     @abstractmethod
+    def fit(self, policy: Any) -> None:
+        """Keep what another policy of the same kind says; only before the first token."""
+
+    @abstractmethod
     def can_crop(self, seen: int, tokens: int) -> bool:
         """Whether the newest `tokens` of `seen` left no trace in what is kept of the others."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +16,13 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
+from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
 from transom.kv.layer import BoundedLayer
-from transom.kv.native import restore_native, tensors_of
+from transom.kv.native import change_native, copy_native, restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
 from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
@@ -49,6 +51,10 @@ class BoundedCache(Cache):
     blocks). Layers that already slide or are linear stay as the model has them; the policy applies
     to those with full attention. Building a cache sets `config._attn_implementation` (see
     `transom.attention.huggingface.select_attention`); other caches keep working with the model.
+
+    Gradients flow through all passes of which something is kept (see `detach`). Through recall, and
+    through what was rounded in an earlier pass, there are none, and a backward pass that would need
+    them raises `CacheError`.
 
     Args:
         policy: what to keep.
@@ -86,9 +92,11 @@ class BoundedCache(Cache):
             )
         config = config.get_text_config(decoder=True)
         layers = DynamicCache(config=config).layers
-        policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
-        self.policy = policy
-        bounded = _bounded_layers(config, policy, layers)
+        # What the config says of dtypes and sizes; `_fit` sees to what there is.
+        shape = ModelShape.from_config(config, itemsize=_itemsize(config))
+        bounded = _bounded_layers(config, policy.on(shape), layers)
+        self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
+        self.policy = policy = policy.on(self._shape)
         rotary = _rotary(config, policy)
         heads = config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -119,6 +127,7 @@ class BoundedCache(Cache):
         super().__init__(layers=layers)
         select_attention(config)
 
+    @lasting
     def begin(
         self,
         tokens: int,
@@ -134,6 +143,57 @@ class BoundedCache(Cache):
             plan.layers = self._attending
         visible: Tensor | Attending | None = slots.visible(plan)
         return visible
+
+    @lasting
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values; all that the new queries may see of it."""
+        if isinstance(self.layers[layer_idx], AttendingLayer):
+            key_states, value_states = as_autocast(key_states, value_states)
+            self._fit(key_states, value_states)
+        with without_autocast(key_states.device):
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def _fit(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make tokens of a size in bytes, by the first keys and values that come.
+
+        Raises:
+            CacheError: when later ones are larger, so that the bytes would not suffice.
+        """
+        if self._asked == self.policy:
+            return
+        found = replace(
+            self._shape,
+            kv_heads=key_states.shape[1],
+            head_dim=max(key_states.shape[3], value_states.shape[3]),
+            itemsize=max(key_states.element_size(), value_states.element_size()),
+        )
+        layers = list(self._attending.values())
+        if not any(layer.is_initialized for layer in layers):
+            self._shape = found
+            self.policy = self.slots.policy = policy = self._asked.on(found)
+            each = policy.by_layer(len(layers)) if isinstance(policy, Scored) else repeat(policy)
+            for layer, own in zip(layers, each, strict=False):
+                layer.fit(own)
+        elif found.token_bytes > self._shape.token_bytes:
+            raise CacheError(
+                f"{self._asked} is {self.policy} with keys and values of "
+                f"{self._shape.token_bytes:,} bytes for each token, and now there come some of "
+                f"{found.token_bytes:,}, which would take more than was asked for; expected one "
+                "dtype and size in all layers and passes. Give a size in tokens, or make a new "
+                "cache once the model has its dtype."
+            )
+
+    @lasting
+    def update_conv_state(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Store the newest inputs of a convolution, in a layer of the model's own."""
+        return super().update_conv_state(*args, **kwargs)
+
+    @lasting
+    def update_recurrent_state(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Store the state of a recurrence, in a layer of the model's own."""
+        return super().update_recurrent_state(*args, **kwargs)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
@@ -184,12 +244,14 @@ class BoundedCache(Cache):
         """Whether the policy applies to every layer, with none left as the model has it."""
         return not self._native
 
+    @lasting
     def rebase(self, by: int) -> None:
         """Turn every kept key back by `by` positions, so that position ids can start lower.
 
         From then on feed `position_ids` smaller by `by` in all. Float32 angles lose accuracy as
         positions grow (0.06 rad at a million); `Context` rebases every so often, each time at
         least a policy's size after the last, so that a key is turned once in its life at most.
+        Not for models that scale queries by their position, as Llama 4 does.
 
         Raises:
             CacheError: with no bound, with absolute positions, with layers of the model's own, or
@@ -211,6 +273,7 @@ class BoundedCache(Cache):
         for layer in self._planned:
             layer.rebase(by)
 
+    @lasting
     def fork(self) -> BoundedCache:
         """An independent cache that goes on from here; storage is shared until one writes.
 
@@ -218,13 +281,41 @@ class BoundedCache(Cache):
             CacheError: in the middle of a forward pass.
         """
         self._at_rest("fork")
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.slots = copy.copy(self.slots)
         twin.layers = [
-            layer.fork(twin.slots) if isinstance(layer, PlannedLayer) else copy.deepcopy(layer)
+            layer.fork(twin.slots)
+            if isinstance(layer, PlannedLayer)
+            else copy_native(layer, Tensor.clone)
             for layer in self.layers
         ]
         return twin
+
+    def detach(self) -> None:
+        """Let the gradients of later passes end here: truncated backpropagation through time.
+
+        Otherwise they flow back through all passes of which something is kept.
+        """
+        for layer in self._planned:
+            layer.detach()
+        for layer in self._native:
+            change_native(layer, Tensor.detach)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._at_rest("copy")
+        layers = [
+            layer if isinstance(layer, PlannedLayer) else copy_native(layer, Tensor.detach)
+            for layer in self.layers
+        ]
+        return vars(self) | {"layers": layers}
+
+    @lasting
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for layer in self._native:
+            change_native(layer, Tensor.clone)
+        select_attention(self._config)  # a copy, of which there may be a model as well
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is held and known, as tensors; not copied, so read it before going on.
@@ -236,16 +327,19 @@ class BoundedCache(Cache):
         self._at_rest("state_dict")
         slots = self.slots
         state = {
-            "seen": torch.tensor(slots.seen),
-            "base": torch.tensor(slots.base),
-            "lengths": torch.tensor(slots.lengths, dtype=torch.int64),
-            "made_for": torch.tensor(list(self._made_for.encode()), dtype=torch.uint8),
+            "seen": torch.tensor(slots.seen, device="cpu"),
+            "base": torch.tensor(slots.base, device="cpu"),
+            "lengths": torch.tensor(slots.lengths, dtype=torch.int64, device="cpu"),
+            "made_for": torch.tensor(
+                list(self._made_for.encode()), dtype=torch.uint8, device="cpu"
+            ),
         }
         for index, layer in enumerate(self.layers):
             held = layer.state if isinstance(layer, PlannedLayer) else tensors_of(layer)
             state |= {f"layers.{index}.{name}": tensor for name, tensor in held.items()}
         return state
 
+    @lasting
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Become what a cache was that gave this state; its tensors are taken over, not copied.
 
@@ -289,11 +383,14 @@ class BoundedCache(Cache):
                 "layers are a step ahead of others. Call reset() and feed the text again."
             )
 
+    @lasting
     def own(self) -> None:
         """Copy what forks still share, as the next forward pass would do anyway."""
         for layer in self._planned:
             layer.own()
 
+    @lasting
+    @torch.no_grad()
     def reset(self) -> None:
         """Forget every token; storage stays allocated."""
         super().reset()  # type: ignore[no-untyped-call]
@@ -335,14 +432,15 @@ class BoundedCache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row `repeats` times in a row."""
-        rows = torch.arange(len(self.slots.lengths)).repeat_interleave(repeats)
+        rows = torch.arange(len(self.slots.lengths), device="cpu").repeat_interleave(repeats)
         self._take_rows(rows, lambda layer: layer.batch_repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the given rows only; `indices` as for indexing, a bool mask included."""
-        rows = torch.arange(len(self.slots.lengths))[indices.cpu()]
+        rows = torch.arange(len(self.slots.lengths), device="cpu")[indices.cpu()]
         self._take_rows(rows, lambda layer: layer.batch_select_indices(indices))
 
+    @lasting
     def _take_rows(self, rows: Tensor, native: Callable[[Any], None]) -> None:
         for layer in self._native:
             native(layer)

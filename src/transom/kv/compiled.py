@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.huggingface import follows_pattern
+from transom.attention.modes import lasting
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
@@ -29,6 +30,7 @@ class CompiledStep:
             some storage would change its shape.
     """
 
+    @lasting
     def __init__(self, model: Any, cache: BoundedCache) -> None:
         slots = cache.slots
         plain = isinstance(slots, Slots) and cache.policy.kv == "auto"
@@ -43,7 +45,7 @@ class CompiledStep:
         self._cache = cache
         self._config = model.config
         self._plan: Plan | None = None
-        self._unturned = torch.eye(cache.slots.head_dim)
+        self._unturned = torch.eye(cache.slots.head_dim, dtype=torch.float32, device="cpu")
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = model(
@@ -66,6 +68,7 @@ class CompiledStep:
         lengths = self._slots.lengths
         return len(lengths) == 1 and lengths[0] > self._cache.policy.pinned
 
+    @lasting
     def __call__(self, ids: Tensor, position: int) -> Tensor:
         """Feed `(1,)` ids at a position; logits `(1, vocabulary)`. Mutates the cache."""
         if follows_pattern(self._config):

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transom.attention.visibility import Visibility
 from transom.kv.planned import PlannedLayer, zeros
-from transom.kv.slots import Slots
+from transom.kv.slots import Plan, Slots
 
 __all__ = ["BoundedLayer"]
 
@@ -68,10 +69,16 @@ class BoundedLayer(PlannedLayer):
             values = torch.cat((self.values[:, :, : plan.stored], value_states), dim=2)
             self._write(key_states, value_states)
         if plan.commits:
-            plan.started = True
-            if self.last:
-                self.slots.commit()
-        return keys, values
+            self._stored(plan)
+        return keys.to(key_states.dtype), values.to(value_states.dtype)
+
+    def _stored(self, plan: Plan) -> None:
+        """This layer's part of the pass is done."""
+        plan.started = True
+        if isinstance(plan.visible, Visibility) and plan.visible.stored is not None:
+            plan.visible.stored.add(self.index)
+        if self.last:
+            self.slots.commit()
 
     def _stored_keys(self, stored: int) -> tuple[Tensor, ...]:
         """The kept keys, the pinned ones at the angles they came with."""
@@ -117,7 +124,7 @@ class BoundedLayer(PlannedLayer):
         self.own()
         rotary = self.slots.rotary
         assert self.keys is not None and rotary is not None
-        matrix = rotary.matrix(torch.tensor(-by), self.slots.head_dim).to(self.device)
+        matrix = rotary.matrix(torch.tensor(-by, device="cpu"), self.slots.head_dim).to(self.device)
         keys = self.keys[:, :, self.slots.policy.pinned :]
         keys.copy_(keys.float() @ matrix)
 

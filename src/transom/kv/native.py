@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from transom.errors import UnsupportedModelError
 
-__all__ = ["restore_native", "tensors_of"]
+__all__ = ["change_native", "copy_native", "restore_native", "tensors_of"]
 
 
 def tensors_of(layer: Any) -> dict[str, Tensor]:
@@ -26,7 +28,7 @@ def tensors_of(layer: Any) -> dict[str, Tensor]:
             if isinstance(item, Tensor):
                 held[full] = item
             elif isinstance(item, (bool, int)):
-                held[full] = torch.tensor(item)
+                held[full] = torch.tensor(item, device="cpu")
             elif item is not None and not isinstance(item, (torch.dtype, torch.device)):
                 raise UnsupportedModelError(
                     f"{type(layer).__name__} holds {full} of type {type(item).__name__}, which "
@@ -48,3 +50,20 @@ def restore_native(layer: Any, held: dict[str, Tensor], device: torch.device) ->
             setattr(layer, name, value)
         if isinstance(value, Tensor) and value.is_floating_point():
             layer.dtype, layer.device = value.dtype, device
+
+
+def change_native(layer: Any, change: Callable[[Tensor], Tensor]) -> None:
+    """Put what `change` makes of each tensor that a layer holds in its place."""
+    for name, value in vars(layer).items():
+        if isinstance(value, Tensor):
+            setattr(layer, name, change(value))
+        elif isinstance(value, dict):
+            made = {key: change(x) if isinstance(x, Tensor) else x for key, x in value.items()}
+            setattr(layer, name, made)
+
+
+def copy_native(layer: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Another layer with what `change` makes of each tensor."""
+    twin = copy.copy(layer)
+    change_native(twin, change)
+    return twin

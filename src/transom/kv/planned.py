@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from typing import Any
 from weakref import WeakSet
@@ -12,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.rotary import Rotary
-from transom.errors import CacheError
+from transom.errors import CacheError, StateError
 from transom.kv.rows import Rows
 
 __all__ = ["PlannedLayer"]
@@ -37,6 +36,7 @@ class PlannedLayer(CacheLayerMixin):
         self.slots = slots
         self.last = last
         self._sharers: WeakSet[PlannedLayer] = WeakSet([self])
+        self._recorded = False  # whether a gradient may need the storage as it is
 
     @abstractmethod
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -87,7 +87,8 @@ class PlannedLayer(CacheLayerMixin):
             raise CacheError(
                 "this model does not run transom's attention, so the policy would not be applied. "
                 "Build the cache with the model's own config, BoundedCache(policy, "
-                "config=model.config), after any set_attn_implementation; and pass a 2-D "
+                "config=model.config), after any set_attn_implementation; for one that was copied "
+                "or unpickled without its model, call select_attention(model.config). Pass a 2-D "
                 "attention_mask or none."
             )
         if not self.is_initialized or self.batch_size != key_states.shape[0]:
@@ -96,20 +97,41 @@ class PlannedLayer(CacheLayerMixin):
             self.tensors = {}
             self.lazy_initialization(key_states, value_states)
             self.is_initialized = True
-            self._sharers = WeakSet([self])
+            self._sharers, self._recorded = WeakSet([self]), False
         self.own()
+        self._widen(key_states, value_states)
+        self.dtype, self._recorded = key_states.dtype, torch.is_grad_enabled()
         return plan
 
     def own(self) -> None:
-        """Copy the storage if a fork still shares it."""
-        if len(self._sharers) > 1:
+        """Copy the storage if a fork still shares it, or a gradient needs it as it was.
+
+        Also if it came in inference mode, from a file or a copy, and cannot be written to outside.
+        """
+        shared = len(self._sharers) > 1 or self._recorded
+        if not torch.compiler.is_compiling():  # which cannot ask
+            shared |= any(tensor.is_inference() for tensor in self.tensors.values())
+        if shared:
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
             self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
 
+    def _widen(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Store in a wider dtype from now on, where what comes has one: outside autocast, say."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            for part in (name, f"{name}.newest", f"{name}.first"):
+                if part in self.tensors and self.tensors[part].dtype != states.dtype:
+                    wider = torch.promote_types(self.tensors[part].dtype, states.dtype)
+                    self.tensors[part] = self.tensors[part].to(wider)
+
+    def detach(self) -> None:
+        """Gradients of later passes end here."""
+        self.tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+
     def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
         """The same layer for another cache, sharing storage until either writes."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin.slots, twin.tensors = slots, dict(self.tensors)
         if self.is_initialized:
             self._sharers.add(twin)
@@ -117,20 +139,36 @@ class PlannedLayer(CacheLayerMixin):
             twin._sharers = WeakSet([twin])
         return twin
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_sharers"}
+        shared = len(self._sharers) > 1  # by two forks that may be copied together
+        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        copied = {name: tensor.clone() if shared else tensor for name, tensor in tensors.items()}
+        return state | {"tensors": copied, "_recorded": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._sharers = WeakSet([self])
+
     @property
     def state(self) -> dict[str, Tensor]:
         """All that this layer holds, as tensors; not copied."""
-        return dict(self.tensors)
+        return {name: tensor.detach() for name, tensor in self.tensors.items()}
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Take over what `state` gave in a layer of the same kind."""
+        if any(name.endswith(".scale") and x.dtype == torch.float16 for name, x in state.items()):
+            raise StateError(
+                "the state was saved by an earlier version of transom, which rounded keys and "
+                "values otherwise; feed the text again."
+            )
         self.tensors = {name: tensor.to(device) for name, tensor in state.items()}
         self.is_initialized = bool(state)
         for name in ("values", "values.newest"):
             if name in self.tensors:
                 values = self.tensors[name]
                 self.dtype, self.device, self.batch_size = values.dtype, device, len(values)
-        self._sharers = WeakSet([self])
+        self._sharers, self._recorded = WeakSet([self]), False
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """What the keys will span, and the offset of the first."""

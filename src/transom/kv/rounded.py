@@ -58,10 +58,8 @@ class RoundedLayer(BoundedLayer):
             else:
                 keys = torch.cat((keys, key_states), dim=2)
                 values = torch.cat((values, value_states), dim=2)
-        plan.started = True
-        if self.last:
-            self.slots.commit()
-        return keys, values
+        self._stored(plan)
+        return keys.to(key_states.dtype), values.to(value_states.dtype)
 
     def _write(self, key_states: Tensor, value_states: Tensor) -> None:
         plan = self.slots.plan
@@ -117,34 +115,41 @@ class RoundedLayer(BoundedLayer):
         Pinned keys are where the plan's query expects them, or at the angles they came with.
         """
         keys, values = (
-            decode(Codes(*(pool[:, :, :stored] for pool in self._pools(name))), self.precision.bits)
+            decode(
+                Codes(*(pool[:, :, :stored] for pool in self._pools(name))),
+                self.precision.bits,
+                self._channels(slice(None)) if name == "keys" else None,
+            )
             for name in ("keys", "values")
         )
-        keys = self._channels(slice(None)).back(keys)
         same = len(set(lengths)) == 1
         rows = lengths[:1] if same else lengths
-        places = self.slots.positions_of(torch.tensor(rows), stored)
+        places = self.slots.positions_of(torch.tensor(rows, device="cpu"), stored)
         if self._rotary is not None:
             turns = self.slots.turns_of(rows, stored, self.device)
             keys = self._rotary.unpaired(self._rotary.spin(self._rotary.paired(keys), turns))
-        keys, values = keys.to(self.dtype), values.to(self.dtype)
+        keys, values = (
+            x.to(self.tensors[f"{name}.newest"].dtype)
+            for x, name in ((keys, "keys"), (values, "values"))
+        )
         for row, length in enumerate(rows):
             mine = slice(None) if same else slice(row, row + 1)
             count = min(length, self.precision.exact)
             newest = torch.arange(length - count, length, device=self.device)
             slots = self.slots.slots_of(newest)
-            first = torch.arange(min(length, stored, self.precision.first))
+            first = torch.arange(min(length, stored, self.precision.first), device="cpu")
             first = first[places[row, self.slots.slots_of(first)] == first].to(self.device)
             for out, name in ((keys, "keys"), (values, "values")):
                 kept = self.tensors[f"{name}.first"][mine].index_select(2, first)
                 out[mine].index_copy_(2, self.slots.slots_of(first), kept)
-                out[mine].index_copy_(2, slots, self.tensors[f"{name}.newest"][mine, :, :count])
+                kept = self.tensors[f"{name}.newest"][mine, :, :count]
+                out[mine].index_copy_(2, slots, kept.clone())  # a gradient needs it as it is
         if self.origins is not None:
             pinned = min(stored, self.origins.shape[2])
             origins = self.origins
             if plan is not None and plan.turn is not None and self.index not in self.slots.unturned:
                 origins = origins @ plan.turn
-            keys[:, :, :pinned] = origins[:, :, :pinned].to(self.dtype)
+            keys[:, :, :pinned] = origins[:, :, :pinned].to(keys.dtype)
         return keys, values
 
     def _still(self, keys: Tensor, first: int) -> Tensor:

@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from transom.errors import UnsupportedModelError
+from transom.kv.gradients import without_gradient
 from transom.kv.planned import zeros
 from transom.policies import Precision
 
 __all__ = ["Channels", "Codes", "decode", "encode", "storage"]
+
+FARTHEST = 60_000  # steps of an offset, which float16 holds
+TINY = torch.finfo(torch.bfloat16).tiny
+NO_GRADIENT = (
+    "a gradient would have to flow through keys and values of an earlier pass that were rounded to "
+    "8 or 4 bits, and there is none. Use kv=auto, or feed the text in one pass, or detach() first."
+)
 
 
 class Codes(NamedTuple):
@@ -19,8 +27,8 @@ class Codes(NamedTuple):
 
     Attributes:
         codes: `(..., dim)` uint8, or `(..., dim / 2)` with two numbers in each byte.
-        scale: `(..., groups)` float16.
-        offset: `(..., groups)` float16.
+        scale: `(..., groups)` bfloat16, which reaches as far as float32: what a step is.
+        offset: `(..., groups)` float16, in steps.
     """
 
     codes: Tensor
@@ -42,6 +50,7 @@ class Channels(NamedTuple):
     width: Tensor
 
     @classmethod
+    @torch.no_grad()
     def of(cls, x: Tensor) -> Channels:
         """Those of some tokens, `(rows, kv_heads, tokens, dim)`; float32."""
         x = x.float()
@@ -62,30 +71,38 @@ class Channels(NamedTuple):
 def encode(x: Tensor, bits: int, group: int) -> Codes:
     """`x`, `(..., dim)`, rounded to `bits` in groups of `group` neighbouring numbers.
 
-    Each number comes back off by at most half a step, a step being the group's range divided by
-    `2**bits - 1`, and by what float16 rounds off the group's scale and offset.
+    Each number comes back off by at most half a step, and by what float16 rounds off the group's
+    offset. A step is the group's range divided by `2**bits - 1`, or its largest number by
+    `FARTHEST` where that is more; and up to 1 % more, because bfloat16 rounds it.
     """
-    groups = x.float().unflatten(-1, (-1, group))
-    low, high = groups.aminmax(dim=-1, keepdim=True)
-    most = 2**bits - 1
-    offset = low.half()
-    scale = ((high - offset.float()) / most).clamp(min=2**-24).half()
-    codes = ((groups - offset.float()) / scale.float()).round_().clamp_(0, most)
-    codes = codes.to(torch.uint8).flatten(-2)
-    if bits == 4:
-        first, second = codes.chunk(2, dim=-1)
-        codes = first | (second << 4)
-    return Codes(codes, scale.squeeze(-1), offset.squeeze(-1))
+    with torch.no_grad():
+        groups = x.float().unflatten(-1, (-1, group))
+        low, high = groups.aminmax(dim=-1, keepdim=True)
+        most = 2**bits - 1
+        far = torch.maximum(low.abs(), high.abs()) / FARTHEST
+        scale = (high / most - low / most).maximum(far).clamp_(min=TINY)
+        scale = (scale * (1 + 2**-8)).bfloat16()  # never rounded below, so that codes suffice
+        offset = (low / scale.float()).half()
+        codes = (groups / scale.float() - offset.float()).round_().clamp_(0, most)
+        codes = codes.to(torch.uint8).flatten(-2)
+        if bits == 4:
+            first, second = codes.chunk(2, dim=-1)
+            codes = first | (second << 4)
+    offset = without_gradient(offset.squeeze(-1), x, why=NO_GRADIENT)
+    return Codes(codes, scale.squeeze(-1), offset)
 
 
-def decode(rounded: Codes, bits: int) -> Tensor:
-    """What was rounded, `(..., dim)` float32."""
-    codes, scale, offset = rounded
+def decode(rounded: Codes, bits: int, channels: Channels | None = None) -> Tensor:
+    """What was rounded, `(..., dim)` float32, with its `channels` again if it was without them."""
+    codes, scale, offset = (part.detach() for part in rounded)
     if bits == 4:
         codes = torch.cat((codes & 15, codes >> 4), dim=-1)
     groups = codes.unflatten(-1, (scale.shape[-1], -1))
-    out = torch.addcmul(offset.float()[..., None], groups, scale.float()[..., None])
-    return out.flatten(-2)
+    scale = scale.float()[..., None]
+    out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
+    if channels is not None:
+        out = channels.back(out)
+    return without_gradient(out, rounded.offset, why=NO_GRADIENT)
 
 
 def storage(
@@ -105,7 +122,7 @@ def storage(
     groups = dim // precision.group(dim)
     parts = {
         "codes": zeros(like, slots, dim * bits // 8, dtype=torch.uint8),
-        "scale": zeros(like, slots, groups, dtype=torch.float16),
+        "scale": zeros(like, slots, groups, dtype=torch.bfloat16),
         "offset": zeros(like, slots, groups, dtype=torch.float16),
         "newest": zeros(like, precision.exact, dim),
         "first": zeros(like, precision.first, dim),

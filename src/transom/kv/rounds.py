@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from transom.attention.attending import Attending
+from transom.attention.attending import Attending, left_out
+from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
 from transom.errors import CacheError
 from transom.kv.rows import PolicyT, Rows
@@ -59,9 +60,22 @@ class Round(Attending):
     layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
 
+    @property
+    def positions(self) -> Tensor:
+        places = torch.zeros(len(self.lengths), self.tokens, dtype=torch.int64, device="cpu")
+        for run in self.runs:
+            columns = slice(None) if run.columns is None else run.columns.cpu()
+            count = self.tokens if run.columns is None else len(run.columns)
+            places[run.rows, columns] = run.before + torch.arange(count, device="cpu")
+        return places
+
+    @lasting
+    @like_fused
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
     ) -> Tensor:
+        if not self.started:
+            raise left_out(layer)
         return self.layers[layer].attend(
             q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling
         )
@@ -81,7 +95,7 @@ class Rounds(Rows[PolicyT, Round]):
         if self._table is None or len(self._table) < stop:
             assert self.rotary is not None
             # Some to spare: where budgets differ, the largest grows little by little.
-            places = torch.arange(max(self.policy.capacity or 0, stop + stop // 4))
+            places = torch.arange(max(self.policy.capacity or 0, stop + stop // 4), device="cpu")
             self._table = self.rotary.cis(places)
         return self._table[:stop].to(device)
 
@@ -91,7 +105,7 @@ class Rounds(Rows[PolicyT, Round]):
             assert self.rotary is not None
             if len(self._single) == FEW:
                 self._single.clear()
-            self._single[by, device] = self.rotary.cis(torch.tensor(by)).to(device)
+            self._single[by, device] = self.rotary.cis(torch.tensor(by, device="cpu")).to(device)
         return self._single[by, device]
 
     @property
@@ -120,7 +134,7 @@ class Rounds(Rows[PolicyT, Round]):
             lengths = [length + tokens for length in before]
             return Round(tokens, lengths, runs)
         if valid is None:
-            valid = torch.ones(len(before), tokens, dtype=torch.bool)
+            valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
         runs = []
         for row, real in enumerate(valid):
             columns = real.nonzero().flatten()
@@ -135,5 +149,5 @@ class Rounds(Rows[PolicyT, Round]):
     ) -> Run:
         if self.rotary is None:
             return Run(rows, columns, before, None, {})
-        places = torch.arange(before, before + tokens) - self.base
+        places = torch.arange(before, before + tokens, device="cpu") - self.base
         return Run(rows, columns, before, self.rotary.cis(-places).to(device), {})

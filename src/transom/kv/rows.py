@@ -11,6 +11,7 @@ from torch import Tensor
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
+from transom.kv.gradients import in_backward
 from transom.policies import Policy
 
 __all__ = ["PolicyT", "Positions", "Rows"]
@@ -57,6 +58,9 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.head_dim = head_dim
         self.unturned = unturned
         self.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"plan": None}
 
     def clear(self) -> None:
         """Forget every token."""
@@ -112,6 +116,11 @@ class Rows(ABC, Generic[PolicyT, PassT]):
             CacheError: when the pass before this one did not finish, or the batch size changed.
             InputError: when the mask has the wrong shape.
         """
+        if in_backward():
+            raise CacheError(
+                "a backward pass computes a forward pass again (gradient checkpointing), and its "
+                "tokens would be fed to the cache twice. Leave the cache or the checkpoint out."
+            )
         if self.plan is not None and self.plan.started:
             raise CacheError(
                 "the forward pass before this one stopped half-way (an interrupt or an error), so "

@@ -86,7 +86,7 @@ class Slots(Rows[Positional, Plan]):
 
     def positions_of(self, lengths: Tensor, stored: int) -> Tensor:
         """`(rows, stored)`: the position in each slot of rows of the given lengths, -1 if empty."""
-        slots = torch.arange(stored)
+        slots = torch.arange(stored, device="cpu")
         newest = lengths[:, None] - 1
         positions = slots.expand(len(lengths), -1)
         if self.ring is not None:
@@ -108,7 +108,7 @@ class Slots(Rows[Positional, Plan]):
         """
         key = (*lengths, stored, self.base)
         if self._turned is None or self._turned[0] != key:
-            places = self.positions_of(torch.tensor(lengths), stored).clamp(min=0)
+            places = self.positions_of(torch.tensor(lengths, device="cpu"), stored).clamp(min=0)
             self._turned = (key, self.turns((places - self.base)[:, None]).to(device))
         return self._turned[1]
 
@@ -130,7 +130,7 @@ class Slots(Rows[Positional, Plan]):
         if valid is None and len(set(before)) == 1:
             return self._uniform(before, tokens, device, pattern)
         if valid is None:
-            valid = torch.ones(len(before), tokens, dtype=torch.bool)
+            valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
         return self._ragged(before, valid, device, pattern)
 
     def _bounded(self, length: int) -> int:
@@ -142,14 +142,14 @@ class Slots(Rows[Positional, Plan]):
     ) -> Plan:
         length = before[0]
         end = length + tokens
-        fresh = torch.arange(length, end)
+        fresh = torch.arange(length, end, device="cpu")
         source = None
         if self.ring is not None and tokens > 1 and end > self._bounded(end):
             kept = (fresh < self.policy.pinned) | (fresh >= end - self.ring)
             source = kept.nonzero().flatten()
         slots = self.slots_of(fresh if source is None else fresh[source])
         return self._made(
-            before=torch.tensor([length]),
+            before=torch.tensor([length], device="cpu"),
             after=[end] * len(before),
             fresh=fresh[None],
             queries=fresh[None],
@@ -161,7 +161,7 @@ class Slots(Rows[Positional, Plan]):
     def _ragged(
         self, before: list[int], valid: Tensor, device: torch.device, pattern: Pattern | None
     ) -> Plan:
-        starts = torch.tensor(before)
+        starts = torch.tensor(before, device="cpu")
         queries = (starts[:, None] + valid.cumsum(dim=1) - 1).clamp_(min=0)
         fresh = torch.where(valid, queries, -1)
         ends = starts + valid.sum(dim=1)
@@ -194,7 +194,7 @@ class Slots(Rows[Positional, Plan]):
         tokens = fresh.shape[1]
         longest = max(after)
         in_place = tokens == 1 or longest == self._bounded(longest)
-        ends = torch.tensor(after[: len(before)])
+        ends = torch.tensor(after[: len(before)], device="cpu")
         stored = self._bounded(longest if in_place else int(before.max()))
         keys = self.positions_of(ends if in_place else before, stored)
         if not in_place:
@@ -241,6 +241,7 @@ class Slots(Rows[Positional, Plan]):
                 turn=_angles(self.rotary, -shift, device) if shifted else None,
                 unturned=self.unturned,
                 pattern=pattern,
+                stored=set(),
             )
         return plan
 

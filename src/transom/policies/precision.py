@@ -12,7 +12,7 @@ __all__ = ["Precision"]
 
 EXACT = 64  # newest tokens kept as they came
 FIRST = 4  # first tokens kept as they came
-SCALE_BYTES = 2  # a float16
+SCALE_BYTES = 2  # a bfloat16, and a float16 for the offset
 GROUP = 32  # int4: numbers that share a scale and an offset
 
 

@@ -18,7 +18,7 @@ from transom.attention.reference import reference_attention
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
 from transom.kv import BoundedCache
-from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
+from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window, parse
 
 CLOSE = 5e-5
 LENGTH = 40
@@ -173,6 +173,28 @@ def test_several_layers_share_a_cache(policy: Policy) -> None:
             start += size
     real = mask.bool()
     assert far(torch.cat(outputs, dim=1)[real], expected[real]) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "text", ["snapkv:16", "tova:12", "hierarchical:8,global=90,recall=blocks,block=4,blocks=1"]
+)
+def test_heads_that_see_other_tokens(text: str) -> None:
+    """However the text is cut, and padded or not."""
+    stack, x = layers(2), tokens(2, LENGTH)
+    mask = padded([LENGTH, LENGTH - 9], LENGTH)
+    found = []
+    for cuts in CHUNKINGS:
+        cache, outputs = BoundedCache(parse(text), config=config(num_hidden_layers=2)), []
+        with torch.no_grad():
+            for y in x.split(cuts, dim=1):
+                for module in stack:
+                    y = module(y, mask=mask[:, : cache.seen + y.shape[1]], cache=cache)
+                outputs.append(y)
+        found.append(torch.cat(outputs, dim=1)[mask.bool()])
+    assert all(far(one, found[0]) < CLOSE for one in found[1:])
+    first = stack[0](x[:, :8])  # nothing has left yet
+    cache = BoundedCache(parse(text), config=config())
+    assert far(stack[0](x[:, :8], cache=cache), first) < CLOSE
 
 
 def test_the_layer_can_be_named_in_the_call() -> None:

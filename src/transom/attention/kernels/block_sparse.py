@@ -85,14 +85,14 @@ def block_sparse(
         v: `(batch, kv_heads, kv_len, value_dim)`.
         layout: the pattern at this size.
         scale: of the scores.
-        apart: keys besides those of the layout, in the same softmax; not differentiable.
+        apart: keys besides those of the layout, in the same softmax.
     """
-    if (
-        apart is None
-        and torch.is_grad_enabled()
-        and (q.requires_grad or k.requires_grad or v.requires_grad)
-    ):
-        out: Tensor = _Differentiable.apply(q, k, v, layout, scale)  # type: ignore[no-untyped-call]
+    others = () if apart is None else apart[:3]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *others)):
+        hidden = None if apart is None else apart.hidden
+        out: Tensor = _Differentiable.apply(  # type: ignore[no-untyped-call]
+            layout, scale, hidden, q, k, v, *others
+        )
     else:
         out = _forward(q.detach(), k.detach(), v.detach(), layout, scale, apart)
     return out
@@ -125,55 +125,93 @@ class _Differentiable(torch.autograd.Function):
     """The same with a backward pass that computes each block again instead of keeping it."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-        out: Tensor = _forward(q, k, v, layout, scale)
-        ctx.save_for_backward(q, k, v, out)
-        ctx.layout, ctx.scale = layout, scale
+    def forward(
+        ctx: Any, layout: Layout, scale: float, hidden: Tensor | None, *states: Tensor
+    ) -> Tensor:
+        q, k, v, *others = states
+        out: Tensor = _forward(q, k, v, layout, scale, _apart(others, hidden))
+        ctx.save_for_backward(out, *states)
+        ctx.layout, ctx.scale, ctx.hidden = layout, scale, hidden
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
-        return (*_backward(*ctx.saved_tensors, d_out, ctx.layout, ctx.scale), None, None)
+        out, q, k, v, *others = ctx.saved_tensors
+        apart = _apart(others, ctx.hidden)
+        return (None, None, None, *_backward(q, k, v, out, d_out, ctx.layout, ctx.scale, apart))
+
+
+def _apart(others: list[Tensor], hidden: Tensor | None) -> Apart | None:
+    return Apart(others[0], others[1], others[2], hidden) if others else None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, d_out: Tensor, layout: Layout, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    d_q = torch.zeros_like(q)
-    sums: list[tuple[Tensor, Tensor]] = []
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    d_out: Tensor,
+    layout: Layout,
+    scale: float,
+    apart: Apart | None = None,
+) -> list[Tensor]:
+    """The gradients of queries, keys and values, and then of those that are apart."""
+    states = [q, k, v] if apart is None else [q, k, v, *apart[:3]]
+    d_queries = [torch.zeros_like(x) for x in states[::3]]
+    sums: list[list[Tensor]] = []
 
     def work(pieces: Iterable[Piece]) -> None:
         room = Room()
-        # Blocks share keys, so every thread adds up its own, in float32.
-        d_k, d_v = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
-        sums.append((d_k, d_v))
+        # Blocks share keys, so every thread adds up its own, in float32 at least.
+        d_k, d_v, *d_apart = shared = [
+            torch.zeros(x.shape, dtype=_summed(x), device=x.device)
+            for number, x in enumerate(states)
+            if number % 3
+        ]
+        sums.append(shared)
         for piece in pieces:
-            if not piece.block.columns:
+            if not piece.block.columns and apart is None:
                 continue
-            weights = _weights(piece, q, k, scale, room)
-            keys, values = _joined(piece.keys(k), "k", room), _joined(piece.keys(v), "v", room)
+            weights = _weights(piece, q, k, scale, room, apart)
+            here = piece.row, piece.kv_heads
+            first_k, first_v = ([], []) if apart is None else ([apart.k[here]], [apart.v[here]])
+            keys = _joined([*first_k, *piece.keys(k)], "k", room)
+            values = _joined([*first_v, *piece.keys(v)], "v", room)
             shape = (*weights.shape[:2], values.shape[2])
             d_result = room.take("d_out", values, *shape).view(piece.queries(d_out).shape)
             d_result.copy_(piece.queries(d_out))
-            inner = (d_result * piece.queries(out)).sum(-1, dtype=torch.float32)
+            inner = (d_result * piece.queries(out)).sum(-1, dtype=_summed(out))
             d_result = d_result.view(shape)
-            _add(piece.keys(d_v), torch.bmm(weights.transpose(1, 2), d_result))
+            d_first_k, d_first_v = ([x[here]] for x in d_apart) if d_apart else ([], [])
+            _add([*d_first_v, *piece.keys(d_v)], torch.bmm(weights.transpose(1, 2), d_result))
             d_scores = room.take("d_scores", weights, *weights.shape)
             torch.bmm(d_result, values.transpose(1, 2), out=d_scores)
             d_scores.sub_(inner.view(*weights.shape[:2], 1)).mul_(weights)
-            queries = room.take("q", q, *weights.shape[:2], q.shape[3])
-            _add(piece.keys(d_k), torch.bmm(d_scores.transpose(1, 2), queries))
-            target = piece.queries(d_q)
-            target.copy_(torch.bmm(d_scores, keys).mul_(scale).view(target.shape))
+            ahead = first_k[0].shape[1] if first_k else 0
+            met = ((slice(ahead, None), piece.keys(d_k)), (slice(ahead), d_first_k))
+            for x, d_x, (columns, d_keys) in zip(states[::3], d_queries, met, strict=False):
+                mine = (piece.queries(x) * scale).reshape(*weights.shape[:2], -1)
+                _add(d_keys, torch.bmm(d_scores[..., columns].transpose(1, 2), mine))
+                target = piece.queries(d_x)
+                found = torch.bmm(d_scores[..., columns], keys[:, columns])
+                target.copy_(found.mul_(scale).view(target.shape))
 
     _run(work, q, k, layout)
-    d_k, d_v = (
+    d_shared = iter(
         torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         for parts in zip(*sums, strict=True)
     )
-    return d_q, d_k.to(k.dtype), d_v.to(v.dtype)
+    d_states = [
+        next(d_shared).to(x.dtype) if number % 3 else d_queries[number // 3]
+        for number, x in enumerate(states)
+    ]
+    return d_states
+
+
+def _summed(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _weights(

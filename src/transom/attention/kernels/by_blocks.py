@@ -109,10 +109,10 @@ def _visible(pattern: Pattern, span: Span, device: torch.device) -> Tensor:
 
 
 def _span(pattern: Pattern, start: int, stop: int, kv_len: int) -> Span:
-    first = torch.arange(0, kv_len, BLOCK)
+    first = torch.arange(0, kv_len, BLOCK, device="cpu")
     last = (first + BLOCK - 1).clamp(max=kv_len - 1)
-    edges = torch.tensor([[start]]), torch.tensor([[stop - 1]]), first[None], last[None]
-    some = pattern.tiles(Grid(*edges)).some
+    start_stop = torch.tensor([[start], [stop - 1]], device="cpu")
+    some = pattern.tiles(Grid(start_stop[:1], start_stop[1:], first[None], last[None])).some
     some = some.expand(*some.shape[:-1], len(first)).reshape(-1, len(first))
     seen = some.any(dim=0).nonzero().flatten().tolist() or [0]
     return Span(range(start, stop), range(seen[0] * BLOCK, int(last[seen[-1]]) + 1))

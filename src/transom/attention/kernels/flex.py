@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from transom.attention.modes import lasting
 from transom.attention.patterns import Pattern
 
 __all__ = ["flex"]
@@ -36,6 +37,7 @@ def _compiled() -> Any:
 
 
 @lru_cache(maxsize=16)
+@lasting
 def _block_mask(
     pattern: Pattern, batch: int, heads: int, q_len: int, kv_len: int, device: torch.device
 ) -> BlockMask:

@@ -44,14 +44,16 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
         The output in float32.
     """
     q = q.to(k.dtype)
-    if FUSED is not None and k.device.type == "cpu" and k.shape[-1] == v.shape[-1]:
+    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    plain = k.device.type == "cpu" and k.shape[-1] == v.shape[-1] and not differentiable
+    if FUSED is not None and plain:  # it gives the sums no gradient
         if bias is not None:
             bias = bias.expand(*q.shape[:3], k.shape[2])
         out, sums = FUSED(q, k, v, attn_mask=bias, scale=scale)
-        return Attended(out.float(), sums)
+        return Attended(out.float(), sums.float())
     scores = ((q * scale) @ k.transpose(-1, -2)).float()
     if bias is not None:
-        scores += bias
+        scores = scores + bias
     return Attended((scores.softmax(-1).to(v.dtype) @ v).float(), scores.logsumexp(-1))
 
 

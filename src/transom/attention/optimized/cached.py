@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transom.attention.attending import Attending
 from transom.attention.rotary import Rotary
-from transom.attention.visibility import Visibility
 from transom.errors import CacheError
 
 __all__ = ["KeptKeys", "attend_kept", "begin_pass", "check_fits"]
@@ -27,7 +27,7 @@ class KeptKeys(Protocol):
 
     def begin(
         self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
-    ) -> Tensor | Visibility | None: ...
+    ) -> Tensor | Attending | None: ...
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int
@@ -87,8 +87,9 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
             f"layer {layer} was called with {tokens} tokens, and no pass of that many is under "
             f"way; expected the layers {_bounded(cache)} in order, each once for the same tokens."
         )
-    if isinstance(plan.visible, Visibility):
-        positions: Tensor = plan.visible.queries
+    visible = cache.slots.visible(plan)
+    if isinstance(visible, Attending):
+        positions = visible.positions.to(x.device)
     else:
         ends = torch.tensor(plan.lengths, device=x.device)
         positions = (ends[:, None] - 1).clamp(min=0)
@@ -111,9 +112,9 @@ def attend_kept(
     Returns:
         `(batch, heads, tokens, head_dim)`.
     """
-    visible = cache.slots.plan.visible  # before the update, which may end the pass
+    visible = cache.slots.visible(cache.slots.plan)  # before the update, which may end the pass
     keys, values = cache.update(k, v, layer)
-    if isinstance(visible, Visibility):
+    if isinstance(visible, Attending):
         return visible.attend(q, keys, values, scale, layer=layer)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(

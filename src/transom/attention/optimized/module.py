@@ -119,8 +119,9 @@ class OptimizedAttention(nn.Module):
                 turned; from 0 on by default. Who sees whom does not depend on them.
             cache: a `BoundedCache`; mutated. Feeding a text in chunks of any sizes gives what one
                 dense pass under the cache's policy gives. Positions are the cache's own, and
-                `mask` is `(batch, cache.seen + seq)`. For inference, under `torch.no_grad()`; the
-                layers that share a cache run in order, and the mask of the first of them counts.
+                `mask` is `(batch, cache.seen + seq)`. The layers that share a cache run in order,
+                and the mask of the first of them counts. Gradients flow as far back as tokens are
+                kept; use `torch.no_grad()` where none are wanted.
             layer_idx: which layer of the cache, for this call.
 
         Padding is not seen, but sees: its outputs are computed like any others. Where a query sees

@@ -73,7 +73,7 @@ def read_patterns(pattern: Any, streaming: Any, streaming_heads: Any, heads: int
             )
     if second is None:
         return result
-    choice = torch.as_tensor(streaming_heads)
+    choice = torch.as_tensor(streaming_heads, device="cpu")
     if choice.dtype != torch.bool or tuple(choice.shape) != (heads,):
         raise InputError(
             f"{NAME}: streaming_heads has shape {tuple(choice.shape)} and dtype {choice.dtype}; "

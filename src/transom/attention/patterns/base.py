@@ -108,8 +108,8 @@ class Pattern(ABC):
                 f"{self!r} is made for {self.limit} tokens and there are {kv_len} keys; expected "
                 "at most as many."
             )
-        queries = torch.arange(kv_len - q_len, kv_len)[:, None]
-        return self.at(queries, torch.arange(kv_len), batch=batch, heads=heads)
+        queries = torch.arange(kv_len - q_len, kv_len, device="cpu")[:, None]
+        return self.at(queries, torch.arange(kv_len, device="cpu"), batch=batch, heads=heads)
 
     def at(
         self, queries: Tensor, keys: Tensor, *, batch: int | None = None, heads: int | None = None

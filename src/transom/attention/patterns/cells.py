@@ -50,7 +50,7 @@ class _Edges(NamedTuple):
 
     def cut(self, side: int) -> tuple[_Edges, Tensor]:
         """Shorter ones, of at most `side`, and which of these each is a part of."""
-        starts = self.first[:, None] + torch.arange(0, int(self.lengths.max()), side)
+        starts = self.first[:, None] + torch.arange(0, int(self.lengths.max()), side, device="cpu")
         of, part = (starts <= self.last[:, None]).nonzero(as_tuple=True)
         first = starts[of, part]
         return _Edges(first, torch.minimum(first + side - 1, self.last[of])), of
@@ -65,7 +65,8 @@ def cells(pattern: Pattern, length: int, most: int) -> Cells:
     Positions are looked at only in tiles that the pattern itself leaves undecided, a few at a time.
     """
     side = -(-length // most)
-    edges, _ = _Edges(torch.tensor([0]), torch.tensor([length - 1])).cut(side)
+    ends = torch.tensor([0, length - 1], device="cpu")
+    edges, _ = _Edges(ends[:1], ends[1:]).cut(side)
     visible = _count(pattern, edges, edges)
     return Cells(visible, edges.lengths[:, None] * edges.lengths, side)
 
@@ -96,9 +97,9 @@ def _count(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
 
 def _look(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
     """`(tiles,)` int64: visible pairs of tiles, each of queries and keys, by every position."""
-    queries = q.first[:, None, None] + torch.arange(int(q.lengths.max()))[:, None]
-    keys = k.first[:, None, None] + torch.arange(int(k.lengths.max()))
+    queries = q.first[:, None, None] + torch.arange(int(q.lengths.max()), device="cpu")[:, None]
+    keys = k.first[:, None, None] + torch.arange(int(k.lengths.max()), device="cpu")
     q_last, k_last = q.last[:, None, None], k.last[:, None, None]
-    first = torch.zeros((), dtype=torch.int64)
+    first = torch.zeros((), dtype=torch.int64, device="cpu")
     visible = pattern(first, first, queries.clamp(max=q_last), keys.clamp(max=k_last))
     return (visible & (queries <= q_last) & (keys <= k_last)).sum((1, 2))

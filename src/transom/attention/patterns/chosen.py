@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transom.attention.modes import lasting
 from transom.attention.patterns.base import Grid, Pattern, Tiles
 from transom.checks import whole_number
 from transom.errors import InputError
@@ -86,9 +87,10 @@ def _enough(row: Tensor, column: Tensor) -> int:
 
 
 @lru_cache(maxsize=32)
+@lasting
 def _chosen(pattern: _Random, blocks: int) -> Tensor:
     """`(blocks, blocks)` bool; the choice of a row does not depend on how many rows there are."""
-    chosen = torch.zeros(blocks, blocks, dtype=torch.bool)
+    chosen = torch.zeros(blocks, blocks, dtype=torch.bool, device="cpu")
     for row in range(blocks):
         random = np.random.default_rng([pattern.seed, row])
         some = random.choice(row + 1, min(pattern.count, row + 1), replace=False)
@@ -97,9 +99,10 @@ def _chosen(pattern: _Random, blocks: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@lasting
 def _sums(pattern: _Random, blocks: int) -> Tensor:
     """`(blocks + 1, blocks + 1)` int64: how many blocks are chosen before each row and column."""
-    sums = torch.zeros(blocks + 1, blocks + 1, dtype=torch.int64)
+    sums = torch.zeros(blocks + 1, blocks + 1, dtype=torch.int64, device="cpu")
     sums[1:, 1:] = _chosen(pattern, blocks).long().cumsum(0).cumsum(1)
     return sums
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transom.attention.modes import lasting
 from transom.attention.patterns.base import Grid, Pattern
 from transom.policies import Span
 
@@ -79,6 +80,7 @@ class Layout:
 
 
 @lru_cache(maxsize=64)
+@lasting
 def layout(
     pattern: Pattern,
     q_len: int,
@@ -121,7 +123,8 @@ class _Tiling:
     ) -> None:
         self.batch, self.heads = pattern.batch or 1, pattern.heads or 1
         self.offset = offset = kv_len - q_len
-        q_first, k_first = torch.arange(offset, kv_len, q_block), torch.arange(0, kv_len, k_block)
+        q_first = torch.arange(offset, kv_len, q_block, device="cpu")
+        k_first = torch.arange(0, kv_len, k_block, device="cpu")
         q_last = (q_first + q_block).clamp(max=kv_len) - 1
         k_last = (k_first + k_block).clamp(max=kv_len) - 1
         self.grid = Grid(q_first[:, None], q_last[:, None], k_first[None], k_last[None])
@@ -144,8 +147,8 @@ class _Tiling:
         grid = self.grid
         q_first, q_last = (edge[i.flatten()][:, :, None] for edge in grid[:2])
         k_first, k_last = (edge[0, j.flatten()][:, None, None] for edge in grid[2:])
-        q = q_first + torch.arange(int((q_last - q_first).max()) + 1)[:, None]
-        k = k_first + torch.arange(int((k_last - k_first).max()) + 1)
+        q = q_first + torch.arange(int((q_last - q_first).max()) + 1, device="cpu")[:, None]
+        k = k_first + torch.arange(int((k_last - k_first).max()) + 1, device="cpu")
         visible = pattern(b, h, torch.minimum(q, q_last), torch.minimum(k, k_last))
         visible = visible.expand(len(part), q.shape[1], k.shape[2])
         inside = (q <= q_last) & (k <= k_last)
@@ -184,7 +187,7 @@ class _Tiling:
             hidden: list[tuple[int, Tensor]] = []
             columns = 0
             rows = q_last[i] - q_first[i] + 1
-            seeing = torch.zeros(rows, dtype=torch.bool)
+            seeing = torch.zeros(rows, dtype=torch.bool, device="cpu")
             numbers = np.flatnonzero(visible)
             partial = np.array([(b, h, i, j) in self.masks for j in numbers.tolist()], dtype=bool)
             apart = (np.diff(numbers) > 1) | partial[1:] | partial[:-1]

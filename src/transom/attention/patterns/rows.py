@@ -104,7 +104,8 @@ def documents(numbers: Any) -> Pattern:
         if not isinstance(numbers, Iterable):
             raise InputError(f"documents: numbers is {numbers!r}; expected a list or a tensor.")
         lengths = [whole_number("documents", "length", n, 1) for n in numbers]
-        numbers = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths).long())[None]
+        times = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        numbers = torch.arange(len(lengths), device="cpu").repeat_interleave(times)[None]
     # The steps in int64, as differences of unsigned numbers never fall.
     steps = torch.atleast_1d(numbers.long()).diff(dim=-1)
     whole = numbers.numel() > 0 and not numbers.is_floating_point()

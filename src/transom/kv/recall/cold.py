@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,18 +69,27 @@ class Cold:
         if self._file is not None:
             self._owner.check()
 
-    def segment(self, keys: Tensor, values: Tensor, pinned: bool) -> Segment:
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def segment(self, keys: Tensor, values: Tensor, dtype: torch.dtype, pinned: bool) -> Segment:
         """An empty one for blocks `(kv_heads, block, dim)` like these; zeros."""
         self.check()
         shapes = [(len(x), SEGMENT, *x.shape[1:]) for x in (keys, values)]
         if self._file is None:
             return Segment(
-                *(torch.zeros(shape, dtype=keys.dtype, pin_memory=pinned) for shape in shapes)
+                *(
+                    torch.zeros(shape, dtype=dtype, device="cpu", pin_memory=pinned)
+                    for shape in shapes
+                )
             )
-        sizes = [int(np.prod(shape)) * keys.dtype.itemsize for shape in shapes]
+        sizes = [int(np.prod(shape)) * dtype.itemsize for shape in shapes]
         mapped = self._map(sum(sizes))
         flat = torch.from_numpy(mapped)
-        parts = [x.view(keys.dtype) for x in flat[: sum(sizes)].split(sizes)]
+        parts = [x.view(dtype) for x in flat[: sum(sizes)].split(sizes)]
         return Segment(*(x.view(shape) for x, shape in zip(parts, shapes, strict=True)))
 
     def _map(self, size: int) -> np.ndarray:
@@ -120,13 +129,23 @@ class Shelf:
     def nbytes(self) -> int:
         return sum(segment.nbytes for segment in self.segments)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"segments": list(self.segments)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"segments": deque(), "_shared": False})
+        for segment in state["segments"]:
+            self.take(segment, torch.device("cpu"))
+
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Store the next block, `(kv_heads, block, dim)` each."""
         place = self.stored % SEGMENT
         if place == 0:
-            self.segments.append(self.cold.segment(keys, values, keys.is_cuda))
-        elif self._shared:
-            self.segments[-1] = self._copied(self.segments[-1], keys.is_cuda)
+            segment = self.cold.segment(keys, values, keys.dtype, keys.is_cuda)
+            self.segments.append(segment)
+        elif self._shared or self.segments[-1].keys.dtype != keys.dtype:
+            copied = self._copied(self.segments[-1], keys.is_cuda, keys.dtype)
+            self.segments[-1] = copied
         self._shared = False
         for pool, block in zip(self.segments[-1], (keys, values), strict=True):
             pool[:, place] = block.to(pool.device)
@@ -149,10 +168,10 @@ class Shelf:
 
     def take(self, saved: Segment, device: torch.device) -> None:
         """Hold one more segment, copied from what was saved; counts are the caller's business."""
-        self.segments.append(self._copied(saved, device.type == "cuda"))
+        self.segments.append(self._copied(saved, device.type == "cuda", saved.keys.dtype))
 
-    def _copied(self, segment: Segment, pinned: bool) -> Segment:
-        mine = self.cold.segment(segment.keys[:, 0], segment.values[:, 0], pinned)
+    def _copied(self, segment: Segment, pinned: bool, dtype: torch.dtype) -> Segment:
+        mine = self.cold.segment(segment.keys[:, 0], segment.values[:, 0], dtype, pinned)
         for own, pool in zip(mine, segment, strict=True):
             own.copy_(pool)
         return mine

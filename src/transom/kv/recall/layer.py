@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transom.attention.kernels.parts import Attended, attend_part, together
 from transom.kv.attending import AttendingLayer, States
+from transom.kv.gradients import without_gradient
 from transom.kv.planned import PlannedLayer, zeros
 from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
 from transom.kv.recall.frames import Frames
@@ -20,6 +21,11 @@ from transom.kv.rows import Rows
 from transom.policies import Hierarchical
 
 __all__ = ["RecallLayer"]
+
+NO_GRADIENT = (
+    "recalls blocks, through which no gradient flows. Leave recall out, or train under "
+    "use_pattern and a policy by position; for inference use torch.no_grad()."
+)
 
 
 class RecallLayer(AttendingLayer):
@@ -50,10 +56,14 @@ class RecallLayer(AttendingLayer):
         cold: Cold,
     ) -> None:
         super().__init__(index, slots, last)
-        self.policy = policy
-        self.frames = Frames(policy.recalled, policy.local_blocks)
         self.cold = cold
         self.shelves: list[Shelf] = []
+        self.fit(policy)
+
+    def fit(self, policy: Hierarchical) -> None:
+        """Keep what another policy of the same kind says; only before the first token."""
+        self.policy = policy
+        self.frames = Frames(policy.recalled, policy.local_blocks)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         shape = (self.frames.count, self.policy.block_size)
@@ -71,6 +81,19 @@ class RecallLayer(AttendingLayer):
         """Bytes of cold blocks and of what they are found by, also where a fork shares them."""
         tables = sum(self.tensors[name].nbytes for name in TABLES if name in self.tensors)
         return tables + sum(shelf.nbytes for shelf in self.shelves)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            super().update(key_states, value_states)
+        self.dtype = self.tensors["keys"].dtype
+        return key_states, value_states
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        with torch.no_grad():
+            out = super().attend(q, k, v, scale).to(q.dtype)
+        return without_gradient(out, q, k, v, why=f"{self.policy} {NO_GRADIENT}")
 
     def can_crop(self, seen: int, tokens: int) -> bool:
         if self._cold(seen) < 1:
@@ -136,7 +159,7 @@ class RecallLayer(AttendingLayer):
         asked = slice(selections * chunk)
         after, moves = self._select(run, held, queries[:, :, asked], sums[:, :, asked], scale)
         fetched = self._fetched(rows, moves)
-        stages = torch.arange(before, before + tokens) // chunk
+        stages = torch.arange(before, before + tokens, device="cpu") // chunk
         pools = [self.tensors[name][rows] for name in ("keys", "values")]
         out = attended_by_stage(q, pools, fetched, after, moves, stages, near, base.out, scale)
         self._receive(rows, after, moves, fetched)
@@ -276,10 +299,10 @@ class RecallLayer(AttendingLayer):
             for pool in zip(*found, strict=True)
         )
         if self._rotary is not None and self.slots.positions == "compact":
-            by = torch.tensor([1 + move.place - move.block for move in moves])
+            by = torch.tensor([1 + move.place - move.block for move in moves], device="cpu")
             turns = self._rotary.cis(by * self.policy.block_size).to(self.device)
-            keys = self._rotary.spin(keys, turns[:, None]).to(self.dtype)
-        return [keys, values]
+            keys = self._rotary.spin(keys, turns[:, None])
+        return [keys.to(self.dtype), values.to(self.dtype)]
 
     def _receive(
         self, rows: slice, states: list[list[Stages]], moves: list[Move], fetched: list[Tensor]
@@ -291,8 +314,8 @@ class RecallLayer(AttendingLayer):
             return
         # Of several that come into a frame the last one stays.
         last = {(move.row, move.head, move.place): number for number, move in enumerate(moves)}
-        row, head, place = torch.tensor([*last]).T
-        stay = torch.tensor([*last.values()])
+        row, head, place = torch.tensor([*last], device="cpu").T
+        stay = torch.tensor([*last.values()], device="cpu")
         for name, blocks in zip(("keys", "values"), fetched, strict=True):
             self.tensors[name][rows][row, head, 1 + place] = blocks[stay]
 
@@ -310,7 +333,7 @@ class RecallLayer(AttendingLayer):
         self.cold.check()
         state = dict(self.tensors)
         for row, shelf in enumerate(self.shelves):
-            state[f"cold.{row}"] = torch.tensor([shelf.first, shelf.stored])
+            state[f"cold.{row}"] = torch.tensor([shelf.first, shelf.stored], device="cpu")
             for number, segment in enumerate(shelf.segments):
                 for name, pool in zip(Segment._fields, segment, strict=True):
                     state[f"cold.{row}.{number}.{name}"] = pool

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.kernels.parts import Attended, attend_part, together
+from transom.attention.modes import lasting
 from transom.kv.recall.moves import Held, Move, Sight, Stages, sights
 
 __all__ = ["attended_by_stage", "bias_of_held", "bias_of_later"]
@@ -100,7 +101,7 @@ def _bias_by_stage(seen: Sequence[Sight], stages: Tensor, block: int, dtype: tor
         [0.0, *(0.0 if stage in one.stages else -torch.inf for one in seen)]
         for stage in range(first, last + 1)
     ]
-    bias = torch.tensor(table, dtype=dtype)[stages - first, :, None]
+    bias = torch.tensor(table, dtype=dtype, device="cpu")[stages - first, :, None]
     return bias.expand(*bias.shape[:2], block).flatten(1)  # faster than repeat_interleave
 
 
@@ -109,7 +110,9 @@ def bias_of_held(held: Held, block: int, dtype: torch.dtype) -> Tensor | None:
 
     None if none of those in frames is seen.
     """
-    seen = torch.tensor([[[True, *(number > 0 for number in one)] for one in row] for row in held])
+    seen = torch.tensor(
+        [[[True, *(number > 0 for number in one)] for one in row] for row in held], device="cpu"
+    )
     if not seen[..., 1:].any():
         return None
     bias = torch.where(seen, 0.0, -torch.inf).to(dtype)
@@ -117,6 +120,7 @@ def bias_of_held(held: Held, block: int, dtype: torch.dtype) -> Tensor | None:
 
 
 @functools.lru_cache(maxsize=16)
+@lasting
 def bias_of_later(
     places: range, keys: int, groups: int, block: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

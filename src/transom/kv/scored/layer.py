@@ -40,10 +40,14 @@ class ScoredLayer(AttendingLayer):
 
     def __init__(self, index: int, policy: Scored, slots: ScoredRounds, last: bool) -> None:
         super().__init__(index, slots, last)
+        self.extra: list[list[int]] = []
+        self.fit(policy)
+
+    def fit(self, policy: Scored) -> None:
+        """Keep what another policy of the same kind says; only before the first token."""
         self.policy = policy
         self.precision = Precision.of(policy)
         self._keys, self._values = states(self.precision)
-        self.extra: list[list[int]] = []
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         size = self.policy.tokens
@@ -107,21 +111,23 @@ class ScoredLayer(AttendingLayer):
         if self.policy.expects:
             still = q if rotary is None or back is None else rotary.spin(q, back)
             sinks = max(0, self.policy.sinks - length)
-            queries.add(self.tensors, rows, still[:, :, sinks:].float())
+            queries.add(self.tensors, rows, still[:, :, sinks:].detach().float())
         outputs = []
         for part, local in self._parts(rows):
             at = held + part.extra
             stop = at + q.shape[2]
             mine = local.heads(q, group)
+            self.own()  # what earlier tokens of the pass saw stays as it was for their gradients
             keys, values = self._write(part, at, length, local.heads(k), local.heads(v))
             if rotary is not None and compact:
                 assert back is not None
                 turns = self.slots.turns(stop, self.device)
-                keys = rotary.spin(keys, turns).to(dtype)
+                keys = rotary.spin(keys, turns)
                 mine = rotary.spin(mine, back * turns[at:]).to(dtype)
+            keys, values = keys.to(dtype), values.to(dtype)
             if watched:
                 out, weights = weighed(mine, keys, values, scale)
-                part.slots(self.tensors["received"])[:, :, :stop] += weights
+                part.slots(self.tensors["received"])[:, :, :stop] += weights.detach()
             else:
                 out = masked(mine, keys, values, causal(mine, keys), scale)
             outputs.append(out)
@@ -153,6 +159,7 @@ class ScoredLayer(AttendingLayer):
         """Keep what scores highest, in rows that have seen `length` tokens and are full."""
         policy = self.policy
         keep = policy.tokens - policy.round
+        self.own()
         parts = [part for part, _ in self._parts(rows)]
         scores = [self._scores(part, length, scale) for part in parts]
         if policy.heads == "equal":
@@ -178,7 +185,8 @@ class ScoredLayer(AttendingLayer):
     def _scores(self, part: Part, length: int, scale: float) -> Tensor:
         """`(rows, heads, slots)` float32 of a full part; those that must stay are infinite."""
         policy = self.policy
-        scores: Tensor = policy.score(self.look(part, length, scale)).float().clone()
+        with torch.no_grad():
+            scores: Tensor = policy.score(self.look(part, length, scale)).float().clone()
         scores[..., : policy.sinks] = torch.inf
         scores[..., scores.shape[-1] - policy.newest :] = torch.inf
         return scores
@@ -195,7 +203,7 @@ class ScoredLayer(AttendingLayer):
         received = self.tensors.get("received")
         coming = None
         if policy.expects:
-            first = torch.tensor(held if compact else length - self.slots.base)
+            first = torch.tensor(held if compact else length - self.slots.base, device="cpu")
             coming = queries.coming(
                 {name: x[part.rows] for name, x in self.tensors.items() if "queries." in name},
                 len(self.extra[0]),
@@ -262,7 +270,7 @@ class ScoredLayer(AttendingLayer):
 
     @property
     def state(self) -> dict[str, Tensor]:
-        extra = torch.tensor(self.extra, dtype=torch.int64)
+        extra = torch.tensor(self.extra, dtype=torch.int64, device="cpu")
         return {**self.tensors, "extra": extra} if self.is_initialized else {}
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:

@@ -15,10 +15,8 @@ Tensors = dict[str, Tensor]
 
 def allocate(batch: int, heads: int, dim: int, device: torch.device) -> Tensors:
     """Sums over no queries yet, for each query head; float32."""
-    return {
-        "queries.sum": torch.zeros(batch, heads, dim, device=device),
-        "queries.outer": torch.zeros(batch, heads, dim, dim, device=device),
-    }
+    outer = torch.zeros(batch, heads, dim, dim, dtype=torch.float32, device=device)
+    return {"queries.sum": outer.new_zeros(batch, heads, dim), "queries.outer": outer}
 
 
 def add(tensors: Tensors, rows: slice, q: Tensor) -> None:
@@ -37,7 +35,8 @@ def coming(
     if rotary is not None and turn is not None:
         turn = turn.to(mean.device)
         mean = rotary.spin(mean, turn)
-        matrix = rotary.spin(torch.eye(mean.shape[-1], device=mean.device), turn)
+        identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        matrix = rotary.spin(identity, turn)
         covariance = matrix.T @ covariance @ matrix
     groups = mean.shape[1] // kv_heads
     return Coming(

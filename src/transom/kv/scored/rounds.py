@@ -20,4 +20,4 @@ class ScoredRounds(Rounds[Scored]):
     def ahead(self) -> Tensor:
         """`(rotary_dim / 2,)` complex: the mean turn over the coming positions, from the first."""
         assert self.rotary is not None
-        return self.rotary.cis(torch.arange(self.policy.expects)).mean(0)
+        return self.rotary.cis(torch.arange(self.policy.expects, device="cpu")).mean(0)

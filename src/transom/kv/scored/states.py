@@ -108,9 +108,8 @@ class Rounded(States):
         if stop == exact:
             return newest[:, :, :exact]
         pools = (part.slots(pool)[:, :, : stop - exact] for pool in self._pools(tensors))
-        old = decode(Codes(*pools), self.precision.bits)
-        if self.by_channel:
-            old = self._channels(tensors, part).back(old)
+        channels = self._channels(tensors, part) if self.by_channel else None
+        old = decode(Codes(*pools), self.precision.bits, channels)
         first = part.heads(tensors[f"{self.name}.first"])[:, :, : stop - exact]
         old = old.to(newest.dtype)
         old[:, :, : first.shape[2]] = first

@@ -1,0 +1,74 @@
+"""Models that scale queries by position: their positions do not start over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from tests.kv.models import CONFIGS, chunked_logits, tiny, tokens
+from transom import BoundedCache, Context
+from transom.attention.huggingface import select_attention
+from transom.attention.probing import scales_by_position
+from transom.context import REBASE_AT
+from transom.policies import parse
+from transom.scoring import losses
+
+
+def scaling(beta: float) -> Any:
+    """A tiny Ministral 3, whose queries grow with the logarithm of their position."""
+    config = CONFIG_MAPPING["ministral3"](
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=None,
+        max_position_embeddings=2048,
+        initializer_range=0.4,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e6,
+            "factor": 4.0,
+            "original_max_position_embeddings": 512,
+            "llama_4_scaling_beta": beta,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_it_is_seen_in_the_queries(dtype: torch.dtype) -> None:
+    for beta, expected in ((0.5, True), (0.1, True), (0.0, False)):
+        model = scaling(beta).to(dtype)
+        select_attention(model.config)
+        assert scales_by_position(model) is expected
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_others_only_turn(family: str) -> None:
+    model = tiny(family)
+    select_attention(model.config)
+    assert not scales_by_position(model.bfloat16())
+
+
+@pytest.mark.parametrize("policy", ["window:64", "sinks:4,window=60"])
+def test_a_context_keeps_the_true_positions(policy: str) -> None:
+    model, ids = scaling(0.5), tokens(REBASE_AT + 1500)
+    context = Context(model, policy=policy, chunk=2000)
+    got = context.score(ids.tolist())
+    cache = BoundedCache(parse(policy), config=model.config)
+    logits = chunked_logits(model, ids[None], cache, [2000] * 4 + [len(ids) - 8000])[0]
+    expected = losses(logits[:-1], ids[1:]).numpy()
+    assert np.abs(got[1:] - expected).max() < 1e-2
+    assert context.usage.position == len(ids)
