@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from transom.attention.attending import Attending
+from transom.attention.causal_text import deviates
 from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
@@ -146,11 +147,10 @@ def _mask(*, base: str, kv_offset: Any, pattern: Pattern | None = None, **kwargs
     planned = isinstance(kv_offset, PlannedOffset)
     if not planned and pattern is None:
         return _registered(AttentionMaskInterface, base)(kv_offset=kv_offset, **kwargs)
-    if kwargs.get("use_vmap") or not _is_causal_text(**kwargs):
+    if (deviation := deviates(**kwargs)) is not None:
         raise CacheError(
-            "the model asks for its own mask pattern (bidirectional image tokens or packed "
-            "sequences, say) over layers that a policy or a pattern decides about; only causal "
-            "text is supported there."
+            f"the model asks for {deviation}, over layers that a policy or a pattern decides "
+            "about; only causal text is supported there. Feed such tokens with a DynamicCache."
         )
     q_length, attention_mask = kwargs["q_length"], kwargs["attention_mask"]
     if planned:
@@ -181,16 +181,6 @@ def _patterned(
         if not bool(real.all()):
             seen = seen & padding(real)
     return Patterned(seen)
-
-
-def _is_causal_text(*, mask_function: Any = None, q_length: int, **kwargs: Any) -> bool:
-    """Whether each token sees the one before it, as it does not across packed sequences."""
-    if mask_function is None or q_length < 2 or kwargs["attention_mask"] is not None:
-        return True
-    rows = torch.arange(kwargs["batch_size"], device=kwargs["device"])[:, None]
-    later = torch.arange(1, q_length, device=kwargs["device"])
-    visible: Tensor = mask_function(rows, 0, later, later - 1)
-    return bool(torch.as_tensor(visible).all())
 
 
 def _attention(

@@ -16,9 +16,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.patterns import Pattern
-from transom.attention.rotary import Rotary, rope_type
+from transom.attention.rotary import Rotary, rope_type, rotary_of
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
+from transom.kv.fits import check_attends_once, check_layers, head_dim_of
 from transom.kv.layer import BoundedLayer
 from transom.kv.native import restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
@@ -31,9 +32,6 @@ from transom.kv.slots import Slots
 from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
 
 __all__ = ["BoundedCache"]
-
-# Models whose full-attention layers have no rotary positions, only their sliding ones do.
-ROTARY_ONLY_WHEN_SLIDING = ("cohere2", "exaone4", "exaone_moe")
 
 
 class BoundedCache(Cache):
@@ -89,11 +87,12 @@ class BoundedCache(Cache):
         policy = policy.on(ModelShape.from_config(config, itemsize=_itemsize(config)))
         self.policy = policy
         bounded = _bounded_layers(config, policy, layers)
-        rotary = _rotary(config, policy)
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        given = (positions, rotary, head_dim, _without_rotary(config))
+        check_layers(config, bounded)
+        rotary, unturned = _rotary(config, policy, bounded)
+        given = (positions, rotary, head_dim_of(config, bounded), unturned)
         self.slots: Slots | Rounds[Any]
+        if isinstance(policy, Scored) or recalls:
+            check_attends_once(config, bounded, policy)
         if isinstance(policy, Scored):
             self.slots = ScoredRounds(policy, *given)
             budgets = policy.by_layer(len(bounded))
@@ -389,18 +388,15 @@ def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]
     return sliding
 
 
-def _rotary(config: Any, policy: Policy) -> Rotary | None:
-    """How keys are turned; None where nothing ever needs to be."""
-    if policy.capacity is not None:
-        return Rotary.from_config(config)
-    return None if policy.kv == "auto" or rope_type(config) is None else Rotary.from_config(config)
-
-
-def _without_rotary(config: Any) -> frozenset[int]:
-    if config.model_type in ROTARY_ONLY_WHEN_SLIDING:
-        return frozenset(range(config.num_hidden_layers))
-    flags = getattr(config, "no_rope_layers", None) or []
-    return frozenset(index for index, uses_rotary in enumerate(flags) if not uses_rotary)
+def _rotary(
+    config: Any, policy: Policy, bounded: list[int]
+) -> tuple[Rotary | None, frozenset[int]]:
+    """How keys are turned, and in which layers they are not; None where nothing ever is."""
+    if policy.capacity is None and (policy.kv == "auto" or rope_type(config) is None):
+        return None, frozenset()
+    found = rotary_of(config, bounded)
+    rotary = next((one for one in found.values() if one is not None), None)
+    return rotary, frozenset(index for index, one in found.items() if one is None)
 
 
 def _itemsize(config: Any) -> int:

@@ -1,0 +1,263 @@
+"""What a model's attention layers do with positions, found out by running its own code once.
+
+A config names a model's parts, not what they do with them. So the model is built without weights
+and run on a few tokens. Which keys a layer gives its cache at which position says whether and how
+it turns them, and what reaches transformers' attention function says whether transom can take
+over. No list of models is kept that could fall out of date.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+)
+
+from transom.attention.hollow import hollow_model, rank_one
+from transom.errors import UnsupportedModelError
+
+__all__ = ["Call", "Trial", "TrialLayer", "model_class", "trial"]
+
+NAME = "transom-trial"
+NEAR = (0, 1, 2, 5, 11, 23)
+FAR = 4  # times the positions that the config names, and some
+REMEMBERED = 64  # trials that are kept, by config
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of transformers' attention function.
+
+    Attributes:
+        layer: the index that the module gives itself; None without one.
+        same: it attends to the very keys that the cache gave out.
+        repeated: it attends to those, each of them once or more.
+        own_mask: to a mask other than the one transformers made.
+        ahead: tokens may see later ones.
+        given: names of what else it was given, such as `softcap`.
+    """
+
+    layer: int | None
+    same: bool
+    repeated: bool
+    own_mask: bool
+    ahead: bool
+    given: frozenset[str]
+
+
+@dataclass
+class TrialLayer:
+    """What happened in one layer of the cache.
+
+    Attributes:
+        updates: how often the cache was given keys in one pass.
+        keys: `(positions, kv_heads, head_dim)` float32, of the same token at each of `NEAR`.
+        far: the same while another token is far beyond the trained length; None where there are
+            no such positions.
+        calls: how they were attended to, in the order of the model.
+    """
+
+    updates: int = 0
+    keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    far: Tensor | None = None
+    calls: list[Call] = field(default_factory=list)
+
+
+@dataclass
+class Trial:
+    """What a model did.
+
+    Attributes:
+        layers: by their index in the cache.
+        frequencies: every 1-D tensor of numbers in the model that is no weight; what keys are
+            turned by is among them.
+        strays: there is attention to what no layer of the cache holds.
+        failure: why the model did not run, if it did not.
+    """
+
+    layers: dict[int, TrialLayer] = field(default_factory=dict)
+    frequencies: list[Tensor] = field(default_factory=list)
+    strays: bool = False
+    failure: str | None = None
+
+
+def trial(config: Any) -> Trial:
+    """Run the model of a config once, or recall what it did.
+
+    Takes some tenths of a second for a model of 30 layers, and no memory for its weights. Changes
+    neither the config nor the random numbers of torch.
+
+    Raises:
+        UnsupportedModelError: when transformers knows no causal language model for it.
+    """
+    kind = model_class(config)
+    key = (kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
+    if key not in _remembered:
+        if len(_remembered) >= REMEMBERED:
+            _remembered.pop(next(iter(_remembered)), None)
+        _remembered[key] = _run(kind, config)
+    return _remembered[key]
+
+
+_remembered: dict[tuple[Any, str], Trial] = {}
+
+
+def model_class(config: Any) -> Any:
+    """The class that transformers runs for `config`, with a head for language if it has one.
+
+    Raises:
+        UnsupportedModelError: when transformers knows none.
+    """
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING):
+        if type(config) in mapping:
+            return mapping[type(config)]
+    raise UnsupportedModelError(
+        f"transformers has no causal language model for {type(config).__name__}; expected the "
+        "(text) config of one, or one made known with AutoModelForCausalLM.register."
+    )
+
+
+def _run(kind: Any, config: Any) -> Trial:
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _mask)
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            model = hollow_model(kind, config)
+            config._attn_implementation = NAME
+            frequencies = list(_frequencies(model))
+            made = _feed(model, config)
+            near = _feed(model, config, NEAR).layers
+        except Exception as error:  # whatever the model's own code raises is the answer
+            reason = " ".join(str(error).split())[:200]
+            return Trial(failure=f"{type(error).__name__}: {reason}")
+        length = getattr(config, "max_position_embeddings", None) or 4096
+        try:
+            far = _feed(model, config, (*NEAR, FAR * length + 17)).layers
+        except (IndexError, RuntimeError):  # a table of positions, and it ends
+            far = {}
+    for index, layer in made.layers.items():
+        layer.keys = near.get(index, layer).keys
+        layer.far = far[index].keys[: len(NEAR)] if index in far else None
+    return Trial(made.layers, frequencies, made.strays)
+
+
+def _frequencies(model: Any) -> Iterable[Tensor]:
+    for module in model.modules():
+        for value in (*module.buffers(recurse=False), *vars(module).values()):
+            plain = isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter)
+            if plain and value.ndim == 1 and value.is_floating_point() and not value.is_meta:
+                yield value.detach().double().cpu()
+
+
+def _feed(model: Any, config: Any, positions: Sequence[int] = ()) -> _Recorder:
+    """What each layer does with one and the same token, as a prompt or at each of some positions.
+
+    Those positions are rows of a batch, so that no token is the past of another. Where the model
+    counts positions by itself, they are those of a prompt.
+    """
+    recorder = _Recorder()
+    accepted = inspect.signature(model.forward).parameters
+    ids, given = torch.full((1, len(NEAR)), 3), dict[str, Any]()
+    if positions and "position_ids" in accepted:
+        given = {"position_ids": torch.tensor(positions)[:, None]}
+        ids = torch.full((len(positions), 1), 3)
+    if "past_key_values" in accepted:
+        given |= {"past_key_values": _RecordingCache(config=config), "use_cache": True}
+    token = _recording.set(recorder)
+    try:
+        with rank_one():
+            model(input_ids=ids, **given)
+    finally:
+        _recording.reset(token)
+    return recorder
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.layers: dict[int, TrialLayer] = {}
+        self.strays = False
+        self.masks: list[Tensor] = []
+        self._cached: dict[int, Tensor] = {}  # the keys themselves, by layer
+
+    def update(self, keys: Tensor, index: int) -> None:
+        layer = self.layers.setdefault(index, TrialLayer())
+        layer.updates += 1
+        layer.keys = keys.float().transpose(1, 2).flatten(0, 1)
+        self._cached[index] = keys
+
+    def attend(self, index: int | None, keys: Tensor, mask: Any, given: frozenset[str]) -> None:
+        owner = next((at for at, cached in self._cached.items() if cached is keys), index)
+        if owner is None or owner not in self.layers:
+            self.strays = True
+            return
+        cached = self._cached[owner]
+        call = Call(
+            layer=index,
+            same=keys is cached,
+            repeated=keys is cached or _repeats(keys, cached),
+            own_mask=not any(mask is made for made in self.masks),
+            ahead=isinstance(mask, Tensor) and bool((mask > 0).any()),
+            given=given,
+        )
+        self.layers[owner].calls.append(call)
+
+
+def _repeats(keys: Tensor, cached: Tensor) -> bool:
+    """Whether every head of `keys` is one of `cached`."""
+    if keys.shape[2:] != cached.shape[2:]:
+        return False
+    alike = (keys[:, :, None] == cached[:, None]).flatten(3).all(-1)
+    return bool(alike.any(2).all())
+
+
+_recording: ContextVar[_Recorder] = ContextVar("transom-trial")
+
+
+class _RecordingCache(DynamicCache):
+    """Notes keys and gives them back; layers without attention keep what they always do."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        _recording.get().update(key_states, layer_idx)
+        return key_states, value_states
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any = None,
+    **given: Any,
+) -> tuple[Tensor, None]:
+    names = frozenset(name for name, what in given.items() if what is not None)
+    _recording.get().attend(getattr(module, "layer_idx", None), key, attention_mask, names)
+    # Each token sees itself alone, so that none learns of the positions of others.
+    own = value[:, :, -query.shape[2] :].repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+    return own.transpose(1, 2).contiguous(), None
+
+
+def _mask(
+    *, batch_size: int, q_length: int, kv_length: int, mask_function: Callable[..., Any], **_: Any
+) -> Tensor:
+    """Zeros, or ones where a token would see a later one, for the recorder to notice."""
+    ahead = mask_function(*(torch.tensor(at) for at in (0, 0, 0, 1)))
+    mask = torch.full((batch_size, 1, q_length, kv_length), float(ahead))
+    _recording.get().masks.append(mask)
+    return mask
