@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, GPT2Config, LlamaConfig
+from transformers import GPT2Config, LlamaConfig
 
 from tests.kv.models import COMMON, CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
 from tests.kv.test_oracle import BOUNDED

@@ -21,7 +21,7 @@ from transom.errors import CacheError, InputError, PolicyError, StateError, Unsu
 from transom.kv.attending import AttendingLayer
 from transom.kv.fits import check_attends_once, check_layers, head_dim_of
 from transom.kv.layer import BoundedLayer
-from transom.kv.native import restore_native, tensors_of
+from transom.kv.native import can_crop_native, restore_native, tensors_of
 from transom.kv.planned import PlannedLayer
 from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
@@ -238,6 +238,7 @@ class BoundedCache(Cache):
             "seen": torch.tensor(slots.seen),
             "base": torch.tensor(slots.base),
             "lengths": torch.tensor(slots.lengths, dtype=torch.int64),
+            **({} if slots.real is None else {"real": slots.real}),
             "made_for": torch.tensor(list(self._made_for.encode()), dtype=torch.uint8),
         }
         for index, layer in enumerate(self.layers):
@@ -276,6 +277,7 @@ class BoundedCache(Cache):
         slots.clear()
         slots.seen, slots.base = int(state["seen"]), int(state["base"])
         slots.lengths = state["lengths"].tolist()
+        slots.real = state["real"].cpu() if "real" in state else None
 
     @property
     def _made_for(self) -> str:
@@ -299,33 +301,53 @@ class BoundedCache(Cache):
         self.slots.clear()
 
     def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
-        return tokens == 0 or (
-            self.slots.can_crop(tokens)
-            and all(layer.can_crop(self.seen, tokens) for layer in self._attending.values())
-        )
+        """Whether the newest `tokens` columns, padding included, can be dropped without a trace."""
+        return self._crop_obstacle(tokens) is None
+
+    def _crop_obstacle(self, tokens: int) -> str | None:
+        if tokens == 0:
+            return None
+        if (reason := self.slots.crop_obstacle(tokens)) is not None:
+            return reason
+        for length, dropped in zip(self.slots.lengths, self.slots.newest(tokens), strict=True):
+            fits = (layer.can_crop(length, dropped) for layer in self._attending.values())
+            if dropped and not all(fits):
+                return (
+                    "they had a say in what is kept of others; use a policy by position that is "
+                    "large enough, or 'full'"
+                )
+        for layer in self._native:
+            if not can_crop_native(layer, tokens):
+                return (
+                    f"the model's own {type(layer).__name__} no longer has what was before them; "
+                    "fork before what may have to be taken back, or call activate_past_recording() "
+                    "before it is fed"
+                )
+        return None
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Drop the newest `-tokens_to_remove` tokens (the number is negative, as in transformers).
+        """Drop the newest `-tokens_to_remove` columns (the number is negative, as in transformers).
 
         Raises:
-            CacheError: when those tokens have already evicted others, which cannot come back, or
-                rows are padded. So assisted decoding works up to the policy's capacity and then
-                stops with this error instead of going on wrongly.
+            CacheError: when those tokens have left a trace: they evicted others, had a say in what
+                is kept of them, or changed the state of a layer that the model keeps itself. So
+                assisted decoding works up to the policy's capacity and then stops with this error
+                instead of going on wrongly. Nothing is changed then.
         """
         if tokens_to_remove > 0:
             raise CacheError(
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
                 "tokens to remove."
             )
-        if not self.can_crop(-tokens_to_remove):
+        if (reason := self._crop_obstacle(-tokens_to_remove)) is not None:
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
-                f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "
-                "Use a larger policy or 'full' for assisted decoding."
+                f"{self.policy}: {reason}."
             )
-        for layer in self._native:  # also for 0, which lets them give up what they recorded
-            layer.crop(tokens_to_remove)
+        for layer in self._native:
+            # Also for 0 where layers record, which lets them give up what they recorded.
+            if tokens_to_remove or getattr(layer, "record_past", False):
+                layer.crop(tokens_to_remove)
         self.slots.crop(-tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

@@ -112,12 +112,17 @@ class Slots(Rows[Positional, Plan]):
             self._turned = (key, self.turns((places - self.base)[:, None]).to(device))
         return self._turned[1]
 
-    def can_crop(self, tokens: int) -> bool:
-        capacity = self.policy.capacity
-        fits = capacity is None or self.seen <= capacity
-        if precision := Precision.of(self.policy):  # what has been rounded stays so
-            fits = self.seen <= precision.exact
-        return super().can_crop(tokens) and fits
+    def crop_obstacle(self, columns: int) -> str | None:
+        if (reason := super().crop_obstacle(columns)) is not None:
+            return reason
+        dropping = zip(self.lengths, self.newest(columns), strict=True)
+        longest = max((length for length, dropped in dropping if dropped), default=0)
+        precision, capacity = Precision.of(self.policy), self.policy.capacity
+        if precision is not None and longest > precision.exact:
+            return f"others have been stored in {self.policy.kv} since, and stay so; leave kv off"
+        if capacity is not None and longest > capacity:
+            return "they have evicted others, which cannot come back; use a larger policy or 'full'"
+        return None
 
     def _plan(
         self,
