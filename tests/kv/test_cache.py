@@ -136,15 +136,6 @@ def test_crop_refuses_where_it_would_be_wrong(policy: Policy) -> None:
     assert BoundedCache(Full(), config=model.config).is_croppable
 
 
-def test_crop_refuses_padded_batches() -> None:
-    model, ids = tiny("llama"), tokens(2, 8)
-    mask = torch.tensor([[1] * 8, [0] * 3 + [1] * 5])
-    cache = BoundedCache(Window(20), config=model.config)
-    chunked_logits(model, ids, cache, [8], mask)
-    with pytest.raises(CacheError, match="padded"):
-        cache.crop(-2)
-
-
 def test_an_interrupted_pass_is_noticed() -> None:
     model, ids = tiny("llama"), tokens(1, 30)
     cache = BoundedCache(Window(8), config=model.config)

@@ -61,6 +61,10 @@ class _Hollow(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if args and isinstance(args[0], Tensor) and args[0].is_meta:
+            name = getattr(function, "__name__", "")
+            if name.endswith("_") and not name.startswith("_"):  # to fill it takes its time
+                return args[0]
         if function in FACTORIES and kwargs.get("out") is None:
             shaped = function(*args, **{**kwargs, "device": "meta"})
             if shaped.numel() >= LARGE:
@@ -86,11 +90,13 @@ class _RankOne(TorchFunctionMode):
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if not any(x.is_meta for x in tensors):
             return function(*args, **kwargs)
-        if function is Tensor.device.__get__:
+        if function == Tensor.device.__get__:  # made anew each time it is looked up
             return torch.device("cpu")  # where the weights would be
         known = [x for x in tensors if not x.is_meta]
         if not known:
             return function(*args, **kwargs)
+        if function is F.linear and not kwargs and not args[0].is_meta:
+            return self._product([args[0]], torch.Size((*args[0].shape[:-1], len(args[1]))))
         result = function(*tree_map(_shape_of, args), **tree_map(_shape_of, kwargs))
         if not isinstance(result, Tensor):
             return result

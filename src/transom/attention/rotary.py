@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -164,7 +165,8 @@ def rotary_of(config: Any, layers: Iterable[int]) -> dict[int, Rotary | None]:
             f"{kind} cannot be run without weights to see how it turns its keys "
             f"({made.failure}). Use a config that transformers can run."
         )
-    found = {index: _rotary_of(config, made, made.layers[index]) for index in layers}
+    with torch.inference_mode(False), torch.no_grad():  # these outlive the mode of the caller
+        found = {index: _rotary_of(config, made, made.layers[index]) for index in layers}
     turning = [rotary for rotary in found.values() if rotary is not None]
     for rotary in turning[1:]:
         same = torch.equal(rotary.inv_freq, turning[0].inv_freq)
@@ -184,19 +186,19 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
             "which are not supported under a bounded policy. Use the policy 'full'."
         )
     close = 1e-4 * float(keys.abs().max())
-    if len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close:
-        return None
-    if not made.frequencies:
+    still = len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close
+    turned = None if still else _turned(made, layer)
+    if not (still or turned or made.frequencies):
         raise UnsupportedModelError(
             f"{kind} has no rotary positions (learned absolute positions or ALiBi, say); a "
             "bounded policy needs keys whose position can be changed. Use the policy 'full', "
             "or a model with rotary positions."
         )
-    turned = len(keys) == len(NEAR) and Rotary.of_keys(keys, torch.tensor(NEAR), made.frequencies)
-    if not turned:
+    if not (still or turned):
         raise UnsupportedModelError(
-            f"{kind} turns its keys neither by halves nor by neighbouring pairs of frequencies of "
-            "its own, so they cannot be moved to another position. Use the policy 'full'."
+            f"{kind} turns its keys neither by halves nor by neighbouring pairs, or changes them "
+            "once they are turned (by a norm with weights, say), so they cannot be moved to "
+            "another position. Use the policy 'full'."
         )
     if layer.far is None or float((layer.far - keys).abs().max()) > close:
         raise UnsupportedModelError(
@@ -204,7 +206,19 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
             f"({rope_type(config)!r} in rope_parameters), so kept keys would go stale. Use the "
             "policy 'full', or load the model with other rope_parameters."
         )
+    if not layer.steady:
+        raise UnsupportedModelError(
+            f"{kind} changes its queries by how many tokens the cache has seen, besides turning "
+            "them, which compact positions do not go with yet. Use the policy 'full'."
+        )
     return turned
+
+
+@lru_cache(maxsize=4096)
+def _turned(made: Trial, layer: TrialLayer) -> Rotary | None:
+    if len(layer.keys) != len(NEAR):
+        return None
+    return Rotary.of_keys(layer.keys, torch.tensor(NEAR, device="cpu"), made.frequencies)
 
 
 def rope_type(config: Any) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ __all__ = ["Call", "Trial", "TrialLayer", "model_class", "trial"]
 
 NAME = "transom-trial"
 NEAR = (0, 1, 2, 5, 11, 23)
-FAR = 4  # times the positions that the config names, and some
+FAR = 2**22  # at least, and beyond the positions that the config names
 REMEMBERED = 64  # trials that are kept, by config
 
 
@@ -58,25 +58,27 @@ class Call:
     given: frozenset[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class TrialLayer:
     """What happened in one layer of the cache.
 
     Attributes:
         updates: how often the cache was given keys in one pass.
         keys: `(positions, kv_heads, head_dim)` float32, of the same token at each of `NEAR`.
-        far: the same while another token is far beyond the trained length; None where there are
-            no such positions.
+        far: the same while another token, and the length of the cache, are far beyond the trained
+            length; None where there are no such positions.
+        steady: what the cache's length is changes no query.
         calls: how they were attended to, in the order of the model.
     """
 
     updates: int = 0
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
     far: Tensor | None = None
+    steady: bool = True
     calls: list[Call] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """What a model did.
 
@@ -135,40 +137,54 @@ def _run(kind: Any, config: Any) -> Trial:
     AttentionMaskInterface.register(NAME, _mask)
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         try:
             model = hollow_model(kind, config)
             config._attn_implementation = NAME
-            frequencies = list(_frequencies(model))
+            frequencies = _frequencies(model)
             made = _feed(model, config)
-            near = _feed(model, config, NEAR).layers
+            near = _feed(model, config, NEAR)
         except Exception as error:  # whatever the model's own code raises is the answer
             reason = " ".join(str(error).split())[:200]
             return Trial(failure=f"{type(error).__name__}: {reason}")
-        length = getattr(config, "max_position_embeddings", None) or 4096
+        length = max(FAR, 4 * (getattr(config, "max_position_embeddings", None) or 0))
         try:
-            far = _feed(model, config, (*NEAR, FAR * length + 17)).layers
+            far = _feed(model, config, (*NEAR, length), length)
         except (IndexError, RuntimeError):  # a table of positions, and it ends
-            far = {}
+            far = _Recorder()
     for index, layer in made.layers.items():
-        layer.keys = near.get(index, layer).keys
-        layer.far = far[index].keys[: len(NEAR)] if index in far else None
+        layer.keys = near.layers.get(index, layer).keys
+        if index in far.layers:
+            layer.far = far.layers[index].keys[: len(NEAR)]
+            layer.steady = _alike(near.queries.get(index), far.queries.get(index))
     return Trial(made.layers, frequencies, made.strays)
 
 
-def _frequencies(model: Any) -> Iterable[Tensor]:
+def _alike(near: Tensor | None, far: Tensor | None) -> bool:
+    """Whether the first queries are the same."""
+    if near is None or far is None:
+        return True
+    return torch.allclose(near, far[: len(near)], rtol=0, atol=1e-4 * float(near.abs().max()))
+
+
+def _frequencies(model: Any) -> list[Tensor]:
+    found: list[Tensor] = []
     for module in model.modules():
         for value in (*module.buffers(recurse=False), *vars(module).values()):
             plain = isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter)
             if plain and value.ndim == 1 and value.is_floating_point() and not value.is_meta:
-                yield value.detach().double().cpu()
+                numbers = value.detach().double().cpu()
+                if not any(torch.equal(numbers, known) for known in found):
+                    found.append(numbers)
+    return found
 
 
-def _feed(model: Any, config: Any, positions: Sequence[int] = ()) -> _Recorder:
+def _feed(model: Any, config: Any, positions: Sequence[int] = (), length: int = 0) -> _Recorder:
     """What each layer does with one and the same token, as a prompt or at each of some positions.
 
     Those positions are rows of a batch, so that no token is the past of another. Where the model
-    counts positions by itself, they are those of a prompt.
+    counts positions by itself, they are those of a prompt. The cache says that it has seen
+    `length` tokens.
     """
     recorder = _Recorder()
     accepted = inspect.signature(model.forward).parameters
@@ -177,7 +193,9 @@ def _feed(model: Any, config: Any, positions: Sequence[int] = ()) -> _Recorder:
         given = {"position_ids": torch.tensor(positions)[:, None]}
         ids = torch.full((len(positions), 1), 3)
     if "past_key_values" in accepted:
-        given |= {"past_key_values": _RecordingCache(config=config), "use_cache": True}
+        cache = _RecordingCache(config=config)
+        cache.length = length
+        given |= {"past_key_values": cache, "use_cache": True}
     token = _recording.set(recorder)
     try:
         with rank_one():
@@ -191,6 +209,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.layers: dict[int, TrialLayer] = {}
         self.strays = False
+        self.queries: dict[int, Tensor] = {}  # of the last call, by the layer that has the keys
         self.masks: list[Tensor] = []
         self._cached: dict[int, Tensor] = {}  # the keys themselves, by layer
 
@@ -200,18 +219,26 @@ class _Recorder:
         layer.keys = keys.float().transpose(1, 2).flatten(0, 1)
         self._cached[index] = keys
 
-    def attend(self, index: int | None, keys: Tensor, mask: Any, given: frozenset[str]) -> None:
+    def attend(
+        self,
+        index: int | None,
+        queries: Tensor,
+        keys: Tensor,
+        mask: Any,
+        given: frozenset[str],
+    ) -> None:
         owner = next((at for at, cached in self._cached.items() if cached is keys), index)
         if owner is None or owner not in self.layers:
             self.strays = True
             return
+        self.queries[owner] = queries.float().transpose(1, 2).flatten(0, 1)
         cached = self._cached[owner]
         call = Call(
             layer=index,
             same=keys is cached,
             repeated=keys is cached or _repeats(keys, cached),
             own_mask=not any(mask is made for made in self.masks),
-            ahead=isinstance(mask, Tensor) and bool((mask > 0).any()),
+            ahead=any(mask is made and bool((made > 0).any()) for made in self.masks),
             given=given,
         )
         self.layers[owner].calls.append(call)
@@ -231,6 +258,11 @@ _recording: ContextVar[_Recorder] = ContextVar("transom-trial")
 class _RecordingCache(DynamicCache):
     """Notes keys and gives them back; layers without attention keep what they always do."""
 
+    length: int
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.length
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -247,7 +279,7 @@ def _attention(
     **given: Any,
 ) -> tuple[Tensor, None]:
     names = frozenset(name for name, what in given.items() if what is not None)
-    _recording.get().attend(getattr(module, "layer_idx", None), key, attention_mask, names)
+    _recording.get().attend(getattr(module, "layer_idx", None), query, key, attention_mask, names)
     # Each token sees itself alone, so that none learns of the positions of others.
     own = value[:, :, -query.shape[2] :].repeat_interleave(query.shape[1] // value.shape[1], dim=1)
     return own.transpose(1, 2).contiguous(), None

@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.patterns import Pattern
+from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary, rope_type, rotary_of
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
@@ -134,6 +135,11 @@ class BoundedCache(Cache):
         visible: Tensor | Attending | None = slots.visible(plan)
         return visible
 
+    @property
+    def columns(self) -> Columns | None:
+        """Where the keys of the pass under way are in the text; None where heads keep others."""
+        return self.slots.columns if isinstance(self.slots, Slots) else None
+
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
         length, offset = super().get_mask_sizes(query_length, layer_idx)
@@ -196,7 +202,7 @@ class BoundedCache(Cache):
         """
         slots = self.slots
         bounded = self.policy.capacity is not None and self.is_bounded_throughout
-        if slots.rotary is None or slots.positions != "compact" or not bounded:
+        if slots.positions != "compact" or not bounded:
             raise CacheError(
                 "rebase needs a bounded policy with compact positions on every layer; "
                 f"this cache has {self.policy} with {slots.positions} positions."

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from transom.attention.huggingface import NOT_COMPUTED
 from transom.attention.trial import Call, TrialLayer, trial
 from transom.errors import UnsupportedModelError
 
-__all__ = ["NOT_COMPUTED", "check_attends_once", "check_layers", "head_dim_of"]
-
-# What attention may be asked for besides a mask, and the kernels here do not compute.
-NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
+__all__ = ["check_attends_once", "check_layers", "head_dim_of"]
 
 
 def check_layers(config: Any, layers: list[int]) -> None:
@@ -42,7 +40,8 @@ def head_dim_of(config: Any, layers: list[int]) -> int:
     Raises:
         UnsupportedModelError: when they differ.
     """
-    sizes = sorted({trial(config).layers[index].keys.shape[-1] for index in layers})
+    made = trial(config)
+    sizes = sorted({made.layers[index].keys.shape[-1] for index in layers})
     if len(sizes) > 1:
         raise UnsupportedModelError(
             f"{config.model_type} has keys of {sizes} dimensions in layers to which one policy "
@@ -58,8 +57,9 @@ def check_attends_once(config: Any, layers: list[int], policy: Any) -> None:
         UnsupportedModelError: when what is attended to is not what one layer of the cache holds,
             or it is attended to more than once.
     """
+    made = trial(config)
     for index in layers:
-        calls = trial(config).layers[index].calls
+        calls = made.layers[index].calls
         if len(calls) > 1:
             reason = f"attends {len(calls)} times to the keys of layer {index}"
         elif not calls[0].same or calls[0].layer != index:

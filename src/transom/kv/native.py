@@ -21,16 +21,15 @@ def can_crop_native(layer: Any, tokens: int) -> bool:
     kept = True
     if isinstance(layer, LinearAttentionCacheLayerMixin):
         # What a recurrence has taken in stays; a convolution may have recorded its inputs.
-        recorded = (
-            state.shape[-1] >= layer.conv_kernel_size[index] + tokens
-            for index, state in layer.conv_states.items()
-            if state is not None
-        )
+        sizes: Any = layer.conv_kernel_size
+        states = layer.conv_states.items()
+        recorded = (x.shape[-1] >= sizes[index] + tokens for index, x in states if x is not None)
         kept = layer.record_past and bool(layer.is_croppable) and all(recorded)
     if isinstance(layer, DynamicSlidingWindowLayer):
         seen, window = layer.cumulative_length, layer.sliding_window
         if seen >= window:
-            held = layer.keys.shape[-2] - tokens
+            keys: Any = layer.keys
+            held = keys.shape[-2] - tokens
             kept = kept and layer.record_past and held >= min(window - 1, seen - tokens)
     elif not isinstance(layer, LinearAttentionCacheLayerMixin):
         kept = bool(layer.is_croppable)

@@ -137,13 +137,20 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.plan = self._plan(before, valid, tokens, device, pattern)
         return self.plan
 
+    @property
+    def real_after(self) -> Tensor | None:
+        """What `real` will be once the pass under way is done."""
+        assert self.plan is not None
+        if self.real is None and self._entering is None:
+            return None
+        parts = ((self.real, self.seen), (self._entering, self.plan.tokens))
+        batch = len(self.plan.lengths)
+        return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
+
     def commit(self) -> None:
         """The pass is done in every layer: count its tokens."""
         assert self.plan is not None
-        if self.real is not None or self._entering is not None:
-            batch = len(self.plan.lengths)
-            parts = ((self.real, self.seen), (self._entering, self.plan.tokens))
-            self.real = torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
+        self.real = self.real_after
         self.seen += self.plan.tokens
         self.lengths = self.plan.lengths
         self.plan = self._entering = None
@@ -176,4 +183,6 @@ class Rows(ABC, Generic[PolicyT, PassT]):
 
 
 def _as_tensor(real: Tensor | None, columns: int, batch: int) -> Tensor:
-    return torch.ones(batch, columns, dtype=torch.bool) if real is None else real
+    if real is not None:
+        return real
+    return torch.ones(batch, columns, dtype=torch.bool, device="cpu")

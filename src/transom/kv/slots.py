@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.patterns import Pattern
+from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
 from transom.kv.rows import Rows
@@ -32,6 +33,7 @@ class Plan:
             for a single query; several are turned themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
             when it sees all of them; for several a `Visibility`.
+        keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
         valid: `(rows, tokens)` bool, which new tokens are real; None for all.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
@@ -47,6 +49,7 @@ class Plan:
     in_place: bool
     turn: Tensor | None
     visible: Tensor | Visibility | None
+    keys: Tensor
     valid: Tensor | None
     fills_pinned: bool
     started: bool = False
@@ -76,6 +79,13 @@ class Slots(Rows[Positional, Plan]):
 
     def visible(self, plan: Plan) -> Tensor | Visibility | None:
         return plan.visible
+
+    @property
+    def columns(self) -> Columns | None:
+        """Where the keys of the pass under way are in the text."""
+        if self.plan is None:
+            return None
+        return Columns(self.plan.keys, self.real_after, self.seen + self.plan.tokens)
 
     def slots_of(self, positions: Tensor) -> Tensor:
         """The slot of each position."""
@@ -119,7 +129,7 @@ class Slots(Rows[Positional, Plan]):
         longest = max((length for length, dropped in dropping if dropped), default=0)
         precision, capacity = Precision.of(self.policy), self.policy.capacity
         if precision is not None and longest > precision.exact:
-            return f"others have been stored in {self.policy.kv} since, and stay so; leave kv off"
+            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
         if capacity is not None and longest > capacity:
             return "they have evicted others, which cannot come back; use a larger policy or 'full'"
         return None
@@ -223,6 +233,7 @@ class Slots(Rows[Positional, Plan]):
             in_place=in_place,
             turn=None,
             visible=None,
+            keys=keys,
             valid=None if write[0] is None else fresh >= 0,
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
