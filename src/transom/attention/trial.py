@@ -25,6 +25,7 @@ from transformers import (
     AttentionMaskInterface,
     DynamicCache,
 )
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from transom.attention.hollow import hollow_model, rank_one
 from transom.errors import UnsupportedModelError
@@ -142,16 +143,20 @@ def _run(kind: Any, config: Any) -> Trial:
             model = hollow_model(kind, config)
             config._attn_implementation = NAME
             frequencies = _frequencies(model)
-            made = _feed(model, config)
-            near = _feed(model, config, NEAR)
+            prompt = _RecordingCache(config=config)
+            made = near = far = _feed(model, prompt)
+            if "position_ids" in inspect.signature(model.forward).parameters:
+                near = _feed(model, prompt.after(len(NEAR)), NEAR)
         except Exception as error:  # whatever the model's own code raises is the answer
             reason = " ".join(str(error).split())[:200]
             return Trial(failure=f"{type(error).__name__}: {reason}")
-        length = max(FAR, 4 * (getattr(config, "max_position_embeddings", None) or 0))
-        try:
-            far = _feed(model, config, (*NEAR, length), length)
-        except (IndexError, RuntimeError):  # a table of positions, and it ends
-            far = _Recorder()
+        if near is not made:  # else the model counts by itself, and cannot be told
+            length = max(FAR, 4 * (getattr(config, "max_position_embeddings", None) or 0))
+            positions = (*NEAR, length)
+            try:
+                far = _feed(model, prompt.after(len(positions), length), positions)
+            except (IndexError, RuntimeError):  # a table of positions, and it ends
+                far = _Recorder()
     for index, layer in made.layers.items():
         layer.keys = near.layers.get(index, layer).keys
         if index in far.layers:
@@ -179,22 +184,17 @@ def _frequencies(model: Any) -> list[Tensor]:
     return found
 
 
-def _feed(model: Any, config: Any, positions: Sequence[int] = (), length: int = 0) -> _Recorder:
+def _feed(model: Any, cache: _RecordingCache, positions: Sequence[int] = ()) -> _Recorder:
     """What each layer does with one and the same token, as a prompt or at each of some positions.
 
-    Those positions are rows of a batch, so that no token is the past of another. Where the model
-    counts positions by itself, they are those of a prompt. The cache says that it has seen
-    `length` tokens.
+    Those positions are rows of a batch, so that no token is the past of another.
     """
     recorder = _Recorder()
-    accepted = inspect.signature(model.forward).parameters
     ids, given = torch.full((1, len(NEAR)), 3), dict[str, Any]()
-    if positions and "position_ids" in accepted:
-        given = {"position_ids": torch.tensor(positions)[:, None]}
+    if positions:
         ids = torch.full((len(positions), 1), 3)
-    if "past_key_values" in accepted:
-        cache = _RecordingCache(config=config)
-        cache.length = length
+        given = {"position_ids": torch.tensor(positions)[:, None]}
+    if "past_key_values" in inspect.signature(model.forward).parameters:
         given |= {"past_key_values": cache, "use_cache": True}
     token = _recording.set(recorder)
     try:
@@ -258,7 +258,20 @@ _recording: ContextVar[_Recorder] = ContextVar("transom-trial")
 class _RecordingCache(DynamicCache):
     """Notes keys and gives them back; layers without attention keep what they always do."""
 
-    length: int
+    length = 0
+
+    def after(self, rows: int, length: int = 0) -> _RecordingCache:
+        """A copy that says it has seen `length` tokens; each row has the states of the only one.
+
+        With these, recurrent layers take one step, where a prompt of one token would be padded.
+        """
+        twin = copy.deepcopy(self)
+        twin.length = length
+        first: Any = torch.zeros(rows, dtype=torch.int64)
+        for layer in twin.layers:
+            if isinstance(layer, LinearAttentionCacheLayerMixin):
+                layer.reorder_cache(first)
+        return twin
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
