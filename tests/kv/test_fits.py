@@ -166,3 +166,20 @@ def test_blocks_in_pieces_are_noticed_too() -> None:
     assert "later" in str(deviates(mask_function=mask, **given))
     blocks[:] = -1
     assert deviates(mask_function=mask, **given) is None
+
+
+def test_a_model_without_any_positions_goes_on_when_they_start_over() -> None:
+    """Nothing is turned then, and positions are only counted."""
+    model = made("smollm3", **FOUR, no_rope_layers=[0] * 4)
+    ids = tokens(1, 40)
+    plain = BoundedCache(parse("sinks:2,window=10"), config=model.config)
+    expected = chunked_logits(model, ids, plain, [30, 1, 9])
+    cache = BoundedCache(parse("sinks:2,window=10"), config=model.config)
+    found = [chunked_logits(model, ids, cache, [30])]
+    cache.rebase(15)
+    with torch.no_grad():
+        for start, stop in ((30, 31), (31, 40)):
+            places = torch.arange(start - 15, stop - 15)[None]
+            output = model(ids[:, start:stop], past_key_values=cache, position_ids=places)
+            found.append(output.logits)
+    assert difference(torch.cat(found, 1), expected) < 1e-4

@@ -194,8 +194,11 @@ def _feed(model: Any, cache: _RecordingCache, positions: Sequence[int] = ()) -> 
     if positions:
         ids = torch.full((len(positions), 1), 3)
         given = {"position_ids": torch.tensor(positions)[:, None]}
-    if "past_key_values" in inspect.signature(model.forward).parameters:
-        given |= {"past_key_values": cache, "use_cache": True}
+    accepted = inspect.signature(model.forward).parameters
+    for name in ("past_key_values", "cache"):  # the latter from transformers 5.24 on
+        if name in accepted:
+            given |= {name: cache, "use_cache": True}
+            break
     token = _recording.set(recorder)
     try:
         with rank_one():
