@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transom import models
 from transom.attention.modes import lasting
-from transom.attention.probing import scales_by_position
+from transom.attention.trial import scales_by_position
 from transom.chat import Message, Turns
 from transom.checks import whole_number
 from transom.errors import InputError, StateError
@@ -111,7 +111,7 @@ class Context:
         )
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
-        self._may_rebase: bool | None = None  # not known before it matters
+        self._may_rebase = not scales_by_position(model.config.get_text_config(decoder=True))
         self._conversing = False
         self._reply: Literal["open", "ended"] | None = None
 
@@ -516,12 +516,11 @@ class Context:
         capacity = self.policy.capacity
         if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
             return
+        if not self._may_rebase:
+            return
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
-            if self._may_rebase is None:
-                self._may_rebase = not scales_by_position(self.model)
-            if self._may_rebase:
-                cache.rebase(position - capacity)
+            cache.rebase(position - capacity)
 
 
 def _are_messages(content: Any) -> bool:

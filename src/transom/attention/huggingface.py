@@ -16,17 +16,28 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from transom.attention.attending import Attending
+from transom.attention.causal_text import deviates
 from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
+from transom.attention.returned_weights import Columns, Shown, weights_under, weights_within
 from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import Policy
 
-__all__ = ["PlannedOffset", "Planner", "follows_pattern", "select_attention", "use_pattern"]
+__all__ = [
+    "NOT_COMPUTED",
+    "PlannedOffset",
+    "Planner",
+    "follows_pattern",
+    "select_attention",
+    "use_pattern",
+]
 
 PREFIX = "transom|"
 BASES = ("sdpa", "eager")
+# What attention may be asked for besides a mask, and the kernels here do not compute.
+NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
 
 
 class Selected(str):
@@ -58,6 +69,9 @@ class Planner(Protocol):
         device: torch.device,
         pattern: Pattern | None,
     ) -> Tensor | Attending | None: ...
+
+    @property
+    def columns(self) -> Columns | None: ...
 
 
 class PlannedOffset(int):
@@ -175,16 +189,17 @@ def _mask(*, base: str, kv_offset: Any, pattern: Pattern | None = None, **kwargs
     planned = isinstance(kv_offset, PlannedOffset)
     if not planned and pattern is None:
         return _registered(AttentionMaskInterface, base)(kv_offset=kv_offset, **kwargs)
-    if kwargs.get("use_vmap") or not _is_causal_text(**kwargs):
+    if (deviation := deviates(**kwargs)) is not None:
         raise CacheError(
-            "the model asks for its own mask pattern (bidirectional image tokens or packed "
-            "sequences, say) over layers that a policy or a pattern decides about; only causal "
-            "text is supported there."
+            f"the model asks for {deviation}, over layers that a policy or a pattern decides "
+            "about; only causal text is supported there. Feed such tokens with a DynamicCache."
         )
     q_length, attention_mask = kwargs["q_length"], kwargs["attention_mask"]
     if planned:
-        batch, device = kwargs["batch_size"], kwargs["device"]
-        return kv_offset.planner.begin(q_length, batch, attention_mask, device, pattern)
+        planner, batch, device = kv_offset.planner, kwargs["batch_size"], kwargs["device"]
+        visible = planner.begin(q_length, batch, attention_mask, device, pattern)
+        # Only eager attention has weights to show.
+        return Shown(visible, planner.columns) if base == "eager" else visible
     assert pattern is not None
     return _patterned(pattern, int(kv_offset), **kwargs)
 
@@ -212,56 +227,63 @@ def _patterned(
     return Patterned(seen)
 
 
-def _is_causal_text(*, mask_function: Any = None, q_length: int, **kwargs: Any) -> bool:
-    """Whether each token sees the one before it, as it does not across packed sequences."""
-    if mask_function is None or q_length < 2 or kwargs["attention_mask"] is not None:
-        return True
-    rows = torch.arange(kwargs["batch_size"], device=kwargs["device"])[:, None]
-    later = torch.arange(1, q_length, device=kwargs["device"])
-    visible: Tensor = mask_function(rows, 0, later, later - 1)
-    return bool(torch.as_tensor(visible, device=rows.device).all())
-
-
 def _attention(
     module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | Attending | Patterned | None,
+    attention_mask: Tensor | Attending | Patterned | Shown | None,
     *,
     base: str,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    columns, asked = None, base == "eager" and _wants_weights(module, kwargs)
+    if isinstance(attention_mask, Shown):
+        columns, attention_mask = attention_mask.columns, attention_mask.visible
     if not isinstance(attention_mask, (Attending, Patterned)):
         if base == "eager" and attention_mask is not None:
             attention_mask = _additive(attention_mask, query.dtype)
         forward = _base_attention(base, module)
-        result: tuple[Tensor, Tensor | None] = forward(
+        output, weights = forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-        return result
-    for name in ("softcap", "s_aux", "position_bias"):
+        if asked and weights is not None and columns is not None:
+            weights = columns.spread(weights)
+        return output, weights
+    for name in NOT_COMPUTED:
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
                 f"{type(module).__name__} attends with {name!r}, which is not supported under a "
-                "bounded policy or a pattern. Use the policy 'full' with transformers' own "
-                "DynamicCache."
+                "bounded policy or a pattern. Use transformers' own DynamicCache."
             )
     if dropout:
         raise CacheError(
             "attention dropout is on, which bounded caches and patterns leave out: model.eval(), "
             "or config.attention_dropout = 0 for training."
         )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = None
     if isinstance(attention_mask, Patterned):
         pattern = attention_mask.pattern
         if kwargs.get("sliding_window"):
             pattern = pattern & sliding(kwargs["sliding_window"])
-        output = attend(query, key, value, pattern, scale=scaling)
+        if asked:
+            weights = weights_within(pattern, query, key, scale)
+        output = attend(query, key, value, pattern, scale=scale)
     else:
-        output = attention_mask.attend(query, key, value, scaling, layer=module.layer_idx)
-    return output.transpose(1, 2).contiguous(), None
+        layer = module.layer_idx
+        if asked:
+            weights = weights_under(attention_mask, columns, query, key, scale, layer)
+        output = attention_mask.attend(query, key, value, scale, layer=layer)
+    return output.transpose(1, 2).contiguous(), weights
+
+
+def _wants_weights(module: Any, given: dict[str, Any]) -> bool:
+    """Whether the caller asked for attention weights, in the call or in the config."""
+    config = getattr(module, "config", None)
+    return bool(given.get("output_attentions", getattr(config, "output_attentions", False)))
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

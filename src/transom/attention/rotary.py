@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from transom.attention.trial import NEAR, Trial, TrialLayer, trial
 from transom.errors import UnsupportedModelError
 
-__all__ = ["Rotary"]
-
-POSITION_DEPENDENT = ("dynamic", "longrope")
-LATENT = ("kv_lora_rank", "qk_rope_head_dim")
+__all__ = ["Rotary", "rotary_of"]
 
 
 @dataclass(frozen=True)
@@ -110,67 +110,115 @@ class Rotary:
     def from_config(cls, config: Any) -> Rotary:
         """The rotary positions of a transformers model, from the model's own code.
 
-        The frequencies come from the model's rotary embedding, and its `apply_rotary_pos_emb` is
-        run on a random vector to see which pairs it turns, so no list of models is kept here.
+        The model is run once without its weights (`trial`), so no list of models is kept here.
+        Where only some layers attend to all of the text, it is these that count.
 
         Raises:
             UnsupportedModelError: when positions are not rotary, when the frequencies depend on
                 the length of the text, or when the model turns keys in a way not known here.
         """
-        kind = config.model_type
-        scaling = rope_type(config)
-        if scaling is None:
-            raise UnsupportedModelError(
-                f"{kind} has no rotary positions (learned absolute positions or ALiBi, say); a "
-                "bounded policy needs keys whose position can be changed. Use the policy 'full', "
-                "or a model with rotary positions."
-            )
-        if scaling in POSITION_DEPENDENT:
-            raise UnsupportedModelError(
-                f"{kind} has {scaling!r} rotary positions, whose frequencies depend on the largest "
-                "position so far, so kept keys would go stale. Use the policy 'full', or load the "
-                "model with other rope_parameters."
-            )
-        if any(getattr(config, name, None) for name in LATENT):
-            raise UnsupportedModelError(
-                f"{kind} keeps latent keys (multi-head latent attention), which are not supported "
-                "under a bounded policy. Use the policy 'full'."
-            )
-        module = modelling_module(config)
-        embeddings = [
-            value
-            for name, value in vars(module).items()
-            if name.endswith("RotaryEmbedding") and "Vision" not in name and isinstance(value, type)
+        made = trial(config)
+        whole = [
+            index
+            for index, layer in made.layers.items()
+            if not any("sliding_window" in call.given for call in layer.calls)
         ]
-        apply = getattr(module, "apply_rotary_pos_emb", None)
-        if len(embeddings) != 1 or apply is None:
+        found = rotary_of(config, whole or list(made.layers))
+        rotary = next((one for one in found.values() if one is not None), None)
+        if rotary is None:
             raise UnsupportedModelError(
-                f"{module.__name__} does not have exactly one rotary embedding and an "
-                "apply_rotary_pos_emb, so how it turns keys is unknown. Use the policy 'full'."
+                f"{config.model_type} has no rotary positions; expected a model with them."
             )
-        with torch.device("cpu"):  # whatever the default
-            embedding = embeddings[0](config)
-        return cls._probe(kind, embedding, apply, layered=_layered(config))
+        return rotary
 
     @classmethod
-    def _probe(cls, kind: str, embedding: Any, apply: Any, layered: bool) -> Rotary:
-        layer = ("full_attention",) if layered else ()
-        inv_freq = getattr(embedding, "_".join((*layer, "inv_freq")))
-        size, random = (1, 1, 2, 2 * inv_freq.numel()), torch.Generator("cpu").manual_seed(0)
-        x = torch.randn(size, generator=random, dtype=torch.float32, device="cpu")
-        cos, sin = embedding(x, torch.tensor([[3, 11]], device="cpu"), *layer)
-        theirs = apply(x, x, cos, sin)[1]
-        # Some models also scale the keys (YaRN); a turn does not, whatever length it starts from.
-        theirs = theirs * (x.norm() / theirs.norm())
-        for interleaved in (False, True):
-            rotary = cls(inv_freq.double().cpu(), interleaved)
-            ours = rotary.turn(x, *rotary.angles(torch.tensor([[[3, 11]]], device="cpu")))
-            if torch.allclose(ours, theirs, atol=1e-4):
-                return rotary
+    def of_keys(cls, keys: Tensor, positions: Tensor, frequencies: list[Tensor]) -> Rotary | None:
+        """How one key was turned to several positions; None when it was not by these frequencies.
+
+        Args:
+            keys: `(positions, heads, head_dim)` float32.
+            positions: `(positions,)` where the key is.
+            frequencies: radians per position of each pair, in either direction; one is chosen.
+        """
+        tolerance = 1e-4 * float(keys.abs().max())
+        by, best = (positions - positions[0])[:, None], None
+        for inv_freq in frequencies:
+            if 2 * len(inv_freq) > keys.shape[-1] or not len(inv_freq):
+                continue
+            for interleaved, sign in product((False, True), (1, -1)):
+                rotary = cls(sign * inv_freq, interleaved)
+                off = float((rotary.turn(keys[0], *rotary.angles(by)) - keys).abs().max())
+                if off < tolerance:
+                    best, tolerance = rotary, off
+        return best
+
+
+def rotary_of(config: Any, layers: Iterable[int]) -> dict[int, Rotary | None]:
+    """How each of the given layers of a cache turns its keys; None for those that do not.
+
+    Raises:
+        UnsupportedModelError: when one depends on positions in another way, or two differ.
+    """
+    made, kind = trial(config), config.model_type
+    if made.failure is not None:
         raise UnsupportedModelError(
-            f"{kind} turns its keys neither by halves nor by neighbouring pairs, so they cannot be "
-            "moved to another position. Use the policy 'full'."
+            f"{kind} cannot be run without weights to see how it turns its keys "
+            f"({made.failure}). Use a config that transformers can run."
         )
+    with torch.inference_mode(False), torch.no_grad():  # these outlive the mode of the caller
+        found = {index: _rotary_of(config, made, made.layers[index]) for index in layers}
+    turning = [rotary for rotary in found.values() if rotary is not None]
+    for rotary in turning[1:]:
+        same = torch.equal(rotary.inv_freq, turning[0].inv_freq)
+        if not same or rotary.interleaved != turning[0].interleaved:
+            raise UnsupportedModelError(
+                f"{kind} turns its keys differently in layers to which one policy would apply, "
+                "which is not supported yet. Use the policy 'full'."
+            )
+    return found
+
+
+def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
+    kind, keys = config.model_type, layer.keys
+    if not all(call.repeated for call in layer.calls):
+        raise UnsupportedModelError(
+            f"{kind} attends to keys that it computes from those in its cache (latent keys, say), "
+            "which are not supported under a bounded policy. Use the policy 'full'."
+        )
+    close = 1e-4 * float(keys.abs().max())
+    still = len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close
+    turned = None if still else _turned(made, layer)
+    if not (still or turned or made.frequencies):
+        raise UnsupportedModelError(
+            f"{kind} has no rotary positions (learned absolute positions or ALiBi, say); a "
+            "bounded policy needs keys whose position can be changed. Use the policy 'full', "
+            "or a model with rotary positions."
+        )
+    if not (still or turned):
+        raise UnsupportedModelError(
+            f"{kind} turns its keys neither by halves nor by neighbouring pairs, or changes them "
+            "once they are turned (by a norm with weights, say), so they cannot be moved to "
+            "another position. Use the policy 'full'."
+        )
+    if layer.far is None or float((layer.far - keys).abs().max()) > close:
+        raise UnsupportedModelError(
+            f"{kind} has rotary positions whose frequencies depend on the largest position so far "
+            f"({rope_type(config)!r} in rope_parameters), so kept keys would go stale. Use the "
+            "policy 'full', or load the model with other rope_parameters."
+        )
+    if not layer.steady:
+        raise UnsupportedModelError(
+            f"{kind} changes its queries by how many tokens the cache has seen, besides turning "
+            "them, which compact positions do not go with yet. Use the policy 'full'."
+        )
+    return turned
+
+
+@lru_cache(maxsize=4096)
+def _turned(made: Trial, layer: TrialLayer) -> Rotary | None:
+    if len(layer.keys) != len(NEAR):
+        return None
+    return Rotary.of_keys(layer.keys, torch.tensor(NEAR, device="cpu"), made.frequencies)
 
 
 def rope_type(config: Any) -> str | None:
@@ -178,30 +226,6 @@ def rope_type(config: Any) -> str | None:
     parameters = getattr(config, "rope_parameters", None)
     if not parameters or getattr(config, "alibi", False):
         return None
-    if _layered(config):
-        parameters = parameters["full_attention"]
-    if "mrope_section" in parameters:
-        return "mrope"
+    if "full_attention" in parameters:
+        parameters = parameters["full_attention"] or {}
     return str(parameters.get("rope_type", "default"))
-
-
-def modelling_module(config: Any) -> Any:
-    """The transformers module that defines the causal language model of `config`.
-
-    Raises:
-        UnsupportedModelError: when transformers knows no causal language model for it.
-    """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    try:
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except KeyError:
-        raise UnsupportedModelError(
-            f"transformers has no causal language model for {type(config).__name__}; expected the "
-            "(text) config of one."
-        ) from None
-    return sys.modules[model_class.__module__]
-
-
-def _layered(config: Any) -> bool:
-    return "full_attention" in (getattr(config, "rope_parameters", None) or {})

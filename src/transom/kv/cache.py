@@ -18,11 +18,19 @@ from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
-from transom.attention.rotary import Rotary, rope_type
+from transom.attention.returned_weights import Columns
+from transom.attention.rotary import Rotary, rope_type, rotary_of
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
+from transom.kv.fits import check_attends_once, check_layers, head_dim_of
 from transom.kv.layer import BoundedLayer
-from transom.kv.native import change_native, copy_native, restore_native, tensors_of
+from transom.kv.native import (
+    can_crop_native,
+    change_native,
+    copy_native,
+    restore_native,
+    tensors_of,
+)
 from transom.kv.planned import PlannedLayer
 from transom.kv.recall import Cold, RecallLayer
 from transom.kv.rounded import RoundedLayer
@@ -33,9 +41,6 @@ from transom.kv.slots import Slots
 from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
 
 __all__ = ["BoundedCache"]
-
-# Models whose full-attention layers have no rotary positions, only their sliding ones do.
-ROTARY_ONLY_WHEN_SLIDING = ("cohere2", "exaone4", "exaone_moe")
 
 
 class BoundedCache(Cache):
@@ -95,13 +100,14 @@ class BoundedCache(Cache):
         # What the config says of dtypes and sizes; `_fit` sees to what there is.
         shape = ModelShape.from_config(config, itemsize=_itemsize(config))
         bounded = _bounded_layers(config, policy.on(shape), layers)
+        check_layers(config, bounded)
         self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
         self.policy = policy = policy.on(self._shape)
-        rotary = _rotary(config, policy)
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        given = (positions, rotary, head_dim, _without_rotary(config))
+        rotary, unturned = _rotary(config, policy, bounded)
+        given = (positions, rotary, head_dim_of(config, bounded), unturned)
         self.slots: Slots | Rounds[Any]
+        if isinstance(policy, Scored) or recalls:
+            check_attends_once(config, bounded, policy)
         if isinstance(policy, Scored):
             self.slots = ScoredRounds(policy, *given)
             budgets = policy.by_layer(len(bounded))
@@ -195,6 +201,11 @@ class BoundedCache(Cache):
         """Store the state of a recurrence, in a layer of the model's own."""
         return super().update_recurrent_state(*args, **kwargs)
 
+    @property
+    def columns(self) -> Columns | None:
+        """Where the keys of the pass under way are in the text; None where heads keep others."""
+        return self.slots.columns if isinstance(self.slots, Slots) else None
+
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
         length, offset = super().get_mask_sizes(query_length, layer_idx)
@@ -259,7 +270,7 @@ class BoundedCache(Cache):
         """
         slots = self.slots
         bounded = self.policy.capacity is not None and self.is_bounded_throughout
-        if slots.rotary is None or slots.positions != "compact" or not bounded:
+        if slots.positions != "compact" or not bounded:
             raise CacheError(
                 "rebase needs a bounded policy with compact positions on every layer; "
                 f"this cache has {self.policy} with {slots.positions} positions."
@@ -330,6 +341,7 @@ class BoundedCache(Cache):
             "seen": torch.tensor(slots.seen, device="cpu"),
             "base": torch.tensor(slots.base, device="cpu"),
             "lengths": torch.tensor(slots.lengths, dtype=torch.int64, device="cpu"),
+            **({} if slots.real is None else {"real": slots.real}),
             "made_for": torch.tensor(
                 list(self._made_for.encode()), dtype=torch.uint8, device="cpu"
             ),
@@ -371,6 +383,7 @@ class BoundedCache(Cache):
         slots.clear()
         slots.seen, slots.base = int(state["seen"]), int(state["base"])
         slots.lengths = state["lengths"].tolist()
+        slots.real = state["real"].cpu() if "real" in state else None
 
     @property
     def _made_for(self) -> str:
@@ -397,33 +410,53 @@ class BoundedCache(Cache):
         self.slots.clear()
 
     def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` tokens of every row can be dropped without a trace."""
-        return tokens == 0 or (
-            self.slots.can_crop(tokens)
-            and all(layer.can_crop(self.seen, tokens) for layer in self._attending.values())
-        )
+        """Whether the newest `tokens` columns, padding included, can be dropped without a trace."""
+        return self._crop_obstacle(tokens) is None
+
+    def _crop_obstacle(self, tokens: int) -> str | None:
+        if tokens == 0:
+            return None
+        if (reason := self.slots.crop_obstacle(tokens)) is not None:
+            return reason
+        for length, dropped in zip(self.slots.lengths, self.slots.newest(tokens), strict=True):
+            fits = (layer.can_crop(length, dropped) for layer in self._attending.values())
+            if dropped and not all(fits):
+                return (
+                    "they had a say in what is kept of others; use a policy by position that is "
+                    "large enough, or 'full'"
+                )
+        for layer in self._native:
+            if not can_crop_native(layer, tokens):
+                return (
+                    f"the model's own {type(layer).__name__} no longer has what was before them; "
+                    "fork before what may have to be taken back, or call activate_past_recording() "
+                    "before it is fed"
+                )
+        return None
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Drop the newest `-tokens_to_remove` tokens (the number is negative, as in transformers).
+        """Drop the newest `-tokens_to_remove` columns (the number is negative, as in transformers).
 
         Raises:
-            CacheError: when those tokens have already evicted others, which cannot come back, or
-                rows are padded. So assisted decoding works up to the policy's capacity and then
-                stops with this error instead of going on wrongly.
+            CacheError: when those tokens have left a trace: they evicted others, had a say in what
+                is kept of them, or changed the state of a layer that the model keeps itself. So
+                assisted decoding works up to the policy's capacity and then stops with this error
+                instead of going on wrongly. Nothing is changed then.
         """
         if tokens_to_remove > 0:
             raise CacheError(
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
                 "tokens to remove."
             )
-        if not self.can_crop(-tokens_to_remove):
+        if (reason := self._crop_obstacle(-tokens_to_remove)) is not None:
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
-                f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "
-                "Use a larger policy or 'full' for assisted decoding."
+                f"{self.policy}: {reason}."
             )
-        for layer in self._native:  # also for 0, which lets them give up what they recorded
-            layer.crop(tokens_to_remove)
+        for layer in self._native:
+            # Also for 0 where layers record, which lets them give up what they recorded.
+            if tokens_to_remove or getattr(layer, "record_past", False):
+                layer.crop(tokens_to_remove)
         self.slots.crop(-tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -487,18 +520,15 @@ def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]
     return sliding
 
 
-def _rotary(config: Any, policy: Policy) -> Rotary | None:
-    """How keys are turned; None where nothing ever needs to be."""
-    if policy.capacity is not None:
-        return Rotary.from_config(config)
-    return None if policy.kv == "auto" or rope_type(config) is None else Rotary.from_config(config)
-
-
-def _without_rotary(config: Any) -> frozenset[int]:
-    if config.model_type in ROTARY_ONLY_WHEN_SLIDING:
-        return frozenset(range(config.num_hidden_layers))
-    flags = getattr(config, "no_rope_layers", None) or []
-    return frozenset(index for index, uses_rotary in enumerate(flags) if not uses_rotary)
+def _rotary(
+    config: Any, policy: Policy, bounded: list[int]
+) -> tuple[Rotary | None, frozenset[int]]:
+    """How keys are turned, and in which layers they are not; None where nothing ever is."""
+    if policy.capacity is None and (policy.kv == "auto" or rope_type(config) is None):
+        return None, frozenset()
+    found = rotary_of(config, bounded)
+    rotary = next((one for one in found.values() if one is not None), None)
+    return rotary, frozenset(index for index, one in found.items() if one is None)
 
 
 def _itemsize(config: Any) -> int:

@@ -8,10 +8,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import (
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+)
 
 from transom.errors import UnsupportedModelError
 
-__all__ = ["change_native", "copy_native", "restore_native", "tensors_of"]
+__all__ = ["can_crop_native", "change_native", "copy_native", "restore_native", "tensors_of"]
+
+
+def can_crop_native(layer: Any, tokens: int) -> bool:
+    """Whether a layer still has what it needs to be as it was `tokens` tokens ago."""
+    kept = True
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        # What a recurrence has taken in stays; a convolution may have recorded its inputs.
+        sizes: Any = layer.conv_kernel_size
+        states = layer.conv_states.items()
+        recorded = (x.shape[-1] >= sizes[index] + tokens for index, x in states if x is not None)
+        kept = layer.record_past and bool(layer.is_croppable) and all(recorded)
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        seen, window = layer.cumulative_length, layer.sliding_window
+        if seen >= window:
+            keys: Any = layer.keys
+            held = keys.shape[-2] - tokens
+            kept = kept and layer.record_past and held >= min(window - 1, seen - tokens)
+    elif not isinstance(layer, LinearAttentionCacheLayerMixin):
+        kept = bool(layer.is_croppable)
+    return kept
 
 
 def tensors_of(layer: Any) -> dict[str, Tensor]:

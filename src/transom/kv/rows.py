@@ -39,6 +39,8 @@ class Rows(ABC, Generic[PolicyT, PassT]):
     Attributes:
         seen: columns fed to the model, padding included; what transformers counts.
         lengths: real tokens per row; empty before the first pass.
+        real: `(batch, seen)` bool on the CPU, which columns are real tokens; None if all are. Never
+            written to, so that copies can share it.
         base: positions by which the model's positions start lower, see `BoundedCache.rebase`.
         plan: the pass under way, if any.
         unturned: layers without rotary positions.
@@ -67,7 +69,9 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.seen = 0
         self.base = 0
         self.lengths: list[int] = []
+        self.real: Tensor | None = None
         self.plan: PassT | None = None
+        self._entering: Tensor | None = None
 
     @property
     def longest(self) -> int:
@@ -94,9 +98,15 @@ class Rows(ABC, Generic[PolicyT, PassT]):
     def visible(self, plan: PassT) -> Any:
         """What the attention function gets in place of a mask."""
 
-    def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` tokens of every row may be dropped, going by their counts."""
-        return tokens <= self.seen and self.unpadded
+    def newest(self, columns: int) -> list[int]:
+        """How many of the newest columns are real tokens, in each row."""
+        if self.real is None:
+            return [columns] * len(self.lengths)
+        return [int(row) for row in self.real[:, self.seen - columns :].sum(1)]
+
+    def crop_obstacle(self, columns: int) -> str | None:
+        """Why the newest columns cannot be dropped, going by their counts; None if they can."""
+        return f"only {self.seen} have been seen" if columns > self.seen else None
 
     def begin(
         self,
@@ -132,30 +142,41 @@ class Rows(ABC, Generic[PolicyT, PassT]):
                 "expected the same batch, or a new cache (or reset()) for a new one."
             )
         before = self.lengths or [0] * batch
-        valid = self._valid(attention_mask, tokens, batch)
+        self._entering = valid = self._valid(attention_mask, tokens, batch)
         self.plan = self._plan(before, valid, tokens, device, pattern)
         return self.plan
+
+    @property
+    def real_after(self) -> Tensor | None:
+        """What `real` will be once the pass under way is done."""
+        assert self.plan is not None
+        if self.real is None and self._entering is None:
+            return None
+        parts = ((self.real, self.seen), (self._entering, self.plan.tokens))
+        batch = len(self.plan.lengths)
+        return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
 
     def commit(self) -> None:
         """The pass is done in every layer: count its tokens."""
         assert self.plan is not None
+        self.real = self.real_after
         self.seen += self.plan.tokens
         self.lengths = self.plan.lengths
-        self.plan = None
+        self.plan = self._entering = None
 
-    def crop(self, tokens: int) -> None:
-        """Drop the newest `tokens` tokens; only when `can_crop`."""
-        self.seen -= tokens
-        self.lengths = [length - tokens for length in self.lengths]
+    def crop(self, columns: int) -> None:
+        """Drop the newest columns; only when there is no obstacle."""
+        dropped = self.newest(columns)
+        self.lengths = [length - new for length, new in zip(self.lengths, dropped, strict=True)]
+        self.seen -= columns
+        if self.real is not None:
+            left = self.real[:, : self.seen]
+            self.real = None if bool(left.all()) else left
 
     def reorder(self, rows: list[int]) -> None:
         """Row `i` becomes what row `rows[i]` was; also repeats or drops rows."""
         self.lengths = [self.lengths[row] for row in rows] if self.lengths else []
-
-    @property
-    def unpadded(self) -> bool:
-        """Whether every token seen was a real one, in every row."""
-        return set(self.lengths) <= {self.seen}
+        self.real = None if self.real is None else self.real[rows]
 
     def _valid(self, attention_mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
         if attention_mask is None:
@@ -168,3 +189,9 @@ class Rows(ABC, Generic[PolicyT, PassT]):
             )
         valid = attention_mask[:, self.seen :].bool()
         return None if bool(valid.all()) else valid.cpu()
+
+
+def _as_tensor(real: Tensor | None, columns: int, batch: int) -> Tensor:
+    if real is not None:
+        return real
+    return torch.ones(batch, columns, dtype=torch.bool, device="cpu")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.patterns import Pattern
+from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
 from transom.kv.rows import Rows
@@ -32,6 +33,7 @@ class Plan:
             for a single query; several are turned themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
             when it sees all of them; for several a `Visibility`.
+        keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
         valid: `(rows, tokens)` bool, which new tokens are real; None for all.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
@@ -47,6 +49,7 @@ class Plan:
     in_place: bool
     turn: Tensor | None
     visible: Tensor | Visibility | None
+    keys: Tensor
     valid: Tensor | None
     fills_pinned: bool
     started: bool = False
@@ -76,6 +79,13 @@ class Slots(Rows[Positional, Plan]):
 
     def visible(self, plan: Plan) -> Tensor | Visibility | None:
         return plan.visible
+
+    @property
+    def columns(self) -> Columns | None:
+        """Where the keys of the pass under way are in the text."""
+        if self.plan is None:
+            return None
+        return Columns(self.plan.keys, self.real_after, self.seen + self.plan.tokens)
 
     def slots_of(self, positions: Tensor) -> Tensor:
         """The slot of each position."""
@@ -112,12 +122,17 @@ class Slots(Rows[Positional, Plan]):
             self._turned = (key, self.turns((places - self.base)[:, None]).to(device))
         return self._turned[1]
 
-    def can_crop(self, tokens: int) -> bool:
-        capacity = self.policy.capacity
-        fits = capacity is None or self.seen <= capacity
-        if precision := Precision.of(self.policy):  # what has been rounded stays so
-            fits = self.seen <= precision.exact
-        return super().can_crop(tokens) and fits
+    def crop_obstacle(self, columns: int) -> str | None:
+        if (reason := super().crop_obstacle(columns)) is not None:
+            return reason
+        dropping = zip(self.lengths, self.newest(columns), strict=True)
+        longest = max((length for length, dropped in dropping if dropped), default=0)
+        precision, capacity = Precision.of(self.policy), self.policy.capacity
+        if precision is not None and longest > precision.exact:
+            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
+        if capacity is not None and longest > capacity:
+            return "they have evicted others, which cannot come back; use a larger policy or 'full'"
+        return None
 
     def _plan(
         self,
@@ -218,6 +233,7 @@ class Slots(Rows[Positional, Plan]):
             in_place=in_place,
             turn=None,
             visible=None,
+            keys=keys,
             valid=None if write[0] is None else fresh >= 0,
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
@@ -233,6 +249,8 @@ class Slots(Rows[Positional, Plan]):
                 assert self.rotary is not None
                 plan.turn = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
         else:
+            # Models with layers of two types ask for a mask of each, in one pass.
+            earlier = None if self.plan is None else self.plan.visible
             plan.visible = Visibility(
                 policy=self.policy,
                 queries=queries.to(device),
@@ -241,7 +259,7 @@ class Slots(Rows[Positional, Plan]):
                 turn=_angles(self.rotary, -shift, device) if shifted else None,
                 unturned=self.unturned,
                 pattern=pattern,
-                stored=set(),
+                stored=earlier.stored if isinstance(earlier, Visibility) else set(),
             )
         return plan
 

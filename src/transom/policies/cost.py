@@ -52,6 +52,10 @@ class ModelShape:
         Raises:
             UnsupportedModelError: when the config does not state them.
         """
+        kinds = getattr(config, "layer_types", None)
+        if getattr(config, "is_heterogeneous", False):  # each layer has sizes of its own
+            first = kinds.index("full_attention") if kinds and "full_attention" in kinds else 0
+            config = config.per_layer_config[first]
         try:
             heads = config.num_attention_heads
             layers = config.num_hidden_layers
@@ -61,7 +65,6 @@ class ModelShape:
                 f"{type(config).__name__} does not state its attention sizes ({error}); expected "
                 "num_hidden_layers, num_attention_heads and hidden_size or head_dim."
             ) from None
-        kinds = getattr(config, "layer_types", None)
         full = layers if kinds is None else kinds.count("full_attention")
         return cls(
             layers=full or layers,

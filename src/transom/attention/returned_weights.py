@@ -1,0 +1,107 @@
+"""Attention weights as transformers returns them: one column for each token that was fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transom.attention.attending import Attending
+from transom.attention.patterns import Pattern
+from transom.attention.visibility import Visibility
+from transom.errors import CacheError
+
+__all__ = ["Columns", "Shown", "weights_under", "weights_within"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of the text as it was fed each key is in, padding included.
+
+    Attributes:
+        keys: `(rows, kv_len)` int64 on the CPU, position of each key among the real tokens, -1
+            where there is none; `rows` is 1 when all rows of the batch agree.
+        real: `(batch, columns)` bool on the CPU, which columns are real tokens; None if all are.
+        count: how many columns there are.
+    """
+
+    keys: Tensor
+    real: Tensor | None
+    count: int
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """Weights over keys, `(batch, heads, q_len, kv_len)`, as `(batch, heads, q_len, columns)`.
+
+        Columns of padding, and of tokens that have left, are zero.
+        """
+        batch, heads, tokens, _ = weights.shape
+        places = self.keys.clamp(min=0)
+        if self.real is not None:
+            order = torch.argsort((~self.real).int(), dim=1, stable=True)  # the real ones first
+            places = order.gather(1, places.expand(batch, -1))
+        index = places.to(weights.device)[:, None, None].expand(batch, heads, tokens, -1)
+        held = (self.keys >= 0).to(weights.device)[:, None, None]
+        spread = weights.new_zeros(batch, heads, tokens, self.count)
+        return spread.scatter_add(3, index, weights * held)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What stands for a mask where the weights may be asked for.
+
+    Attributes:
+        visible: the mask, None for everything, or who attends instead.
+        columns: where the keys are; None where each head has others.
+    """
+
+    visible: Tensor | Attending | None
+    columns: Columns | None
+
+
+def weights_under(
+    visible: Attending, columns: Columns | None, q: Tensor, k: Tensor, scale: float, layer: int
+) -> Tensor:
+    """`(batch, heads, q_len, columns)` weights of a pass of several tokens, in the dtype of `q`.
+
+    Written out, so they take `q_len * columns` numbers per head.
+
+    Args:
+        visible: who attends.
+        columns: where the keys are.
+        q, k, scale, layer: as for `Attending.attend`.
+
+    Raises:
+        CacheError: when each head holds other tokens.
+    """
+    if columns is None or not isinstance(visible, Visibility):
+        raise CacheError(
+            "output_attentions=True asks for attention weights, which are not given where each "
+            "head keeps other tokens (a policy by score or with recall). Leave it off, or use a "
+            "policy by position such as sinks or window."
+        )
+    queries, keys = visible.queries[:, None, :, None], visible.keys[:, None, None, :]
+    seen = visible.policy.visible(queries, keys) & (keys >= 0)
+    if visible.pattern is not None:
+        seen = seen & visible.pattern.at(queries, keys.clamp(min=0))
+    scores = _scores(q, k)
+    if visible.turn is not None and layer not in visible.unturned:
+        assert visible.rotary is not None
+        turned = visible.rotary.turn(q, *(table[:, None] for table in visible.turn))
+        scores = torch.where(keys < visible.policy.pinned, _scores(turned, k), scores)
+    return columns.spread(_softmax(scores * scale, seen, q))
+
+
+def weights_within(pattern: Pattern, q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """`(batch, heads, q_len, kv_len)` weights under a pattern, in the dtype of `q`."""
+    seen = pattern.mask(q.shape[2], k.shape[2], batch=q.shape[0], heads=q.shape[1]).to(q.device)
+    return _softmax(_scores(q, k) * scale, seen, q)
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(2, 3)
+
+
+def _softmax(scores: Tensor, seen: Tensor, q: Tensor) -> Tensor:
+    weights = scores.float().masked_fill(~seen, -torch.inf).softmax(-1)
+    return weights.masked_fill(~seen.any(-1, keepdim=True), 0).to(q.dtype)

@@ -1,0 +1,96 @@
+"""Whether a policy can be applied to a model's layers without being wrong, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from transom.attention.huggingface import NOT_COMPUTED
+from transom.attention.trial import Call, TrialLayer, trial
+from transom.errors import UnsupportedModelError
+
+__all__ = ["check_attends_once", "check_layers", "head_dim_of"]
+
+
+def check_layers(config: Any, layers: list[int]) -> None:
+    """Check that what a plan says of these layers of the cache will be followed.
+
+    Raises:
+        UnsupportedModelError: when a layer computes attention by itself, looks ahead, or attends
+            in a way that is not known here.
+    """
+    made, kind = trial(config), config.model_type
+    reason = None
+    if made.failure is not None:
+        reason = f"cannot be run without weights to see how it attends ({made.failure})"
+    elif made.strays:
+        reason = "attends to what is in no layer of the cache"
+    else:
+        found = (reason for index in layers for reason in _reasons(made.layers.get(index)))
+        reason = next(found, None)
+    if reason is not None:
+        raise UnsupportedModelError(
+            f"{kind} {reason}, so no policy can be applied. Use transformers' own DynamicCache."
+        )
+
+
+def head_dim_of(config: Any, layers: list[int]) -> int:
+    """The dimensions of a key in these layers of the cache.
+
+    Raises:
+        UnsupportedModelError: when they differ.
+    """
+    made = trial(config)
+    sizes = sorted({made.layers[index].keys.shape[-1] for index in layers})
+    if len(sizes) > 1:
+        raise UnsupportedModelError(
+            f"{config.model_type} has keys of {sizes} dimensions in layers to which one policy "
+            "would apply, which is not supported yet. Use transformers' own DynamicCache."
+        )
+    return sizes[0]
+
+
+def check_attends_once(config: Any, layers: list[int], policy: Any) -> None:
+    """Check that a layer of the cache can attend in the model's stead.
+
+    Raises:
+        UnsupportedModelError: when what is attended to is not what one layer of the cache holds,
+            or it is attended to more than once.
+    """
+    made = trial(config)
+    for index in layers:
+        calls = made.layers[index].calls
+        if len(calls) > 1:
+            reason = f"attends {len(calls)} times to the keys of layer {index}"
+        elif not calls[0].same or calls[0].layer != index:
+            reason = f"attends to keys other than those it gives layer {index} of the cache"
+        else:
+            continue
+        raise UnsupportedModelError(
+            f"{config.model_type} {reason}, and under {policy} each layer keeps and attends by "
+            "itself. Use a policy by position without recall, such as sinks or window."
+        )
+
+
+def _reasons(layer: TrialLayer | None) -> Iterator[str]:
+    if layer is None:
+        yield "does not give its keys to a cache"
+        return
+    if layer.updates > 1:
+        yield f"gives keys to one layer of the cache {layer.updates} times in a pass"
+    if not layer.calls:
+        yield "computes attention by itself, not through transformers' attention functions"
+    for call in layer.calls:
+        yield from _reasons_of(call)
+
+
+def _reasons_of(call: Call) -> Iterator[str]:
+    if call.layer is None:
+        yield "attends in modules that do not know which layer they are"
+    if call.ahead:
+        yield "lets tokens see later ones (it is no causal decoder: is_decoder=False, say)"
+    if call.own_mask:
+        yield "attends under a mask other than the one that transformers made for it"
+    for name in NOT_COMPUTED:
+        if name in call.given:
+            yield f"attends with {name!r}"
