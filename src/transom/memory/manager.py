@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.errors import InputError, StoreError
+from transom.forks import Owner
 from transom.memory.activity import EVERY
 from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.given import check_names, given_ids, given_seconds
+from transom.memory.given import check_names, given_folder, given_ids, given_seconds
 from transom.memory.holdings import ChangedError, Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
@@ -56,7 +58,8 @@ class ContextMemoryManager:
         max_disk: most bytes it may take there; None for as many as when it was opened last.
         shared: a `RedisTier` through which machines have contexts in common, under the same ids;
             every context and state is stored there as well, and what another machine has added
-            since is fetched when it is asked for. None for none.
+            since is fetched when it is asked for. What the server has forgotten is a miss, also
+            where it is held, because it may have been replaced. None for none.
         write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
             when they leave memory, and on `flush` and `close`. States of a MiB or more are written
             at once with `"through"`, and then not kept in memory but mapped.
@@ -69,6 +72,8 @@ class ContextMemoryManager:
 
     Raises:
         InputError: on settings that make no sense.
+        StoreError: when the folder cannot be used; also by every method after `close`, and in a
+            fork of the process that made the manager, which is to make one of its own.
 
     Notes:
         Safe for use from several threads: one lock, held for the length of a call.
@@ -107,16 +112,21 @@ class ContextMemoryManager:
         self._closed = False
         self._released: deque[Entry] = deque()  # entries that pins have let go of
         self._report_at = 0.0
-        self._lock = threading.RLock()
+        self._process = Owner(f"this {owner}", StoreError)
+        self._threads = threading.RLock()
         self._ledger = Ledger(self.max_memory, owner, "max_memory")
         if disk is None and max_disk is not None:
             raise InputError(f"{owner}: max_disk is {max_disk!r}, but no folder is given as disk.")
         if write not in ("through", "back"):
             raise InputError(f"{owner}: write is {write!r}; expected 'through' or 'back'.")
+        if shared is not None and not isinstance(shared, RedisTier):
+            raise InputError(
+                f"{owner}: shared is {shared!r}; expected a RedisTier, as RedisTier(url) makes it."
+            )
         fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
         slow = None
         if disk is not None:
-            tier = _disk_tier(disk, max_disk)
+            tier = _disk_tier(given_folder(owner, "disk", disk), max_disk)
             slow = Shelf(tier, eviction_named(eviction, tier.capacity))
         self._holdings = Holdings(
             self._ledger,
@@ -246,6 +256,8 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
+        if self._remote is not None:
+            self._fetch(context_id, namespace)
         ids, entry = self._read(self._contexts.pinned, context_id, namespace)
         return Pin(ids, partial(self._released.append, entry), self._unpin)
 
@@ -340,6 +352,9 @@ class ContextMemoryManager:
 
     def close(self) -> None:
         """Let go of everything; what is on disk stays there, with write-back everything is."""
+        if not self._process.is_here:
+            self._closed = True  # all there is belongs to the process of which this is a fork
+            return
         with self._lock:
             if self._closed:
                 return
@@ -384,6 +399,12 @@ class ContextMemoryManager:
         return f"<{type(self).__name__}: {count:,} contexts, {size}>"
 
     # Within the lock
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """The lock between threads. In a fork, who held it is not there to let go of it."""
+        self._process.check()
+        return self._threads
 
     def _read(self, read: Callable[[Any, str], R], what: Any, namespace: str) -> R:
         """What `read` returns, when no other process changes that under its hands."""
@@ -436,17 +457,22 @@ class ContextMemoryManager:
         return self._remote.put(space, name, ids, cost, math.inf if ttl is None else ttl)
 
     def _fetch(self, name: str, space: str, state: bool = False) -> NDArray[Any] | None:
-        """What another machine has added since; what is held here and is older is let go of.
+        """What another machine has added since; what is held here and is not right is let go of.
 
-        None when there is nothing newer: then what is held here is right, or nothing is held.
+        None when there is nothing else: then what is held here is right, or nothing is held.
         """
         remote = self._remote
         assert remote is not None
         with self._lock, self._turn:
             entry = self._find(name, space)
             held = entry.state if state and entry is not None else entry
+            had = 0 if held is None else held.version
             version = remote.version(space, name, state)
-            if version is None or (held is not None and held.version == version):
+            if version is None or (held is not None and had == version):
+                return None
+            if held is not None and 0 < version < had:
+                remote.delete_until(space, name, state, had)
+                held.version = 0
                 return None
             if held is not None:
                 self._holdings.discard(held) if state else self._holdings.remove(held)
@@ -471,12 +497,14 @@ class ContextMemoryManager:
 
     def _unpin(self) -> None:
         """Let go of what pins no longer keep."""
+        if not self._process.is_here:
+            return
         with self._lock:
             while self._released and not self._closed:
                 self._holdings.unpin_for_all(self._released.popleft())
 
 
-def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:
+def _disk_tier(path: Path, capacity: int | None) -> Tier:
     if os.name != "posix":
         raise StoreError(
             f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "
