@@ -181,7 +181,7 @@ class ContextMemoryManager:
         with self._lock, self._turn:
             self._follow()
             space = self._holdings.space(namespace)
-            former = space.names.get(context_id)
+            former = self._holdings.named(space, context_id)
             if former is not None:
                 self._holdings.remove(former)
             version = self._publish(namespace, context_id, array, cost, ttl)
@@ -337,10 +337,7 @@ class ContextMemoryManager:
             self._follow()
             spaces = self._holdings.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
-            entries = [entry for space in chosen for entry in space.names.values()]
-            for entry in entries:
-                self._holdings.remove(entry)
-            return len(entries)
+            return sum(self._holdings.clear(space) for space in chosen)
 
     def flush(self) -> None:
         """Have everything on disk, as far as there is room, safe from a loss of power."""
@@ -390,8 +387,9 @@ class ContextMemoryManager:
             return self._holdings.contexts
 
     def __contains__(self, context_id: object) -> bool:
-        with self._lock:
-            return isinstance(context_id, str) and self._find(context_id, "") is not None
+        if not isinstance(context_id, str):
+            return False
+        return self._read(self._contexts.named, context_id, "") is not None
 
     def __repr__(self) -> str:
         count = self._holdings.contexts
@@ -430,8 +428,8 @@ class ContextMemoryManager:
             follow(self._holdings)
             if time.monotonic() >= self._report_at:
                 self._report()
-        expiring = self._holdings.expiring
-        if expiring and expiring[0][0] <= time.monotonic():
+        self._holdings.rest()
+        if self._holdings.next_expiry <= time.monotonic():
             with self._turn:
                 follow(self._holdings)
                 self._holdings.expire()

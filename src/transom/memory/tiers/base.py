@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, Sequence, ValuesView
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -26,12 +34,10 @@ class News(NamedTuple):
     Attributes:
         what: `add`, `drop` or `relabel`.
         key: of which entry.
-        label: what is stored with it.
     """
 
     what: Literal["add", "drop", "relabel"]
     key: int
-    label: bytes
 
 
 class Tier(MutableMapping[int, Any]):
@@ -193,9 +199,9 @@ class Tier(MutableMapping[int, Any]):
 
     # For those who share it
 
-    def news(self) -> list[News]:
+    def news(self) -> Iterable[News]:
         """What changed since the last call by others; at the first call, everything there is."""
-        return []
+        return ()
 
     def exclusive(self) -> AbstractContextManager[object]:
         """While it lasts, no other process changes the tier."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -181,12 +181,9 @@ class DiskTier(Tier):
     def exclusive(self) -> Turn:
         return self._turn
 
-    def news(self) -> list[News]:
+    def news(self) -> Iterable[News]:
         self._follow()
-        if not self._known.news:
-            return []
-        news, self._known.news = self._known.news, []
-        return news
+        return self._known.news()
 
     # Room
 
@@ -413,13 +410,16 @@ class DiskTier(Tier):
 
     def _write_index(self) -> None:
         places = self._known.places.values()
-        records = [record for place in places if (record := self._data.record(place.start))]
-        if len(records) < len(places):
-            return  # Something is damaged, which looking through the data file finds out.
-        with self._room.for_index(self.path / "index") as allowed:
+        path = self.path / "index"
+        with contextlib.suppress(DamagedError), self._room.for_index(path) as allowed:
             if allowed:
-                path = self.path / "index"
-                write_index(path, records, self._shared.generation, self.salt)
+                write_index(path, map(self._record, places), self._shared.generation, self.salt)
+
+    def _record(self, place: Place) -> Record:
+        record = self._data.record(place.start)
+        if record is None:  # Looking through the data file will find out what there is.
+            raise DamagedError(f"{self.path}: no record at byte {place.start:,} of the data file")
+        return record
 
     def _close(self) -> None:
         if self._owner.is_here:
