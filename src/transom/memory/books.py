@@ -56,7 +56,7 @@ class Books:
             for shelf in holdings.shelves
         )
         queue = sys.getsizeof(holdings.expiring) + EXPIRING * len(holdings.expiring)
-        rows = holdings.resting.nbytes + sys.getsizeof(holdings.unknown)
+        rows = holdings.resting.nbytes + sys.getsizeof(holdings.rest.unknown)
         self.bytes = spaces + shelves + queue + rows + self.names + ENTRY_BYTES * self.entries
         return self.bytes
 

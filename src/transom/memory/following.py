@@ -52,22 +52,24 @@ def follow(holdings: Holdings, *, first: bool = False) -> None:
 def _learn_all(holdings: Holdings, keys: array[int]) -> None:
     """Learn what there is, stored first first, as far as there is room to know it."""
     beyond = max(0, len(keys) - holdings.books.rows_that_fit())
-    holdings.unknown = keys[:beyond]
-    holdings.unknown.reverse()
+    holdings.rest.unknown = keys[:beyond]
+    holdings.rest.unknown.reverse()
     holdings.books.reserve(len(keys) - beyond)
     for key in itertools.islice(keys, beyond, None):
         for above in reversed(_unknown_above(holdings, key)):
             _added(holdings, above)
         _added(holdings, key)
-    learnt = {key for key in holdings.unknown if key in holdings.resting}
+    learnt = {key for key in holdings.rest.unknown if key in holdings.resting}
     if learnt:
-        holdings.unknown = array("Q", [key for key in holdings.unknown if key not in learnt])
+        holdings.rest.unknown = array(
+            "Q", [key for key in holdings.rest.unknown if key not in learnt]
+        )
 
 
 def _unknown_above(holdings: Holdings, key: int) -> list[int]:
     """What `key` continues and is not known, the nearest first."""
     found: list[int] = []
-    while holdings.unknown:
+    while holdings.rest.unknown:
         label = holdings.resting.label(key)
         key = 0 if label is None else label.above
         if not key or key in holdings.resting:
@@ -86,7 +88,7 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
         if entry is not None:
             _dropped(holdings, entry)
         elif key in holdings.resting:
-            holdings.lose_row(key)
+            holdings.rest.lose(key)
         return
     label = holdings.resting.label(key)
     if label is None or not label.nameless:
@@ -123,8 +125,8 @@ def _added(holdings: Holdings, key: int) -> None:
     space = holdings.space(label.space)
     if not label.state and not label.nameless:
         _replace(holdings, space, label.name)
-    if not holdings.learn_room():
-        holdings.unknown.append(key)
+    if not holdings.rest.learn_room():
+        holdings.rest.unknown.append(key)
         return
     listed = label.listed and key not in space.blocks
     above_start = awake.start if awake is not None else row.start if row is not None else 0
@@ -143,9 +145,9 @@ def _added(holdings: Holdings, key: int) -> None:
     )
     space.bytes += slow.tier.size(key)
     if awake is not None:
-        holdings.add_resting_kids(awake, 1)
+        holdings.rest.add_kids_of(awake, 1)
         if label.state:
-            holdings.wake(key)
+            holdings.rest.wake(key)
     elif row is not None:
         resting.add_kids(row.key, 1)
         if label.state:
@@ -162,7 +164,7 @@ def _replace(holdings: Holdings, space: Namespace, name: str) -> None:
         if row.kids:
             holdings.resting.unname(row.key)
         else:
-            holdings.drop_row(row.key)
+            holdings.rest.drop(row.key)
             holdings.useless.append(row.key)
 
 
@@ -184,7 +186,7 @@ def _dropped(holdings: Holdings, entry: Entry) -> None:
             _dropped(holdings, kid)
     if entry.resting_kids:
         for row in holdings.resting.kids(entry.key):
-            holdings.lose_row(row.key)
+            holdings.rest.lose(row.key)
     if entry not in slow:
         return
     slow.drop(entry)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from array import array
 from collections.abc import Hashable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -17,19 +16,16 @@ from transom.memory.books import Books
 from transom.memory.entry import Entry, Namespace
 from transom.memory.label import LISTED, NAMELESS, STATE, Label
 from transom.memory.ledger import Ledger
-from transom.memory.resting import HAS_STATE, Resting, Row
+from transom.memory.rest import ChangedError, Rest
+from transom.memory.resting import Resting
 from transom.memory.shelf import Shelf
 from transom.memory.tiers.base import Payload, Tier
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tree import number_of
 
-__all__ = ["ChangedError", "Holdings"]
+__all__ = ["Holdings"]
 
 MANY_SPACES = 64  # namespaces among which it is worth to look for empty ones
-
-
-class ChangedError(Exception):
-    """Another process changed what is being read; to be read again, in turn with the others."""
 
 
 class Holdings:
@@ -49,8 +45,7 @@ class Holdings:
         expiring: when entries expire, as a heap; also of some that are gone.
         expired: how many have.
         resting: entries that are on the second shelf only, and not in use.
-        unknown: keys on the second shelf that there was no room in the books for; the last of
-            them leaves first.
+        rest: how they go to rest, and wake.
         useless: keys on the second shelf that have expired, or continue what is gone.
         doubtful: keys of entries that nothing seems to need.
 
@@ -77,10 +72,9 @@ class Holdings:
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
         self.resting = Resting(fast.tier if slow is None else slow.tier)
-        self.unknown = array("Q")
+        self.rest = Rest(self, self.resting)
         self.useless: list[int] = []
         self.doubtful: list[int] = []
-        self._restless: dict[int, Entry] = {}  # on the second shelf only, since they were looked at
         self._quotas = quotas
         self._salt = salt
         self._numbers = 0
@@ -130,7 +124,7 @@ class Holdings:
         entry = space.names.get(name)
         if entry is None and space.resting:
             row = self.resting.named(space, name)
-            entry = None if row is None else self.wake(row.key)
+            entry = None if row is None else self.rest.wake(row.key)
         return entry
 
     def listed(self, space: Namespace, key: int) -> Entry | None:
@@ -139,283 +133,15 @@ class Holdings:
         if entry is None and space.resting:
             row = self.resting.get(key)
             if row is not None and row.space is space and row.flags & LISTED:
-                entry = self.wake(key)
+                entry = self.rest.wake(key)
         return entry
 
     def kids(self, entry: Entry) -> list[Entry]:
         """Every entry that continues `entry`."""
         if entry.resting_kids:
             for row in self.resting.kids(entry.key):
-                self.wake(row.key)
+                self.rest.wake(row.key)
         return entry.kids
-
-    # Rest
-
-    def wake(self, key: int) -> Entry | None:
-        """The entry of `key`, which rests, with what it continues and its state.
-
-        None when it was found damaged, and is gone, or there is no memory for it now.
-
-        Raises:
-            ChangedError: when another process may have deleted it meanwhile.
-        """
-        slow = self.slow
-        assert slow is not None
-        chain = []
-        above = key
-        while above and above not in slow.held:
-            row = self.resting.get(above)
-            assert row is not None
-            chain.append(row)
-            above = row.above
-        entry = None
-        for row in reversed(chain):
-            entry = self._wake(row)
-            if entry is None:
-                return None
-        return entry
-
-    def _wake(self, row: Row) -> Entry | None:
-        slow, resting = self.slow, self.resting
-        assert slow is not None
-        if row.key not in resting:
-            return slow.held.get(row.key)  # a state, which woke with its context
-        label = resting.label(row.key)
-        if label is None:
-            if not slow.tier.steady:
-                raise ChangedError
-            slow.tier.corrupt += 1
-            self.lose_row(row.key)
-            return None
-        above = slow.held[row.above] if row.above else None
-        state = bool(row.flags & STATE)
-        entry = Entry(
-            row.key,
-            row.space,
-            None if row.flags & NAMELESS else label.name,
-            row.size,
-            None if state else above,
-            label.at,
-            label.cost,
-            row.expires,
-            above if state else None,
-        )
-        entry.version = label.version
-        entry.flags |= row.flags & LISTED
-        entry.resting_kids = row.kids
-        resting.add_kids(row.key, 1)  # so that it does not leave to make room for itself
-        if above is not None:
-            above.pins += 1
-        known = self.books.enter(entry)
-        if above is not None:
-            above.pins -= 1
-        if not known:
-            resting.add_kids(row.key, -1)
-            return None
-        resting.remove(row.key)
-        slow.add(entry)
-        for _ in range(entry.resting_kids):
-            slow.eviction.pin(entry.key)
-        entry.attach()
-        if above is not None:
-            self.add_resting_kids(above, -1)
-        self._know_names(entry)
-        self._restless[row.key] = entry
-        if row.flags & HAS_STATE:
-            found = resting.state(entry.key, entry.space, label.name)
-            if found is not None and self._wake(found) is None and found.key in resting:
-                self.drop_row(found.key, evicted=True)  # without memory to know it, it goes
-        return entry
-
-    def add_resting_kids(self, entry: Entry, more: int) -> None:
-        """One more, or fewer, at rest continues `entry`, which may not leave before that does."""
-        assert self.slow is not None
-        entry.resting_kids += more
-        (self.slow.eviction.pin if more > 0 else self.slow.eviction.unpin)(entry.key)
-
-    def rest(self) -> None:
-        """Keep but a row of what is on the second shelf only and was not looked at again."""
-        if not self._restless:
-            return
-        waiting, self._restless = self._restless, {}
-        entries = list(waiting.values())
-        while entries:
-            entry = entries.pop()
-            self._restless.pop(entry.key, None)
-            if self.slow is None or entry not in self.slow or entry in self.fast:
-                continue
-            if self._may_rest(entry):
-                above = entry.above
-                self._rest(entry)
-                if above is not None and above not in self.fast:
-                    entries.append(above)
-
-    def _is_restless(self, entry: Entry | None) -> None:
-        """`entry` may rest from now on, if nothing else keeps it."""
-        below = entry is not None and self.slow is not None and entry in self.slow
-        if entry is not None and below and entry not in self.fast:
-            self._restless[entry.key] = entry
-
-    def _may_rest(self, entry: Entry) -> bool:
-        state = entry.state
-        return (
-            not entry.pins
-            and not entry.is_state
-            and entry.first_kid is None
-            and (state is None or not (state.pins or state in self.fast))
-        )
-
-    def _rest(self, entry: Entry) -> None:
-        state = entry.state
-        if state is not None:
-            self._to_row(state, entry.resting_kids, STATE)
-        flags = NAMELESS * (entry.name is None) | entry.flags & LISTED
-        if state is not None:
-            flags |= HAS_STATE * (state.key in self.resting)
-        self._to_row(entry, entry.resting_kids, flags)
-
-    def _to_row(self, entry: Entry, kids: int, flags: int) -> None:
-        """Have a row in place of `entry`; without room even for that it leaves."""
-        slow = self.slow
-        assert slow is not None
-        if not self.row_room():
-            self.evict_slow(entry)
-            if not slow.tier.writable:
-                self.unknown.append(entry.key)
-            return
-        above, state = entry.above, bool(flags & STATE)
-        row = Row(
-            entry.key,
-            entry.space,
-            above.key if above is not None else 0,
-            entry.size,
-            entry.start,
-            0 if state else kids,
-            flags,
-            entry.expires,
-        )
-        slow.leave(entry)
-        if entry.listed:
-            del entry.space.blocks[entry.key]
-        if entry.name is not None and not entry.is_state:
-            del entry.space.names[entry.name]
-        entry.detach()
-        if above is not None:
-            self.add_resting_kids(above, 1)
-        self.books.leave(entry)
-        self.resting.add(row, entry.name or "")
-
-    def row_room(self) -> bool:
-        """Have room for one more row: of what was not used for longest, if need be."""
-        return not self.resting.full or self.books.grow() or self.evict_at_rest() > 0
-
-    def learn_room(self) -> bool:
-        """Have room to know one more that another process has stored.
-
-        If need be, what was not used for longest is no longer known here, and stays there.
-        """
-        if not self.resting.full or self.books.grow():
-            return True
-        row = self.resting.oldest(lambda row: not row.above)
-        if row is None:
-            return False
-        self.resting.remove(row.key)
-        row.space.bytes -= row.size
-        self.unknown.append(row.key)
-        return True
-
-    def evict_at_rest(self, space: Namespace | None = None) -> int:
-        """Evict from the disk what has been at rest for longest; its bytes, 0 if nothing may go.
-
-        Args:
-            space: of which namespace; None for whichever.
-        """
-        slow = self.slow
-        if slow is None or not slow.tier.writable:
-            return 0
-        row = self.resting.oldest(
-            lambda row: (space is None or row.space is space) and slow.tier.may_go(row.key)
-        )
-        if row is None:
-            return 0
-        self.drop_row(row.key, evicted=True)
-        return max(1, row.size)
-
-    def evict_unknown(self) -> int:
-        """Evict from the disk one of those that are not known here; its bytes, 0 without one."""
-        slow = self.slow
-        while slow is not None and slow.tier.writable and self.unknown:
-            key = self.unknown.pop()
-            known = key in slow.held or key in self.resting
-            if not known and key in slow.tier and slow.tier.may_go(key):
-                size = slow.tier.size(key)
-                del slow.tier[key]
-                slow.evicted += 1
-                return max(1, size)
-        return 0
-
-    def drop_row(self, key: int, *, evicted: bool = False) -> None:
-        """Delete `key`, which rests, and which nothing continues."""
-        slow = self.slow
-        assert slow is not None
-        row = self.resting.remove(key)
-        row.space.bytes -= row.size
-        slow.evicted += evicted
-        if not slow.following and slow.tier.writable and key in slow.tier:
-            del slow.tier[key]
-        if row.above:
-            self._kid_gone(row.above, bool(row.flags & STATE))
-
-    def _kid_gone(self, key: int, state: bool) -> None:
-        """What continued `key` at rest, or was its state, is gone."""
-        assert self.slow is not None
-        entry = self.slow.held.get(key)
-        if entry is not None:
-            self.add_resting_kids(entry, -1)
-            self._discard_unless_needed(entry)
-            self._is_restless(entry)
-        elif key in self.resting:
-            if state:
-                self.resting.flag(key, HAS_STATE, on=False)
-            self.resting.add_kids(key, -1)
-            self._drop_row_unless_needed(key)
-
-    def _drop_row_unless_needed(self, key: int) -> None:
-        row = self.resting.get(key)
-        assert self.slow is not None
-        if row is not None and not row.kids and row.flags & NAMELESS:
-            if self.slow.tier.steady and not self.slow.following:
-                self.drop_row(key)
-            else:
-                self.doubtful.append(key)
-
-    def lose_row(self, key: int) -> None:
-        """`key`, which rests, is damaged or gone, and with it what continues it."""
-        row = self.resting.get(key)
-        if row is not None and row.kids:
-            for kid in self.resting.kids(key):
-                self.lose_row(kid.key)
-        if key in self.resting:  # Without a name it may have gone with the last of them.
-            self.drop_row(key)
-
-    def remove_row(self, row: Row) -> None:
-        """Take the name off a context that rests; it goes as soon as nothing continues it."""
-        slow = self.slow
-        assert slow is not None
-        label = self.resting.label(row.key)
-        if label is None:
-            self.lose_row(row.key)
-            return
-        self._check_removable(label.name, True)
-        if row.flags & HAS_STATE:
-            state = self.resting.state(row.key, row.space, label.name)
-            if state is not None:
-                self.drop_row(state.key)
-        if self.resting.add_kids(row.key, 0):
-            slow.tier.relabel(row.key, label._replace(nameless=True).pack())
-            self.resting.unname(row.key)
-        else:
-            self.drop_row(row.key)
 
     # Reading
 
@@ -482,7 +208,7 @@ class Holdings:
             for shelf, former in zip(self.shelves, kept, strict=True):
                 shelf.keep = former
             if above is not None:
-                self._discard_unless_needed(above)
+                self.discard_unless_needed(above)
 
     def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         slow = self.slow
@@ -503,10 +229,10 @@ class Holdings:
         """`entry`, which a shelf holds and which is in the books, can be found from now on."""
         entry.attach()
         entry.space.bytes += entry.size
-        self._know_names(entry)
-        self._is_restless(entry)
+        self.know_names(entry)
+        self.rest.notice(entry)
 
-    def _know_names(self, entry: Entry) -> None:
+    def know_names(self, entry: Entry) -> None:
         space = entry.space
         if not entry.is_state and entry.name is not None:
             space.names[entry.name] = entry
@@ -530,7 +256,7 @@ class Holdings:
     def remove(self, entry: Entry) -> None:
         """Take the name off `entry`, a context; it goes as soon as nothing continues it."""
         assert entry.name is not None
-        self._check_removable(entry.name, self.slow is not None and entry in self.slow)
+        self.check_removable(entry.name, self.slow is not None and entry in self.slow)
         if entry.state is not None:
             self.discard(entry.state)
         if entry.is_leaf:
@@ -542,7 +268,7 @@ class Holdings:
                 self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
         self.unname(entry)
 
-    def _check_removable(self, name: str, below: bool) -> None:
+    def check_removable(self, name: str, below: bool) -> None:
         if below and self.slow is not None and not self.slow.tier.writable:
             raise StoreError(
                 f"{name!r} is in a store that cannot be written to, so it can be neither "
@@ -570,13 +296,13 @@ class Holdings:
                 self.lose_copy(shelf, kid)
         if shelf is self.slow and entry.resting_kids:
             for row in self.resting.kids(entry.key):
-                self.lose_row(row.key)
+                self.rest.lose(row.key)
         if entry in shelf:
             shelf.drop(entry)
             if not self.holds(entry):
                 self.forget(entry)
             else:
-                self._is_restless(entry)
+                self.rest.notice(entry)
 
     def clear(self, space: Namespace) -> int:
         """Remove all contexts of a namespace; how many there were."""
@@ -585,13 +311,13 @@ class Holdings:
             self.remove(entry)
         rows = [row for row in self.resting if row.space is space and row.named]
         for row in rows:
-            self.remove_row(row)
+            self.rest.remove(row)
         return len(entries) + len(rows)
 
     def evict_bytes(self, size: int) -> int:
         """Evict entries from every tier until `size` bytes of them are gone, or none is left."""
         gone = 0
-        while gone < size and (freed := self.evict_unknown() or self.evict_at_rest()):
+        while gone < size and (freed := self.rest.evict_unknown() or self.rest.evict()):
             gone += freed
         for shelf in reversed(self.shelves):
             while gone < size:
@@ -613,7 +339,7 @@ class Holdings:
         if self.slow is None or entry not in self.slow:
             self.forget(entry)
         else:
-            self._is_restless(entry)
+            self.rest.notice(entry)
 
     def evict_one(self) -> bool:
         """Evict from memory what is worth the least there; False when nothing may leave."""
@@ -643,8 +369,8 @@ class Holdings:
         self.books.leave(entry)
         above = entry.above
         if above is not None:
-            self._discard_unless_needed(above)
-            self._is_restless(above)
+            self.discard_unless_needed(above)
+            self.rest.notice(above)
 
     def expire(self) -> None:
         """Delete what has been held for as long as it was to be."""
@@ -661,9 +387,9 @@ class Holdings:
             if row.key in self.resting:  # It may have been the state of one that was before.
                 self.expired += 1
                 if row.flags & STATE:
-                    self.drop_row(row.key)
+                    self.rest.drop(row.key)
                 elif not row.flags & NAMELESS:
-                    self.remove_row(row)
+                    self.rest.remove(row)
 
     @property
     def next_expiry(self) -> float:
@@ -698,10 +424,10 @@ class Holdings:
         for shelf in self.shelves:
             if entry in shelf:
                 shelf.eviction.unpin(entry.key)
-        self._discard_unless_needed(entry)
-        self._is_restless(entry)
+        self.discard_unless_needed(entry)
+        self.rest.notice(entry)
 
-    def _discard_unless_needed(self, entry: Entry) -> None:
+    def discard_unless_needed(self, entry: Entry) -> None:
         kept = any(shelf.keep is entry for shelf in self.shelves)
         if entry.name is None and entry.is_leaf and not entry.pins and not kept:
             if self.slow is None or (self.slow.tier.steady and not self.slow.following):
@@ -718,9 +444,9 @@ class Holdings:
         for key in doubtful:
             entry = slow.held.get(key) or self.fast.held.get(key)
             if entry is not None:
-                self._discard_unless_needed(entry)
+                self.discard_unless_needed(entry)
             else:
-                self._drop_row_unless_needed(key)
+                self.rest.drop_unless_needed(key)
         useless, self.useless = self.useless, []
         for key in useless:
             if key in slow.tier and key not in slow.held and key not in self.resting:
@@ -757,7 +483,7 @@ class Holdings:
             return False
         label = self._label(entry)
         stored = slow.tier.store(entry.key, payload, label)
-        while not stored and (self.evict_unknown() or self.evict_at_rest()):
+        while not stored and (self.rest.evict_unknown() or self.rest.evict()):
             stored = slow.tier.store(entry.key, payload, label)
         if not stored:
             kept, slow.keep = slow.keep, above
@@ -795,7 +521,7 @@ class Holdings:
         if entry.size > space.quota:
             return False
         while space.bytes + entry.size > space.quota:
-            if self.evict_at_rest(space):
+            if self.rest.evict(space):
                 continue
             victims = (self._victim(shelf, space) for shelf in reversed(self.shelves))
             victim = next((entry for entry in victims if entry is not None), None)

@@ -26,11 +26,12 @@ from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
 from transom.memory.given import check_names, given_folder, given_ids, given_seconds
-from transom.memory.holdings import ChangedError, Holdings
+from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
 from transom.memory.report import contexts, report_activity, stats, verified
+from transom.memory.rest import ChangedError
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
 from transom.memory.tiers.base import Payload, Tier, as_payload
@@ -428,7 +429,7 @@ class ContextMemoryManager:
             follow(self._holdings)
             if time.monotonic() >= self._report_at:
                 self._report()
-        self._holdings.rest()
+        self._holdings.rest.settle()
         if self._holdings.next_expiry <= time.monotonic():
             with self._turn:
                 follow(self._holdings)

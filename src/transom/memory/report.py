@@ -89,7 +89,7 @@ def stats(held: Contexts, ledger: Ledger, remote: Remote | None) -> Stats:
         misses=held.misses,
         refused=held.refused,
         expired=holdings.expired,
-        unknown=len(holdings.unknown),
+        unknown=len(holdings.rest.unknown),
         tiers=tuple(tiers),
     )
 
@@ -165,7 +165,7 @@ def _lost_at_rest(holdings: Holdings, slow: Shelf[Any]) -> set[str]:
         elif not _unreadable(slow.tier, [key]):
             continue
         damaged |= set(_names_at_rest(resting, key, label))
-        holdings.lose_row(key)
+        holdings.rest.lose(key)
     return damaged
 
 
@@ -214,7 +214,7 @@ def problems(holdings: Holdings, ledger: Ledger) -> list[str]:
             id(entry) in kids or entry.pins > 0 or (below and entry.resting_kids > 0)
             for entry in shelf.held.values()
         )
-        known = len(shelf.held) + below * (len(holdings.resting) + len(holdings.unknown))
+        known = len(shelf.held) + below * (len(holdings.resting) + len(holdings.rest.unknown))
         found += [
             _unequal(f"{name}: entries", known, "payloads", len(shelf.tier)),
             _unequal(f"{name}: entries", len(shelf.held), "in eviction", len(shelf.eviction)),

@@ -106,8 +106,8 @@ class Catalogue:
         changes = None if index is None else self._shared.changes(index.generation)
         if index is None or changes is None:
             return False
-        if index.count * HEADER <= self._data.size:  # otherwise it is damaged, as will be seen
-            self.places.reserve(index.count)
+        if index.total * HEADER <= self._data.size:  # otherwise it is damaged, as will be seen
+            self.places.reserve(index.total)
         for record in index.records:
             self.learn(record)
         self.apply(changes)

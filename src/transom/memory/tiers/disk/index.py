@@ -51,12 +51,12 @@ class Indexed(NamedTuple):
 
     Attributes:
         generation: after how many changes it was written.
-        count: how many records there were.
+        total: how many records there were.
         records: these, as they are gone through.
     """
 
     generation: int
-    count: int
+    total: int
     records: Iterator[Record]
 
 

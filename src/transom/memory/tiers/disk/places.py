@@ -53,9 +53,9 @@ class Places(Mapping[int, Place]):
 
     def by_generation(self) -> Any:
         """The keys, `(entries,)` uint64, of what was stored first first."""
-        keys = np.array(self._rows.keys, dtype=np.uint64)
-        order = np.argsort(np.array(self._rows.columns["generation"])[keys > 0], kind="stable")
-        return keys[keys > 0][order]
+        keys = np.frombuffer(self._rows.keys, dtype=np.uint64)
+        order = np.argsort(np.frombuffer(self._rows.columns["generation"], dtype=np.uint64))
+        return keys[order[keys[order] > 0]]
 
     def __getitem__(self, key: int) -> Place:
         row = self._rows.find(key)
