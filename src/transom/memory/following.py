@@ -59,11 +59,9 @@ def _learn_all(holdings: Holdings, keys: array[int]) -> None:
         for above in reversed(_unknown_above(holdings, key)):
             _added(holdings, above)
         _added(holdings, key)
-    learnt = {key for key in holdings.rest.unknown if key in holdings.resting}
-    if learnt:
-        holdings.rest.unknown = array(
-            "Q", [key for key in holdings.rest.unknown if key not in learnt]
-        )
+    unknown = holdings.rest.unknown
+    if any(key in holdings.resting for key in unknown):
+        unknown[:] = array("Q", [key for key in unknown if key not in holdings.resting])
 
 
 def _unknown_above(holdings: Holdings, key: int) -> list[int]:
