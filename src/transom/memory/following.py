@@ -103,7 +103,7 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
 def _added(holdings: Holdings, key: int) -> None:
     slow, resting = holdings.slow, holdings.resting
     assert slow is not None
-    if key in slow.held or key in resting or key not in slow.tier:
+    if key in slow.held or key in resting:
         return
     label = resting.label(key)
     if label is None:
@@ -126,6 +126,7 @@ def _added(holdings: Holdings, key: int) -> None:
     if not holdings.rest.learn_room():
         holdings.rest.unknown.append(key)
         return
+    size = slow.tier.size(key)
     listed = label.listed and key not in space.blocks
     above_start = awake.start if awake is not None else row.start if row is not None else 0
     resting.add(
@@ -133,7 +134,7 @@ def _added(holdings: Holdings, key: int) -> None:
             key,
             space,
             label.above,
-            slow.tier.size(key),
+            size,
             0 if label.state else label.at + above_start,
             0,
             STATE * label.state | NAMELESS * label.nameless | LISTED * listed,
@@ -141,7 +142,7 @@ def _added(holdings: Holdings, key: int) -> None:
         ),
         label.name,
     )
-    space.bytes += slow.tier.size(key)
+    space.bytes += size
     if awake is not None:
         holdings.rest.add_kids_of(awake, 1)
         if label.state:
@@ -157,8 +158,9 @@ def _replace(holdings: Holdings, space: Namespace, name: str) -> None:
     former = space.names.get(name)
     if former is not None:
         _replaced(holdings, former)
-    row = holdings.resting.named(space, name) if space.resting else None
-    if row is not None:
+    found = holdings.resting.named(space, name) if space.resting else None
+    if found is not None:
+        row = found[0]
         if row.kids:
             holdings.resting.unname(row.key)
         else:

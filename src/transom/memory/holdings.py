@@ -123,8 +123,8 @@ class Holdings:
         """The entry that a context ends with; None when it is not held."""
         entry = space.names.get(name)
         if entry is None and space.resting:
-            row = self.resting.named(space, name)
-            entry = None if row is None else self.rest.wake(row.key)
+            found = self.resting.named(space, name)
+            entry = None if found is None else self.rest.wake(found[0].key, found[1])
         return entry
 
     def listed(self, space: Namespace, key: int) -> Entry | None:

@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from transom.memory.entry import Entry, Namespace
-from transom.memory.label import LISTED, NAMELESS, STATE
+from transom.memory.label import LISTED, NAMELESS, STATE, Label
 from transom.memory.resting import HAS_STATE, Resting, Row
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ class Rest:
         self.unknown = array("Q")
         self._restless: dict[int, Entry] = {}  # on the second shelf only, since they were looked at
 
-    def wake(self, key: int) -> Entry | None:
+    def wake(self, key: int, label: Label | None = None) -> Entry | None:
         """The entry of `key`, which rests, with what it continues and its state.
 
         None when it was found damaged, and is gone, or there is no memory for it now.
+
+        Args:
+            key: of the entry.
+            label: what the tier has beside it, where that was read already.
 
         Raises:
             ChangedError: when another process may have deleted it meanwhile.
@@ -52,17 +56,17 @@ class Rest:
             above = row.above
         entry = None
         for row in reversed(chain):
-            entry = self._wake(row)
+            entry = self._wake(row, label if row.key == key else None)
             if entry is None:
                 return None
         return entry
 
-    def _wake(self, row: Row) -> Entry | None:
+    def _wake(self, row: Row, label: Label | None = None) -> Entry | None:
         slow, resting = self._holdings.slow, self._rows
         assert slow is not None
         if row.key not in resting:
             return slow.held.get(row.key)  # a state, which woke with its context
-        label = resting.label(row.key)
+        label = label or resting.label(row.key)
         if label is None:
             if not slow.tier.steady:
                 raise ChangedError

@@ -173,14 +173,14 @@ class Resting:
 
     # Looking for some
 
-    def named(self, space: Namespace, name: str) -> Row | None:
-        """The end of a context, by its id."""
+    def named(self, space: Namespace, name: str) -> tuple[Row, Label] | None:
+        """The end of a context, by its id, and what the tier has beside it."""
         for at in self._names.rows(_hash(space, name)):
             row = self._row(at)
             if row.space is space:
                 label = self.label(row.key)
                 if label is not None and label.name == name:
-                    return row
+                    return row, label
         return None
 
     def label(self, key: int) -> Label | None:

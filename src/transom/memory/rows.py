@@ -39,6 +39,16 @@ class Index:
                 yield row - 1
             at = at + 1 & mask
 
+    def first(self, value: int) -> int:
+        """A row that has `value`; NOT_THERE without one."""
+        places, values, mask = self._places, self._values, len(self._places) - 1
+        at = ((value * SPREAD) & WORD) >> 32 & mask
+        while row := places[at]:
+            if values[row - 1] == value:
+                return row - 1
+            at = at + 1 & mask
+        return NOT_THERE
+
     def add(self, row: int) -> None:
         """There is one more row, for which room was reserved."""
         places, mask = self._places, len(self._places) - 1
@@ -132,7 +142,7 @@ class Rows:
 
     def find(self, key: int) -> int:
         """The row of `key`; NOT_THERE without one."""
-        return next(self._index.rows(key), NOT_THERE)
+        return self._index.first(key)
 
     def add(self, key: int) -> int:
         """A row for `key`, which has none; all its numbers are 0."""

@@ -113,8 +113,7 @@ class Tier(MutableMapping[int, Any]):
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
-        fits = self.writable and len(label) <= LONGEST_LABEL
-        return fits and key not in self and self._store(key, source, label)
+        return self.writable and len(label) <= LONGEST_LABEL and self._store(key, source, label)
 
     def size(self, key: int) -> int:
         """Bytes of a payload; raises KeyError when it is not held."""
@@ -261,7 +260,7 @@ class Tier(MutableMapping[int, Any]):
 
     @abstractmethod
     def _store(self, key: int, source: Payload, label: bytes) -> bool:
-        """As `store` does, of a key that is not held."""
+        """As `store` does."""
 
     @abstractmethod
     def _load(self, key: int) -> Payload: ...
@@ -351,7 +350,7 @@ class Items(ItemsView[int, Any]):
 
 def is_key(key: object) -> bool:
     """Whether a tier may hold something under `key`."""
-    whole = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+    whole = type(key) is int or (isinstance(key, (int, np.integer)) and not isinstance(key, bool))
     return whole and 1 <= key <= LARGEST_KEY  # type: ignore[operator]
 
 

@@ -104,6 +104,8 @@ class RamTier(Tier):
         return sys.getrefcount(self._views[key]) > HELD  # never of pieces: they are not given out
 
     def _store(self, key: int, source: Payload, label: bytes) -> bool:
+        if key in self._views:
+            return False
         size = source.nbytes
         if size:
             whole = aligned(size)

@@ -184,10 +184,10 @@ class RedisTier(Tier):
     # What a tier implements
 
     def _store(self, key: int, source: Payload, label: bytes) -> bool:
-        return self._server.ask(lambda: self._put(key, source, label), 0) > 0
+        return not self._has(key) and self.put(key, source, label) > 0
 
     def _replace(self, key: int, source: Payload) -> bool:
-        return self._store(key, source, b"")
+        return self.put(key, source) > 0
 
     def _put(self, key: int, source: Payload, label: bytes) -> int:
         size = _taken(source.nbytes, len(label))
