@@ -48,9 +48,10 @@ class ContextMemoryManager:
     """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
 
     Contexts that start alike hold their common blocks once. When there is no room, whole contexts
-    leave in the order that `eviction` says, those first that no other continues: down to the disk,
-    if there is one, or out. What was evicted, expired or found damaged is a miss, which a cache
-    has anyway; what is returned is always what was added last under that id.
+    leave memory in the order that `eviction` says, those first that no other continues: down to the
+    disk, if there is one, or out. The disk they leave in the order in which they were used last.
+    What was evicted, expired or found damaged is a miss, which a cache has anyway; what is returned
+    is always what was added last under that id.
 
     Args:
         max_memory: most bytes of memory, with every table and key (2**30 by default).
@@ -64,7 +65,7 @@ class ContextMemoryManager:
         write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
             when they leave memory, and on `flush` and `close`. States of a MiB or more are written
             at once with `"through"`, and then not kept in memory but mapped.
-        eviction: which policy says what leaves; see `transom.memory.eviction.known`.
+        eviction: which policy says what leaves memory; see `transom.memory.eviction.known`.
         vocab_size: ids are below it; tokens are held in the smallest type that fits.
         block_size: tokens that contexts must have in common, from the start, to share them; they
             share whole multiples of it.
