@@ -33,7 +33,7 @@ def report_activity(held: Contexts, capacity: int) -> None:
             Activity(
                 at=int(1000 * time.time()),
                 contexts=holdings.contexts,
-                bytes=fast.tier.used + holdings.books.bytes,
+                bytes=fast.tier.used + holdings.books.measure(),
                 capacity=capacity,
                 hits=held.hits,
                 misses=held.misses,

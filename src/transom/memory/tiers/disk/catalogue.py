@@ -80,6 +80,11 @@ class Catalogue:
             self._look_through()
         # What was told so far was of the places before; what was learnt just now is all there is.
         self._kinds, self._keys = kinds, keys
+        there = self.places.by_generation()
+        if not before:
+            self._kinds += bytes([ADD]) * len(there)
+            self._keys.frombytes(there.tobytes())
+            return
         kept = set()
         for key, place in before.items():
             now = self.places.get(key)
@@ -87,7 +92,7 @@ class Catalogue:
                 kept.add(key)
             else:
                 self._tell(DROP, key)
-        for key in map(int, self.places.by_generation()):
+        for key in map(int, there):
             self._tell(RELABEL if key in kept else ADD, key)
 
     def _forget_all(self) -> None:
