@@ -145,8 +145,9 @@ def _added(holdings: Holdings, key: int) -> None:
     space.bytes += size
     if awake is not None:
         holdings.rest.add_kids_of(awake, 1)
-        if label.state:
-            holdings.rest.wake(key)
+        if label.state and holdings.rest.wake(key) is None and key in resting:
+            holdings.rest.drop(key)  # without memory to know it, it goes
+            holdings.useless.append(key)
     elif row is not None:
         resting.add_kids(row.key, 1)
         if label.state:

@@ -268,6 +268,26 @@ class Holdings:
                 self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
         self.unname(entry)
 
+    def remove_context(self, space: Namespace, name: str) -> bool:
+        """Remove a context, also one that rests and that there is no memory to wake; if any was."""
+        entry = space.names.get(name)
+        if entry is not None:
+            self.remove(entry)
+            return True
+        found = self.resting.named(space, name) if space.resting else None
+        if found is not None:
+            self.rest.remove(found[0])
+        return found is not None
+
+    def remove_state(self, space: Namespace, name: str) -> None:
+        """Remove the state of a context, if it has one."""
+        entry = space.names.get(name)
+        if entry is not None and entry.state is not None:
+            self.discard(entry.state)
+        found = self.resting.named(space, name) if entry is None and space.resting else None
+        if found is not None:
+            self.rest.remove_state(*found)
+
     def check_removable(self, name: str, below: bool) -> None:
         if below and self.slow is not None and not self.slow.tier.writable:
             raise StoreError(

@@ -183,9 +183,7 @@ class ContextMemoryManager:
         with self._lock, self._turn:
             self._follow()
             space = self._holdings.space(namespace)
-            former = self._holdings.named(space, context_id)
-            if former is not None:
-                self._holdings.remove(former)
+            self._holdings.remove_context(space, context_id)
             version = self._publish(namespace, context_id, array, cost, ttl)
             held = self._contexts.add(space, context_id, array, cost, ttl, version)
             return (held or version > 0) and (
@@ -208,12 +206,11 @@ class ContextMemoryManager:
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
         with self._lock, self._turn:
-            entry = self._find(context_id, namespace)
-            if entry is not None:
-                self._holdings.remove(entry)
+            self._follow()
+            held = self._holdings.remove_context(self._holdings.space(namespace), context_id)
             if self._remote is not None:
                 self._remote.remove(namespace, context_id)
-            return entry is not None
+            return held
 
     def extend(
         self,
@@ -233,6 +230,7 @@ class ContextMemoryManager:
         with self._lock, self._turn:
             held = self.get_context(context_id, namespace=namespace)
             if held is None:
+                self._holdings.remove_context(self._holdings.space(namespace), context_id)
                 return self._contexts.refuse(
                     f"{context_id!r} is not held, so it cannot be extended"
                 )
@@ -282,7 +280,9 @@ class ContextMemoryManager:
         payload = as_payload(state)
         cost = given_seconds(self._owner, "cost", cost, least=0.0)
         with self._lock, self._turn:
-            entry = self._find(context_id, namespace)
+            self._follow()
+            self._holdings.remove_state(self._holdings.space(namespace), context_id)
+            entry = self._contexts.named(context_id, namespace)
             version = 0
             if self._remote is not None:
                 version = self._remote.put(
@@ -292,8 +292,6 @@ class ContextMemoryManager:
                 return version > 0 or self._contexts.refuse(
                     f"{context_id!r} is not held, so it can have no state"
                 )
-            if entry.state is not None:
-                self._holdings.discard(entry.state)
             return self._contexts.add_state(entry, payload, cost, version) or version > 0
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
@@ -474,8 +472,10 @@ class ContextMemoryManager:
                 remote.delete_until(space, name, state, had)
                 held.version = 0
                 return None
-            if held is not None:
-                self._holdings.discard(held) if state else self._holdings.remove(held)
+            if state:
+                self._holdings.remove_state(self._holdings.space(space), name)
+            else:
+                self._holdings.remove_context(self._holdings.space(space), name)
             found = remote.get(space, name, state) if version else None
             if found is None:
                 return None

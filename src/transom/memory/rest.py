@@ -298,12 +298,17 @@ class Rest:
             self.lose(row.key)
             return
         self._holdings.check_removable(label.name, True)
-        if row.flags & HAS_STATE:
-            state = self._rows.state(row.key, row.space, label.name)
-            if state is not None:
-                self.drop(state.key)
+        self.remove_state(row, label)
         if self._rows.add_kids(row.key, 0):
             slow.tier.relabel(row.key, label._replace(nameless=True).pack())
             self._rows.unname(row.key)
         else:
             self.drop(row.key)
+
+    def remove_state(self, row: Row, label: Label) -> None:
+        """Delete the state of a context that rests, if it has one."""
+        state = None
+        if row.flags & HAS_STATE:
+            state = self._rows.state(row.key, row.space, label.name)
+        if state is not None:
+            self.drop(state.key)
