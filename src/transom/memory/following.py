@@ -60,8 +60,9 @@ def _learn_all(holdings: Holdings, keys: array[int]) -> None:
             _added(holdings, above)
         _added(holdings, key)
     unknown = holdings.rest.unknown
-    if any(key in holdings.resting for key in unknown):
-        unknown[:] = array("Q", [key for key in unknown if key not in holdings.resting])
+    # Some may have been learnt because of what continues them, or given up for what came later.
+    once = dict.fromkeys(key for key in unknown if key not in holdings.resting)
+    unknown[:] = array("Q", once)
 
 
 def _unknown_above(holdings: Holdings, key: int) -> list[int]:

@@ -89,7 +89,7 @@ def stats(held: Contexts, ledger: Ledger, remote: Remote | None) -> Stats:
         misses=held.misses,
         refused=held.refused,
         expired=holdings.expired,
-        unknown=len(holdings.rest.unknown),
+        unknown=len(unknown_of(holdings)),
         tiers=tuple(tiers),
     )
 
@@ -189,6 +189,18 @@ def _names_at_rest(resting: Resting, key: int, label: Label | None) -> list[str]
     return found
 
 
+def unknown_of(holdings: Holdings) -> set[int]:
+    """Keys on the second shelf that there was no memory to know, and that are still there."""
+    slow = holdings.slow
+    if slow is None:
+        return set()
+    return {
+        key
+        for key in holdings.rest.unknown
+        if key in slow.tier and key not in slow.held and key not in holdings.resting
+    }
+
+
 def problems(holdings: Holdings, ledger: Ledger) -> list[str]:
     """Sums that do not come out, as equations."""
     books: Books = holdings.books
@@ -214,7 +226,9 @@ def problems(holdings: Holdings, ledger: Ledger) -> list[str]:
             id(entry) in kids or entry.pins > 0 or (below and entry.resting_kids > 0)
             for entry in shelf.held.values()
         )
-        known = len(shelf.held) + below * (len(holdings.resting) + len(holdings.rest.unknown))
+        known = len(shelf.held)
+        if below:
+            known += len(holdings.resting) + len(unknown_of(holdings))
         found += [
             _unequal(f"{name}: entries", known, "payloads", len(shelf.tier)),
             _unequal(f"{name}: entries", len(shelf.held), "in eviction", len(shelf.eviction)),
