@@ -238,7 +238,7 @@ def problems(holdings: Holdings, ledger: Ledger) -> list[str]:
         if shelf.tier.used > shelf.tier.capacity:
             found.append(f"{name}: {shelf.tier.used:,} bytes > capacity {shelf.tier.capacity:,}")
     found += _problems_at_rest(holdings)
-    nameless = sum(entry.name is None and entry.is_leaf for entry in every)
+    nameless = sum(entry.name is None and entry.is_leaf and not entry.pins for entry in every)
     nameless += len(holdings.resting.useless())
     found.append(_unequal("entries that nothing needs", nameless, "none", 0))
     gone = sum(not holdings.holds(entry) for entry in named)
