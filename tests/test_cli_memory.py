@@ -121,4 +121,5 @@ def test_top_once(store, capsys):
     assert "of 16.8 MB" in out
     (line,) = [line for line in out.splitlines() if line.split()[0] == str(os.getpid())]
     assert "50.0%" in line
+    assert line.split()[2] == "s"
     assert run("top", store.parent / "nothing") == 2

@@ -16,20 +16,21 @@ MISSING = "no redis-server here (Debian has it in the package redis-server)"
 class Server:
     """`redis-server` on a Unix socket; can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str, persistent: bool = True) -> None:
         if shutil.which("redis-server") is None:
             pytest.skip(MISSING)
         # Sockets have short names; those of test folders may be longer.
         self.socket = Path(tempfile.gettempdir()) / f"transom-{abs(hash(str(folder)))}.sock"
         self.url = f"unix://{self.socket}"
         self.folder = folder
+        self.options = [*options, "--appendonly", "yes" if persistent else "no"]
         self.start()
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir"]
         self.process = subprocess.Popen(
-            ["redis-server", *options, str(self.folder), "--appendonly", "yes"],
+            ["redis-server", *options, str(self.folder), *self.options],
             stdout=subprocess.DEVNULL,
         )
         import redis

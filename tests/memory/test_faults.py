@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import subprocess
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forking import in_a_fork
 from tests.memory.soak import scaled
 from tests.memory.tiers.opened import on_disk
 from transom.errors import InputError, StoreError
 from transom.memory import ContextMemoryManager
+from transom.memory.stored import open_store
 from transom.memory.tiers.disk import DiskTier
+from transom.memory.tiers.disk.look import look
 
 VOCABULARY = 50_000
 
@@ -315,6 +320,69 @@ def test_a_folder_that_is_a_file(tmp_path):
         ContextMemoryManager(max_disk=2**20)
     with pytest.raises(StoreError, match="there is no store of contexts in"):
         ContextMemoryManager(disk=tmp_path / "x")
+
+
+@pytest.mark.parametrize("disk", ["", " ", "a\0b", 5, b"store", ["store"], "~nobody-here/store"])
+def test_what_is_no_folder_is_refused_by_name(tmp_path, monkeypatch, disk):
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: ContextMemoryManager(disk=disk, max_disk=2**20),
+        lambda: DiskTier(disk, 2**20),
+        lambda: open_store(disk),
+    ):
+        with pytest.raises(InputError, match=r"(disk|path) is .* expected the path of"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [2**62, 2**63, 2**70])
+def test_more_than_any_machine_has_is_refused_by_name(tmp_path, size):
+    with pytest.raises(InputError, match=r"cannot map .* expected a smaller max_memory"):
+        ContextMemoryManager(size)
+    if size > 2**62:
+        with pytest.raises(InputError, match=r"capacity is .*; expected at most"):
+            ContextMemoryManager(disk=tmp_path / "store", max_disk=size)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another user")
+def test_the_store_of_another_user(tmp_path):
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    filled(folder / "store", count=5)
+
+    def as_nobody(call):
+        def child():
+            os.setgid(65534)
+            os.setuid(65534)
+            return call()
+
+        return in_a_fork(child)
+
+    try:
+        (folder / "store").chmod(0o755)
+        for call in (lambda: opened(folder / "store"), lambda: look(folder / "store")):
+            with pytest.raises(StoreError, match="Permission denied"):
+                as_nobody(call)
+        with pytest.raises(StoreError, match="it may belong to another user"):
+            as_nobody(lambda: ContextMemoryManager(disk=folder / "store"))
+        for path in [folder / "store", *(folder / "store").rglob("*")]:
+            path.chmod(0o755)
+
+        def read():
+            with ContextMemoryManager(disk=folder / "store", vocab_size=VOCABULARY) as manager:
+                return manager.get_context("1").tolist()
+
+        assert as_nobody(read) == tokens(1).tolist()
+
+        def write():
+            with DiskTier(folder / "store") as tier:
+                assert not tier.store(1, b"x")
+                tier[1] = b"x"
+
+        with pytest.raises(StoreError, match="the tier can only be read"):
+            as_nobody(write)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_an_empty_payload_and_a_huge_label(tmp_path):

@@ -7,14 +7,17 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from tests.forking import in_a_fork
 from tests.memory.soak import scaled
 from tests.memory.tiers.opened import on_disk
 from tests.memory.worker import IDS, Board, opened, read, tokens, write
 from transom.errors import StoreError
+from transom.memory import ContextMemoryManager
 from transom.memory.tiers.disk import DiskTier
 
 SECONDS = scaled(3, 60)
@@ -142,8 +145,87 @@ def test_a_fork_is_told_to_open_the_store_itself(tmp_path):
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
-        assert b"is a fork; open it again here" in os.read(reader, 1000)
+        assert b"is a fork; open another one here" in os.read(reader, 1000)
         assert manager.add_context("a", [1])
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_a_fork_in_the_middle_of_a_change_is_refused_and_harms_nothing(tmp_path, disk):
+    manager = opened(tmp_path) if disk else ContextMemoryManager(2**22)
+    manager.add_context("a", range(500))
+    pin = manager.pin("a")
+    done = threading.Event()
+
+    def busy():
+        while not done.is_set():
+            manager.add_context("b", range(2000), state=bytes(20_000))
+
+    def child():
+        refused = []
+        for call in (lambda: manager.get_context("a"), manager.stats, lambda: len(manager)):
+            with pytest.raises(StoreError, match="is a fork; open another one here"):
+                call()
+            refused.append(True)
+        pin.close()
+        manager.close()
+        if not disk:
+            return refused
+        with opened(tmp_path) as own:
+            return [*refused, own.get_context("a").tolist() == list(range(500))]
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for _ in range(4):
+            assert in_a_fork(child) == [True] * (4 if disk else 3)
+    finally:
+        done.set()
+        thread.join()
+    pin.close()
+    assert manager.get_context("a").tolist() == list(range(500))
+    assert manager.verify().ok
+    manager.close()
+
+
+def test_a_tier_in_a_fork(tmp_path):
+    with DiskTier(tmp_path / "store", 2**20) as tier:
+        tier[1] = b"one"
+        with pytest.raises(StoreError, match=r"store of contexts in .* is a fork"):
+            in_a_fork(lambda: tier[1])
+        in_a_fork(tier.close)
+        assert bytes(tier[1]) == b"one"
+        assert tier.used == on_disk(tmp_path / "store")
+
+
+def test_a_fork_that_lives_on_does_not_keep_the_lock(tmp_path):
+    code = """
+import os, sys, time
+from pathlib import Path
+from tests.memory.worker import opened
+manager = opened(Path(sys.argv[1]))
+with manager._turn:
+    if not os.fork():
+        time.sleep(60)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    time.sleep(0.2)  # until the fork has closed what it inherited
+    process.kill()
+    process.wait()
+    try:
+        with opened(tmp_path) as manager:
+            assert manager.add_context("a", [1])
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kills", [scaled(12, 150)])

@@ -22,10 +22,24 @@ from transom.memory.tiers.disk.look import Look, look
 
 __all__ = ["top"]
 
-HEADER = ("pid", "contexts", "memory", "of", "", "hits", "rate", "ram", "disk", "evicted", "gone")
+HEADER = (
+    "pid",
+    "idle",
+    "contexts",
+    "memory",
+    "of",
+    "",
+    "hits",
+    "rate",
+    "ram",
+    "disk",
+    "evicted",
+    "gone",
+)
 LEGEND = (
-    "hits: of all that was asked for; rate: hits and misses per second; ram, disk: payloads read "
-    "per second; evicted: from memory, per second; gone: evicted from disk, per second"
+    "idle: since its last call, from which its figures are; hits: of all that was asked for; rate: "
+    "hits and misses per second; ram, disk: payloads read per second; evicted: from memory, per "
+    "second; gone: evicted from disk, per second"
 )
 
 
@@ -126,6 +140,7 @@ def _rows(before: Moment, now: Moment) -> list[tuple[str, ...]]:
         rows.append(
             (
                 str(pid),
+                f"{max(0.0, time.time() - one.at / 1000):,.0f} s",
                 f"{one.contexts:,}",
                 plain_size(one.bytes),
                 plain_size(one.capacity),

@@ -19,6 +19,8 @@ FLOAT = sys.getsizeof(0.0)
 AHEAD = 32  # a part of the entries held: so many more are paid for at a time
 MOST_AHEAD = 1024
 EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
+ROW, ROW_AT_MOST = 56, 80  # bytes of an entry at rest
+PLACES = 3  # a part of the tables of a tier, which they grow by while they are made anew
 START = 4096  # bytes an entry may take while there are few: tables come with it
 
 
@@ -54,7 +56,8 @@ class Books:
             for shelf in holdings.shelves
         )
         queue = sys.getsizeof(holdings.expiring) + EXPIRING * len(holdings.expiring)
-        self.bytes = spaces + shelves + queue + self.names + ENTRY_BYTES * self.entries
+        rows = holdings.resting.nbytes + sys.getsizeof(holdings.rest.unknown)
+        self.bytes = spaces + shelves + queue + rows + self.names + ENTRY_BYTES * self.entries
         return self.bytes
 
     def open(self) -> None:
@@ -82,6 +85,27 @@ class Books:
         self.names += _size(entry)
         return True
 
+    def reserve(self, rows: int) -> None:
+        """Have room for so many entries at rest at once, as far as that can be paid for."""
+        resting = self._holdings.resting
+        room = self._ledger.capacity // 2 - self._at_rest()
+        if rows * ROW_AT_MOST <= room and self._pay(rows * ROW_AT_MOST):
+            resting.reserve(rows)
+
+    def grow(self) -> bool:
+        """Pay for the rows of more entries at rest; False when they would take too much.
+
+        They, and what the tier takes to know where these are, have half of the memory, so that
+        there is always some to work with.
+        """
+        more = self._holdings.resting.growth
+        return self._at_rest() + more <= self._ledger.capacity // 2 and self._pay(more)
+
+    def rows_that_fit(self) -> int:
+        """How many entries may rest, that are known already where they are."""
+        room = self._ledger.capacity // 2 - self._at_rest()
+        return max(MOST_AHEAD // AHEAD, room // ROW)
+
     def leave(self, entry: Entry) -> None:
         """An entry is no longer held, or not after all."""
         self.entries -= 1
@@ -97,6 +121,11 @@ class Books:
         """What `names` should be."""
         return sum(map(_size, entries))
 
+    def _at_rest(self) -> int:
+        """Bytes that it takes to know what rests, and where all is below memory."""
+        slow = self._holdings.slow
+        return self._holdings.resting.nbytes + (0 if slow is None else slow.tier.nbytes)
+
     def _growth(self, more: int) -> int:
         """Bytes that tables may take beyond what they do, when `more` entries come."""
         holdings = self._holdings
@@ -110,18 +139,22 @@ class Books:
         ]
         # Other tables have as many entries, and grow when these do; half of what they are part of
         # are no tables, and these grow to four times their size at most, mostly to twice.
-        others = sum(shelf.eviction.nbytes + shelf.tier.nbytes for shelf in holdings.shelves)
+        others = sum(shelf.eviction.nbytes for shelf in holdings.shelves)
+        others += holdings.fast.tier.nbytes
         shelves = len(holdings.shelves)
         part = min(1.0, sum(growths[:shelves]) / sum(sizes[:shelves]))
-        return int(sum(growths) + part * others + others // 8 + max(sizes))
+        below = 0 if holdings.slow is None else holdings.slow.tier.nbytes // PLACES
+        return int(sum(growths) + part * others + others // 8 + max(sizes) + below)
 
-    def _pay(self) -> bool:
+    def _pay(self, more: int = 0) -> bool:
+        """Charge what is taken and may be soon, and `more` bytes; False when that cannot be."""
         holdings, ledger = self._holdings, self._ledger
         ahead = max(1, min(MOST_AHEAD, self.entries // AHEAD))
         while True:
             taken = self.measure()
-            each = START if self.entries < AHEAD else 5 * taken // (4 * self.entries)
-            wanted = taken + self._growth(ahead) + ahead * each - self.charged
+            of_entries = taken - self._at_rest()
+            each = START if self.entries < AHEAD else 5 * of_entries // (4 * self.entries)
+            wanted = taken + more + self._growth(ahead) + ahead * each - self.charged
             if wanted <= 0:
                 ledger.free(-wanted)
             elif not ledger.charge(wanted):
@@ -153,5 +186,5 @@ def dictionary_size(keys: int) -> int:
 
 
 def _size(entry: Entry) -> int:
-    name = 0 if entry.name is None or entry.of is not None else sys.getsizeof(entry.name)
+    name = 0 if entry.name is None or entry.is_state else sys.getsizeof(entry.name)
     return name + FLOAT * bool(entry.cost)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transom.errors import InputError
 from transom.memory.entry import Entry, Namespace
 from transom.memory.holdings import Holdings
+from transom.memory.label import LISTED
 from transom.memory.tiers.base import Payload
 from transom.memory.tree import Match, holder, match, number_of
 
@@ -41,8 +42,7 @@ class Contexts:
     def get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
         """The ids of a context; None on a miss, which is counted."""
         holdings = self.holdings
-        space = holdings.spaces.get(namespace)
-        entry = None if space is None else space.names.get(context_id)
+        entry = self.named(context_id, namespace)
         if entry is None:
             self.misses += 1
             return None
@@ -67,7 +67,7 @@ class Contexts:
         found = None if space is None else self._match(space, ids)
         held = None
         if found is not None and found.parent is not None:
-            held = holder(found.parent, found.at)
+            held = holder(found.parent, found.at, self.holdings.kids)
             self.holdings.touch(found.parent)
         if held is None:
             self.misses += 1
@@ -99,10 +99,11 @@ class Contexts:
     def named(self, context_id: str, namespace: str) -> Entry | None:
         """The entry that a context ends with; None when it is not held."""
         space = self.holdings.spaces.get(namespace)
-        return None if space is None else space.names.get(context_id)
+        return None if space is None else self.holdings.named(space, context_id)
 
     def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
-        return match(space, ids, self._block_size, self.holdings.token_pieces)
+        holdings = self.holdings
+        return match(space, ids, self._block_size, holdings.token_pieces, holdings.listed)
 
     def gather(self, entry: Entry) -> NDArray[Any] | None:
         """All ids of a context, in one array; None when some were found damaged."""
@@ -144,7 +145,8 @@ class Contexts:
         own = ids[found.length :]
         entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
         entry.version = version
-        entry.listed = found.key == free and free not in space.blocks
+        if found.key == free and free not in space.blocks:
+            entry.flags |= LISTED
         return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
 
     def add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import gc
+import itertools
 import math
 import time
+from array import array
 
 from transom.errors import StoreError
-from transom.memory.entry import Entry
+from transom.memory.entry import Entry, Namespace
 from transom.memory.holdings import Holdings
-from transom.memory.label import Label
+from transom.memory.label import LISTED, NAMELESS, STATE
+from transom.memory.resting import HAS_STATE, Row
 from transom.memory.shelf import Shelf
 from transom.memory.tiers.base import News, Tier
 
 __all__ = ["follow"]
-
-MANY = 5000  # entries learnt of at once
 
 
 def follow(holdings: Holdings, *, first: bool = False) -> None:
     """Bring `holdings` up to date with their second shelf, at first with all that is on it.
 
     The first time, what nothing needs is looked for too: a process that was killed may have
-    removed what continued an entry, and not the entry.
+    removed what continued an entry, and not the entry. Where there is too little memory to know
+    all, it is what was stored last that is known.
 
     What another process removed is removed here from memory as well. An entry that only this
     process has, and whose key another one has used meanwhile, gives way.
@@ -33,46 +34,80 @@ def follow(holdings: Holdings, *, first: bool = False) -> None:
     slow = holdings.slow
     if slow is None:
         return
-    news = slow.tier.news()
-    if news:
-        slow.following = True
-        # So many new objects would have the garbage collector look at all of them again and again.
-        pause = len(news) > MANY and gc.isenabled()
-        if pause:
-            gc.disable()
-        try:
-            for item in news:
+    slow.following = True
+    try:
+        if first:
+            _learn_all(holdings, array("Q", (item.key for item in slow.tier.news())))
+        else:
+            for item in slow.tier.news():
                 _learn(holdings, slow, item)
-        finally:
-            slow.following = False
-            if pause:
-                gc.enable()
+    finally:
+        slow.following = False
     if first:
-        holdings.doubtful += [x for x in holdings if x.name is None and x.is_leaf]
+        holdings.doubtful += holdings.resting.useless()
     if holdings.doubtful or holdings.useless:
         holdings.settle()
 
 
+def _learn_all(holdings: Holdings, keys: array[int]) -> None:
+    """Learn what there is, stored first first, as far as there is room to know it."""
+    beyond = max(0, len(keys) - holdings.books.rows_that_fit())
+    holdings.rest.unknown = keys[:beyond]
+    holdings.rest.unknown.reverse()
+    holdings.books.reserve(len(keys) - beyond)
+    for key in itertools.islice(keys, beyond, None):
+        for above in reversed(_unknown_above(holdings, key)):
+            _added(holdings, above)
+        _added(holdings, key)
+    unknown = holdings.rest.unknown
+    # Some may have been learnt because of what continues them, or given up for what came later.
+    once = dict.fromkeys(key for key in unknown if key not in holdings.resting)
+    unknown[:] = array("Q", once)
+
+
+def _unknown_above(holdings: Holdings, key: int) -> list[int]:
+    """What `key` continues and is not known, the nearest first."""
+    found: list[int] = []
+    while holdings.rest.unknown:
+        label = holdings.resting.label(key)
+        key = 0 if label is None else label.above
+        if not key or key in holdings.resting:
+            break
+        found.append(key)
+    return found
+
+
 def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
+    key = item.key
     if item.what == "add":
-        _added(holdings, item.key, Label.unpack(item.label))
+        _added(holdings, key)
         return
-    entry = slow.held.get(item.key)
-    if entry is None:
-        return
-    label = Label.unpack(item.label)
+    entry = slow.held.get(key)
     if item.what == "drop":
-        _dropped(holdings, entry)
-    elif entry.name is not None and label is not None and label.nameless:
+        if entry is not None:
+            _dropped(holdings, entry)
+        elif key in holdings.resting:
+            holdings.rest.lose(key)
+        return
+    label = holdings.resting.label(key)
+    if label is None or not label.nameless:
+        return
+    row = holdings.resting.get(key)
+    if entry is not None and entry.name is not None:
         if entry.state is not None:
             holdings.discard(entry.state)
         holdings.unname(entry)
+    elif row is not None and row.named:
+        holdings.resting.unname(key)
 
 
-def _added(holdings: Holdings, key: int, label: Label | None) -> None:
-    slow = holdings.slow
+def _added(holdings: Holdings, key: int) -> None:
+    slow, resting = holdings.slow, holdings.resting
     assert slow is not None
-    if label is None or key in slow.held or key not in slow.tier:
+    if key in slow.held or key in resting:
+        return
+    label = resting.label(key)
+    if label is None:
         return
     if not label.state and label.itemsize != holdings.dtype.itemsize:
         raise StoreError(
@@ -80,34 +115,59 @@ def _added(holdings: Holdings, key: int, label: Label | None) -> None:
             f"given here takes {holdings.dtype.itemsize}; expected the one it was made with."
         )
     left = label.left(time.time())
-    above = slow.held.get(label.above)
-    if left <= 0 or (above is None and label.above):
+    awake, row = slow.held.get(label.above), resting.get(label.above)
+    if left <= 0 or (label.above and awake is None and row is None):
         holdings.useless.append(key)
         return
     if key in holdings.fast.held:
         holdings.lose_copy(holdings.fast, holdings.fast.held[key])
     space = holdings.space(label.space)
-    entry = Entry(
-        key,
-        space,
-        None if label.nameless else label.name,
-        slow.tier.size(key),
-        None if label.state else above,
-        label.at,
-        label.cost,
-        math.inf if left == math.inf else time.monotonic() + left,
-        above if label.state else None,
+    if not label.state and not label.nameless:
+        _replace(holdings, space, label.name)
+    if not holdings.rest.learn_room():
+        holdings.rest.unknown.append(key)
+        return
+    size = slow.tier.size(key)
+    listed = label.listed and key not in space.blocks
+    above_start = awake.start if awake is not None else row.start if row is not None else 0
+    resting.add(
+        Row(
+            key,
+            space,
+            label.above,
+            size,
+            0 if label.state else label.at + above_start,
+            0,
+            STATE * label.state | NAMELESS * label.nameless | LISTED * listed,
+            math.inf if left == math.inf else time.monotonic() + left,
+        ),
+        label.name,
     )
-    entry.version = label.version
-    entry.listed = label.listed and key not in space.blocks
-    former = None if label.state or label.nameless else space.names.get(label.name)
+    space.bytes += size
+    if awake is not None:
+        holdings.rest.add_kids_of(awake, 1)
+        if label.state and holdings.rest.wake(key) is None and key in resting:
+            holdings.rest.drop(key)  # without memory to know it, it goes
+            holdings.useless.append(key)
+    elif row is not None:
+        resting.add_kids(row.key, 1)
+        if label.state:
+            resting.flag(row.key, HAS_STATE, on=True)
+
+
+def _replace(holdings: Holdings, space: Namespace, name: str) -> None:
+    """Whatever is known under an id gives way to what another process has stored under it."""
+    former = space.names.get(name)
     if former is not None:
         _replaced(holdings, former)
-    if holdings.books.enter(entry):
-        slow.add(entry)
-        holdings.know(entry)
-    else:
-        holdings.unknown += 1
+    found = holdings.resting.named(space, name) if space.resting else None
+    if found is not None:
+        row = found[0]
+        if row.kids:
+            holdings.resting.unname(row.key)
+        else:
+            holdings.rest.drop(row.key)
+            holdings.useless.append(row.key)
 
 
 def _replaced(holdings: Holdings, former: Entry) -> None:
@@ -126,6 +186,9 @@ def _dropped(holdings: Holdings, entry: Entry) -> None:
     for kid in [*entry.kids, *([entry.state] if entry.state is not None else [])]:
         if kid in slow:  # It is to be dropped as well, in a change that comes later.
             _dropped(holdings, kid)
+    if entry.resting_kids:
+        for row in holdings.resting.kids(entry.key):
+            holdings.rest.lose(row.key)
     if entry not in slow:
         return
     slow.drop(entry)

@@ -14,28 +14,27 @@ from numpy.typing import NDArray
 from transom.errors import StoreError
 from transom.memory.books import Books
 from transom.memory.entry import Entry, Namespace
-from transom.memory.label import Label
+from transom.memory.label import LISTED, NAMELESS, STATE, Label
 from transom.memory.ledger import Ledger
+from transom.memory.rest import ChangedError, Rest
+from transom.memory.resting import Resting
 from transom.memory.shelf import Shelf
 from transom.memory.tiers.base import Payload, Tier
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tree import number_of
 
-__all__ = ["ChangedError", "Holdings"]
+__all__ = ["Holdings"]
 
 MANY_SPACES = 64  # namespaces among which it is worth to look for empty ones
-
-
-class ChangedError(Exception):
-    """Another process changed what is being read; to be read again, in turn with the others."""
 
 
 class Holdings:
     """Entries in memory and, with a second shelf, below it.
 
     In every tier that an entry is in is also what it continues. An entry that leaves memory goes
-    down to the second shelf, unless it is there already; one that leaves its last tier is
-    forgotten, and so is what only it had continued.
+    down to the second shelf, unless it is there already, and rests there: only a row of numbers is
+    kept of it. Whoever looks for it wakes it, and what it continues, for as long as it is used.
+    One that leaves its last tier is forgotten, and so is what only it had continued.
 
     Attributes:
         fast: the shelf in memory.
@@ -45,9 +44,10 @@ class Holdings:
         spaces: namespaces by name.
         expiring: when entries expire, as a heap; also of some that are gone.
         expired: how many have.
-        unknown: entries on the second shelf that there was no room in the books for.
+        resting: entries that are on the second shelf only, and not in use.
+        rest: how they go to rest, and wake.
         useless: keys on the second shelf that have expired, or continue what is gone.
-        doubtful: entries that nothing seems to need.
+        doubtful: keys of entries that nothing seems to need.
 
     Notes:
         Has no lock of its own; whoever uses it holds the manager's.
@@ -69,20 +69,21 @@ class Holdings:
         self.dtype = dtype
         self.through = through
         self.spaces: dict[str, Namespace] = {}
-        self.books = Books(ledger, self)
         self.expiring: list[tuple[float, int, Entry]] = []
         self.expired = 0
-        self.unknown = 0
+        self.resting = Resting(fast.tier if slow is None else slow.tier)
+        self.rest = Rest(self, self.resting)
         self.useless: list[int] = []
-        self.doubtful: list[Entry] = []
+        self.doubtful: list[int] = []
         self._quotas = quotas
         self._salt = salt
         self._numbers = 0
         self._prune = MANY_SPACES
+        self.books = Books(ledger, self)
         self.books.open()
 
     def __iter__(self) -> Iterator[Entry]:
-        """Every entry once, in no order."""
+        """Every entry that does not rest, once, in no order."""
         yield from self.fast.held.values()
         if self.slow is not None:
             yield from (e for e in self.slow.held.values() if e not in self.fast)
@@ -90,14 +91,17 @@ class Holdings:
     @property
     def contexts(self) -> int:
         """How many contexts are held."""
-        return sum(len(space.names) for space in self.spaces.values())
+        return sum(space.contexts for space in self.spaces.values())
 
     def space(self, name: str) -> Namespace:
         """The namespace of that name; those that hold nothing are forgotten now and then."""
         found = self.spaces.get(name)
         if found is None:
             if len(self.spaces) >= self._prune:
-                kept = {key: held for key, held in self.spaces.items() if held.bytes or held.names}
+                kept = {k: held for k, held in self.spaces.items() if held.bytes or held.contexts}
+                for key, space in self.spaces.items():
+                    if key not in kept:
+                        self.resting.release(space)
                 self.spaces.clear()
                 self.spaces.update(kept)
                 self._prune = max(MANY_SPACES, 2 * len(kept))
@@ -108,11 +112,36 @@ class Holdings:
 
     def free_key(self, key: int, *parts: str) -> int:
         """`key`, or another number where that one is taken."""
-        slow: Mapping[Hashable, Entry] = {} if self.slow is None else self.slow.held
-        while key in self.fast.held or key in slow:
+        while key in self.fast.held or (self.slow is not None and key in self.slow.tier):
             self._numbers += 1
             key = number_of(*parts, self._numbers, time.monotonic_ns())
         return key
+
+    # Looking for entries
+
+    def named(self, space: Namespace, name: str) -> Entry | None:
+        """The entry that a context ends with; None when it is not held."""
+        entry = space.names.get(name)
+        if entry is None and space.resting:
+            found = self.resting.named(space, name)
+            entry = None if found is None else self.rest.wake(found[0].key, found[1])
+        return entry
+
+    def listed(self, space: Namespace, key: int) -> Entry | None:
+        """The entry that a namespace knows by the hash of its first block."""
+        entry = space.blocks.get(key)
+        if entry is None and space.resting:
+            row = self.resting.get(key)
+            if row is not None and row.space is space and row.flags & LISTED:
+                entry = self.rest.wake(key)
+        return entry
+
+    def kids(self, entry: Entry) -> list[Entry]:
+        """Every entry that continues `entry`."""
+        if entry.resting_kids:
+            for row in self.resting.kids(entry.key):
+                self.rest.wake(row.key)
+        return entry.kids
 
     # Reading
 
@@ -179,7 +208,7 @@ class Holdings:
             for shelf, former in zip(self.shelves, kept, strict=True):
                 shelf.keep = former
             if above is not None:
-                self._discard_unless_needed(above)
+                self.discard_unless_needed(above)
 
     def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         slow = self.slow
@@ -198,10 +227,14 @@ class Holdings:
 
     def know(self, entry: Entry) -> None:
         """`entry`, which a shelf holds and which is in the books, can be found from now on."""
-        space = entry.space
         entry.attach()
-        space.bytes += entry.size
-        if entry.of is None and entry.name is not None:
+        entry.space.bytes += entry.size
+        self.know_names(entry)
+        self.rest.notice(entry)
+
+    def know_names(self, entry: Entry) -> None:
+        space = entry.space
+        if not entry.is_state and entry.name is not None:
             space.names[entry.name] = entry
         if entry.listed:
             space.blocks[entry.key] = entry
@@ -223,12 +256,7 @@ class Holdings:
     def remove(self, entry: Entry) -> None:
         """Take the name off `entry`, a context; it goes as soon as nothing continues it."""
         assert entry.name is not None
-        slow = self.slow
-        if slow is not None and not slow.tier.writable and entry in slow:
-            raise StoreError(
-                f"{entry.name!r} is in a store that cannot be written to, so it can be neither "
-                "removed nor replaced; expected a folder open to writing."
-            )
+        self.check_removable(entry.name, self.slow is not None and entry in self.slow)
         if entry.state is not None:
             self.discard(entry.state)
         if entry.is_leaf:
@@ -239,6 +267,33 @@ class Holdings:
             if label is not None:  # Otherwise it is damaged, which reading it will show.
                 self.slow.tier.relabel(entry.key, label._replace(nameless=True).pack())
         self.unname(entry)
+
+    def remove_context(self, space: Namespace, name: str) -> bool:
+        """Remove a context, also one that rests and that there is no memory to wake; if any was."""
+        entry = space.names.get(name)
+        if entry is not None:
+            self.remove(entry)
+            return True
+        found = self.resting.named(space, name) if space.resting else None
+        if found is not None:
+            self.rest.remove(found[0])
+        return found is not None
+
+    def remove_state(self, space: Namespace, name: str) -> None:
+        """Remove the state of a context, if it has one."""
+        entry = space.names.get(name)
+        if entry is not None and entry.state is not None:
+            self.discard(entry.state)
+        found = self.resting.named(space, name) if entry is None and space.resting else None
+        if found is not None:
+            self.rest.remove_state(*found)
+
+    def check_removable(self, name: str, below: bool) -> None:
+        if below and self.slow is not None and not self.slow.tier.writable:
+            raise StoreError(
+                f"{name!r} is in a store that cannot be written to, so it can be neither "
+                "removed nor replaced; expected a folder open to writing."
+            )
 
     def unname(self, entry: Entry) -> None:
         """`entry` is the end of no context any longer."""
@@ -259,14 +314,31 @@ class Holdings:
         for kid in [*entry.kids, *([entry.state] if entry.state is not None else [])]:
             if kid in shelf:
                 self.lose_copy(shelf, kid)
+        if shelf is self.slow and entry.resting_kids:
+            for row in self.resting.kids(entry.key):
+                self.rest.lose(row.key)
         if entry in shelf:
             shelf.drop(entry)
             if not self.holds(entry):
                 self.forget(entry)
+            else:
+                self.rest.notice(entry)
+
+    def clear(self, space: Namespace) -> int:
+        """Remove all contexts of a namespace; how many there were."""
+        entries = list(space.names.values())
+        for entry in entries:
+            self.remove(entry)
+        rows = [row for row in self.resting if row.space is space and row.named]
+        for row in rows:
+            self.rest.remove(row)
+        return len(entries) + len(rows)
 
     def evict_bytes(self, size: int) -> int:
         """Evict entries from every tier until `size` bytes of them are gone, or none is left."""
         gone = 0
+        while gone < size and (freed := self.rest.evict_unknown() or self.rest.evict()):
+            gone += freed
         for shelf in reversed(self.shelves):
             while gone < size:
                 entry = self._victim(shelf)
@@ -286,6 +358,8 @@ class Holdings:
         self.fast.drop(entry, evicted=True)
         if self.slow is None or entry not in self.slow:
             self.forget(entry)
+        else:
+            self.rest.notice(entry)
 
     def evict_one(self) -> bool:
         """Evict from memory what is worth the least there; False when nothing may leave."""
@@ -307,7 +381,7 @@ class Holdings:
         """`entry` is in no tier any longer."""
         space = entry.space
         space.bytes -= entry.size
-        if entry.name is not None and entry.of is None and space.names.get(entry.name) is entry:
+        if entry.name is not None and not entry.is_state and space.names.get(entry.name) is entry:
             del space.names[entry.name]
         if entry.listed:
             del space.blocks[entry.key]
@@ -315,7 +389,8 @@ class Holdings:
         self.books.leave(entry)
         above = entry.above
         if above is not None:
-            self._discard_unless_needed(above)
+            self.discard_unless_needed(above)
+            self.rest.notice(above)
 
     def expire(self) -> None:
         """Delete what has been held for as long as it was to be."""
@@ -324,10 +399,23 @@ class Holdings:
             if entry.name is None or not self.holds(entry):
                 continue
             self.expired += 1
-            if entry.of is not None:
+            if entry.is_state:
                 self.discard(entry)
             else:
                 self.remove(entry)
+        for row in self.resting.expired(time.monotonic()):
+            if row.key in self.resting:  # It may have been the state of one that was before.
+                self.expired += 1
+                if row.flags & STATE:
+                    self.rest.drop(row.key)
+                elif not row.flags & NAMELESS:
+                    self.rest.remove(row)
+
+    @property
+    def next_expiry(self) -> float:
+        """When something may expire next, on the monotonic clock."""
+        awake = self.expiring[0][0] if self.expiring else math.inf
+        return min(awake, self.resting.soonest)
 
     # Pins
 
@@ -356,15 +444,16 @@ class Holdings:
         for shelf in self.shelves:
             if entry in shelf:
                 shelf.eviction.unpin(entry.key)
-        self._discard_unless_needed(entry)
+        self.discard_unless_needed(entry)
+        self.rest.notice(entry)
 
-    def _discard_unless_needed(self, entry: Entry) -> None:
+    def discard_unless_needed(self, entry: Entry) -> None:
         kept = any(shelf.keep is entry for shelf in self.shelves)
         if entry.name is None and entry.is_leaf and not entry.pins and not kept:
             if self.slow is None or (self.slow.tier.steady and not self.slow.following):
                 self.discard(entry)
             else:  # Another process may have continued it.
-                self.doubtful.append(entry)
+                self.doubtful.append(entry.key)
 
     def settle(self) -> None:
         """Delete what turned out to be of no use, now that nobody else changes anything."""
@@ -372,12 +461,15 @@ class Holdings:
         if slow is None or not slow.tier.steady or not slow.tier.writable:
             return
         doubtful, self.doubtful = self.doubtful, []
-        for entry in doubtful:
-            if self.holds(entry):
-                self._discard_unless_needed(entry)
+        for key in doubtful:
+            entry = slow.held.get(key) or self.fast.held.get(key)
+            if entry is not None:
+                self.discard_unless_needed(entry)
+            else:
+                self.rest.drop_unless_needed(key)
         useless, self.useless = self.useless, []
         for key in useless:
-            if key in slow.tier and key not in slow.held:
+            if key in slow.tier and key not in slow.held and key not in self.resting:
                 del slow.tier[key]
 
     # Shelves
@@ -411,6 +503,8 @@ class Holdings:
             return False
         label = self._label(entry)
         stored = slow.tier.store(entry.key, payload, label)
+        while not stored and (self.rest.evict_unknown() or self.rest.evict()):
+            stored = slow.tier.store(entry.key, payload, label)
         if not stored:
             kept, slow.keep = slow.keep, above
             stored = slow.with_room(
@@ -447,6 +541,8 @@ class Holdings:
         if entry.size > space.quota:
             return False
         while space.bytes + entry.size > space.quota:
+            if self.rest.evict(space):
+                continue
             victims = (self._victim(shelf, space) for shelf in reversed(self.shelves))
             victim = next((entry for entry in victims if entry is not None), None)
             if victim is None:
@@ -482,9 +578,9 @@ class Holdings:
             entry.space.name,
             name,
             entry.name is None,
-            entry.of is not None,
+            entry.is_state,
             entry.listed,
-            1 if entry.of is not None else self.dtype.itemsize,
+            1 if entry.is_state else self.dtype.itemsize,
             above.key if above is not None else 0,
             entry.at,
             entry.cost,

@@ -6,13 +6,13 @@ import math
 import struct
 from typing import NamedTuple
 
-__all__ = ["Label"]
+__all__ = ["LISTED", "NAMELESS", "STATE", "Label"]
 
 # flags, bytes per token, tokens of the parent, key of what is above, seconds to compute, when
 # written, for how many seconds, version elsewhere, length of the namespace and of the id
 HEAD = struct.Struct("<BBxxIQQdddQHH")
 VERSION = 1
-STATE, NAMELESS, LISTED = 1, 2, 4
+STATE, NAMELESS, LISTED = 1, 2, 4  # flags
 LONGEST = 1024  # bytes of a namespace or an id
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -18,17 +19,19 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.errors import InputError, StoreError
+from transom.forks import Owner
 from transom.memory.activity import EVERY
 from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.given import check_names, given_ids, given_seconds
-from transom.memory.holdings import ChangedError, Holdings
+from transom.memory.given import check_names, given_folder, given_ids, given_seconds
+from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
 from transom.memory.report import contexts, report_activity, stats, verified
+from transom.memory.rest import ChangedError
 from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
 from transom.memory.tiers.base import Payload, Tier, as_payload
@@ -45,9 +48,10 @@ class ContextMemoryManager:
     """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
 
     Contexts that start alike hold their common blocks once. When there is no room, whole contexts
-    leave in the order that `eviction` says, those first that no other continues: down to the disk,
-    if there is one, or out. What was evicted, expired or found damaged is a miss, which a cache
-    has anyway; what is returned is always what was added last under that id.
+    leave memory in the order that `eviction` says, those first that no other continues: down to the
+    disk, if there is one, or out. The disk they leave in the order in which they were used last.
+    What was evicted, expired or found damaged is a miss, which a cache has anyway; what is returned
+    is always what was added last under that id.
 
     Args:
         max_memory: most bytes of memory, with every table and key (2**30 by default).
@@ -56,11 +60,12 @@ class ContextMemoryManager:
         max_disk: most bytes it may take there; None for as many as when it was opened last.
         shared: a `RedisTier` through which machines have contexts in common, under the same ids;
             every context and state is stored there as well, and what another machine has added
-            since is fetched when it is asked for. None for none.
+            since is fetched when it is asked for. What the server has forgotten is a miss, also
+            where it is held, because it may have been replaced. None for none.
         write: `"through"`, and contexts go to disk when they are added; `"back"`, and they go there
             when they leave memory, and on `flush` and `close`. States of a MiB or more are written
             at once with `"through"`, and then not kept in memory but mapped.
-        eviction: which policy says what leaves; see `transom.memory.eviction.known`.
+        eviction: which policy says what leaves memory; see `transom.memory.eviction.known`.
         vocab_size: ids are below it; tokens are held in the smallest type that fits.
         block_size: tokens that contexts must have in common, from the start, to share them; they
             share whole multiples of it.
@@ -69,6 +74,8 @@ class ContextMemoryManager:
 
     Raises:
         InputError: on settings that make no sense.
+        StoreError: when the folder cannot be used; also by every method after `close`, and in a
+            fork of the process that made the manager, which is to make one of its own.
 
     Notes:
         Safe for use from several threads: one lock, held for the length of a call.
@@ -107,16 +114,21 @@ class ContextMemoryManager:
         self._closed = False
         self._released: deque[Entry] = deque()  # entries that pins have let go of
         self._report_at = 0.0
-        self._lock = threading.RLock()
+        self._process = Owner(f"this {owner}", StoreError)
+        self._threads = threading.RLock()
         self._ledger = Ledger(self.max_memory, owner, "max_memory")
         if disk is None and max_disk is not None:
             raise InputError(f"{owner}: max_disk is {max_disk!r}, but no folder is given as disk.")
         if write not in ("through", "back"):
             raise InputError(f"{owner}: write is {write!r}; expected 'through' or 'back'.")
+        if shared is not None and not isinstance(shared, RedisTier):
+            raise InputError(
+                f"{owner}: shared is {shared!r}; expected a RedisTier, as RedisTier(url) makes it."
+            )
         fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
         slow = None
         if disk is not None:
-            tier = _disk_tier(disk, max_disk)
+            tier = _disk_tier(given_folder(owner, "disk", disk), max_disk)
             slow = Shelf(tier, eviction_named(eviction, tier.capacity))
         self._holdings = Holdings(
             self._ledger,
@@ -171,9 +183,7 @@ class ContextMemoryManager:
         with self._lock, self._turn:
             self._follow()
             space = self._holdings.space(namespace)
-            former = space.names.get(context_id)
-            if former is not None:
-                self._holdings.remove(former)
+            self._holdings.remove_context(space, context_id)
             version = self._publish(namespace, context_id, array, cost, ttl)
             held = self._contexts.add(space, context_id, array, cost, ttl, version)
             return (held or version > 0) and (
@@ -196,12 +206,11 @@ class ContextMemoryManager:
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
         with self._lock, self._turn:
-            entry = self._find(context_id, namespace)
-            if entry is not None:
-                self._holdings.remove(entry)
+            self._follow()
+            held = self._holdings.remove_context(self._holdings.space(namespace), context_id)
             if self._remote is not None:
                 self._remote.remove(namespace, context_id)
-            return entry is not None
+            return held
 
     def extend(
         self,
@@ -221,6 +230,7 @@ class ContextMemoryManager:
         with self._lock, self._turn:
             held = self.get_context(context_id, namespace=namespace)
             if held is None:
+                self._holdings.remove_context(self._holdings.space(namespace), context_id)
                 return self._contexts.refuse(
                     f"{context_id!r} is not held, so it cannot be extended"
                 )
@@ -246,6 +256,8 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
+        if self._remote is not None:
+            self._fetch(context_id, namespace)
         ids, entry = self._read(self._contexts.pinned, context_id, namespace)
         return Pin(ids, partial(self._released.append, entry), self._unpin)
 
@@ -268,7 +280,9 @@ class ContextMemoryManager:
         payload = as_payload(state)
         cost = given_seconds(self._owner, "cost", cost, least=0.0)
         with self._lock, self._turn:
-            entry = self._find(context_id, namespace)
+            self._follow()
+            self._holdings.remove_state(self._holdings.space(namespace), context_id)
+            entry = self._contexts.named(context_id, namespace)
             version = 0
             if self._remote is not None:
                 version = self._remote.put(
@@ -278,8 +292,6 @@ class ContextMemoryManager:
                 return version > 0 or self._contexts.refuse(
                     f"{context_id!r} is not held, so it can have no state"
                 )
-            if entry.state is not None:
-                self._holdings.discard(entry.state)
             return self._contexts.add_state(entry, payload, cost, version) or version > 0
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
@@ -325,10 +337,7 @@ class ContextMemoryManager:
             self._follow()
             spaces = self._holdings.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
-            entries = [entry for space in chosen for entry in space.names.values()]
-            for entry in entries:
-                self._holdings.remove(entry)
-            return len(entries)
+            return sum(self._holdings.clear(space) for space in chosen)
 
     def flush(self) -> None:
         """Have everything on disk, as far as there is room, safe from a loss of power."""
@@ -340,6 +349,9 @@ class ContextMemoryManager:
 
     def close(self) -> None:
         """Let go of everything; what is on disk stays there, with write-back everything is."""
+        if not self._process.is_here:
+            self._closed = True  # all there is belongs to the process of which this is a fork
+            return
         with self._lock:
             if self._closed:
                 return
@@ -375,8 +387,9 @@ class ContextMemoryManager:
             return self._holdings.contexts
 
     def __contains__(self, context_id: object) -> bool:
-        with self._lock:
-            return isinstance(context_id, str) and self._find(context_id, "") is not None
+        if not isinstance(context_id, str):
+            return False
+        return self._read(self._contexts.named, context_id, "") is not None
 
     def __repr__(self) -> str:
         count = self._holdings.contexts
@@ -384,6 +397,12 @@ class ContextMemoryManager:
         return f"<{type(self).__name__}: {count:,} contexts, {size}>"
 
     # Within the lock
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """The lock between threads. In a fork, who held it is not there to let go of it."""
+        self._process.check()
+        return self._threads
 
     def _read(self, read: Callable[[Any, str], R], what: Any, namespace: str) -> R:
         """What `read` returns, when no other process changes that under its hands."""
@@ -409,8 +428,8 @@ class ContextMemoryManager:
             follow(self._holdings)
             if time.monotonic() >= self._report_at:
                 self._report()
-        expiring = self._holdings.expiring
-        if expiring and expiring[0][0] <= time.monotonic():
+        self._holdings.rest.settle()
+        if self._holdings.next_expiry <= time.monotonic():
             with self._turn:
                 follow(self._holdings)
                 self._holdings.expire()
@@ -436,20 +455,27 @@ class ContextMemoryManager:
         return self._remote.put(space, name, ids, cost, math.inf if ttl is None else ttl)
 
     def _fetch(self, name: str, space: str, state: bool = False) -> NDArray[Any] | None:
-        """What another machine has added since; what is held here and is older is let go of.
+        """What another machine has added since; what is held here and is not right is let go of.
 
-        None when there is nothing newer: then what is held here is right, or nothing is held.
+        None when there is nothing else: then what is held here is right, or nothing is held.
         """
         remote = self._remote
         assert remote is not None
         with self._lock, self._turn:
             entry = self._find(name, space)
             held = entry.state if state and entry is not None else entry
+            had = 0 if held is None else held.version
             version = remote.version(space, name, state)
-            if version is None or (held is not None and held.version == version):
+            if version is None or (held is not None and had == version):
                 return None
-            if held is not None:
-                self._holdings.discard(held) if state else self._holdings.remove(held)
+            if held is not None and 0 < version < had:
+                remote.delete_until(space, name, state, had)
+                held.version = 0
+                return None
+            if state:
+                self._holdings.remove_state(self._holdings.space(space), name)
+            else:
+                self._holdings.remove_context(self._holdings.space(space), name)
             found = remote.get(space, name, state) if version else None
             if found is None:
                 return None
@@ -471,12 +497,14 @@ class ContextMemoryManager:
 
     def _unpin(self) -> None:
         """Let go of what pins no longer keep."""
+        if not self._process.is_here:
+            return
         with self._lock:
             while self._released and not self._closed:
                 self._holdings.unpin_for_all(self._released.popleft())
 
 
-def _disk_tier(path: str | os.PathLike[str], capacity: int | None) -> Tier:
+def _disk_tier(path: Path, capacity: int | None) -> Tier:
     if os.name != "posix":
         raise StoreError(
             f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "

@@ -15,7 +15,7 @@ from transom.memory.tree import number_of
 __all__ = ["Fetched", "Remote"]
 
 STATE = "\0state"
-MOST_OWED = 10_000  # ids; beyond that, all that is on the server is to be deleted
+MOST_OWED = 10_000  # ids; beyond that, all that the server had by then is to be deleted
 
 
 class Fetched(NamedTuple):
@@ -29,8 +29,13 @@ class Fetched(NamedTuple):
 class Remote:
     """What was added last under an id, by whichever machine.
 
-    What could not be told the server because it did not answer is owed to it: until it is deleted
-    there, the server's word on that id counts for nothing here.
+    What is held here under an id is right if it has the version that the server has. If the server
+    has none, what had one is not believed any more: another machine may have replaced or removed
+    it, and the server forgotten that. Versions grow, so that a server which took over from another
+    and has an older one than is held here is known to lack the latest.
+
+    What could not be told the server is owed to it: until what it has of that id is deleted there,
+    or somebody stored something later, its word on that id counts for nothing here.
 
     Attributes:
         tier: where it is.
@@ -41,8 +46,8 @@ class Remote:
         self.tier = tier
         self.hits = 0
         self._dtype = dtype
-        self._owed: set[int] = set()
-        self._owe_all = False
+        self._owed: dict[int, int] = {}  # the versions up to which a key is to be deleted
+        self._all_owed = 0  # and up to which all are
 
     def put(
         self,
@@ -53,34 +58,41 @@ class Remote:
         ttl: float,
         state: bool = False,
     ) -> int:
-        """Store a context or its state for all machines; its version, 0 when that failed."""
+        """Store a context or its state for all machines; its version, 0 when that failed.
+
+        Then what the server had is deleted, so that nobody takes it for the newest.
+        """
         itemsize = 1 if state else self._dtype.itemsize
         label = Label(space, name, False, state, False, itemsize, 0, 0, cost, time.time(), ttl, 0)
         key = self._key(space, name, state)
-        version = self.tier.put(key, payload, label.pack()) if self._pay() else 0
-        if not version:
-            self._owe(key)
+        version = self.tier.put(key, payload, label.pack())
+        if version:
+            self._owed.pop(key, None)
+        else:
+            self._delete(key)
         return version
 
-    def version(self, space: str, name: str, state: bool = False) -> int | None:
-        """As `RedisTier.version` says."""
-        return self.tier.version(self._key(space, name, state)) if self._pay() else None
+    def version(self, space: str, name: str, state: bool) -> int | None:
+        """The version on the server; 0 when there is none, None when its word does not count."""
+        key = self._key(space, name, state)
+        self._pay()
+        return self.tier.version(key) if self._paid(key) else None
+
+    def delete_until(self, space: str, name: str, state: bool, version: int) -> None:
+        """Delete what the server has of a context or state, unless it is later than `version`."""
+        self._delete(self._key(space, name, state), version)
 
     def get(self, space: str, name: str, state: bool = False) -> Fetched | None:
         """What is stored under the id; None when that is nothing, expired or another's."""
-        key = self._key(space, name, state)
-        version = self.tier.version(key)
-        try:
-            label = Label.unpack(self.tier.label(key))
-            payload = self.tier[key]
-        except KeyError:
+        found = self.tier.get_version(self._key(space, name, state))
+        if found is None:
             return None
+        version, packed, payload = found
+        label = Label.unpack(packed)
         itemsize = 1 if state else self._dtype.itemsize
         known = label is not None and (label.space, label.name, label.state) == (space, name, state)
         if label is None or not known or label.itemsize != itemsize or label.left(time.time()) <= 0:
             return None
-        if not version or self.tier.version(key) != version:
-            return None  # It was replaced meanwhile; the next to ask will get it.
         self.hits += 1
         tokens: NDArray[Any] = payload if state else payload.view(self._dtype)
         return Fetched(label, tokens, version)
@@ -88,29 +100,33 @@ class Remote:
     def remove(self, space: str, name: str) -> None:
         """Delete a context and its state for all machines."""
         for state in (False, True):
-            key = self._key(space, name, state)
-            if not self._pay() or self.tier.discard(key) is None:
-                self._owe(key)
+            self._delete(self._key(space, name, state))
 
-    def _owe(self, key: int) -> None:
-        self._owed.add(key)
-        if len(self._owed) > MOST_OWED:
-            self._owed.clear()
-            self._owe_all = True
+    def _delete(self, key: int, until: int | None = None) -> None:
+        """Delete `key`, unless it has a version above `until`: now, or when that can be told."""
+        if self.tier.discard(key, until) is None:
+            self._owed[key] = self.tier.new_version() if until is None else until
+            if len(self._owed) > MOST_OWED:
+                self._owed.clear()
+                self._all_owed = self.tier.new_version()
+        else:
+            self._owed.pop(key, None)
 
-    def _pay(self) -> bool:
-        """Whether the server knows all that it should."""
-        if self._owe_all:
-            before = self.tier.failures + self.tier.breaker.skipped
-            for key in list(self.tier):
-                self.tier.discard(key)
-            self._owe_all = self.tier.failures + self.tier.breaker.skipped > before
-        while self._owed and not self._owe_all:
-            key = next(iter(self._owed))
-            if self.tier.discard(key) is None:
+    def _paid(self, key: int) -> bool:
+        """Whether the server's word on `key` counts, and may do so after something is deleted."""
+        until = self._owed.get(key, self._all_owed)
+        if not until:
+            return True
+        if self.tier.discard(key, until) is None:
+            return False
+        self._owed.pop(key, None)
+        return True
+
+    def _pay(self) -> None:
+        """Tell the server all that it should know, as far as it can be told now."""
+        for key in list(self._owed):
+            if not self._paid(key):
                 break
-            self._owed.remove(key)
-        return not self._owed and not self._owe_all
 
     def _key(self, space: str, name: str, state: bool) -> int:
         return number_of(space, name, STATE) if state else number_of(space, name)

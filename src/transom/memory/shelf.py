@@ -51,14 +51,18 @@ class Shelf(Generic[T]):
 
     def drop(self, entry: Entry, *, evicted: bool = False) -> None:
         """Delete `entry`, which is held here, and which nothing here continues."""
+        self.leave(entry, evicted=evicted)
+        self.evicted += evicted
+        if not self.following and self.tier.writable and entry.key in self.tier:
+            del self.tier[entry.key]
+
+    def leave(self, entry: Entry, *, evicted: bool = False) -> None:
+        """Know `entry`, which nothing here continues, no longer as one that is held."""
         del self.held[entry.key]
         self.eviction.remove(entry.key, evicted=evicted)
         above = entry.above
         if above is not None:
             self.eviction.unpin(above.key)
-        self.evicted += evicted
-        if not self.following and self.tier.writable and entry.key in self.tier:
-            del self.tier[entry.key]
 
     def with_room(
         self, entry: Entry, attempt: Callable[[], bool], evict: Callable[[Entry], None]

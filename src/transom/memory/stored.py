@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from transom.memory.given import given_folder
 from transom.memory.label import Label
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.tiers.disk.tier import DiskTier
@@ -20,7 +20,7 @@ def open_store(path: str | os.PathLike[str], max_memory: int = 2**28) -> Context
     Raises:
         StoreError: when there is no store, or it cannot be used.
     """
-    folder = Path(path).expanduser()
+    folder = given_folder("open_store", "path", path)
     with DiskTier(folder) as tier:
         labels = map(Label.unpack, map(tier.label, tier))
         sizes = (label.itemsize for label in labels if label is not None and not label.state)

@@ -13,6 +13,8 @@ from transom.memory.entry import Entry, Namespace
 __all__ = ["Match", "common_length", "holder", "match", "number_of"]
 
 Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
+Listed = Callable[[Namespace, int], Entry | None]
+Kids = Callable[[Entry], Iterable[Entry]]
 
 
 class Match(NamedTuple):
@@ -31,7 +33,7 @@ class Match(NamedTuple):
     key: int | None
 
 
-def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Match:
+def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, listed: Listed) -> Match:
     """The longest run of whole blocks of `ids` that `space` holds from the start.
 
     An entry is found by the hash of all tokens up to the end of its first block, salted with what
@@ -42,6 +44,7 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Ma
         ids: `(tokens,)`, in the dtype that tokens are held in.
         block: tokens per block.
         tokens: the own tokens of an entry, in pieces; none when they cannot be had any more.
+        listed: the entry that a namespace knows by the hash of its first block.
     """
     length, at, hashed = 0, 0, 0
     parent: Entry | None = None
@@ -50,7 +53,7 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens) -> Ma
         chain.update(ids[hashed : length + block].data)
         hashed = length + block
         key = chain.intdigest() or 1
-        child = space.blocks.get(key)
+        child = listed(space, key)
         # An entry that found its key taken is under another one, and is not found here.
         if child is None or child.parent is not parent or child.at != at:
             return Match(length, parent, at, key)
@@ -81,16 +84,21 @@ def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
     return first if size and differ[first] else size
 
 
-def holder(entry: Entry, at: int) -> tuple[str, int] | None:
+def holder(entry: Entry, at: int, kids: Kids) -> tuple[str, int] | None:
     """The context that holds `entry` up to its first `at` tokens, and how many tokens that is.
 
     It is the one that ends with `entry`, or the one that continues the most of it. None when there
     is none, which is so only for entries that are about to go.
+
+    Args:
+        entry: what is held.
+        at: how many of its own tokens.
+        kids: all that continue an entry.
     """
     if entry.name is not None:
         return entry.name, entry.start + at
-    for kid in sorted(entry.kids, key=lambda kid: -kid.at):
-        below = holder(kid, 0)
+    for kid in sorted(kids(entry), key=lambda kid: -kid.at):
+        below = holder(kid, 0, kids)
         if below is not None:
             return below[0], entry.start + min(at, kid.at)
     return None

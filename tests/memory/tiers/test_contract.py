@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.memory.soak import scaled
 from tests.memory.tiers.opened import KINDS, Opened
-from transom.errors import BudgetError, InputError
+from transom.errors import BudgetError, InputError, StoreError
 
 KEYS = st.integers(1, 12) | st.sampled_from([2**32, 2**63, 2**64 - 1])
 
@@ -98,6 +98,137 @@ def test_what_has_no_buffer_is_refused(opened):
         opened.tier[1] = "text"
     with pytest.raises(InputError, match="contiguous"):
         opened.tier[1] = np.zeros((4, 4), dtype=np.int32)[:, ::2]
+
+
+NO_KEYS = ["x", b"x", -1, 0, 1.5, 2**64, True, None, (1, 2)]
+
+
+@pytest.mark.parametrize("key", NO_KEYS)
+def test_what_is_no_key_is_refused_by_name_and_never_held(opened, key):
+    tier = opened.tier
+    with pytest.raises(InputError, match=r"is no key; expected a whole number from 1"):
+        tier[key] = b"x"
+    with pytest.raises(InputError, match="is no key"):
+        tier.store(key, b"x")
+    assert key not in tier
+    assert tier.get(key) is None
+    assert tier.pop(key, "none") == "none"
+    for call in (tier.__getitem__, tier.__delitem__, tier.size, tier.label):
+        with pytest.raises(KeyError):
+            call(key)
+    assert len(tier) == 0
+
+
+def test_keys_of_numpy_are_keys(opened):
+    opened.tier[np.uint64(2**64 - 1)] = b"x"
+    opened.tier[np.int8(3)] = b"y"
+    assert sorted(opened.tier) == [3, 2**64 - 1]
+    assert bytes(opened.tier[2**64 - 1]) == b"x"
+
+
+@pytest.mark.parametrize("former", [b"old", b"o" * 400_000])
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_set_that_fails_keeps_what_was_there(opened, former, seen):
+    tier = opened.tier
+    assert tier.store(1, former, b"label")
+    tier[2] = bytes(300_000)
+    view = tier[1] if seen else None
+    with pytest.raises(BudgetError, match="no room for the 800,000 bytes of entry 1"):
+        tier[1] = bytes(800_000)
+    with pytest.raises(BudgetError, match="more than the 1,048,576"):
+        tier[1] = bytes(2**20 + 1)
+    with pytest.raises(InputError, match="cannot store str"):
+        tier[1] = "text"
+    assert bytes(tier[1]) == former
+    assert tier.label(1) == b"label"
+    assert view is None or bytes(view) == former
+    opened.check()
+    del view
+    tier[1] = b"n" * 300_000
+    assert bytes(tier[1]) == b"n" * 300_000
+    assert sorted(tier) == [1, 2]
+    opened.check()
+
+
+def test_replaced_again_and_again(opened):
+    tier = opened.tier
+    seen = None
+    for number in range(30):
+        payload = bytes([number]) * (number * 9_000)
+        tier[5] = payload
+        assert seen is None or bytes(seen) == bytes([number - 1]) * ((number - 1) * 9_000)
+        seen = tier[5]
+        assert bytes(seen) == payload
+        assert len(tier) == 1
+        opened.check()
+    if tier.durable:
+        assert bytes(opened.again()[5]) == payload
+
+
+def test_payloads_are_compared_by_their_bytes(opened):
+    tier = opened.tier
+    tier[1], tier[2] = b"one", b"two"
+    assert b"one" in tier.values()
+    assert np.frombuffer(b"two", np.uint8) in tier.values()
+    assert b"three" not in tier.values()
+    assert "one" not in tier.values()
+    assert (2, b"two") in tier.items()
+    assert (1, b"two") not in tier.items()
+    assert tier == tier
+    assert tier == {1: b"one", 2: b"two"}
+    assert tier != {1: b"one", 2: b"tow"}
+    assert tier != {1: b"one"}
+    assert tier != [1, 2]
+    with Opened("ram", None, 2**20) as other:
+        other.tier.update(tier)
+        assert tier == other.tier
+
+
+def test_a_tier_changes_while_it_is_gone_through(opened):
+    opened.tier.update(dict.fromkeys(range(1, 9), b"x"))
+    for key in opened.tier:
+        del opened.tier[key]
+    assert len(opened.tier) == 0
+
+
+def test_a_key_that_is_held_is_not_stored_again(opened):
+    assert opened.tier.store(1, b"one", b"label")
+    assert not opened.tier.store(1, b"two")
+    assert bytes(opened.tier[1]) == b"one"
+    assert not opened.tier.store(2, b"x", b"L" * 4097)
+    with pytest.raises(InputError, match="label of entry 1 has 5 bytes, and 3 were given"):
+        opened.tier.relabel(1, b"new")
+    with pytest.raises(KeyError):
+        opened.tier.relabel(2, b"label")
+    opened.check()
+
+
+def test_closed(opened):
+    tier = opened.tier
+    tier[1] = b"one"
+    tier.close()
+    tier.close()
+    with pytest.raises(StoreError, match="was closed"):
+        tier[1] = b"x"
+    calls = [
+        lambda: tier[1],
+        lambda: tier.get(1),
+        lambda: 1 in tier,
+        lambda: len(tier),
+        lambda: list(tier),
+        lambda: tier.pop(1),
+        lambda: tier.store(2, b"x"),
+        lambda: tier.label(1),
+        lambda: tier.size(1),
+        lambda: tier.relabel(1, b""),
+        lambda: tier.verify(),
+        lambda: tier == {1: b"one"},
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="was closed"):
+            call()
+    assert "closed" in repr(tier)
+    assert tier.used == 0
 
 
 def test_reopened(opened):

@@ -32,6 +32,7 @@ class Order:
         self._ranks: dict[Hashable, Any] = {}
         self._line: deque[tuple[Any, Hashable]] = deque()
         self._heap: list[tuple[Any, Hashable]] = []
+        self._raised = 0  # ranks that were raised since they were entered, or more
 
     def put(self, key: Hashable, rank: Any) -> None:
         """Place `key`, which may be new, at `rank`. No two keys may have the same."""
@@ -41,6 +42,7 @@ class Order:
     def put_back(self, key: Hashable, rank: Any) -> None:
         """Like `put`, of a key that is here, with a rank no lower than before; takes O(1)."""
         self._ranks[key] = rank
+        self._raised += 1
 
     def unpinned(self, key: Hashable) -> None:
         """`key`, which is here, is not pinned any longer."""
@@ -74,6 +76,7 @@ class Order:
                 heappop(heap)
             if rank is not None and rank > entered and key not in self._pinned:
                 self._enter(key, rank)
+                self._raised = max(0, self._raised - 1)
         for entry in refused:
             heappush(heap, entry)
         return found
@@ -83,7 +86,9 @@ class Order:
         """Bytes of memory taken, the keys left out."""
         entries = len(self._line) + len(self._heap)
         tables = sys.getsizeof(self._ranks) + sys.getsizeof(self._line) + sys.getsizeof(self._heap)
-        return tables + self._rank_bytes * (len(self._ranks) + entries) + PAIR * entries
+        # An entry has the very rank of its key, unless that was raised since.
+        ranks = max(len(self._ranks), entries) + min(len(self._ranks), self._raised)
+        return tables + self._rank_bytes * ranks + PAIR * entries
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -97,6 +102,7 @@ class Order:
             free = ((rank, key) for key, rank in self._ranks.items() if key not in self._pinned)
             self._line = deque(sorted(free, key=lambda entry: entry[0]))
             self._heap = []
+            self._raised = 0
 
     def _enter(self, key: Hashable, rank: Any) -> None:
         line = self._line

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import MutableMapping, Sequence
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.errors import BudgetError, InputError
+from transom.errors import BudgetError, InputError, StoreError
 
-__all__ = ["News", "Payload", "Tier", "as_payload"]
+__all__ = ["LONGEST_LABEL", "News", "Payload", "Tier", "as_payload"]
 
 Payload = NDArray[np.uint8]
+
+LARGEST_KEY = 2**64 - 1
+LONGEST_LABEL = 4096  # bytes
 
 
 class News(NamedTuple):
@@ -23,27 +34,30 @@ class News(NamedTuple):
     Attributes:
         what: `add`, `drop` or `relabel`.
         key: of which entry.
-        label: what is stored with it.
     """
 
     what: Literal["add", "drop", "relabel"]
     key: int
-    label: bytes
 
 
 class Tier(MutableMapping[int, Any]):
     """Payloads under whole numbers of 64 bits, never more than `capacity` bytes of them.
 
     Values may be given as anything that has the buffer interface and come back as read-only
-    `(bytes,)` uint8 arrays. A tier never evicts by itself: `store` answers False when there is no
-    room, and whoever composes tiers decides what leaves. A payload that cannot be read back as it
-    was written is gone: a `KeyError`, and one more in `corrupt`; never wrong bytes.
+    `(bytes,)` uint8 arrays; two tiers, or a tier and a dictionary, are equal when their keys and
+    bytes are. A tier never evicts by itself: `store` answers False when there is no room, and
+    whoever composes tiers decides what leaves. A payload that cannot be read back as it was written
+    is gone: a `KeyError`, and one more in `corrupt`; never wrong bytes.
+
+    A tier implements the methods with a leading underscore, for which keys and payloads have been
+    checked.
 
     Attributes:
         capacity: most bytes it may take.
         corrupt: payloads found damaged so far.
         durable: whether payloads outlive the process.
         writable: whether anything may be changed.
+        closed: whether it was closed; then all that reads or writes raises a `StoreError`.
         salt: a number that hashes of what is held may start from, so that nobody can guess them;
             the same for all who share the tier.
 
@@ -57,7 +71,10 @@ class Tier(MutableMapping[int, Any]):
     capacity: int
     corrupt: int = 0
     writable: bool = True
+    closed: bool = False
     salt: int = 0
+
+    # Bytes
 
     @property
     @abstractmethod
@@ -69,40 +86,121 @@ class Tier(MutableMapping[int, Any]):
     def peak(self) -> int:
         """Most bytes ever taken since it was opened."""
 
-    @abstractmethod
-    def fits(self, size: int) -> bool:
-        """Whether a payload of `size` bytes would fit if nothing else were held."""
-
-    @abstractmethod
-    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
-        """Hold a copy of `payload` under `key`; False, and nothing changed, when there is no room.
-
-        Args:
-            key: from 1 to 2**64 - 1, not held so far.
-            payload: bytes, or anything with the buffer interface.
-            label: a few bytes about it that can be had without it.
-        """
-
-    @abstractmethod
-    def size(self, key: int) -> int:
-        """Bytes of a payload; raises KeyError when it is not held."""
-
-    @abstractmethod
-    def label(self, key: int) -> bytes:
-        """What was stored with the payload; raises KeyError when it is not held."""
-
-    @abstractmethod
-    def relabel(self, key: int, label: bytes) -> None:
-        """Put `label` in place of another one of the same length."""
-
     @property
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes of memory that the bookkeeping takes, the keys left out."""
 
-    def news(self) -> list[News]:
+    @abstractmethod
+    def fits(self, size: int) -> bool:
+        """Whether a payload of `size` bytes would fit if nothing else were held."""
+
+    # Payloads
+
+    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
+        """Hold a copy of `payload` under `key`; False, and nothing changed, when that cannot be.
+
+        That is so when there is no room, the tier cannot be written to, or the key is held already.
+
+        Args:
+            key: from 1 to 2**64 - 1.
+            payload: bytes, or anything with the buffer interface.
+            label: at most 4,096 bytes about it that can be had without it.
+
+        Raises:
+            InputError: on another key or payload.
+            StoreError: when the tier is closed.
+        """
+        self._check_open()
+        key, source = self._given_key(key), as_payload(payload)
+        return self.writable and len(label) <= LONGEST_LABEL and self._store(key, source, label)
+
+    def size(self, key: int) -> int:
+        """Bytes of a payload; raises KeyError when it is not held."""
+        return self._size(self._held_key(key))
+
+    def label(self, key: int) -> bytes:
+        """What was stored with the payload; raises KeyError when it is not held."""
+        return self._label(self._held_key(key))
+
+    def relabel(self, key: int, label: bytes) -> None:
+        """Put `label` in place of another one of the same length.
+
+        Raises:
+            KeyError: when `key` is not held.
+            InputError: when the length is another.
+            StoreError: when the tier cannot be written to.
+        """
+        former = self.label(key)
+        if len(former) != len(label):
+            raise InputError(
+                f"{self.name} tier: the label of entry {key} has {len(former):,} bytes, and "
+                f"{len(label):,} were given in its place; expected as many."
+            )
+        self._check_writable(key)
+        self._relabel(key, label)
+
+    def __getitem__(self, key: int) -> Payload:
+        return self._load(self._held_key(key))
+
+    def __setitem__(self, key: int, payload: Any) -> None:
+        """Hold `payload` in place of what is held under `key`, which stays when that fails.
+
+        Raises:
+            InputError: when the key or the payload is none.
+            BudgetError: when it is larger than the tier, or there is no room for it now.
+            StoreError: when the tier is closed, or cannot be written to.
+        """
+        self._check_open()
+        key, source = self._given_key(key), as_payload(payload)
+        self._check_writable(key)
+        if not self.fits(source.nbytes):
+            raise BudgetError(
+                f"{self.name} tier: entry {key} has {source.nbytes:,} bytes, more than the "
+                f"{self.capacity:,} that the tier may take; expected a smaller one."
+            )
+        with self.exclusive():
+            held = key in self
+            stored = self._replace(key, source) if held else self._store(key, source, b"")
+        if not stored:
+            raise BudgetError(
+                f"{self.name} tier: no room for the {source.nbytes:,} bytes of entry {key}, "
+                f"{self.used:,} of {self.capacity:,} are taken; delete something first."
+            )
+
+    def __delitem__(self, key: int) -> None:
+        key = self._held_key(key)
+        self._check_writable(key)
+        self._delete(key)
+
+    def __iter__(self) -> Iterator[int]:
+        self._check_open()
+        return iter(self._keys())
+
+    def __contains__(self, key: object) -> bool:
+        self._check_open()
+        return is_key(key) and self._has(int(key))  # type: ignore[call-overload]
+
+    def values(self) -> ValuesView[Any]:
+        return Values(self)
+
+    def items(self) -> ItemsView[int, Any]:
+        return Items(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return len(self) == len(other) and all(
+            key in other and same_bytes(value, other[key]) for key, value in self.items()
+        )
+
+    # For those who share it
+
+    def news(self) -> Iterable[News]:
         """What changed since the last call by others; at the first call, everything there is."""
-        return []
+        return ()
 
     def exclusive(self) -> AbstractContextManager[object]:
         """While it lasts, no other process changes the tier."""
@@ -130,6 +228,8 @@ class Tier(MutableMapping[int, Any]):
         """Whether nobody else needs `key` to stay, in this process or another."""
         return True
 
+    # The whole
+
     @abstractmethod
     def verify(self) -> list[int]:
         """Read everything; the keys of what was damaged, which is no longer held."""
@@ -138,27 +238,10 @@ class Tier(MutableMapping[int, Any]):
         """Make what is held outlive the machine, where the tier can."""
 
     def close(self) -> None:
-        """Let go of files and connections; the tier cannot be used afterwards."""
-
-    def __setitem__(self, key: int, payload: Any) -> None:
-        """Hold `payload` in place of what is held under `key`.
-
-        Raises:
-            BudgetError: when it is larger than the tier, or there is no room for it now.
-        """
-        payload = as_payload(payload)
-        if not self.fits(payload.nbytes):
-            raise BudgetError(
-                f"{self.name} tier: entry {key} has {payload.nbytes:,} bytes, more than the "
-                f"{self.capacity:,} that the tier may take; expected a smaller one."
-            )
-        if key in self:
-            del self[key]
-        if not self.store(key, payload):
-            raise BudgetError(
-                f"{self.name} tier: no room for the {payload.nbytes:,} bytes of entry {key}, "
-                f"{self.used:,} of {self.capacity:,} are taken; delete something first."
-            )
+        """Let go of files and connections; again, and nothing happens."""
+        if not self.closed:
+            self._close()
+            self.closed = True
 
     def __enter__(self) -> Any:
         return self
@@ -169,7 +252,118 @@ class Tier(MutableMapping[int, Any]):
 
     def __repr__(self) -> str:
         name = type(self).__name__
+        if self.closed:
+            return f"<{name}: closed>"
         return f"<{name}: {len(self):,} entries, {self.used:,} of {self.capacity:,} bytes>"
+
+    # What a tier implements
+
+    @abstractmethod
+    def _store(self, key: int, source: Payload, label: bytes) -> bool:
+        """As `store` does."""
+
+    @abstractmethod
+    def _load(self, key: int) -> Payload: ...
+
+    @abstractmethod
+    def _delete(self, key: int) -> None: ...
+
+    @abstractmethod
+    def _has(self, key: int) -> bool: ...
+
+    @abstractmethod
+    def _keys(self) -> list[int]: ...
+
+    @abstractmethod
+    def _size(self, key: int) -> int: ...
+
+    @abstractmethod
+    def _label(self, key: int) -> bytes: ...
+
+    @abstractmethod
+    def _relabel(self, key: int, label: bytes) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _replace(self, key: int, source: Payload) -> bool:
+        """Hold `source` in place of what `key` has; False, and nothing changed, without room.
+
+        A copy of the former payload is kept until the new one is held.
+        """
+        former, label = self._load(key).copy(), self._label(key)
+        self._delete(key)
+        if self._store(key, source, b""):
+            return True
+        self._store(key, former, label)  # where it was before, so there is room
+        return False
+
+    # Checks
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StoreError(f"this {type(self).__name__} was closed; open another one.")
+
+    def _check_writable(self, key: int) -> None:
+        if not self.writable:
+            raise StoreError(
+                f"{self.name} tier: entry {key} cannot be changed, because the tier can only be "
+                "read; open it where it can be written to."
+            )
+
+    def _given_key(self, key: Any) -> int:
+        if not is_key(key):
+            raise InputError(
+                f"{self.name} tier: {key!r} ({type(key).__name__}) is no key; expected a whole "
+                "number from 1 to 2**64 - 1."
+            )
+        return int(key)
+
+    def _held_key(self, key: Any) -> int:
+        """`key` as a number; KeyError when it cannot be held."""
+        self._check_open()
+        if not is_key(key):
+            raise KeyError(key)
+        return int(key)
+
+
+class Values(ValuesView[Any]):
+    """The payloads of a tier; one is among them when its bytes are those of another."""
+
+    def __contains__(self, value: object) -> bool:
+        return any(same_bytes(held, value) for held in self)
+
+
+class Items(ItemsView[int, Any]):
+    """Keys and payloads of a tier, compared by their bytes."""
+
+    def __init__(self, tier: Tier) -> None:
+        super().__init__(tier)
+        self._tier = tier
+
+    def __contains__(self, item: object) -> bool:
+        if not isinstance(item, tuple) or len(item) != 2:
+            return False
+        held = self._tier.get(item[0])
+        return held is not None and same_bytes(held, item[1])
+
+
+def is_key(key: object) -> bool:
+    """Whether a tier may hold something under `key`."""
+    whole = type(key) is int or (isinstance(key, (int, np.integer)) and not isinstance(key, bool))
+    return whole and 1 <= key <= LARGEST_KEY  # type: ignore[operator]
+
+
+def same_bytes(payload: Payload, other: object) -> bool:
+    """Whether `other` has a buffer, with the bytes of `payload`.
+
+    >>> same_bytes(as_payload(b"ab"), bytearray(b"ab")), same_bytes(as_payload(b"ab"), "ab")
+    (True, False)
+    """
+    try:
+        return np.array_equal(payload, as_payload(other))
+    except InputError:
+        return False
 
 
 def as_payload(payload: Any) -> Payload:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import mmap
 import sys
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.errors import InputError
 from transom.memory.extents import Extents, aligned
 from transom.memory.ledger import Ledger
-from transom.memory.tiers.base import Payload, Tier, as_payload
+from transom.memory.tiers.base import Payload, Tier
 
 __all__ = ["RamTier"]
 
@@ -60,8 +60,7 @@ class RamTier(Tier):
         self._reach = pages * self._page
         step = min(LARGEST_STEP, max(SMALLEST_STEP, self.capacity // STEPS))
         self._step = self._whole(step)
-        flags = {} if sys.platform == "win32" else {"flags": _private()}
-        self._map = mmap.mmap(-1, self._reach + self._page, **flags)
+        self._map = _mapped(self._reach + self._page)
         self._origin: int = np.ndarray((1,), np.uint8, self._map).__array_interface__["data"][0]
         first = -self._origin % self._page
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -104,8 +103,9 @@ class RamTier(Tier):
         """Whether somebody has a view of the payload, so that deleting it would free nothing."""
         return sys.getrefcount(self._views[key]) > HELD  # never of pieces: they are not given out
 
-    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
-        source = as_payload(payload)
+    def _store(self, key: int, source: Payload, label: bytes) -> bool:
+        if key in self._views:
+            return False
         size = source.nbytes
         if size:
             whole = aligned(size)
@@ -146,27 +146,30 @@ class RamTier(Tier):
             self._labels[key] = label
         return True
 
-    def size(self, key: int) -> int:
+    def _size(self, key: int) -> int:
         return sum(view.nbytes for view in _pieces(self._views[key]))
 
-    def label(self, key: int) -> bytes:
+    def _label(self, key: int) -> bytes:
         self._views[key]
         return self._labels.get(key, b"")
 
-    def relabel(self, key: int, label: bytes) -> None:
-        self._views[key]
-        self._labels[key] = label
+    def _relabel(self, key: int, label: bytes) -> None:
+        if label:
+            self._labels[key] = label
 
     def may_go(self, key: int) -> bool:
         return not self.in_use(key)
 
     def verify(self) -> list[int]:
+        self._check_open()
         return []  # What memory holds, nothing else can have changed.
 
-    def close(self) -> None:
-        """Let go of the memory; what somebody has a view of stays as long as the view."""
+    def _close(self) -> None:
+        # What somebody has a view of stays as long as the view.
         self._views.clear()
+        self._labels.clear()
         self._lent.clear()
+        self._charge(-self._used)
         del self._map
 
     def shrink(self, size: int) -> int:
@@ -186,7 +189,7 @@ class RamTier(Tier):
             given += whole
         return given
 
-    def __getitem__(self, key: int) -> Payload:
+    def _load(self, key: int) -> Payload:
         view = self._views[key]
         if not isinstance(view, tuple):
             return view[:]
@@ -196,14 +199,29 @@ class RamTier(Tier):
 
     def typed(self, key: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """A payload as an array of `dtype`."""
+        self._check_open()
         view = self._views[key]
-        return self[key].view(dtype) if isinstance(view, tuple) else view.view(dtype)
+        return self._load(key).view(dtype) if isinstance(view, tuple) else view.view(dtype)
 
     def pieces(self, key: int) -> tuple[Payload, ...]:
         """A payload in the pieces that it is in: views, to be let go of before anything leaves."""
+        self._check_open()
         return _pieces(self._views[key])
 
-    def __delitem__(self, key: int) -> None:
+    def _replace(self, key: int, source: Payload) -> bool:
+        if not self.in_use(key):
+            return super()._replace(key, source)
+        # To let go of what somebody sees frees nothing, so it may as well wait for the new one.
+        former, label = self._views.pop(key), self._labels.pop(key, b"")
+        if self._store(key, source, b""):
+            self._lent.append(former)  # type: ignore[arg-type]  # never in pieces
+            return True
+        self._views[key] = former
+        if label:
+            self._labels[key] = label
+        return False
+
+    def _delete(self, key: int) -> None:
         view = self._views.pop(key)
         self._labels.pop(key, None)
         if isinstance(view, tuple):
@@ -215,13 +233,14 @@ class RamTier(Tier):
         else:
             self._free(view)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._views)
+    def _keys(self) -> list[int]:
+        return list(self._views)
 
     def __len__(self) -> int:
+        self._check_open()
         return len(self._views)
 
-    def __contains__(self, key: object) -> bool:
+    def _has(self, key: int) -> bool:
         return key in self._views
 
     def _free(self, view: Payload) -> None:
@@ -297,6 +316,18 @@ class RamTier(Tier):
 
 def _pieces(view: Payload | tuple[Payload, ...]) -> tuple[Payload, ...]:
     return view if isinstance(view, tuple) else (view,)
+
+
+def _mapped(size: int) -> mmap.mmap:
+    """Address space of `size` bytes, which is memory from where it is first touched."""
+    flags = {} if sys.platform == "win32" else {"flags": _private()}
+    try:
+        return mmap.mmap(-1, size, **flags)
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(
+            f"this system cannot map {size:,} bytes of memory ({error}); expected a smaller "
+            "max_memory, such as 2**30."
+        ) from error
 
 
 def _private() -> int:

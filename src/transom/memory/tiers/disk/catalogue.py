@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from transom.memory.extents import Extents
 from transom.memory.tiers.base import News
+from transom.memory.tiers.disk.blockfile import DamagedError
 from transom.memory.tiers.disk.datafile import FIRST, DataFile
 from transom.memory.tiers.disk.index import item_size, load_index
+from transom.memory.tiers.disk.places import Places
 from transom.memory.tiers.disk.record import HEADER, Place, Record
 from transom.memory.tiers.disk.shared import ADD, DROP, GENERATION, RELABEL, Change, Shared
 
 __all__ = ["Catalogue"]
+
+KINDS: dict[int, Literal["add", "drop", "relabel"]] = {
+    ADD: "add",
+    DROP: "drop",
+    RELABEL: "relabel",
+}
 
 
 class Catalogue:
@@ -24,7 +34,6 @@ class Catalogue:
         reach: bytes of the data file, as far as is known.
         items: bytes that the records take in an index.
         seen: how many changes were learnt.
-        news: what was learnt from others, and not yet told.
     """
 
     def __init__(self, data: DataFile, shared: Shared, index: Path, writable: bool) -> None:
@@ -32,62 +41,96 @@ class Catalogue:
         self._shared = shared
         self._index = index
         self._writable = writable
-        self.places: dict[int, Place] = {}
+        self.places = Places()
         self.free = Extents()
         self.reach = 0
         self.items = 0
         self.seen = 0
-        self.news: list[News] = []
+        # What was learnt from others, and not yet told: kinds, and of which keys.
+        self._kinds = bytearray()
+        self._keys = array("Q")
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it takes."""
-        each = sys.getsizeof(Place(0, 0, 0, 0, 0, 0, False)) + 5 * 32
-        return sys.getsizeof(self.places) + each * len(self.places) + self.free.nbytes
+        return self.places.nbytes + self.free.nbytes
+
+    def news(self) -> Iterable[News]:
+        """What was learnt from others since the last call."""
+        kinds, keys = self._kinds, self._keys
+        if not kinds:
+            return ()
+        self._kinds, self._keys = bytearray(), array("Q")
+        return (News(KINDS[kind], key) for kind, key in zip(kinds, keys, strict=True))
+
+    def _tell(self, kind: int, key: int) -> None:
+        self._kinds.append(kind)
+        self._keys.append(key)
 
     def load(self) -> None:
         """Learn from the index, or from the data file, which records there are."""
-        before, news = self.places, self.news
-        self.places, self.news, self.items = {}, [], 0
+        before = self.places
+        kinds, keys = self._kinds, self._keys
+        try:
+            loaded = self._load_index()
+        except DamagedError:
+            loaded = False
+        if not loaded:
+            self._forget_all()
+            self._look_through()
+        # What was told so far was of the places before; what was learnt just now is all there is.
+        self._kinds, self._keys = kinds, keys
+        there = self.places.by_generation()
+        if not before:
+            self._kinds += bytes([ADD]) * len(there)
+            self._keys.frombytes(there.tobytes())
+            return
+        kept = set()
+        for key, place in before.items():
+            now = self.places.get(key)
+            if now is not None and now.generation == place.generation:
+                kept.add(key)
+            else:
+                self._tell(DROP, key)
+        for key in map(int, there):
+            self._tell(RELABEL if key in kept else ADD, key)
+
+    def _forget_all(self) -> None:
+        self.places = Places()
+        self.items = 0
         self.free = Extents()
-        data, shared = self._data, self._shared
-        self.reach = data.measure()
+        self._kinds, self._keys = bytearray(), array("Q")
+        self.reach = self._data.measure()
         if self.reach > FIRST:
             self.free.give(FIRST, self.reach - FIRST)
-        index = load_index(self._index, data.salt)
-        changes = None if index is None else shared.changes(index[0])
-        if index is not None and changes is not None:
-            for record in index[1]:
-                self.learn(record)
-            self.apply(changes)
-            self.seen = shared.generation
-        else:
-            self._look_through()
-        labels = {item.key: item.label for item in self.news if item.what != "drop"}
-        kept = {
-            key
-            for key, place in before.items()
-            if key in self.places and self.places[key].generation == place.generation
-        }
-        drops = [News("drop", key, b"") for key in before if key not in kept]
-        others = [
-            News("relabel" if key in kept else "add", key, labels[key]) for key in self.places
-        ]
-        self.news = news + drops + others
+
+    def _load_index(self) -> bool:
+        """Learn from the index and the changes since; whether there is one, and they are known."""
+        self._forget_all()
+        index = load_index(self._index, self._data.salt)
+        changes = None if index is None else self._shared.changes(index.generation)
+        if index is None or changes is None:
+            return False
+        if index.total * HEADER <= self._data.size:  # otherwise it is damaged, as will be seen
+            self.places.reserve(index.total)
+        for record in index.records:
+            self.learn(record)
+        self.apply(changes)
+        self.seen = self._shared.generation
+        return True
 
     def _look_through(self) -> None:
-        found: dict[int, Record] = {}
         latest = self._shared.generation
         for record in self._data.scan():
             latest = max(latest, record.generation + 1)
-            other = found.get(record.key)
-            if other is not None and other.generation > record.generation:
-                record, other = other, record
-            found[record.key] = record
-            if other is not None and self._writable:
-                self._data.erase(other.start)
-        for record in sorted(found.values(), key=lambda record: record.generation):
-            self.learn(record)
+            other = self.places.get(record.key)
+            older = None
+            if other is not None:
+                older = other if other.generation < record.generation else record.place
+            if older is None or older is other:
+                self.learn(record)
+            if older is not None and self._writable:
+                self._data.erase(older.start)
         if self._writable:
             self._shared.words[GENERATION] = latest
         self.seen = self._shared.generation
@@ -97,20 +140,23 @@ class Catalogue:
         place = record.place
         if place.start + place.length > self.reach:
             self.reached(self._data.measure())
-        if record.key in self.places:
-            self.unlearn(record.key)
+        self.unlearn(record.key)
         if self.free.take_at(place.start, place.length):
-            self.places[record.key] = place
+            self.places.add(record.key, place)
             self.items += item_size(len(record.label))
-            self.news.append(News("add", record.key, record.label))
+            self._tell(ADD, record.key)
 
     def unlearn(self, key: int) -> None:
         """There is no record of `key` any more."""
-        place = self.places.pop(key, None)
+        if self._removed(key) is not None:
+            self._tell(DROP, key)
+
+    def _removed(self, key: int) -> Place | None:
+        place = self.places.pop(key)
         if place is not None:
             self.free.give(place.start, place.length)
             self.items -= item_size(place.payload - place.start - HEADER)
-            self.news.append(News("drop", key, b""))
+        return place
 
     def reached(self, size: int) -> None:
         """The data file is that large by now."""
@@ -129,16 +175,13 @@ class Catalogue:
     def add(self, record: Record) -> None:
         """This process has stored a record, in a place that it took."""
         self.seen += 1
-        self.places[record.key] = record.place
+        self.places.add(record.key, record.place)
         self.items += item_size(len(record.label))
 
-    def drop(self, key: int) -> Place:
+    def drop(self, key: int) -> None:
         """This process has dropped a record."""
         self.seen += 1
-        place = self.places.pop(key)
-        self.items -= item_size(place.payload - place.start - HEADER)
-        self.free.give(place.start, place.length)
-        return place
+        self._removed(key)
 
     def apply(self, changes: list[Change]) -> None:
         """Learn what other processes did."""
@@ -154,4 +197,4 @@ class Catalogue:
             if change.what == ADD and record.generation == change.generation:
                 self.learn(record)
             elif change.what == RELABEL and known is not None:
-                self.news.append(News("relabel", change.key, record.label))
+                self._tell(RELABEL, change.key)

@@ -13,9 +13,9 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from transom.memory.extents import ALIGNMENT
-from transom.memory.tiers.base import Payload
+from transom.memory.tiers.base import LONGEST_LABEL, Payload
 from transom.memory.tiers.disk.blockfile import on_disk
-from transom.memory.tiers.disk.record import HEADER, LONGEST_LABEL, MAGIC, Place, Record
+from transom.memory.tiers.disk.record import HEADER, MAGIC, Place, Record
 
 __all__ = ["DataFile"]
 

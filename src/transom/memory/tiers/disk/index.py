@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from transom.memory.tiers.base import Payload
 from transom.memory.tiers.disk.blockfile import DamagedError, file_size, map_file, write_file
 from transom.memory.tiers.disk.record import HEADER, Record
 
@@ -34,28 +36,53 @@ def write_index(path: Path, records: Iterable[Record], generation: int, salt: in
     Raises:
         OSError: when it cannot be written; an older index is then still there.
     """
-    parts = [b""]
+    content, count = bytearray(HEAD.size), 0
     for record in records:
         packed = record.pack(salt)
-        parts += [ITEM.pack(record.start, len(packed)), packed]
-    parts[0] = HEAD.pack(generation, len(parts) // 2)
-    write_file(path, KEY, np.frombuffer(b"".join(parts), dtype=np.uint8))
+        content += ITEM.pack(record.start, len(packed))
+        content += packed
+        count += 1
+    HEAD.pack_into(content, 0, generation, count)
+    write_file(path, KEY, np.frombuffer(content, dtype=np.uint8))
 
 
-def load_index(path: Path, salt: int) -> tuple[int, list[Record]] | None:
-    """After how many changes it was written, and the records then; None without a good one."""
+class Indexed(NamedTuple):
+    """What an index says.
+
+    Attributes:
+        generation: after how many changes it was written.
+        total: how many records there were.
+        records: these, as they are gone through.
+    """
+
+    generation: int
+    total: int
+    records: Iterator[Record]
+
+
+def load_index(path: Path, salt: int) -> Indexed | None:
+    """What the index says; None without a good one.
+
+    Raises:
+        DamagedError: when a record is gone through that is none.
+    """
     try:
-        data = map_file(path, KEY).tobytes()
-        generation, count = HEAD.unpack_from(data)
-        at, records = HEAD.size, []
-        for _ in range(count):
-            start, size = ITEM.unpack_from(data, at)
-            at += ITEM.size
-            record = Record.unpack(data[at : at + size], start, salt)
-            if record is None:
-                return None
-            records.append(record)
-            at += size
+        data = map_file(path, KEY)
+        generation, count = HEAD.unpack_from(data.data)
     except (OSError, DamagedError, struct.error):
         return None
-    return generation, records
+    return Indexed(generation, count, _records(data, count, salt))
+
+
+def _records(data: Payload, count: int, salt: int) -> Iterator[Record]:
+    at = HEAD.size
+    for _ in range(count):
+        if at + ITEM.size > len(data):
+            raise DamagedError(f"the index ends before its {count:,} records do")
+        start, size = ITEM.unpack_from(data.data, at)
+        at += ITEM.size
+        record = Record.unpack(data[at : at + size].tobytes(), start, salt)
+        if record is None:
+            raise DamagedError(f"the index has no record at byte {at:,}")
+        yield record
+        at += size

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from transom.errors import StoreError
+from transom.forks import closed_in_forks
 
 __all__ = ["FolderLock"]
 
@@ -20,19 +20,13 @@ class FolderLock:
 
     def __init__(self, path: Path, writable: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        self._path = path
-        self._file = os.open(path, flags, 0o600)
-        self._pid = os.getpid()
+        # A fork that lives on must not keep the lock of its parent.
+        self._file = closed_in_forks(os.fdopen(os.open(path, flags, 0o600), "rb", buffering=0))
         self.depth = 0
 
     def acquire(self) -> bool:
         """Take it, waiting for other processes; whether this process had not got it already."""
         if self.depth == 0:
-            if os.getpid() != self._pid:
-                raise StoreError(
-                    f"{self._path.parent} was opened by process {self._pid}, of which this one is "
-                    "a fork; open it again here."
-                )
             fcntl.flock(self._file, fcntl.LOCK_EX)
         self.depth += 1
         return self.depth == 1
@@ -45,4 +39,4 @@ class FolderLock:
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._file)
+        self._file.close()

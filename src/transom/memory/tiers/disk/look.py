@@ -40,6 +40,11 @@ def look(path: Path) -> Look:
     """
     try:
         shared = Shared(path / "shared", writable=False, ring=0)
+    except PermissionError as error:
+        raise StoreError(
+            f"cannot read the store of contexts in {path}: {error.strerror}; it may belong to "
+            "another user. Expected a folder whose files you may read."
+        ) from error
     except OSError as error:
         raise StoreError(
             f"there is no store of contexts in {path} ({error.strerror}); expected the folder that "

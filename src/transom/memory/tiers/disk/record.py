@@ -9,14 +9,13 @@ from xxhash import xxh3_64_intdigest
 
 from transom.memory.extents import aligned
 
-__all__ = ["HEADER", "LONGEST_LABEL", "MAGIC", "Place", "Record"]
+__all__ = ["HEADER", "MAGIC", "Place", "Record"]
 
 MAGIC = b"\xf7transom"
 # magic, bytes of the label, flags, key, generation, bytes and checksum of the payload, of all that
 HEAD = struct.Struct("<8sHHIQQQQ")
 HEADER = HEAD.size + 8
 LARGE = 1
-LONGEST_LABEL = 4096
 
 
 class Place(NamedTuple):

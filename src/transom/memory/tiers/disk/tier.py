@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xxhash import xxh3_64_intdigest
 
 from transom.checks import whole_number
-from transom.errors import StoreError
+from transom.errors import InputError, StoreError
+from transom.forks import Owner
 from transom.memory.extents import aligned
-from transom.memory.tiers.base import News, Payload, Tier, as_payload
+from transom.memory.given import given_folder
+from transom.memory.tiers.base import LONGEST_LABEL, News, Payload, Tier
 from transom.memory.tiers.disk.blockfile import (
     DamagedError,
     file_size,
@@ -28,7 +30,7 @@ from transom.memory.tiers.disk.datafile import FIRST, DataFile
 from transom.memory.tiers.disk.index import index_file_size, item_size, write_index
 from transom.memory.tiers.disk.lock import FolderLock
 from transom.memory.tiers.disk.look import known_capacity
-from transom.memory.tiers.disk.record import HEADER, LONGEST_LABEL, Place, Record
+from transom.memory.tiers.disk.record import HEADER, Place, Record
 from transom.memory.tiers.disk.room import Room
 from transom.memory.tiers.disk.settling import finish_intent, settle
 from transom.memory.tiers.disk.shared import (
@@ -46,6 +48,7 @@ __all__ = ["DiskTier"]
 
 LARGE = 1 << 20  # bytes from which on a payload has a file of its own
 PAGE = 4096
+LARGEST = 2**62  # bytes of a store, far beyond what file systems hold
 
 
 class DiskTier(Tier):
@@ -77,13 +80,15 @@ class DiskTier(Tier):
     durable: ClassVar[bool] = True
 
     def __init__(self, path: str | os.PathLike[str], capacity: int | None = None) -> None:
-        self.path = Path(path).expanduser()
+        self.path = given_folder("DiskTier", "path", path)
         if capacity is None:
             capacity = known_capacity(self.path)
         self.capacity = whole_number("DiskTier", "capacity", capacity, 1, unit="bytes")
+        if self.capacity > LARGEST:
+            raise InputError(f"DiskTier: capacity is {capacity:,}; expected at most {LARGEST:,}.")
+        self._owner = Owner(f"the store of contexts in {self.path}", StoreError)
         self._failures = 0
         self._lingering: list[Path] = []  # files to be deleted once that can be
-        self._closed = False
         self._slot = -1
         self._turn = Turn(self)
         try:
@@ -91,8 +96,8 @@ class DiskTier(Tier):
         except OSError as error:
             raise StoreError(
                 f"cannot use {self.path} as a store of contexts: {error.strerror or error}; "
-                "expected a folder that can be written to, or an existing store, on a disk with "
-                "room."
+                "expected a folder that can be written to, or a store that can be read, on a disk "
+                "with room."
             ) from error
 
     def _open(self) -> None:
@@ -176,22 +181,19 @@ class DiskTier(Tier):
     def exclusive(self) -> Turn:
         return self._turn
 
-    def news(self) -> list[News]:
+    def news(self) -> Iterable[News]:
         self._follow()
-        if not self._known.news:
-            return []
-        news, self._known.news = self._known.news, []
-        return news
+        return self._known.news()
 
     # Room
 
     @property
     def used(self) -> int:
-        return 0 if self._closed else self._shared.words[USED]
+        return 0 if self.closed else self._shared.words[USED]
 
     @property
     def peak(self) -> int:
-        return self._shared.words[PEAK]
+        return 0 if self.closed else self._shared.words[PEAK]
 
     @property
     def failures(self) -> int:
@@ -212,44 +214,68 @@ class DiskTier(Tier):
 
     # Payloads
 
-    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
-        source = as_payload(payload)
-        if not self.writable or len(label) > LONGEST_LABEL:
-            return False
+    def _store(self, key: int, source: Payload, label: bytes) -> bool:
         with self._turn:
-            if self._lingering:
-                self._remove_lingering()
-            large = self.maps(source.nbytes)
-            items = item_size(len(label))
             if key in self._known.places:
                 return False  # another process was faster
-            length = aligned(HEADER + len(label) + (0 if large else source.nbytes))
-            start = self._room.take(length, items)
-            if start is None:
+            record = self._write(key, source, label)
+            if record is None:
                 return False
-            shared = self._shared
-            check = 0 if large else xxh3_64_intdigest(source.data, key)
-            record = Record(
-                key, start, shared.words[GENERATION], source.nbytes, check, large, label
-            )
-            if large and not self._write_large(record, source, items):
-                self._known.free.give(start, length)
-                return False
-            shared.intent = start
-            try:
-                self._data.write(record, None if large else source)
-                shared.publish(ADD, start, key)
-            except BaseException as error:
-                self._failures += 1
-                self._data.erase(start)
-                self._known.free.give(start, length)
-                if isinstance(error, OSError):
-                    return False
-                raise
-            finally:
-                shared.intent = 0
             self._known.add(record)
             return True
+
+    def _write(self, key: int, source: Payload, label: bytes) -> Record | None:
+        """Write a record and tell the others; None when there is no room."""
+        if self._lingering:
+            self._remove_lingering()
+        large = self.maps(source.nbytes)
+        items = item_size(len(label))
+        length = aligned(HEADER + len(label) + (0 if large else source.nbytes))
+        start = self._room.take(length, items)
+        if start is None:
+            return None
+        shared = self._shared
+        check = 0 if large else xxh3_64_intdigest(source.data, key)
+        generation = shared.words[GENERATION]
+        record = Record(key, start, generation, source.nbytes, check, large, label)
+        if large and not self._write_large(record, source, items):
+            self._known.free.give(start, length)
+            return None
+        shared.intent = start
+        try:
+            self._data.write(record, None if large else source)
+            shared.publish(ADD, start, key)
+        except BaseException as error:
+            self._failures += 1
+            self._data.erase(start)
+            self._known.free.give(start, length)
+            if isinstance(error, OSError):
+                return None
+            raise
+        finally:
+            shared.intent = 0
+        return record
+
+    def _replace(self, key: int, source: Payload) -> bool:
+        with self._turn:
+            former = self._known.places[key]
+            record = self._write(key, source, b"")
+            if record is None:
+                # What somebody sees keeps its room, so that letting go of it would not help.
+                return self.may_go(key) and super()._replace(key, source)
+            self._erase(key, former)
+            self._known.drop(key)
+            self._known.seen -= 1  # the others learn both from the one change
+            self._known.add(record)
+            return True
+
+    def _erase(self, key: int, place: Place) -> None:
+        """Have no record at `place`, which nobody knows as that of `key` any longer."""
+        self._shared.intent = place.start
+        self._data.erase(place.start)
+        self._shared.intent = 0
+        if place.large:
+            self._remove_file(self._path(key, place))
 
     def _write_large(self, record: Record, payload: Payload, items: int) -> bool:
         size = file_size(payload.nbytes)
@@ -269,7 +295,7 @@ class DiskTier(Tier):
     def _path(self, key: int, place: Place) -> Path:
         return self._blocks / f"{key:016x}-{place.generation}.kv"
 
-    def __getitem__(self, key: int) -> Payload:
+    def _load(self, key: int) -> Payload:
         self._follow()
         place = self._known.places[key]
         payload = self._read(key, place)
@@ -298,18 +324,13 @@ class DiskTier(Tier):
         except (OSError, DamagedError):
             return None
 
-    def __delitem__(self, key: int) -> None:
-        if not self.writable:
-            raise StoreError(f"{self.path} is read-only, so entry {key} cannot be deleted.")
+    def _delete(self, key: int) -> None:
         with self._turn:
             place = self._known.places[key]
             self._shared.intent = place.start
             self._shared.publish(DROP, place.start, key)
-            self._data.erase(place.start)
-            self._shared.intent = 0
+            self._erase(key, place)
             self._known.drop(key)
-            if place.large:
-                self._remove_file(self._path(key, place))
 
     def _remove_file(self, path: Path) -> None:
         """Delete a file, as soon as nobody sees it; until then it stays charged."""
@@ -332,24 +353,24 @@ class DiskTier(Tier):
             self._remove_file(path)
         return len(self._lingering) < len(paths)
 
-    def size(self, key: int) -> int:
+    def _size(self, key: int) -> int:
         return self._known.places[key].size
 
-    def label(self, key: int) -> bytes:
+    def _label(self, key: int) -> bytes:
         record = self._data.record(self._known.places[key].start)
         return b"" if record is None or record.key != key else record.label
 
-    def relabel(self, key: int, label: bytes) -> None:
+    def _relabel(self, key: int, label: bytes) -> None:
         with self._turn:
             place = self._known.places[key]
             record = self._data.record(place.start)
-            if record is not None and record.key == key and len(record.label) == len(label):
+            if record is not None and record.key == key:
                 self._data.write(record._replace(label=label), None)
                 self._shared.publish(RELABEL, place.start, key)
                 self._known.seen += 1
 
     def report(self, numbers: Sequence[int]) -> None:
-        if self.writable and not self._closed:
+        if self.writable and not self.closed:
             self._shared.report(self._slot, numbers)
 
     # Pins
@@ -360,7 +381,7 @@ class DiskTier(Tier):
                 self._shared.pin(key)
 
     def unpin(self, key: int) -> None:
-        if self.writable and not self._closed:
+        if self.writable and not self.closed:
             with self._turn:
                 self._shared.unpin(key)
 
@@ -389,39 +410,46 @@ class DiskTier(Tier):
 
     def _write_index(self) -> None:
         places = self._known.places.values()
-        records = [record for place in places if (record := self._data.record(place.start))]
-        if len(records) < len(places):
-            return  # Something is damaged, which looking through the data file finds out.
-        with self._room.for_index(self.path / "index") as allowed:
+        path = self.path / "index"
+        with contextlib.suppress(DamagedError), self._room.for_index(path) as allowed:
             if allowed:
-                path = self.path / "index"
-                write_index(path, records, self._shared.generation, self.salt)
+                write_index(path, map(self._record, places), self._shared.generation, self.salt)
 
-    def close(self) -> None:
-        if self._closed:
-            return
-        with self._turn.alone():
-            if self.writable:
-                self._follow()
-                self._remove_lingering()
-                self._write_index()
-                self._shared.leave(self._slot, os.getpid())
-            self._closed = True
+    def _record(self, place: Place) -> Record:
+        record = self._data.record(place.start)
+        if record is None:  # Looking through the data file will find out what there is.
+            raise DamagedError(f"{self.path}: no record at byte {place.start:,} of the data file")
+        return record
+
+    def _close(self) -> None:
+        if self._owner.is_here:
+            with self._turn.alone():
+                if self.writable:
+                    self._follow()
+                    self._remove_lingering()
+                    self._write_index()
+                    self._shared.leave(self._slot, os.getpid())
         self._shared.close()
         self._data.close()
         self._lock.close()
 
-    def __iter__(self) -> Iterator[int]:
+    def _keys(self) -> list[int]:
         self._follow()
-        return iter(list(self._known.places))
+        return list(self._known.places)
 
     def __len__(self) -> int:
+        self._check_open()
         self._follow()
         return len(self._known.places)
 
-    def __contains__(self, key: object) -> bool:
+    def _has(self, key: int) -> bool:
         self._follow()
         return key in self._known.places
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StoreError(f"{self.path} was closed here; open it again.")
+        self._owner.check()
 
 
 class Turn:
@@ -434,8 +462,7 @@ class Turn:
 
     def __enter__(self) -> None:
         tier = self._tier
-        if tier._closed:
-            raise StoreError(f"{tier.path} was closed here; open it again.")
+        tier._check_open()
         if tier._lock.acquire():
             if tier.writable and tier._shared.intent:
                 finish_intent(tier._shared, tier._data)

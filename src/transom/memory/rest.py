@@ -1,0 +1,314 @@
+"""Going to rest and waking: entries that leave memory, and come back when they are looked for."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from transom.memory.entry import Entry, Namespace
+from transom.memory.label import LISTED, NAMELESS, STATE, Label
+from transom.memory.resting import HAS_STATE, Resting, Row
+
+if TYPE_CHECKING:
+    from transom.memory.holdings import Holdings
+
+__all__ = ["ChangedError", "Rest"]
+
+
+class ChangedError(Exception):
+    """Another process changed what is being read; to be read again, in turn with the others."""
+
+
+class Rest:
+    """Entries of the second shelf on their way between memory and rows, and rows on theirs out.
+
+    Attributes:
+        unknown: keys on the second shelf that there was no room in the books for; the last of
+            them leaves first.
+    """
+
+    def __init__(self, holdings: Holdings, rows: Resting) -> None:
+        self._holdings = holdings
+        self._rows = rows
+        self.unknown = array("Q")
+        self._restless: dict[int, Entry] = {}  # on the second shelf only, since they were looked at
+
+    def wake(self, key: int, label: Label | None = None) -> Entry | None:
+        """The entry of `key`, which rests, with what it continues and its state.
+
+        None when it was found damaged, and is gone, or there is no memory for it now.
+
+        Args:
+            key: of the entry.
+            label: what the tier has beside it, where that was read already.
+
+        Raises:
+            ChangedError: when another process may have deleted it meanwhile.
+        """
+        slow = self._holdings.slow
+        assert slow is not None
+        chain = []
+        above = key
+        while above and above not in slow.held:
+            row = self._rows.get(above)
+            assert row is not None
+            chain.append(row)
+            above = row.above
+        entry = None
+        for row in reversed(chain):
+            entry = self._wake(row, label if row.key == key else None)
+            if entry is None:
+                return None
+        return entry
+
+    def _wake(self, row: Row, label: Label | None = None) -> Entry | None:
+        slow, resting = self._holdings.slow, self._rows
+        assert slow is not None
+        if row.key not in resting:
+            return slow.held.get(row.key)  # a state, which woke with its context
+        label = label or resting.label(row.key)
+        if label is None:
+            if not slow.tier.steady:
+                raise ChangedError
+            slow.tier.corrupt += 1
+            self.lose(row.key)
+            return None
+        above = slow.held[row.above] if row.above else None
+        state = bool(row.flags & STATE)
+        entry = Entry(
+            row.key,
+            row.space,
+            None if row.flags & NAMELESS else label.name,
+            row.size,
+            None if state else above,
+            label.at,
+            label.cost,
+            row.expires,
+            above if state else None,
+        )
+        entry.version = label.version
+        entry.flags |= row.flags & LISTED
+        entry.resting_kids = row.kids
+        resting.add_kids(row.key, 1)  # so that it does not leave to make room for itself
+        if above is not None:
+            above.pins += 1
+        known = self._holdings.books.enter(entry)
+        if above is not None:
+            above.pins -= 1
+        if not known:
+            resting.add_kids(row.key, -1)
+            return None
+        resting.remove(row.key)
+        slow.add(entry)
+        for _ in range(entry.resting_kids):
+            slow.eviction.pin(entry.key)
+        entry.attach()
+        if above is not None:
+            self.add_kids_of(above, -1)
+        self._holdings.know_names(entry)
+        self._restless[row.key] = entry
+        if row.flags & HAS_STATE:
+            found = resting.state(entry.key, entry.space, label.name)
+            if found is not None and self._wake(found) is None and found.key in resting:
+                self.drop(found.key, evicted=True)  # without memory to know it, it goes
+        return entry
+
+    def add_kids_of(self, entry: Entry, more: int) -> None:
+        """One more, or fewer, at rest continues `entry`, which may not leave before that does."""
+        slow = self._holdings.slow
+        assert slow is not None
+        entry.resting_kids += more
+        if more > 0:
+            slow.eviction.pin(entry.key)
+        else:
+            slow.eviction.unpin(entry.key)
+
+    def settle(self) -> None:
+        """Keep but a row of what is on the second shelf only and was not looked at again."""
+        if not self._restless:
+            return
+        waiting, self._restless = self._restless, {}
+        entries = list(waiting.values())
+        while entries:
+            entry = entries.pop()
+            self._restless.pop(entry.key, None)
+            if self._only_below(entry) and self._may_rest(entry):
+                above = entry.above
+                self._rest(entry)
+                if above is not None:
+                    entries.append(above)
+
+    def _only_below(self, entry: Entry) -> bool:
+        fast, slow = self._holdings.fast, self._holdings.slow
+        return slow is not None and entry in slow and entry not in fast
+
+    def notice(self, entry: Entry | None) -> None:
+        """`entry` may rest from now on, if nothing else keeps it."""
+        if entry is not None and self._only_below(entry):
+            self._restless[entry.key] = entry
+
+    def _may_rest(self, entry: Entry) -> bool:
+        state = entry.state
+        return (
+            not entry.pins
+            and not entry.is_state
+            and entry.first_kid is None
+            and (state is None or not (state.pins or state in self._holdings.fast))
+        )
+
+    def _rest(self, entry: Entry) -> None:
+        state = entry.state
+        if state is not None:
+            self._to_row(state, entry.resting_kids, STATE)
+        flags = NAMELESS * (entry.name is None) | entry.flags & LISTED
+        if state is not None:
+            flags |= HAS_STATE * (state.key in self._rows)
+        self._to_row(entry, entry.resting_kids, flags)
+
+    def _to_row(self, entry: Entry, kids: int, flags: int) -> None:
+        """Have a row in place of `entry`; without room even for that it leaves."""
+        slow = self._holdings.slow
+        assert slow is not None
+        if not self.row_room():
+            self._holdings.evict_slow(entry)
+            if not slow.tier.writable:
+                self.unknown.append(entry.key)
+            return
+        above, state = entry.above, bool(flags & STATE)
+        row = Row(
+            entry.key,
+            entry.space,
+            above.key if above is not None else 0,
+            entry.size,
+            entry.start,
+            0 if state else kids,
+            flags,
+            entry.expires,
+        )
+        slow.leave(entry)
+        if entry.listed:
+            del entry.space.blocks[entry.key]
+        if entry.name is not None and not entry.is_state:
+            del entry.space.names[entry.name]
+        entry.detach()
+        if above is not None:
+            self.add_kids_of(above, 1)
+        self._holdings.books.leave(entry)
+        self._rows.add(row, entry.name or "")
+
+    def row_room(self) -> bool:
+        """Have room for one more row: of what was not used for longest, if need be."""
+        return not self._rows.full or self._holdings.books.grow() or self.evict() > 0
+
+    def learn_room(self) -> bool:
+        """Have room to know one more that another process has stored.
+
+        If need be, what was not used for longest is no longer known here, and stays there.
+        """
+        if not self._rows.full or self._holdings.books.grow():
+            return True
+        row = self._rows.oldest(lambda row: not row.above)
+        if row is None:
+            return False
+        self._rows.remove(row.key)
+        row.space.bytes -= row.size
+        self.unknown.append(row.key)
+        return True
+
+    def evict(self, space: Namespace | None = None) -> int:
+        """Evict from the disk what has been at rest for longest; its bytes, 0 if nothing may go.
+
+        Args:
+            space: of which namespace; None for whichever.
+        """
+        slow = self._holdings.slow
+        if slow is None or not slow.tier.writable:
+            return 0
+        row = self._rows.oldest(
+            lambda row: (space is None or row.space is space) and slow.tier.may_go(row.key)
+        )
+        if row is None:
+            return 0
+        self.drop(row.key, evicted=True)
+        return max(1, row.size)
+
+    def evict_unknown(self) -> int:
+        """Evict from the disk one of those that are not known here; its bytes, 0 without one."""
+        slow = self._holdings.slow
+        while slow is not None and slow.tier.writable and self.unknown:
+            key = self.unknown.pop()
+            known = key in slow.held or key in self._rows
+            if not known and key in slow.tier and slow.tier.may_go(key):
+                size = slow.tier.size(key)
+                del slow.tier[key]
+                slow.evicted += 1
+                return max(1, size)
+        return 0
+
+    def drop(self, key: int, *, evicted: bool = False) -> None:
+        """Delete `key`, which rests, and which nothing continues."""
+        slow = self._holdings.slow
+        assert slow is not None
+        row = self._rows.remove(key)
+        row.space.bytes -= row.size
+        slow.evicted += evicted
+        if not slow.following and slow.tier.writable and key in slow.tier:
+            del slow.tier[key]
+        if row.above:
+            self._kid_gone(row.above, bool(row.flags & STATE))
+
+    def _kid_gone(self, key: int, state: bool) -> None:
+        """What continued `key` at rest, or was its state, is gone."""
+        assert self._holdings.slow is not None
+        entry = self._holdings.slow.held.get(key)
+        if entry is not None:
+            self.add_kids_of(entry, -1)
+            self._holdings.discard_unless_needed(entry)
+            self.notice(entry)
+        elif key in self._rows:
+            if state:
+                self._rows.flag(key, HAS_STATE, on=False)
+            self._rows.add_kids(key, -1)
+            self.drop_unless_needed(key)
+
+    def drop_unless_needed(self, key: int) -> None:
+        row = self._rows.get(key)
+        assert self._holdings.slow is not None
+        if row is not None and not row.kids and row.flags & NAMELESS:
+            if self._holdings.slow.tier.steady and not self._holdings.slow.following:
+                self.drop(key)
+            else:
+                self._holdings.doubtful.append(key)
+
+    def lose(self, key: int) -> None:
+        """`key`, which rests, is damaged or gone, and with it what continues it."""
+        row = self._rows.get(key)
+        if row is not None and row.kids:
+            for kid in self._rows.kids(key):
+                self.lose(kid.key)
+        if key in self._rows:  # Without a name it may have gone with the last of them.
+            self.drop(key)
+
+    def remove(self, row: Row) -> None:
+        """Take the name off a context that rests; it goes as soon as nothing continues it."""
+        slow = self._holdings.slow
+        assert slow is not None
+        label = self._rows.label(row.key)
+        if label is None:
+            self.lose(row.key)
+            return
+        self._holdings.check_removable(label.name, True)
+        self.remove_state(row, label)
+        if self._rows.add_kids(row.key, 0):
+            slow.tier.relabel(row.key, label._replace(nameless=True).pack())
+            self._rows.unname(row.key)
+        else:
+            self.drop(row.key)
+
+    def remove_state(self, row: Row, label: Label) -> None:
+        """Delete the state of a context that rests, if it has one."""
+        state = None
+        if row.flags & HAS_STATE:
+            state = self._rows.state(row.key, row.space, label.name)
+        if state is not None:
+            self.drop(state.key)

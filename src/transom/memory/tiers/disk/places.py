@@ -1,0 +1,86 @@
+"""Where every payload of a store is, in some fifty bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from transom.memory.extents import ALIGNMENT
+from transom.memory.rows import NOT_THERE, Rows
+from transom.memory.tiers.disk.record import HEADER, Place
+
+__all__ = ["Places"]
+
+
+class Places(Mapping[int, Place]):
+    """Places by key."""
+
+    def __init__(self) -> None:
+        self._rows = Rows(
+            start="Q", length="I", label="H", size="Q", check="Q", generation="Q", large="B"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory taken."""
+        return self._rows.nbytes
+
+    def reserve(self, count: int) -> None:
+        """Have room for so many at once."""
+        self._rows.reserve(count)
+
+    def add(self, key: int, place: Place) -> None:
+        """`key`, which has no place, has one."""
+        row, columns = self._rows.add(key), self._rows.columns
+        columns["start"][row] = place.start
+        columns["length"][row] = place.length // ALIGNMENT
+        columns["label"][row] = place.payload - place.start - HEADER
+        columns["size"][row] = place.size
+        columns["check"][row] = place.check
+        columns["generation"][row] = place.generation
+        columns["large"][row] = place.large
+
+    def pop(self, key: int) -> Place | None:
+        """The place of `key`, which it no longer has; None when it had none."""
+        row = self._rows.find(key)
+        if row == NOT_THERE:
+            return None
+        place = self._place(row)
+        self._rows.remove(row)
+        return place
+
+    def by_generation(self) -> Any:
+        """The keys, `(entries,)` uint64, of what was stored first first."""
+        keys = np.frombuffer(self._rows.keys, dtype=np.uint64)
+        order = np.argsort(np.frombuffer(self._rows.columns["generation"], dtype=np.uint64))
+        return keys[order[keys[order] > 0]]
+
+    def __getitem__(self, key: int) -> Place:
+        row = self._rows.find(key)
+        if row == NOT_THERE:
+            raise KeyError(key)
+        return self._place(row)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, int) and self._rows.find(key) != NOT_THERE
+
+    def __iter__(self) -> Iterator[int]:
+        return (self._rows.keys[row] for row in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _place(self, row: int) -> Place:
+        columns = self._rows.columns
+        start = columns["start"][row]
+        return Place(
+            start,
+            columns["length"][row] * ALIGNMENT,
+            start + HEADER + columns["label"][row],
+            columns["size"][row],
+            columns["check"][row],
+            columns["generation"][row],
+            bool(columns["large"][row]),
+        )

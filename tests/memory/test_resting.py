@@ -1,0 +1,195 @@
+"""What is on disk only: known in few bytes, and it makes room for what comes."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from transom.memory import ContextMemoryManager
+
+
+def opened(folder, max_memory=2**18, **settings):
+    settings = {"max_disk": 2**26, "vocab_size": 50_000, "block_size": 64} | settings
+    return ContextMemoryManager(max_memory, disk=folder / "store", **settings)
+
+
+def ids(number: int, size: int = 300) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 50_000, size)
+
+
+def right(manager: ContextMemoryManager, number: int, size: int = 300) -> bool:
+    found = manager.get_context(str(number))
+    return found is not None and np.array_equal(found, ids(number, size))
+
+
+@pytest.mark.parametrize("write", ["through", "back"])
+def test_a_small_memory_does_not_stop_a_large_disk(tmp_path, write):
+    with opened(tmp_path, write=write) as manager:
+        for number in range(1500):
+            assert manager.add_context(str(number), ids(number)), manager.refusal
+        stats = manager.stats()
+        assert stats.refused == 0
+        assert stats.tiers[0].peak <= 2**18
+        assert 500 < stats.contexts < 1500
+        assert all(right(manager, number) for number in range(1499, 1100, -1))
+        assert manager.verify().ok
+        known = len(manager)
+    with opened(tmp_path, write=write) as manager:
+        assert len(manager) > known // 2
+        assert len(manager) + manager.stats().unknown == known
+        # The newest are known, and old ones make room again.
+        assert all(right(manager, number) for number in range(1499, 1300, -1))
+        assert all(manager.add_context(str(n), ids(n)) for n in range(2000, 2300))
+        assert all(right(manager, number) for number in range(2299, 2200, -1))
+        assert manager.verify().ok
+    with opened(tmp_path, max_memory=2**24) as manager:
+        assert manager.stats().unknown == 0
+        assert manager.verify().ok
+
+
+def test_what_is_not_known_makes_room_on_the_disk(tmp_path):
+    with opened(tmp_path, max_memory=2**23, max_disk=2**21) as manager:
+        number = 0
+        while not manager.stats().tiers[1].evicted:
+            assert manager.add_context(str(number), ids(number))
+            number += 1
+    with opened(tmp_path, max_memory=256_000, max_disk=2**21) as manager:
+        unknown = manager.stats().unknown
+        assert unknown > 1000
+        for new in range(10_000, 10_300):
+            assert manager.add_context(str(new), ids(new))
+        assert manager.stats().unknown < unknown
+        assert right(manager, 10_299)
+        assert manager.verify().ok
+        assert manager.evict(10**9) > 0
+        assert len(manager) == manager.stats().unknown == 0
+
+
+def test_bytes_of_a_context_on_disk(tmp_path):
+    count = 5000
+    with opened(tmp_path, max_memory=2**26) as manager:
+        for number in range(count):
+            assert manager.add_context(f"tenant/{number}", [number, 1, 2])
+    with opened(tmp_path, max_memory=2**26) as empty:
+        empty.stats()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    with opened(tmp_path, max_memory=2**26) as manager:
+        traced = (tracemalloc.get_traced_memory()[0] - before) / count
+        tracemalloc.stop()
+        counted = manager.stats().bytes / count
+        assert len(manager) == count
+        assert traced < 150
+        assert 0.95 < counted / traced < 1.1
+        # What is looked at goes back to rest.
+        for number in range(0, count, 7):
+            assert manager.get_context(f"tenant/{number}").tolist() == [number, 1, 2]
+        assert manager.verify().ok
+
+
+def test_what_rests_is_found_continued_and_removed(tmp_path):
+    common = ids(1, 640)
+    longer = np.concatenate([common, ids(2, 100)])
+    with opened(tmp_path, max_memory=2**23) as manager:
+        assert manager.add_context("common", common, state=b"state of it", cost=2.0)
+        assert manager.add_context("longer", longer)
+        assert manager.add_context("other", common, namespace="tenant")
+    settings = {"max_memory": 2**23}
+    with opened(tmp_path, **settings) as manager:
+        assert manager.longest_prefix(longer) == ("longer", 704)
+        assert "common" in manager
+        assert "none" not in manager
+        assert bytes(manager.get_state("common")) == b"state of it"
+        assert manager.stats().states == 1
+        assert manager.stats().shared == 2 * 640
+        listed = {(c.namespace, c.id): (c.tokens, c.state_bytes) for c in manager.contexts()}
+        assert listed == {
+            ("", "common"): (640, 11),
+            ("", "longer"): (740, 0),
+            ("tenant", "other"): (640, 0),
+        }
+    with opened(tmp_path, **settings) as manager:
+        assert manager.remove_context("common")  # which "longer" continues
+        assert manager.get_context("longer").tolist() == longer.tolist()
+        assert manager.get_state("common") is None
+        assert manager.verify().ok
+    with opened(tmp_path, **settings) as manager:
+        assert manager.longest_prefix(common) == ("longer", 640)
+        assert manager.clear(namespace="tenant") == 1
+        assert [c.id for c in manager.contexts()] == ["longer"]
+        assert manager.clear() == 1
+        assert manager.stats().tiers[1].entries == 0
+        assert manager.verify().ok
+
+
+def test_a_tree_of_contexts_rests_and_leaves_from_its_ends(tmp_path):
+    settings = {"max_memory": 150_000, "max_disk": 400_000}
+    held = {}
+    chance = np.random.default_rng(0)
+    with opened(tmp_path, **settings) as manager:
+        for number in range(400):
+            above = held.get(str(chance.integers(max(1, number))), np.empty(0, int))
+            held[str(number)] = np.concatenate([above[:640], ids(number, 100)])
+            if not manager.add_context(str(number), held[str(number)]):
+                del held[str(number)]
+            elif number % 3 == 0:
+                manager.add_state(str(number), bytes([number % 256]) * 500)
+            if number % 5 == 0:
+                manager.remove_context(str(chance.integers(number + 1)))
+            if number % 50 == 0:
+                assert manager.verify().problems == ()
+        for name in [c.id for c in manager.contexts()]:
+            found = manager.get_context(name)
+            assert found is None or found.tolist() == held[name].tolist()
+    with opened(tmp_path, **settings) as manager:
+        for name in [c.id for c in manager.contexts()]:
+            found = manager.get_context(name)
+            assert found is None or found.tolist() == held[name].tolist()
+            state = manager.get_state(name)
+            assert state is None or bytes(state) == bytes([int(name) % 256]) * 500
+        assert manager.verify().ok
+
+
+def test_what_rests_expires(tmp_path):
+    with opened(tmp_path, max_memory=2**22) as manager:
+        for number in range(20):
+            manager.add_context(str(number), ids(number), ttl=0.3 if number % 2 else None)
+            manager.add_state(str(number), b"state")
+    with opened(tmp_path, max_memory=2**22) as manager:
+        assert len(manager) == 20
+        time.sleep(0.35)
+        assert len(manager) == 10
+        assert manager.get_context("1") is None
+        assert right(manager, 2)
+        assert manager.stats().states == 10
+        assert manager.verify().ok
+
+
+def test_a_quota_counts_what_rests(tmp_path):
+    with opened(tmp_path, max_memory=2**22, quotas={"poor": 6000}) as manager:
+        for number in range(10):
+            assert manager.add_context(str(number), ids(number, 1000), namespace="poor")
+            assert manager.add_context(str(number), ids(number, 1000))
+    with opened(tmp_path, max_memory=2**22, quotas={"poor": 6000}) as manager:
+        assert manager.add_context("new", ids(99, 1000), namespace="poor")
+        held = [c.id for c in manager.contexts() if c.namespace == "poor"]
+        assert sorted(held) == ["8", "9", "new"]
+        assert len(manager) == 13
+
+
+def test_two_managers_with_little_memory(tmp_path):
+    with opened(tmp_path, max_memory=200_000) as one, opened(tmp_path, max_memory=2**23) as other:
+        for number in range(800):
+            assert other.add_context(str(number), ids(number, 64))
+        assert all(right(one, number, 64) for number in range(799, 700, -1))
+        assert one.stats().unknown > 0
+        assert one.verify().problems == ()
+        for number in range(1000, 1400):
+            assert one.add_context(str(number), ids(number, 64)), one.refusal
+        assert right(other, 1399, 64)
+        assert other.remove_context("1399")
+        assert one.get_context("1399") is None
+        assert one.verify().problems == other.verify().problems == ()
