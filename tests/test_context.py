@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
 from tests.kv.test_oracle import POLICIES
+from transom.chat import Dialogue
 from transom.context import Context
 from transom.errors import InputError, PolicyError
 from transom.policies import Full, Policy, Sinks, Window
@@ -228,10 +229,10 @@ def test_bad_content_changes_nothing(content: Any, message: str) -> None:
 
 def test_bad_content_does_not_forget_an_unfinished_answer() -> None:
     context = Context(tiny("llama"), policy=Window(9))
-    context._reply, context._conversing = "open", True
+    context._dialogue = Dialogue("assistant", answering=True)
     with pytest.raises(InputError):
         context.append([-1])
-    assert (context._reply, context._conversing) == ("open", True)
+    assert context.unfinished
 
 
 def test_what_is_missing_is_named() -> None:

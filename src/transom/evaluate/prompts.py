@@ -22,7 +22,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], lead: str = "") -> l
             for what it remembers and not for its manners (as in RULER, arXiv 2404.06654).
     """
     if getattr(tokenizer, "chat_template", None):
-        text, special = Turns(tokenizer).opening(messages, reply=True) + lead, False
+        text, special = Turns(tokenizer).whole(messages, reply=True) + lead, False
     else:
         contents = "\n\n".join(str(message["content"]) for message in messages)
         text, special = f"{contents}\n\nAnswer: {lead}".rstrip(), True

@@ -289,6 +289,25 @@ class BoundedCache(Cache):
                 "layers are a step ahead of others. Call reset() and feed the text again."
             )
 
+    def go_back(self, seen: int, base: int) -> bool:
+        """Undo what was fed since `seen` tokens with this `base`, half a forward pass included.
+
+        Whether that could be done without a trace; if not, the cache is of no use until `reset`.
+        """
+        slots = self.slots
+        plan, stopped = slots.plan, (slots.seen, slots.lengths)
+        if plan is not None and (plan.started or self._native):
+            # Layers that the pass has not reached yet hold less, which cropping cannot harm.
+            slots.commit()
+        tokens = slots.seen - seen
+        exact = base == slots.base and (tokens == 0 or not self._native) and self.can_crop(tokens)
+        if exact:
+            slots.plan = None
+            slots.crop(tokens)
+        else:
+            slots.plan, (slots.seen, slots.lengths) = plan, stopped
+        return exact
+
     def own(self) -> None:
         """Copy what forks still share, as the next forward pass would do anyway."""
         for layer in self._planned:

@@ -67,10 +67,8 @@ class BoundedLayer(PlannedLayer):
             keys = torch.cat((*self._stored_keys(plan.stored), key_states), dim=2)
             values = torch.cat((self.values[:, :, : plan.stored], value_states), dim=2)
             self._write(key_states, value_states)
-        if plan.commits:
-            plan.started = True
-            if self.last:
-                self.slots.commit()
+        if plan.commits and self.last:
+            self.slots.commit()
         return keys, values
 
     def _stored_keys(self, stored: int) -> tuple[Tensor, ...]:

@@ -98,14 +98,17 @@ class PlannedLayer(CacheLayerMixin):
             self.is_initialized = True
             self._sharers = WeakSet([self])
         self.own()
+        if not plan.started:  # so before anything is written
+            plan.started = True
         return plan
 
     def own(self) -> None:
         """Copy the storage if a fork still shares it."""
         if len(self._sharers) > 1:
+            # In this order: whoever is interrupted in between still counts as sharing.
+            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
-            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
 
     def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
         """The same layer for another cache, sharing storage until either writes."""

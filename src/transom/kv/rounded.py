@@ -58,7 +58,6 @@ class RoundedLayer(BoundedLayer):
             else:
                 keys = torch.cat((keys, key_states), dim=2)
                 values = torch.cat((values, value_states), dim=2)
-        plan.started = True
         if self.last:
             self.slots.commit()
         return keys, values
