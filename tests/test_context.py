@@ -263,3 +263,29 @@ def test_the_snippet_of_the_readme(smollm2: Any) -> None:
     assert "whale" in answer.lower()
     assert context.usage.kept == 128
     assert context.usage.seen > 300
+
+
+@pytest.mark.parametrize("ends", ["> $A .", "> $A", "$A .", "$A", "> < $A . ."])
+def test_a_text_in_two_calls_reads_as_one(ends: str) -> None:
+    """Whatever a tokenizer puts behind texts: BOS at the very start, and nothing in the middle."""
+    tokenizer = characters()
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in "><."]
+    backend = tokenizer.backend_tokenizer
+    backend.post_processor = TemplateProcessing(single=ends, special_tokens=special)
+    before = [dict(special)[token] for token in ends.partition("$A")[0].split()]
+    plain = tokenizer("ab cde", add_special_tokens=False).input_ids
+    model = tiny("llama", eos_token_id=None)
+    reference = Context(model, policy="window:30")
+    reference.append([*before, *plain])
+    for parts in (["ab", " cde"], ["", "ab cde"], ["ab cde", ""]):
+        context = Context(model, tokenizer, "window:30")
+        for part in parts:
+            context.append(part)
+        assert context.usage == reference.usage
+        torch.testing.assert_close(context._logits, reference._logits)
+    pieces, scored, asked = (Context(model, tokenizer, "window:30") for _ in range(3))
+    pieces.append(iter(["ab", " c", "de"]))
+    torch.testing.assert_close(pieces._logits, reference._logits)
+    assert len(scored.score("ab cde")) == len(before) + len(plain)
+    asked.generate("ab cde", max_new_tokens=0)
+    assert asked.usage == reference.usage

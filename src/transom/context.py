@@ -26,6 +26,7 @@ from transom.sampling import Draw, Sampler, end_tokens
 from transom.scoring import by_windows, losses
 from transom.state import differences, fingerprint, read_state, write_state
 from transom.tokens import as_ids, pieces
+from transom.tokens.special import special_before
 from transom.tokens.whole import as_whole, in_chunks, text_pieces
 from transom.windows import SlidingWindow
 
@@ -118,11 +119,7 @@ class Context:
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
         self.policy = self.cache.policy
         self._compiled = CompiledStep(model, self.cache) if compile else None
-        self._last_only = (
-            {"logits_to_keep": 1}
-            if "logits_to_keep" in inspect.signature(model.forward).parameters
-            else {}
-        )
+        self._last_only = {"logits_to_keep": 1} if _keeps_some_logits(model) else {}
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
         self._dialogue = Dialogue()
@@ -177,7 +174,8 @@ class Context:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` as the next thing in this context.
 
-        Special tokens that the tokenizer puts before a text are added only at the very start.
+        Special tokens that the tokenizer puts before a text are added only at the very start, and
+        those that it puts behind one never, since more may come.
         """
         return self._encode(text, special=self.cache.seen == 0)
 
@@ -466,9 +464,9 @@ class Context:
     def _encode(self, text: str, special: bool) -> list[int]:
         if self.tokenizer is None:
             raise InputError("text needs a tokenizer; pass one to Context, or append token ids.")
-        return cast(
-            "list[int]", self.tokenizer(text, add_special_tokens=special, verbose=False).input_ids
-        )
+        before = special_before(self.tokenizer) if special else []
+        plain = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return [*before, *plain]
 
     def _incoming(self, content: Any, reply: bool) -> Incoming:
         """Any accepted content."""
@@ -578,6 +576,16 @@ class Context:
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
             cache.rebase(position - capacity)
+
+
+def _keeps_some_logits(model: Any) -> bool:
+    """Whether a model, or the one that it is wrapped around (peft), can leave logits out."""
+    known = inspect.signature(model.forward).parameters
+    if "logits_to_keep" in known:
+        return True
+    passed_on = any(x.kind is inspect.Parameter.VAR_KEYWORD for x in known.values())
+    inner = getattr(model, "get_base_model", None)
+    return passed_on and inner is not None and _keeps_some_logits(inner())
 
 
 def _are_messages(content: Any) -> bool:

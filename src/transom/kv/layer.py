@@ -45,6 +45,10 @@ class BoundedLayer(PlannedLayer):
         if pinned := self.slots.policy.pinned:
             self.tensors["origins"] = zeros(like, pinned, like.shape[3], dtype=torch.float32)
 
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        policy = self.slots.policy
+        return fewest(seen, policy.pinned if name == "origins" else policy.capacity)
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -122,6 +126,11 @@ class BoundedLayer(PlannedLayer):
     def _reserve(self, length: int) -> None:
         assert self.keys is not None and self.values is not None
         self.keys, self.values = grown(self.keys, length), grown(self.values, length)
+
+
+def fewest(seen: int | None, slots: int | None) -> int | None:
+    """Slots in use of so many once so many tokens were seen; None stands for no bound."""
+    return min((x for x in (seen, slots) if x is not None), default=None)
 
 
 def put(

@@ -120,14 +120,33 @@ class PlannedLayer(CacheLayerMixin):
             twin._sharers = WeakSet([twin])
         return twin
 
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        """How many of a tensor's slots, its dimension 2, are in use once a row has seen so many.
+
+        With None, how many there are. None of a tensor without slots, or with no bound to them.
+        """
+        return None
+
     @property
     def state(self) -> dict[str, Tensor]:
-        """All that this layer holds, as tensors; not copied."""
-        return dict(self.tensors)
+        """All that this layer holds, as tensors without empty slots; not copied."""
+        held = {}
+        for name, tensor in self.tensors.items():
+            slots = self.in_use(name, self.slots.longest)
+            # At least one, since from no numbers at all the dtype and shape are not always kept.
+            held[name] = tensor if slots is None else tensor[:, :, : max(1, slots)]
+        return held
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Take over what `state` gave in a layer of the same kind."""
-        self.tensors = {name: tensor.to(device) for name, tensor in state.items()}
+        self.tensors = {}
+        for name, tensor in state.items():
+            slots = self.in_use(name, None)
+            self.tensors[name] = tensor.to(device)
+            if slots is not None and slots > tensor.shape[2]:
+                shape = (*tensor.shape[:2], slots, *tensor.shape[3:])
+                self.tensors[name] = torch.zeros(shape, dtype=tensor.dtype, device=device)
+                self.tensors[name][:, :, : tensor.shape[2]] = tensor
         self.is_initialized = bool(state)
         for name in ("values", "values.newest"):
             if name in self.tensors:
