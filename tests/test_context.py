@@ -20,7 +20,8 @@ from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tok
 from tests.kv.test_oracle import POLICIES
 from transom.chat import Dialogue
 from transom.context import Context
-from transom.errors import InputError, PolicyError
+from transom.errors import CacheError, InputError, PolicyError
+from transom.kv import BoundedCache
 from transom.policies import Full, Policy, Sinks, Window
 
 
@@ -245,7 +246,7 @@ def test_what_is_missing_is_named() -> None:
         Context(model, Letters()).append([{"role": "user", "content": "hi"}])
     with pytest.raises(InputError, match="context is empty"):
         Context(model, Letters()).generate()
-    with pytest.raises(InputError, match=r"unknown settings \['temprature'\]; known: temperature"):
+    with pytest.raises(InputError, match="no parameter 'temprature'; did you mean 'temperature'"):
         Context(model, Letters()).generate("hi", temprature=1)
     with pytest.raises(InputError, match="chunk is 0"):
         Context(model, chunk=0)
@@ -289,3 +290,48 @@ def test_a_text_in_two_calls_reads_as_one(ends: str) -> None:
     assert len(scored.score("ab cde")) == len(before) + len(plain)
     asked.generate("ab cde", max_new_tokens=0)
     assert asked.usage == reference.usage
+
+
+def test_first_mistakes_are_named(tmp_path: Path) -> None:
+    model = tiny("llama")
+    misspelt: dict[str, Any] = {"polcy": "window:9"}
+    with pytest.raises(InputError, match="Context has no parameter 'polcy'; did you mean 'policy'"):
+        Context(model, **misspelt)
+    with pytest.raises(InputError, match="BoundedCache has no parameter 'polcy'"):
+        BoundedCache(config=model.config, **misspelt)
+    with pytest.raises(InputError, match=r"config is LlamaForCausalLM; .*config=model.config"):
+        BoundedCache("window:9", config=model)
+    for wrong in (5, None, {"window": 9}):
+        with pytest.raises(PolicyError, match=r"expected one of transom.policies"):
+            Context(model, policy=wrong)  # type: ignore[arg-type]
+    for chunk in (1.5, "5", True):
+        with pytest.raises(InputError, match="chunk is"):
+            Context(model, chunk=chunk)  # type: ignore[arg-type]
+    context = Context(model, Letters(), "window:9")
+    for call in (context.append, context.score, context.generate):
+        with pytest.raises(InputError, match=r"path.open\(\)"):
+            call(tmp_path / "book.txt")  # type: ignore[arg-type]
+    context.append([4, 5])
+    shown = repr(context)
+    assert shown.startswith("Context(LlamaForCausalLM, 'window:9', seen=2, kept=2, kv_bytes=")
+
+
+def test_a_used_cache_given_a_shorter_prompt_says_so() -> None:
+    model = tiny("llama")
+    cache = BoundedCache("window:9", config=model.config)
+    model.generate(tokens(1, 20), past_key_values=cache, max_new_tokens=2, do_sample=False)
+    with pytest.raises(InputError, match=r"seen 21 already.*new cache"):
+        model.generate(tokens(1, 5), past_key_values=cache, max_new_tokens=2)
+
+
+def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
+    reasons = {
+        "window:200,kv=int8": "have been rounded",
+        "window:20": "evicted cannot come back",
+        "heavy-hitters:200": "had a say",
+    }
+    for policy, reason in reasons.items():
+        context = Context(tiny("llama"), policy=policy)
+        context.append(tokens(90))
+        with pytest.raises(CacheError, match=reason):
+            context.trim_to(80)

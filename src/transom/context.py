@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, overload
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from transom import models
 from transom.chat import Dialogue, Message, Turns
-from transom.checks import whole_number
+from transom.checks import check_keywords, known_keywords, whole_number
 from transom.errors import CacheError, InputError, StateError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
@@ -99,6 +100,7 @@ class Context:
         InputError: on a chunk below 1.
     """
 
+    @known_keywords
     def __init__(
         self,
         model: Any,
@@ -110,11 +112,9 @@ class Context:
         compile: bool = False,
         cold: Path | str | None = None,
     ) -> None:
-        if chunk < 1:
-            raise InputError(f"chunk is {chunk}; expected at least 1 token per forward pass.")
+        chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
         self.model = model
         self.tokenizer = tokenizer
-        policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
         self.policy = self.cache.policy
@@ -288,10 +288,8 @@ class Context:
         if self.tokenizer is None:
             raise InputError("generate gives text, so it needs a tokenizer; pass one to Context.")
         self._check_whole()
-        unknown = sampling.keys() - inspect.signature(Sampler).parameters.keys()
-        if unknown:
-            known = ", ".join(inspect.signature(Sampler).parameters)
-            raise InputError(f"unknown settings {sorted(unknown)}; known: {known}.")
+        known = ["prompt", "max_new_tokens", "stream", *inspect.signature(Sampler).parameters]
+        check_keywords("generate", sampling, known)
         longest = whole_number("generate", "max_new_tokens", max_new_tokens, 0)
         draw = Sampler(**sampling).start(self.model.device)
         incoming = self._incoming([] if prompt is None else prompt, reply=True)
@@ -442,6 +440,13 @@ class Context:
         self._logits, self._dialogue = None, Dialogue()
         self._stopped = False
 
+    def __repr__(self) -> str:
+        usage = self.usage
+        return (
+            f"Context({type(self.model).__name__}, {str(self.policy)!r}, seen={usage.seen}, "
+            f"kept={usage.kept}, kv_bytes={usage.kv_bytes})"
+        )
+
     def _score_by(self, window: SlidingWindow, content: Any) -> np.ndarray:
         size, capacity = window.cut.size, self.policy.capacity
         if capacity is not None and size > capacity:
@@ -475,6 +480,11 @@ class Context:
             text = dialogue.text(Turns(self.tokenizer), content, reply)
             ids = self._checked(self._encode(text, special=False))
             return Incoming(self._chunks(ids), dialogue.then(content, reply), plain=False)
+        if isinstance(content, (PathLike, bytes)):
+            raise InputError(
+                f"cannot use {type(content).__name__} as content; expected text, token ids or "
+                "messages. For the text in a file give the open file: append(path.open())."
+            )
         ids = self._checked(self.encode(content) if isinstance(content, str) else content)
         return Incoming(self._chunks(ids), dialogue.left(), plain=True)
 

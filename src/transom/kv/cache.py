@@ -17,6 +17,7 @@ from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
+from transom.checks import known_keywords
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
 from transom.kv.layer import BoundedLayer
@@ -28,7 +29,8 @@ from transom.kv.rounds import Round, Rounds
 from transom.kv.rows import Positions
 from transom.kv.scored import ScoredLayer, ScoredRounds
 from transom.kv.slots import Slots
-from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
+from transom.policies import Hierarchical, ModelShape, Policy, Positional, Precision, Scored
+from transom.policies.parse import as_policy
 
 __all__ = ["BoundedCache"]
 
@@ -51,7 +53,7 @@ class BoundedCache(Cache):
     `transom.attention.huggingface.select_attention`); other caches keep working with the model.
 
     Args:
-        policy: what to keep.
+        policy: what to keep, as a policy or its text.
         config: of the model that will use the cache: `model.config`, the same object.
         positions: `"compact"` moves pinned keys along so that no distance exceeds the policy's
             size, which lets a model read past its trained length; `"absolute"` leaves every key at
@@ -68,14 +70,21 @@ class BoundedCache(Cache):
         InputError: when no file can be made in `cold`, or the policy does not recall.
     """
 
+    @known_keywords
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy | str,
         *,
         config: Any,
         positions: Positions = "compact",
         cold: Path | str | None = None,
     ) -> None:
+        policy = as_policy(policy)
+        if not hasattr(config, "get_text_config"):
+            raise InputError(
+                f"config is {type(config).__name__}; expected that of the model: "
+                "BoundedCache(policy, config=model.config)."
+            )
         if positions not in get_args(Positions):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
         recalls = isinstance(policy, Hierarchical) and policy.recalls
@@ -341,12 +350,27 @@ class BoundedCache(Cache):
         if not self.can_crop(-tokens_to_remove):
             raise CacheError(
                 f"cannot remove the newest {-tokens_to_remove} of {self.seen} tokens under "
-                f"{self.policy}: tokens they evicted cannot come back (or the batch is padded). "
+                f"{self.policy}: {self._trace}. "
                 "Use a larger policy or 'full' for assisted decoding."
             )
         for layer in self._native:  # also for 0, which lets them give up what they recorded
             layer.crop(tokens_to_remove)
         self.slots.crop(-tokens_to_remove)
+
+    @property
+    def _trace(self) -> str:
+        """Why newest tokens cannot be removed where they cannot."""
+        precision = Precision.of(self.policy)
+        if not self.slots.unpadded:
+            return "rows are padded"
+        if precision is not None and self.seen > precision.exact:
+            return (
+                f"of more than {precision.exact} tokens the older ones have been rounded "
+                f"(kv={self.policy.kv}), and are not as they would be without these"
+            )
+        if self.slots.longest > self.kept:
+            return "tokens they evicted cannot come back"
+        return "they had a say in what is kept of the others"
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row `i` becomes what row `beam_idx[i]` was, for beam search."""

@@ -112,6 +112,12 @@ class Rows(ABC, Generic[PolicyT, PassT]):
             CacheError: when the pass before this one did not finish, or the batch size changed.
             InputError: when the mask has the wrong shape.
         """
+        if tokens == 0:
+            raise InputError(
+                f"a forward pass of no tokens: the cache has seen {self.seen} already, and what "
+                "was given has no more. Expected the whole text so far and something new, or a new "
+                "cache (or reset()) for another text."
+            )
         if self.plan is not None and self.plan.started:
             raise CacheError(
                 "the forward pass before this one stopped half-way (an interrupt or an error), so "
