@@ -145,10 +145,9 @@ def put(
 
 def grown(tensor: Tensor, slots: int) -> Tensor:
     """Storage with room for so many slots, or more; the same tensor where there is room."""
-    missing = slots - tensor.shape[2]
-    if missing <= 0:
+    if slots <= tensor.shape[2]:
         return tensor
-    more = -(-missing // GROWTH) * GROWTH
-    larger = tensor.new_zeros((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
+    room = -(-slots // GROWTH) * GROWTH
+    larger = tensor.new_zeros((*tensor.shape[:2], room, tensor.shape[3]))
     larger[:, :, : tensor.shape[2]] = tensor
     return larger
