@@ -414,7 +414,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         assert f"under {SMALL}; /help lists" in " ".join(screen.expect("> ").split())
         screen.type(ENDS + "\n")
         said = screen.expect("> ")
-        meter = f"seen {7}, kept {7} of 43, {alone.usage.kv_bytes or 16.5:.3g} kB"
+        meter = f"seen {6}, kept {6} of 43, {alone.usage.kv_bytes or 16.5:.3g} kB"
         assert answer(ENDS) in said
         assert meter.rpartition(",")[0] in said
         assert max(map(len, said.splitlines())) <= 60

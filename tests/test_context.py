@@ -18,8 +18,10 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
 from tests.kv.test_oracle import POLICIES
+from transom.chat import Dialogue
 from transom.context import Context
-from transom.errors import InputError, PolicyError
+from transom.errors import CacheError, InputError, PolicyError
+from transom.kv import BoundedCache
 from transom.policies import Full, Policy, Sinks, Window
 
 
@@ -228,10 +230,10 @@ def test_bad_content_changes_nothing(content: Any, message: str) -> None:
 
 def test_bad_content_does_not_forget_an_unfinished_answer() -> None:
     context = Context(tiny("llama"), policy=Window(9))
-    context._reply, context._conversing = "open", True
+    context._dialogue = Dialogue("assistant", answering=True)
     with pytest.raises(InputError):
         context.append([-1])
-    assert (context._reply, context._conversing) == ("open", True)
+    assert context.unfinished
 
 
 def test_what_is_missing_is_named() -> None:
@@ -244,7 +246,7 @@ def test_what_is_missing_is_named() -> None:
         Context(model, Letters()).append([{"role": "user", "content": "hi"}])
     with pytest.raises(InputError, match="context is empty"):
         Context(model, Letters()).generate()
-    with pytest.raises(InputError, match=r"unknown settings \['temprature'\]; known: temperature"):
+    with pytest.raises(InputError, match="no parameter 'temprature'; did you mean 'temperature'"):
         Context(model, Letters()).generate("hi", temprature=1)
     with pytest.raises(InputError, match="chunk is 0"):
         Context(model, chunk=0)
@@ -262,3 +264,74 @@ def test_the_snippet_of_the_readme(smollm2: Any) -> None:
     assert "whale" in answer.lower()
     assert context.usage.kept == 128
     assert context.usage.seen > 300
+
+
+@pytest.mark.parametrize("ends", ["> $A .", "> $A", "$A .", "$A", "> < $A . ."])
+def test_a_text_in_two_calls_reads_as_one(ends: str) -> None:
+    """Whatever a tokenizer puts behind texts: BOS at the very start, and nothing in the middle."""
+    tokenizer = characters()
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in "><."]
+    backend = tokenizer.backend_tokenizer
+    backend.post_processor = TemplateProcessing(single=ends, special_tokens=special)
+    before = [dict(special)[token] for token in ends.partition("$A")[0].split()]
+    plain = tokenizer("ab cde", add_special_tokens=False).input_ids
+    model = tiny("llama", eos_token_id=None)
+    reference = Context(model, policy="window:30")
+    reference.append([*before, *plain])
+    for parts in (["ab", " cde"], ["", "ab cde"], ["ab cde", ""]):
+        context = Context(model, tokenizer, "window:30")
+        for part in parts:
+            context.append(part)
+        assert context.usage == reference.usage
+        torch.testing.assert_close(context._logits, reference._logits)
+    pieces, scored, asked = (Context(model, tokenizer, "window:30") for _ in range(3))
+    pieces.append(iter(["ab", " c", "de"]))
+    torch.testing.assert_close(pieces._logits, reference._logits)
+    assert len(scored.score("ab cde")) == len(before) + len(plain)
+    asked.generate("ab cde", max_new_tokens=0)
+    assert asked.usage == reference.usage
+
+
+def test_first_mistakes_are_named(tmp_path: Path) -> None:
+    model = tiny("llama")
+    misspelt: dict[str, Any] = {"polcy": "window:9"}
+    with pytest.raises(InputError, match="Context has no parameter 'polcy'; did you mean 'policy'"):
+        Context(model, **misspelt)
+    with pytest.raises(InputError, match="BoundedCache has no parameter 'polcy'"):
+        BoundedCache(config=model.config, **misspelt)
+    with pytest.raises(InputError, match=r"config is LlamaForCausalLM; .*config=model.config"):
+        BoundedCache("window:9", config=model)
+    for wrong in (5, None, {"window": 9}):
+        with pytest.raises(PolicyError, match=r"expected one of transom.policies"):
+            Context(model, policy=wrong)  # type: ignore[arg-type]
+    for chunk in (1.5, "5", True):
+        with pytest.raises(InputError, match="chunk is"):
+            Context(model, chunk=chunk)  # type: ignore[arg-type]
+    context = Context(model, Letters(), "window:9")
+    for call in (context.append, context.score, context.generate):
+        with pytest.raises(InputError, match=r"path.open\(\)"):
+            call(tmp_path / "book.txt")  # type: ignore[arg-type]
+    context.append([4, 5])
+    shown = repr(context)
+    assert shown.startswith("Context(LlamaForCausalLM, 'window:9', seen=2, kept=2, kv_bytes=")
+
+
+def test_a_used_cache_given_a_shorter_prompt_says_so() -> None:
+    model = tiny("llama")
+    cache = BoundedCache("window:9", config=model.config)
+    model.generate(tokens(1, 20), past_key_values=cache, max_new_tokens=2, do_sample=False)
+    with pytest.raises(InputError, match=r"seen 21 already.*new cache"):
+        model.generate(tokens(1, 5), past_key_values=cache, max_new_tokens=2)
+
+
+def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
+    reasons = {
+        "window:200,kv=int8": "have been stored in int8",
+        "window:20": "evicted cannot come back",
+        "heavy-hitters:200": "had a say",
+    }
+    for policy, reason in reasons.items():
+        context = Context(tiny("llama"), policy=policy)
+        context.append(tokens(90))
+        with pytest.raises(CacheError, match=reason):
+            context.trim_to(80)

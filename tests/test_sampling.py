@@ -58,3 +58,16 @@ def test_a_seed_repeats() -> None:
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampler(**settings).start(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("seed", [True, 1.5, "7", -1, 2**63, 2**70])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(InputError, match=r"seed is .*expected a whole number"):
+        Sampler(seed=seed)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "repetition_penalty", "top_k"])
+@pytest.mark.parametrize("value", ["0.7", True, [1]])
+def test_settings_are_numbers(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is"):
+        Sampler(**{"temperature": 1.0, name: value})

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from transom.errors import InputError, TransomError
 
-__all__ = ["whole_number"]
+__all__ = ["check_keywords", "known_keywords", "whole_number"]
+
+CallT = TypeVar("CallT", bound=Callable[..., Any])
+
+
+def check_keywords(
+    owner: str, given: Any, known: Any, *, error: type[TransomError] = InputError
+) -> None:
+    """Refuse names that are not known, with the nearest one that is.
+
+    Raises:
+        TransomError: of type `error`.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise error(f"{owner} has no parameter {name!r}; {meant}It takes {', '.join(known)}.")
+
+
+def known_keywords(call: CallT) -> CallT:
+    """The same call, which refuses a misspelt keyword by an error of transom's own."""
+    known = [name for name in inspect.signature(call).parameters if name != "self"]
+    owner = call.__qualname__.removesuffix(".__init__")
+
+    @wraps(call)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check_keywords(owner, kwargs, known)
+        return call(*args, **kwargs)
+
+    return cast("CallT", checked)
 
 
 def whole_number(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, overload
 
@@ -16,17 +18,18 @@ from torch import Tensor
 from transom import models
 from transom.attention.modes import lasting
 from transom.attention.trial import scales_by_position
-from transom.chat import Message, Turns
-from transom.checks import whole_number
-from transom.errors import InputError, StateError
+from transom.chat import Dialogue, Message, Turns
+from transom.checks import check_keywords, known_keywords, whole_number
+from transom.errors import CacheError, InputError, StateError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.kv.rows import Positions
 from transom.policies import Policy, Sinks, parse
-from transom.sampling import Sampler, end_tokens
+from transom.sampling import Draw, Sampler, end_tokens
 from transom.scoring import by_windows, losses
 from transom.state import differences, fingerprint, read_state, write_state
 from transom.tokens import as_ids, pieces
+from transom.tokens.special import special_before
 from transom.tokens.whole import as_whole, in_chunks, text_pieces
 from transom.windows import SlidingWindow
 
@@ -61,11 +64,31 @@ class Usage(NamedTuple):
         return self.kv_bytes + self.cold_bytes
 
 
+class Incoming(NamedTuple):
+    """What is to be fed.
+
+    Attributes:
+        chunks: of ids, `(tokens,)` each.
+        after: where the dialogue stands once they are fed.
+        plain: they are no messages, whose template says what closes an answer before them.
+    """
+
+    chunks: Iterable[Tensor]
+    after: Dialogue
+    plain: bool
+
+
 class Context:
     """A model's context, kept inside the budget of a policy however much is appended.
 
     Tokens are fed in chunks and every token sees exactly what the policy says, so the result does
     not depend on how the text was cut up. Several contexts can share one model.
+
+    What raises on the way (an interrupt, an error of the model, memory that runs out) leaves the
+    context as it was before the call, where that can be undone exactly: where `trim_to` works.
+    Otherwise everything but `usage` and `reset` raises a CacheError from then on; a `fork` made
+    before can be gone on from. What is generated, and text from an iterator, is a step at a time:
+    the tokens and the chunks before the one that failed are in, as `usage` says.
 
     Args:
         model: a transformers causal language model.
@@ -85,6 +108,7 @@ class Context:
         InputError: on a chunk below 1.
     """
 
+    @known_keywords
     def __init__(
         self,
         model: Any,
@@ -96,24 +120,18 @@ class Context:
         compile: bool = False,
         cold: Path | str | None = None,
     ) -> None:
-        if chunk < 1:
-            raise InputError(f"chunk is {chunk}; expected at least 1 token per forward pass.")
+        chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
         self.model = model
         self.tokenizer = tokenizer
-        policy = parse(policy) if isinstance(policy, str) else policy
         self.chunk = chunk
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
         self._compiled = CompiledStep(model, self.cache) if compile else None
-        self._last_only = (
-            {"logits_to_keep": 1}
-            if "logits_to_keep" in inspect.signature(model.forward).parameters
-            else {}
-        )
+        self._last_only = {"logits_to_keep": 1} if _keeps_some_logits(model) else {}
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
         self._may_rebase = not scales_by_position(model.config.get_text_config(decoder=True))
-        self._conversing = False
-        self._reply: Literal["open", "ended"] | None = None
+        self._dialogue = Dialogue()
+        self._stopped = False  # half-way through something that could not be undone
 
     @classmethod
     def from_pretrained(
@@ -164,12 +182,13 @@ class Context:
     @property
     def unfinished(self) -> bool:
         """Whether the newest thing here is an answer to messages that the model has not ended."""
-        return self._reply == "open"
+        return self._dialogue.unfinished
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` as the next thing in this context.
 
-        Special tokens that the tokenizer puts before a text are added only at the very start.
+        Special tokens that the tokenizer puts before a text are added only at the very start, and
+        those that it puts behind one never, since more may come.
         """
         return self._encode(text, special=self.cache.seen == 0)
 
@@ -186,16 +205,16 @@ class Context:
             InputError: when the content is none of these; nothing has been fed then, but for the
                 pieces before one that is no text.
         """
-        pieces, content = text_pieces(content)
-        if pieces is not None:
-            count = 0
-            for chunk in in_chunks(as_whole(pieces, self.encode, self.tokenizer), self.chunk):
-                self._feed(self._ids(chunk, reply=False))
-                count += len(chunk)
-            return count
-        ids = self._ids(content, reply=False)
-        self._feed(ids)
-        return len(ids)
+        self._check_whole()
+        stretches, content = text_pieces(content)
+        if stretches is None:
+            return self._feed(self._incoming(content, reply=False))
+        arrays = in_chunks(as_whole(stretches, self.encode, self.tokenizer), self.chunk)
+        chunks = (self._checked(array) for array in arrays)
+        text = Incoming(chunks, self._dialogue.left(), plain=True)
+        if isinstance(content, str):
+            return self._feed(text)
+        return sum(self._feed(text._replace(chunks=[chunk])) for chunk in chunks)
 
     def score(
         self, content: str | Sequence[int] | Any, *, window: SlidingWindow | None = None
@@ -224,16 +243,18 @@ class Context:
         """
         if window is not None:
             return self._score_by(window, content)
+        self._check_whole()
+        incoming = self._incoming(content, reply=False)
         scored = []
-        for chunk in self._chunks(self._ids(content, reply=False)):
-            before = self._logits
-            logits = self._forward(chunk, every=True)
-            self._logits = logits[-1].clone()
-            unknown = torch.full((1,), torch.nan, dtype=torch.float32, device=chunk.device)
-            scored.append(losses(before[None], chunk[:1]) if before is not None else unknown)
-            if len(chunk) > 1:
-                scored.append(losses(logits[:-1], chunk[1:]))
-        return torch.cat(scored).cpu().numpy() if scored else np.empty(0, dtype=np.float32)
+        with self._all_or_nothing():
+            for chunk in self._led(incoming):
+                before = self._logits
+                logits = self._forward(chunk, every=True)
+                unknown = torch.full((1,), torch.nan, dtype=torch.float32, device=chunk.device)
+                scored.append(losses(before[None], chunk[:1]) if before is not None else unknown)
+                if len(chunk) > 1:
+                    scored.append(losses(logits[:-1], chunk[1:]))
+            return torch.cat(scored).cpu().numpy() if scored else np.empty(0, dtype=np.float32)
 
     @overload
     def generate(
@@ -279,28 +300,35 @@ class Context:
         """
         if self.tokenizer is None:
             raise InputError("generate gives text, so it needs a tokenizer; pass one to Context.")
-        unknown = sampling.keys() - inspect.signature(Sampler).parameters.keys()
-        if unknown:
-            known = ", ".join(inspect.signature(Sampler).parameters)
-            raise InputError(f"unknown settings {sorted(unknown)}; known: {known}.")
-        sampler = Sampler(**sampling)
-        ids = self._ids(prompt, reply=True) if prompt is not None else torch.empty(0)
-        if self.cache.seen + len(ids) == 0:
-            raise InputError("the context is empty, so nothing can be continued; append first.")
-        if self._logits is None and not len(ids):
-            raise InputError(
-                "the newest tokens were trimmed, so what comes next is not known; append first."
-            )
-        replies = self.unfinished if prompt is None else _are_messages(prompt)
-        self._feed(ids)
-        text = pieces(self.tokenizer, self._sample(sampler, max_new_tokens, replies))
+        self._check_whole()
+        known = ["prompt", "max_new_tokens", "stream", *inspect.signature(Sampler).parameters]
+        check_keywords("generate", sampling, known)
+        longest = whole_number("generate", "max_new_tokens", max_new_tokens, 0)
+        draw = Sampler(**sampling).start(self.model.device)
+        incoming = self._incoming([] if prompt is None else prompt, reply=True)
+        if not incoming.chunks:
+            if self.cache.seen == 0:
+                raise InputError("the context is empty, so nothing can be continued; append first.")
+            if self._logits is None:
+                raise InputError(
+                    "the newest tokens were trimmed, so what comes next is not known; append first."
+                )
+            if self._dialogue.end is not None:  # what comes next is no part of that answer
+                ended = self._checked([self._dialogue.end])
+                incoming = Incoming([ended], self._dialogue.left(), plain=False)
+        self._feed(incoming)
+        text = pieces(self.tokenizer, self._sample(draw, longest, self.cache.seen))
         return text if stream else "".join(text)
 
     def fork(self) -> Context:
         """An independent context that goes on from here.
 
         The model is shared, and so is what the cache holds, until one of the two appends.
+
+        Raises:
+            CacheError: when something stopped half-way before; see `Context`.
         """
+        self._check_whole()
         twin = copy.copy(self)
         twin.cache = self.cache.fork()
         if self._compiled is not None:
@@ -319,13 +347,19 @@ class Context:
             CacheError: when it would not be exact, because the dropped tokens have evicted others,
                 been rounded or had a say in the scores of others; nothing is changed then.
         """
+        self._check_whole()
         tokens = whole_number("trim_to", "tokens", tokens, 0)
         if tokens > self.cache.seen:
             raise InputError(f"cannot trim to {tokens} tokens; only {self.cache.seen} were seen.")
         if tokens < self.cache.seen:
-            self.cache.crop(tokens - self.cache.seen)
-            self._logits = None
-            self._reply = None
+            self._stopped = True
+            try:
+                self.cache.crop(tokens - self.cache.seen)
+            except CacheError:  # which changes nothing
+                self._stopped = False
+                raise
+            self._logits, self._dialogue = None, self._dialogue.left()
+            self._stopped = False
 
     def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
         """Write the context to a file, from which `load` goes on as if it had never stopped.
@@ -344,6 +378,7 @@ class Context:
             InputError: when the note does not fit JSON.
             StateError: when it cannot be written there; what was there is unchanged.
         """
+        self._check_whole()
         if note is not None:
             self.note = _as_json(note)
         state = self.cache.state_dict()
@@ -354,8 +389,7 @@ class Context:
             "policy": str(self.policy),
             "positions": self.cache.slots.positions,
             "chunk": self.chunk,
-            "conversing": self._conversing,
-            "reply": self._reply,
+            "dialogue": self._dialogue._asdict(),
             "note": self.note,
         }
         return write_state(path, state, facts)
@@ -408,16 +442,23 @@ class Context:
         logits = state.pop("logits", None)
         context._logits = None if logits is None else logits.to(model.device)
         context.cache.load_state_dict(state, model.device)
-        context._conversing, context._reply = facts["conversing"], facts["reply"]
+        context._dialogue = Dialogue(**facts["dialogue"])
         context.note = facts.get("note", {})
         return context
 
     def reset(self) -> None:
         """Forget everything; the memory stays allocated."""
+        self._stopped = True
         self.cache.reset()
-        self._logits = None
-        self._conversing = False
-        self._reply = None
+        self._logits, self._dialogue = None, Dialogue()
+        self._stopped = False
+
+    def __repr__(self) -> str:
+        usage = self.usage
+        return (
+            f"Context({type(self.model).__name__}, {str(self.policy)!r}, seen={usage.seen}, "
+            f"kept={usage.kept}, kv_bytes={usage.kv_bytes})"
+        )
 
     def _score_by(self, window: SlidingWindow, content: Any) -> np.ndarray:
         size, capacity = window.cut.size, self.policy.capacity
@@ -441,49 +482,90 @@ class Context:
     def _encode(self, text: str, special: bool) -> list[int]:
         if self.tokenizer is None:
             raise InputError("text needs a tokenizer; pass one to Context, or append token ids.")
-        return cast(
-            "list[int]", self.tokenizer(text, add_special_tokens=special, verbose=False).input_ids
-        )
+        before = special_before(self.tokenizer) if special else []
+        plain = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return [*before, *plain]
 
-    def _ids(self, content: Any, reply: bool) -> Tensor:
-        """Any accepted content as `(tokens,)` int64 ids on the model's device."""
-        messages = _are_messages(content)
-        if messages:
-            ids = self._encode(self._render(content, reply), special=False)
-        elif isinstance(content, str):
-            ids = self.encode(content)
-        else:
-            ids = content
+    def _incoming(self, content: Any, reply: bool) -> Incoming:
+        """Any accepted content."""
+        dialogue = self._dialogue
+        if _are_messages(content):
+            text = dialogue.text(Turns(self.tokenizer), content, reply)
+            ids = self._checked(self._encode(text, special=False))
+            return Incoming(self._chunks(ids), dialogue.then(content, reply), plain=False)
+        if isinstance(content, (PathLike, bytes)):
+            raise InputError(
+                f"cannot use {type(content).__name__} as content; expected text, token ids or "
+                "messages. For the text in a file give the open file: append(path.open())."
+            )
+        ids = self._checked(self.encode(content) if isinstance(content, str) else content)
+        return Incoming(self._chunks(ids), dialogue.left(), plain=True)
+
+    def _checked(self, ids: Any) -> Tensor:
+        """`(tokens,)` int64 on the model's device."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        checked = torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
-        self._conversing |= messages
-        self._reply = None
-        return checked
-
-    def _feed(self, ids: Tensor) -> None:
-        for chunk in self._chunks(ids):
-            self._logits = self._forward(chunk, every=False)[-1]
+        return torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()
 
-    def _render(self, messages: Sequence[Message], reply: bool) -> str:
-        turns = Turns(self.tokenizer)
-        if not self._conversing:
-            return turns.opening(messages, reply)
-        closing = turns.closing(self._reply == "ended") if self._reply else ""
-        return closing + turns.next(messages, reply)
+    def _feed(self, incoming: Incoming) -> int:
+        """Feed all chunks or none; how many tokens these were."""
+        count = 0
+        with self._all_or_nothing():
+            for chunk in self._led(incoming):
+                self._forward(chunk, every=False)
+                count += len(chunk)
+        return count
 
-    def _sample(self, sampler: Sampler, max_new_tokens: int, replies: bool) -> Iterator[int]:
-        draw = sampler.start(self.model.device)
+    def _led(self, incoming: Incoming) -> Iterator[Tensor]:
+        """The chunks, to be fed one by one, with what goes with them."""
+        for chunk in incoming.chunks:
+            if incoming.plain and self._dialogue.end is not None:
+                self._forward(self._checked([self._dialogue.end]), every=False)
+            yield chunk
+            self._dialogue = incoming.after
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What raises inside leaves everything as it was; or else nothing more can be done."""
+        cache = self.cache
+        before = cache.seen, cache.slots.base
+        kept = self._logits, self._dialogue
+        self._stopped = True
+        try:
+            yield
+        except BaseException:
+            if cache.go_back(*before):
+                self._logits, self._dialogue = kept
+                self._stopped = False
+            raise
+        self._stopped = False
+
+    def _check_whole(self) -> None:
+        if self._stopped:
+            raise CacheError(
+                "an earlier call stopped half-way (an interrupt or an error) and could not be "
+                "undone exactly. Call reset() and feed the text again, or go on from a fork or a "
+                "saved state of before; fork() before what may fail."
+            )
+
+    def _sample(self, draw: Draw, longest: int, seen: int) -> Iterator[int]:
+        """Token ids, each fed before it is given out, in a context that has seen so many."""
         ends = end_tokens(self.model, self.tokenizer)
         generated: list[int] = []
-        while len(generated) < max_new_tokens:
-            assert self._logits is not None
+        while len(generated) < longest:
+            if self._logits is None or self.cache.seen != seen + len(generated):
+                raise CacheError(
+                    "the context was fed, trimmed or reset while it was generating; finish or drop "
+                    "a stream before going on, or fork() the context for it."
+                )
             token = draw(self._logits, generated)
-            fed = torch.tensor([token], device=self.model.device)
-            self._logits = self._forward(fed, False)[-1]
-            self._reply = ("ended" if token in ends else "open") if replies else None
+            if token in ends and self._dialogue.answering:
+                self._dialogue = self._dialogue.ended(token)
+                return
+            with self._all_or_nothing():
+                self._forward(self._checked([token]), every=False)
             if token in ends:
                 return
             generated.append(token)
@@ -495,16 +577,18 @@ class Context:
         """Feed `(tokens,)` ids; logits `(tokens, vocabulary)`, or of the last one only."""
         self._rebase(len(ids))
         start = self.cache.seen - self.cache.slots.base
+        logits: Tensor
         if self._compiled is not None and len(ids) == 1 and self._compiled.ready:
-            return self._compiled(ids, start)
-        output = self.model(
-            input_ids=ids[None],
-            position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
-            past_key_values=self.cache,
-            use_cache=True,
-            **({} if every else self._last_only),
-        )
-        logits: Tensor = output.logits[0]
+            logits = self._compiled(ids, start)
+        else:
+            logits = self.model(
+                input_ids=ids[None],
+                position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
+                past_key_values=self.cache,
+                use_cache=True,
+                **({} if every else self._last_only),
+            ).logits[0]
+        self._logits = logits[-1].clone()
         return logits
 
     def _rebase(self, tokens: int) -> None:
@@ -521,6 +605,16 @@ class Context:
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
             cache.rebase(position - capacity)
+
+
+def _keeps_some_logits(model: Any) -> bool:
+    """Whether a model, or the one that it is wrapped around (peft), can leave logits out."""
+    known = inspect.signature(model.forward).parameters
+    if "logits_to_keep" in known:
+        return True
+    passed_on = any(x.kind is inspect.Parameter.VAR_KEYWORD for x in known.values())
+    inner = getattr(model, "get_base_model", None)
+    return passed_on and inner is not None and _keeps_some_logits(inner())
 
 
 def _are_messages(content: Any) -> bool:

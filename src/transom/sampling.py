@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from transom.checks import whole_number
 from transom.errors import InputError
 
 __all__ = ["Sampler", "end_tokens"]
@@ -42,8 +45,18 @@ class Sampler:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise InputError(f"{name} is {value!r}; expected a number.")
+        if not 0 <= self.temperature < math.inf:
             raise InputError(f"temperature is {self.temperature!r}; expected 0 or more.")
+        if self.top_k is not None:
+            whole_number("Sampler", "top_k", self.top_k, 1)
+        if not (self.seed is None or (_is_whole(self.seed) and 0 <= self.seed < 2**63)):
+            raise InputError(
+                f"seed is {self.seed!r}; expected a whole number from 0 to 2**63 - 1, or None."
+            )
         filters = (self.top_k, self.top_p, self.min_p)
         if self.temperature == 0 and any(value is not None for value in filters):
             raise InputError(
@@ -69,7 +82,7 @@ class Sampler:
             raise InputError(str(error)) from error
         generator = None
         if self.seed is not None:
-            generator = torch.Generator(device).manual_seed(self.seed)
+            generator = torch.Generator(device).manual_seed(int(self.seed))
         return Draw(processors, generator, greedy=self.temperature == 0)
 
 
@@ -88,6 +101,10 @@ class Draw:
         if self.greedy:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

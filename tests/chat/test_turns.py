@@ -3,27 +3,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
 
-from transom.chat import Turns
+from tests.chat.templates import APPENDABLE, CHATML, REFUSED, tokenizer_of
+from transom.chat import Dialogue, Turns
 from transom.errors import InputError
 
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}<s>system\nBe good.<e>\n{% endif %}"
-    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}<e>\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
-LAST_ONLY = "{% for m in messages %}{% if loop.last %}* {% endif %}{{ m['content'] }}\n{% endfor %}"
 STRICT = "{% if messages[0]['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}x"
 
 
 def turns(template: str | None) -> Turns:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"<e>": 0}, unk_token="<e>")), eos_token="<e>"
-    )
-    tokenizer.chat_template = template
-    return Turns(tokenizer)
+    return Turns(tokenizer_of(template))
 
 
 def user(text: str) -> dict[str, Any]:
@@ -34,22 +23,102 @@ def test_a_conversation_turn_by_turn_is_the_conversation_at_once() -> None:
     chat = turns(CHATML)
     pieces = [
         chat.opening([user("a")], reply=True),
-        "b<e>",
-        chat.closing(ended=True),
-        chat.next([user("c")], reply=True),
+        "b",
+        chat.after_answer([user("c")], reply=True),
         "d",
-        chat.closing(ended=False),
-        chat.next([user("e"), {"role": "assistant", "content": "f"}], reply=False),
+        chat.after_answer([user("e"), {"role": "assistant", "content": "f"}], reply=False),
+        chat.after("assistant", [user("g")], reply=False),
     ]
     assert "".join(pieces) == (
-        "<s>system\nBe good.<e>\n<s>user\na<e>\n<s>assistant\nb<e>\n<s>user\nc<e>\n"
-        "<s>assistant\nd<e>\n<s>user\ne<e>\n<s>assistant\nf<e>\n"
+        "<start>system\nBe good.<end>\n<start>user\na<end>\n<start>assistant\nb<end>\n"
+        "<start>user\nc<end>\n<start>assistant\nd<end>\n<start>user\ne<end>\n"
+        "<start>assistant\nf<end>\n<start>user\ng<end>\n"
     )
 
 
-def test_a_template_that_changes_earlier_turns_is_refused() -> None:
-    with pytest.raises(InputError, match="changes earlier turns"):
-        turns(LAST_ONLY).next([user("a")], reply=True)
+@pytest.mark.parametrize("family", APPENDABLE)
+@pytest.mark.parametrize("roles", ["u", "su", "uau", "suauau"])
+def test_every_appendable_template_gives_its_own_rendering(family: str, roles: str) -> None:
+    template, _, answer = APPENDABLE[family]
+    tokenizer = tokenizer_of(template)
+    chat = Turns(tokenizer)
+
+    def said(role: str, text: str) -> dict[str, Any]:
+        name = {"s": "system", "u": "user", "a": "assistant"}[role]
+        parts = family == "parts"
+        return {"role": name, "content": [{"type": "text", "text": text}] if parts else text}
+
+    first = [said(role, f"t{place}") for place, role in enumerate(roles)]
+    if family == "gemma" and roles.startswith("s"):
+        with pytest.raises(InputError, match="no system role"):
+            chat.opening(first, reply=True)
+        return
+    text, spoken = chat.opening(first, reply=True), list(first)
+    for place in range(3):
+        new = [said("u", f"q{place}")]
+        text += answer + chat.after_answer(new, reply=True)
+        spoken += [said("a", answer), *new]
+    assert text == tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("template", REFUSED)
+def test_a_template_that_changes_what_came_before_is_refused(template: str) -> None:
+    with pytest.raises(InputError, match=r"changes .* when new messages follow.*apply_chat_templ"):
+        turns(REFUSED[template]).opening([user("a")], reply=True)
+    assert "a" in turns(REFUSED[template]).whole([user("a")], reply=True)
+
+
+def test_a_system_prompt_that_moves_along_is_refused_where_there_is_one() -> None:
+    """Mistral's: it stands before the newest question."""
+    chat = turns(
+        "{% set given = messages | selectattr('role', 'equalto', 'system') | list %}"
+        "{% for m in messages if m['role'] != 'system' %}{% if m['role'] == 'user' %}<user>"
+        "{% if loop.last and given %}{{ given[0]['content'] }}\n{% endif %}{{ m['content'] }}<bot>"
+        "{% else %}{{ m['content'] }}<eos>{% endif %}{% endfor %}"
+    )
+    assert chat.opening([user("a")], reply=True) == "<user>a<bot>"
+    with pytest.raises(InputError, match="changes earlier messages"):
+        chat.opening([{"role": "system", "content": "s"}, user("a")], reply=True)
+
+
+def test_tool_results_that_are_joined_cannot_come_one_by_one() -> None:
+    joined = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}{{ m['content'] }}"
+        "{% if loop.last or messages[loop.index]['role'] != 'tool' %}<end>{% endif %}"
+        "{% else %}<start>{{ m['role'] }}\n{{ m['content'] }}<end>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+    )
+    tool = {"role": "tool", "content": "9"}
+    chat = turns(joined)
+    assert chat.after_answer([tool, tool], reply=True) == "<end>99<end><start>assistant\n"
+    assert chat.after("tool", [user("a")], reply=False) == "<start>user\na<end>"
+    with pytest.raises(InputError, match="a message of the role 'tool'"):
+        chat.after("tool", [tool], reply=True)
+
+
+def test_an_answer_that_is_closed_by_plain_text_is_refused() -> None:
+    """Where tokens may span the end of an answer and what follows it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {letter: place for place, letter in enumerate("?abcdefghijklmnopqrstuvwxyz-\n #")}
+    backend = Tokenizer(
+        models.BPE({**vocabulary, "r\n": 50}, [("r", "\n")], unk_token="?"),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(InputError, match="becomes other tokens"):
+        Turns(tokenizer).opening([user("a")], reply=True)
+
+
+def test_a_content_that_the_template_does_not_show_is_refused() -> None:
+    parts = [{"type": "text", "text": "a"}]
+    with pytest.raises(InputError, match=r"content is list.*expected text"):
+        turns(CHATML.replace("m['content']", "m['content'] | string")).opening(
+            [{"role": "user", "content": parts}], reply=True
+        )
+    with pytest.raises(InputError, match=r"content is str.*expected a list"):
+        turns(APPENDABLE["parts"].template).opening([user("a")], reply=True)
 
 
 def test_a_template_that_refuses_is_quoted() -> None:
@@ -62,6 +131,15 @@ def test_no_template() -> None:
         turns(None)
 
 
+def test_where_a_dialogue_stands() -> None:
+    asked = Dialogue().then([user("a")], reply=True)
+    assert asked == Dialogue("assistant", answering=True)
+    assert asked.unfinished
+    assert not asked.ended(3).unfinished
+    assert asked.ended(3).left() == Dialogue("assistant")
+    assert Dialogue().then([user("a")], reply=False) == Dialogue("user")
+
+
 @pytest.mark.model
 def test_the_real_template(smollm2: Any) -> None:
     chat = Turns(smollm2.tokenizer)
@@ -70,5 +148,5 @@ def test_the_real_template(smollm2: Any) -> None:
         tokenize=False,
         add_generation_prompt=True,
     )
-    first = chat.opening([user("a")], reply=True) + "b<|im_end|>" + chat.closing(ended=True)
-    assert first + chat.next([user("c")], reply=True) == whole
+    first = chat.opening([user("a")], reply=True) + "b"
+    assert first + chat.after_answer([user("c")], reply=True) == whole

@@ -31,7 +31,7 @@ POLICIES = [
     "expected-attention:24",
     "keydiff:24,heads=adaptive",
     "sinks:4,window=72,kv=int8",
-    "snapkv:80,kv=int4",
+    "snapkv:96,kv=int4",
     "full:kv=int4",
     RECALL,
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from transom.errors import PolicyError
-from transom.policies import Chunked, Full, Sinks, Window, known, parse
+from transom.policies import Chunked, Full, Scored, Sinks, Window, known, parse
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,44 @@ def test_an_entry_point_must_be_a_policy(monkeypatch: pytest.MonkeyPatch) -> Non
     registered(monkeypatch, "builtins:int")
     with pytest.raises(PolicyError, match="expected a subclass of"):
         known()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("sink:4", "did you mean 'sinks:4'"),
+        ("Window:64", "did you mean 'window:64'"),
+        ("full,kv=int4", "did you mean 'full:kv=int4'"),
+        ("window 64", "did you mean 'window:64'"),
+        ("snapkw", "did you mean 'snapkv'"),
+        ("full,window:128", "part them by ';'"),
+        ("full; window:128", "part them by ';'"),
+        ("", "unknown policy ''; known"),
+        ("xyzzy", "unknown policy 'xyzzy'; known"),
+    ],
+)
+def test_what_was_probably_meant(text: str, meant: str) -> None:
+    with pytest.raises(PolicyError, match=meant):
+        parse(text)
+
+
+def test_sizes_are_written_as_lengths_are() -> None:
+    assert str(parse("window:1k")) == "window:1024"
+    assert parse("snapkv:20k,every=1k") == parse("snapkv:20480,every=1024")
+    assert parse("sinks:4,window=1.5K") == parse("sinks:4,window=1536")
+    for wrong in ("window:1q", "window:k", "window:0.3k", "sinks:4,window=-1k"):
+        with pytest.raises(PolicyError):
+            parse(wrong)
+
+
+def test_a_misspelt_keyword_is_named() -> None:
+    wrong: dict[str, int] = {"sink": 4}
+    with pytest.raises(PolicyError, match="Sinks has no parameter 'sink'; did you mean 'sinks'"):
+        Sinks(**wrong)
+
+
+def test_small_budgets_do_not_evict_token_by_token() -> None:
+    for size, together in ((8, 1), (20, 5), (30, 8), (64, 8), (128, 8), (1024, 64)):
+        policy = parse(f"snapkv:{size}")
+        assert isinstance(policy, Scored)
+        assert policy.round == together

@@ -97,10 +97,8 @@ class Conversation:
         self.system = system
         self.session = session
         self.unsaved = False
-        # Both, so that what cannot work is refused before any answer.
-        turns = Turns(context.tokenizer)
-        self._opening = turns.opening(self._messages("?"), reply=True)
-        turns.next(self._messages("?")[-1:], reply=True)
+        # Also for what it refuses, so that this is said before any answer.
+        self._opening = Turns(context.tokenizer).opening(self._messages("?"), reply=True)
 
     @property
     def usage(self) -> Usage:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transom.chat import Message, Turns
+from transom.tokens.special import special_before
 
 __all__ = ["prompt_ids"]
 
@@ -22,9 +23,9 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], lead: str = "") -> l
             for what it remembers and not for its manners (as in RULER, arXiv 2404.06654).
     """
     if getattr(tokenizer, "chat_template", None):
-        text, special = Turns(tokenizer).opening(messages, reply=True) + lead, False
+        text, before = Turns(tokenizer).whole(messages, reply=True) + lead, []
     else:
         contents = "\n\n".join(str(message["content"]) for message in messages)
-        text, special = f"{contents}\n\nAnswer: {lead}".rstrip(), True
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False).input_ids
-    return ids
+        text = f"{contents}\n\nAnswer: {lead}".rstrip()
+        before = special_before(tokenizer)
+    return [*before, *tokenizer(text, add_special_tokens=False, verbose=False).input_ids]

@@ -51,7 +51,7 @@ class AttendingLayer(PlannedLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Announce new keys and values, which `attend` will store; gives them back as they are."""
-        self.ready(key_states, value_states).started = True
+        self.ready(key_states, value_states)
         return key_states, value_states
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -20,6 +20,7 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary, rope_type, rotary_of
+from transom.checks import known_keywords
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
 from transom.kv.fits import check_attends_once, check_layers, head_dim_of
@@ -39,6 +40,7 @@ from transom.kv.rows import Positions
 from transom.kv.scored import ScoredLayer, ScoredRounds
 from transom.kv.slots import Slots
 from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
+from transom.policies.parse import as_policy
 
 __all__ = ["BoundedCache"]
 
@@ -62,7 +64,7 @@ class BoundedCache(Cache):
     them raises `CacheError`.
 
     Args:
-        policy: what to keep.
+        policy: what to keep, as a policy or its text.
         config: of the model that will use the cache: `model.config`, the same object.
         positions: `"compact"` moves pinned keys along so that no distance exceeds the policy's
             size, which lets a model read past its trained length; `"absolute"` leaves every key at
@@ -79,14 +81,21 @@ class BoundedCache(Cache):
         InputError: when no file can be made in `cold`, or the policy does not recall.
     """
 
+    @known_keywords
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy | str,
         *,
         config: Any,
         positions: Positions = "compact",
         cold: Path | str | None = None,
     ) -> None:
+        policy = as_policy(policy)
+        if not hasattr(config, "get_text_config"):
+            raise InputError(
+                f"config is {type(config).__name__}; expected that of the model: "
+                "BoundedCache(policy, config=model.config)."
+            )
         if positions not in get_args(Positions):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
         recalls = isinstance(policy, Hierarchical) and policy.recalls
@@ -395,6 +404,25 @@ class BoundedCache(Cache):
                 f"{name}: a forward pass stopped half-way (an interrupt or an error), so some "
                 "layers are a step ahead of others. Call reset() and feed the text again."
             )
+
+    def go_back(self, seen: int, base: int) -> bool:
+        """Undo what was fed since `seen` tokens with this `base`, half a forward pass included.
+
+        Whether that could be done without a trace; if not, the cache is of no use until `reset`.
+        """
+        slots = self.slots
+        plan, stopped = slots.plan, (slots.seen, slots.lengths, slots.real)
+        if plan is not None and (plan.started or self._native):
+            # Layers that the pass has not reached yet hold less, which cropping cannot harm.
+            slots.commit()
+        tokens = slots.seen - seen
+        exact = base == slots.base and (tokens == 0 or not self._native) and self.can_crop(tokens)
+        if exact:
+            slots.plan = None
+            slots.crop(tokens)
+        else:
+            slots.plan, (slots.seen, slots.lengths, slots.real) = plan, stopped
+        return exact
 
     @lasting
     def own(self) -> None:

@@ -46,6 +46,10 @@ class BoundedLayer(PlannedLayer):
         if pinned := self.slots.policy.pinned:
             self.tensors["origins"] = zeros(like, pinned, like.shape[3], dtype=torch.float32)
 
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        policy = self.slots.policy
+        return fewest(seen, policy.pinned if name == "origins" else policy.capacity)
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -74,7 +78,6 @@ class BoundedLayer(PlannedLayer):
 
     def _stored(self, plan: Plan) -> None:
         """This layer's part of the pass is done."""
-        plan.started = True
         if isinstance(plan.visible, Visibility) and plan.visible.stored is not None:
             plan.visible.stored.add(self.index)
         if self.last:
@@ -133,6 +136,11 @@ class BoundedLayer(PlannedLayer):
         self.keys, self.values = grown(self.keys, length), grown(self.values, length)
 
 
+def fewest(seen: int | None, slots: int | None) -> int | None:
+    """Slots in use of so many once so many tokens were seen; None stands for no bound."""
+    return min((x for x in (seen, slots) if x is not None), default=None)
+
+
 def put(
     storage: Tensor, states: Tensor, rows: Tensor | None, source: Tensor | None, slots: Tensor
 ) -> None:
@@ -145,10 +153,9 @@ def put(
 
 def grown(tensor: Tensor, slots: int) -> Tensor:
     """Storage with room for so many slots, or more; the same tensor where there is room."""
-    missing = slots - tensor.shape[2]
-    if missing <= 0:
+    if slots <= tensor.shape[2]:
         return tensor
-    more = -(-missing // GROWTH) * GROWTH
-    larger = tensor.new_zeros((*tensor.shape[:2], tensor.shape[2] + more, tensor.shape[3]))
+    room = -(-slots // GROWTH) * GROWTH
+    larger = tensor.new_zeros((*tensor.shape[:2], room, tensor.shape[3]))
     larger[:, :, : tensor.shape[2]] = tensor
     return larger

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.rotary import Rotary
-from transom.errors import CacheError, StateError
+from transom.errors import CacheError
 from transom.kv.rows import Rows
 
 __all__ = ["PlannedLayer"]
@@ -101,6 +101,8 @@ class PlannedLayer(CacheLayerMixin):
         self.own()
         self._widen(key_states, value_states)
         self.dtype, self._recorded = key_states.dtype, torch.is_grad_enabled()
+        if not plan.started:  # so before anything is written
+            plan.started = True
         return plan
 
     def own(self) -> None:
@@ -112,9 +114,10 @@ class PlannedLayer(CacheLayerMixin):
         if not torch.compiler.is_compiling():  # which cannot ask
             shared |= any(tensor.is_inference() for tensor in self.tensors.values())
         if shared:
+            # In this order: whoever is interrupted in between still counts as sharing.
+            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
-            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
 
     def _widen(self, key_states: Tensor, value_states: Tensor) -> None:
         """Store in a wider dtype from now on, where what comes has one: outside autocast, say."""
@@ -150,19 +153,34 @@ class PlannedLayer(CacheLayerMixin):
         vars(self).update(state)
         self._sharers = WeakSet([self])
 
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        """How many of a tensor's slots, its dimension 2, are in use once a row has seen so many.
+
+        With None, how many there are. None of a tensor without slots, or with no bound to them.
+        """
+        return None
+
     @property
     def state(self) -> dict[str, Tensor]:
-        """All that this layer holds, as tensors; not copied."""
-        return {name: tensor.detach() for name, tensor in self.tensors.items()}
+        """All that this layer holds, as tensors without empty slots; not copied."""
+        held = {}
+        for name, tensor in self.tensors.items():
+            slots = self.in_use(name, self.slots.longest)
+            # At least one, since from no numbers at all the dtype and shape are not always kept.
+            used = tensor if slots is None else tensor[:, :, : max(1, slots)]
+            held[name] = used.detach()
+        return held
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Take over what `state` gave in a layer of the same kind."""
-        if any(name.endswith(".scale") and x.dtype == torch.float16 for name, x in state.items()):
-            raise StateError(
-                "the state was saved by an earlier version of transom, which rounded keys and "
-                "values otherwise; feed the text again."
-            )
-        self.tensors = {name: tensor.to(device) for name, tensor in state.items()}
+        self.tensors = {}
+        for name, tensor in state.items():
+            slots = self.in_use(name, None)
+            self.tensors[name] = tensor.to(device)
+            if slots is not None and slots > tensor.shape[2]:
+                shape = (*tensor.shape[:2], slots, *tensor.shape[3:])
+                self.tensors[name] = torch.zeros(shape, dtype=tensor.dtype, device=device)
+                self.tensors[name][:, :, : tensor.shape[2]] = tensor
         self.is_initialized = bool(state)
         for name in ("values", "values.newest"):
             if name in self.tensors:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.kv.layer import BoundedLayer, grown, put
+from transom.kv.layer import BoundedLayer, fewest, grown, put
 from transom.kv.rounding import Channels, Codes, decode, encode, storage
 from transom.kv.slots import Plan, Slots
 from transom.policies import Precision
@@ -37,6 +37,13 @@ class RoundedLayer(BoundedLayer):
         for name, like in (("keys", key_states), ("values", value_states)):
             self.tensors |= storage(name, like, slots, self.precision, name == "keys")
         self._allocate_origins(key_states)
+
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        part = name.partition(".")[2]
+        if part in Channels._fields:
+            return None
+        few = {"newest": self.precision.exact, "first": self.precision.first}
+        return fewest(seen, few[part]) if part in few else super().in_use(name, seen)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,25 @@ class Pass(Protocol):
     tokens: int
     lengths: list[int]
     started: bool
+
+
+class _Asked(NamedTuple):
+    """What a pass was planned for; see `Rows.begin`."""
+
+    tokens: int
+    before: list[int]
+    base: int
+    device: torch.device
+    valid: Tensor | None
+    pattern: Pattern | None
+
+    def same(self, other: _Asked | None) -> bool:
+        """Whether a plan made for the other one serves this one, too."""
+        if other is None or self[:4] != other[:4] or self.pattern is not other.pattern:
+            return False
+        if self.valid is None or other.valid is None:
+            return self.valid is other.valid
+        return torch.equal(self.valid, other.valid)
 
 
 PassT = TypeVar("PassT", bound=Pass)
@@ -71,7 +90,7 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.lengths: list[int] = []
         self.real: Tensor | None = None
         self.plan: PassT | None = None
-        self._entering: Tensor | None = None
+        self._asked: _Asked | None = None
 
     @property
     def longest(self) -> int:
@@ -126,6 +145,12 @@ class Rows(ABC, Generic[PolicyT, PassT]):
             CacheError: when the pass before this one did not finish, or the batch size changed.
             InputError: when the mask has the wrong shape.
         """
+        if tokens == 0:
+            raise InputError(
+                f"a forward pass of no tokens: the cache has seen {self.seen} already, and what "
+                "was given has no more. Expected the whole text so far and something new, or a new "
+                "cache (or reset()) for another text."
+            )
         if in_backward():
             raise CacheError(
                 "a backward pass computes a forward pass again (gradient checkpointing), and its "
@@ -142,17 +167,21 @@ class Rows(ABC, Generic[PolicyT, PassT]):
                 "expected the same batch, or a new cache (or reset()) for a new one."
             )
         before = self.lengths or [0] * batch
-        self._entering = valid = self._valid(attention_mask, tokens, batch)
-        self.plan = self._plan(before, valid, tokens, device, pattern)
-        return self.plan
+        valid = self._valid(attention_mask, tokens, batch)
+        asked = _Asked(tokens, before, self.base, device, valid, pattern)
+        if self.plan is None or not asked.same(self._asked):
+            self._asked = asked
+            self.plan = self._plan(before, valid, tokens, device, pattern)
+        return self.plan  # once: models with layers of two types ask for a mask of each
 
     @property
     def real_after(self) -> Tensor | None:
         """What `real` will be once the pass under way is done."""
         assert self.plan is not None
-        if self.real is None and self._entering is None:
+        entering = None if self._asked is None else self._asked.valid
+        if self.real is None and entering is None:
             return None
-        parts = ((self.real, self.seen), (self._entering, self.plan.tokens))
+        parts = ((self.real, self.seen), (entering, self.plan.tokens))
         batch = len(self.plan.lengths)
         return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
 
@@ -162,7 +191,7 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.real = self.real_after
         self.seen += self.plan.tokens
         self.lengths = self.plan.lengths
-        self.plan = self._entering = None
+        self.plan = self._asked = None
 
     def crop(self, columns: int) -> None:
         """Drop the newest columns; only when there is no obstacle."""

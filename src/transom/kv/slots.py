@@ -249,8 +249,6 @@ class Slots(Rows[Positional, Plan]):
                 assert self.rotary is not None
                 plan.turn = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
         else:
-            # Models with layers of two types ask for a mask of each, in one pass.
-            earlier = None if self.plan is None else self.plan.visible
             plan.visible = Visibility(
                 policy=self.policy,
                 queries=queries.to(device),
@@ -259,7 +257,7 @@ class Slots(Rows[Positional, Plan]):
                 turn=_angles(self.rotary, -shift, device) if shifted else None,
                 unturned=self.unturned,
                 pattern=pattern,
-                stored=earlier.stored if isinstance(earlier, Visibility) else set(),
+                stored=set(),
             )
         return plan
 

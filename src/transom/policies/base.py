@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from transom.checks import whole_number
+from transom.checks import check_keywords, whole_number
 from transom.errors import InputError, PolicyError
 from transom.quantities import to_bytes
 
@@ -38,6 +38,11 @@ class Policy(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.__repr__ = Policy.__repr__  # type: ignore[method-assign]  # or dataclass writes its own
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        known = [item.name for item in fields(cls)]
+        check_keywords(cls.__name__, kwargs, known, error=PolicyError)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         if self.kv not in PRECISIONS:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import Field, fields
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from transom.errors import PolicyError
+from transom.errors import InputError, PolicyError
 from transom.plugins import plugins
 from transom.policies.base import Policy, spelled
 from transom.policies.chunked import Chunked
@@ -21,8 +23,9 @@ from transom.policies.sinks import Sinks
 from transom.policies.snapkv import SnapKV
 from transom.policies.tova import TOVA
 from transom.policies.window import Window
+from transom.quantities import to_tokens
 
-__all__ = ["known", "parameters", "parse"]
+__all__ = ["as_policy", "known", "parameters", "parse"]
 
 BUILT_IN: tuple[type[Policy], ...] = (
     Full,
@@ -78,7 +81,9 @@ def parse(text: str) -> Policy:
     name, _, rest = text.strip().partition(":")
     policies = known()
     if name not in policies:
-        raise PolicyError(f"unknown policy {name!r}; known policies: {', '.join(policies)}.")
+        raise PolicyError(
+            f"unknown policy {name!r}; {_meant(text)}known policies: {', '.join(policies)}."
+        )
     policy = policies[name]
     keys = {spelled(field.name): field for field in _in_order(policy)}
     given: dict[str, Any] = {}
@@ -98,6 +103,33 @@ def parse(text: str) -> Policy:
     return policy(**given)
 
 
+def as_policy(policy: Policy | str) -> Policy:
+    """A policy as it is, or read from its text.
+
+    Raises:
+        PolicyError: when it is neither.
+    """
+    if isinstance(policy, str):
+        return parse(policy)
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"a policy is {type(policy).__name__}; expected one of transom.policies, such as "
+            "Window(1024), or its text, such as 'window:1024'."
+        )
+    return policy
+
+
+def _meant(text: str) -> str:
+    """What was probably meant by a text that does not begin with a policy's name and a colon."""
+    name, *rest = re.split(r"[:;,\s]+", text.strip(), maxsplit=1)
+    near = name if name in known() else next(iter(get_close_matches(name.lower(), known())), None)
+    if near is None:
+        return ""
+    if rest and re.split(r"[:;,=\s]", rest[0])[0] in known():
+        return "one policy is expected; where several can be given, part them by ';'; "
+    return f"did you mean {':'.join([near, *rest])!r}? "
+
+
 def _in_order(policy: type[Policy]) -> list[Field[Any]]:
     return sorted(fields(policy), key=lambda field: bool(field.kw_only))
 
@@ -105,12 +137,12 @@ def _in_order(policy: type[Policy]) -> list[Field[Any]]:
 def _value(text: str, key: str, value: str, field: Field[Any]) -> int | str:
     """A number, or a word where the parameter is declared to take words."""
     try:
-        return int(value)
-    except ValueError:
+        return int(value) if value.lstrip("+-").isdecimal() else to_tokens(value)
+    except InputError:
         if "str" in str(field.type).split(" | ") and value:
             return value
         raise PolicyError(
-            f"{text!r}: {key} is {value!r}; expected a whole number of tokens."
+            f"{text!r}: {key} is {value!r}; expected a whole number of tokens, such as 4096 or 4k."
         ) from None
 
 

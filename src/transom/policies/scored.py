@@ -19,6 +19,7 @@ __all__ = ["Coming", "Kept", "Scored"]
 HEADS = ("equal", "adaptive")
 LAYERS = ("equal", "pyramid")
 EXAMPLE = "48MiB"
+FEW = 8  # tokens; evicting fewer at a time is mostly overhead
 
 
 class Coming(NamedTuple):
@@ -71,7 +72,8 @@ class Scored(Policy):
             of one, as text (`"48MiB"`).
         sinks: of the first tokens, never evicted.
         recent: of the newest tokens, never evicted; a quarter of `size` by default.
-        every: tokens evicted together; a sixteenth of `size` by default.
+        every: tokens evicted together; by default a sixteenth of `size`, in small budgets 8, or
+            half of what may go where that is less.
         heads: `"equal"`, or `"adaptive"` to share a layer's tokens out among its heads by score
             (AdaKV, https://arxiv.org/abs/2407.11550).
         layers: `"equal"`, or `"pyramid"` to give lower layers more of the same total
@@ -154,7 +156,11 @@ class Scored(Policy):
         return max(1, size // 4) if self.recent is None else self.recent
 
     def _round(self, size: int) -> int:
-        return max(1, size // 16) if self.every is None else self.every
+        if self.every is not None:
+            return self.every
+        # Few at a time cost as much as many do; but half of what may go stays to be chosen from.
+        may_go = size - self.sinks - self._newest(size)
+        return max(1, min(max(FEW, size // 16), may_go // 2))
 
     def _needs(self, size: int) -> int:
         return self.sinks + self._newest(size) + self._round(size)

@@ -20,7 +20,7 @@ from transom.errors import StateError
 
 __all__ = ["read_state", "remove_leftovers", "write_state"]
 
-FORMAT = "transom state 1"
+FORMAT = "transom state 2"
 CHECKSUM = re.compile(rb'"xxh3_128":"([0-9a-f]{32})"')
 UNKNOWN = b'"xxh3_128":"' + b"0" * 32 + b'"'
 BEGINNING = 64  # bytes, of which damage leaves one of the marks; what has neither is another file
@@ -119,8 +119,11 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise _damaged(path, "its checksum does not fit its bytes")
     listed = json.loads(header[8:])
     facts = json.loads(listed.pop("__metadata__")["facts"])
-    if facts.pop("format") != FORMAT:
-        raise StateError(f"{path} was written in another format; expected {FORMAT!r}.")
+    if (written := facts.pop("format")) != FORMAT:
+        raise StateError(
+            f"{path} was written in another format, {written!r}, by another version of transom; "
+            f"expected {FORMAT!r}. Load it with that version, or feed the text again."
+        )
     whole = torch.from_numpy(data)[8 + length :]
     tensors = {}
     for name, entry in listed.items():

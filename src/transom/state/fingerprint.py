@@ -14,6 +14,7 @@ import xxhash
 
 from transom.attention.rotary import Rotary
 from transom.errors import UnsupportedModelError
+from transom.state.weights import adapters, weights
 from transom.tokens.fingerprint import differences as token_differences
 from transom.tokens.fingerprint import fingerprint as token_fingerprint
 
@@ -32,20 +33,23 @@ INCIDENTAL = {
 }
 
 _seen: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
-_hashed: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
 
 
 def fingerprint(model: Any, tokenizer: Any) -> dict[str, Any]:
     """What keys and values depend on besides the tokens: JSON.
 
-    `config` as the model has it, `weights` and `rotary` as hashes, `dtype`, `tokenizer` by what
-    decides its ids (None without one), and the `versions` in use.
+    `config` as the model has it, `weights` and `rotary` as hashes, names of the `adapters` in use,
+    `dtype`, `tokenizer` by what decides its ids (None without one), and the `versions` in use.
+
+    Raises:
+        UnsupportedModelError: when the weights cannot be read; see `weights`.
     """
     config = model.config.to_dict()
     return {
         "config": _plain({k: v for k, v in config.items() if k not in INCIDENTAL}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights": weights(model),
+        "adapters": adapters(model),
         "rotary": _rotary(model),
         "tokenizer": None if tokenizer is None else _tokenizer(tokenizer),
         "versions": {
@@ -54,22 +58,6 @@ def fingerprint(model: Any, tokenizer: Any) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
     }
-
-
-def weights(model: Any) -> str:
-    """A hash of every parameter and buffer; taken once for each model, until one is changed."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    state = tuple((name, x.data_ptr(), x._version, tuple(x.shape)) for name, x in named)
-    if model in _hashed and _hashed[model][0] == state:
-        return _hashed[model][1]
-    total = xxhash.xxh3_128()
-    for name, x in named:
-        total.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
-        flat = x.detach().cpu().contiguous().flatten()
-        if flat.numel():
-            total.update(flat.view(torch.uint8).numpy())
-    _hashed[model] = (state, total.hexdigest())
-    return total.hexdigest()
 
 
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -85,7 +73,9 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         found.append(f"the model's config: {', '.join(named)}{more}")
     elif saved["weights"] != here["weights"] and saved["dtype"] == here["dtype"]:
-        found.append("the model's weights")
+        mine, theirs = (", ".join(x["adapters"]) or "none" for x in (here, saved))
+        adapted = f", with the adapters {theirs} (here {mine})" if mine != theirs else ""
+        found.append(f"the model's weights{adapted}")
     if saved["dtype"] != here["dtype"]:
         found.append(f"the dtype {saved['dtype']} (here {here['dtype']})")
     if saved["rotary"] != here["rotary"]:

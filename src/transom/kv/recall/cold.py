@@ -167,13 +167,13 @@ class Shelf:
         return self.segments[segment - self.first], place
 
     def take(self, saved: Segment, device: torch.device) -> None:
-        """Hold one more segment, copied from what was saved; counts are the caller's business."""
+        """Hold one more segment, copied from what was saved of it; counts are not changed."""
         self.segments.append(self._copied(saved, device.type == "cuda", saved.keys.dtype))
 
     def _copied(self, segment: Segment, pinned: bool, dtype: torch.dtype) -> Segment:
         mine = self.cold.segment(segment.keys[:, 0], segment.values[:, 0], dtype, pinned)
         for own, pool in zip(mine, segment, strict=True):
-            own.copy_(pool)
+            own[:, : pool.shape[1]].copy_(pool)
         return mine
 
     def forget(self, before: int) -> None:

@@ -72,6 +72,13 @@ class RecallLayer(AttendingLayer):
         self.tensors["held"] = zeros(key_states, self.policy.recalled, dtype=torch.int64)
         self.shelves = [Shelf(self.cold) for _ in range(len(key_states))]
 
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        if name not in ("keys", "values"):
+            return None
+        if seen is None:
+            return self.frames.count
+        return self.frames.filling((seen - 1) // self.policy.block_size) + 1
+
     @property
     def nbytes(self) -> int:
         return sum(x.nbytes for name, x in self.tensors.items() if name not in TABLES)
@@ -331,12 +338,13 @@ class RecallLayer(AttendingLayer):
     @property
     def state(self) -> dict[str, Tensor]:
         self.cold.check()
-        state = dict(self.tensors)
+        state = super().state
         for row, shelf in enumerate(self.shelves):
             state[f"cold.{row}"] = torch.tensor([shelf.first, shelf.stored], device="cpu")
             for number, segment in enumerate(shelf.segments):
+                blocks = shelf.stored - (shelf.first + number) * SEGMENT
                 for name, pool in zip(Segment._fields, segment, strict=True):
-                    state[f"cold.{row}.{number}.{name}"] = pool
+                    state[f"cold.{row}.{number}.{name}"] = pool[:, :blocks]
         return state
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:

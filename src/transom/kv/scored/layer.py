@@ -10,7 +10,9 @@ from torch import Tensor
 
 from transom.attention.kernels.masked import masked
 from transom.kv.attending import AttendingLayer, States, causal
+from transom.kv.layer import fewest
 from transom.kv.planned import PlannedLayer, zeros
+from transom.kv.rounding import Codes
 from transom.kv.rounds import Run
 from transom.kv.rows import Rows
 from transom.kv.scored import choose, queries
@@ -57,6 +59,19 @@ class ScoredLayer(AttendingLayer):
         if self.policy.watches != 0:
             self.tensors["received"] = zeros(key_states, size, dtype=torch.float32)
         self.extra = [[0] * key_states.shape[1] for _ in range(len(key_states))]
+
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        if name in ("keys", "values", "positions", "received"):
+            return fewest(seen, self.policy.tokens)
+        if self.precision is None or name.startswith("queries."):
+            return None
+        exact, part = self.precision.exact, name.partition(".")[2]
+        if part in Codes._fields:
+            return fewest(
+                None if seen is None else max(0, seen - exact), self.policy.tokens - exact
+            )
+        few = {"newest": exact, "first": self.precision.first}
+        return fewest(seen, few[part]) if part in few else None
 
     def _run(self, run: Run, states: States, scale: float) -> Tensor:
         """Rows that agree, without padding, cut where heads are full and where watching begins."""
@@ -271,7 +286,7 @@ class ScoredLayer(AttendingLayer):
     @property
     def state(self) -> dict[str, Tensor]:
         extra = torch.tensor(self.extra, dtype=torch.int64, device="cpu")
-        return {**self.tensors, "extra": extra} if self.is_initialized else {}
+        return {**super().state, "extra": extra} if self.is_initialized else {}
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
         tensors = {name: tensor for name, tensor in state.items() if name != "extra"}

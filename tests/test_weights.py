@@ -1,0 +1,149 @@
+"""A state belongs to what its model computed with, and to nothing else."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from tests.kv.models import tiny
+from tests.test_state import ids_of
+from transom import Context
+from transom.errors import StateError, UnsupportedModelError
+from transom.state.weights import weights
+
+CONFIG = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+
+
+def adapted(model: Any = None, **changes: Any) -> Any:
+    torch.manual_seed(3)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **{**CONFIG, **changes})
+    return peft.get_peft_model(tiny("llama") if model is None else model, config).eval()
+
+
+def packed(model: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+
+def saved(model: Any, folder: Path) -> Path:
+    context = Context(model, policy="window:20")
+    context.append(ids_of(9))
+    context.save(folder / "state")
+    return folder / "state"
+
+
+def altered_data(model: Any) -> None:
+    model.model.layers[1].mlp.up_proj.weight.data[3, 2] += 1e-3
+
+
+def a_buffer(model: Any) -> None:
+    model.model.rotary_emb.inv_freq.mul_(1.0001)
+
+
+def another_tensor(model: Any) -> None:
+    layer = model.model.layers[0].self_attn.q_proj
+    layer.weight = torch.nn.Parameter(layer.weight + 0.1)
+
+
+@pytest.mark.parametrize("change", [altered_data, a_buffer, another_tensor])
+def test_a_change_of_any_kind_is_seen(change: Callable[[Any], None], tmp_path: Path) -> None:
+    model = tiny("llama")
+    path = saved(model, tmp_path)
+    change(model)
+    with pytest.raises(StateError, match="weights"):
+        Context.load(path, model)
+    path = saved(model, tmp_path)
+    equal = copy.deepcopy(model)
+    assert Context.load(path, equal).usage.seen == 9
+
+
+def test_tied_weights_and_moves_change_nothing() -> None:
+    tied = tiny("llama", tie_word_embeddings=True)
+    before = weights(tied)
+    assert weights(copy.deepcopy(tied)) == weights(tied.to(torch.float64).float()) == before
+    untied = tiny("llama")
+    untied.load_state_dict(tied.state_dict())
+    assert weights(untied) == before
+    assert weights(tied.bfloat16()) != before
+
+
+def test_packed_weights(tmp_path: Path) -> None:
+    model = tiny("llama")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.layers[1].self_attn.k_proj.weight.mul_(1.5)
+    path = saved(packed(model), tmp_path)
+    assert Context.load(path, packed(model)).usage.seen == 9
+    with pytest.raises(StateError, match="weights"):
+        Context.load(path, packed(other))
+
+
+def test_the_adapter_in_use_decides(tmp_path: Path) -> None:
+    model = adapted()
+    path = saved(model, tmp_path)
+    model.add_adapter("other", peft.LoraConfig(task_type="CAUSAL_LM", **CONFIG))
+    assert Context.load(path, model).usage.seen == 9  # what is not in use makes no difference
+    model.set_adapter("other")
+    with pytest.raises(StateError, match=r"adapters default \(here other\)"):
+        Context.load(path, model)
+    model.set_adapter("default")
+    with model.disable_adapter(), pytest.raises(StateError, match=r"default \(here none\)"):
+        Context.load(path, model)
+    assert Context.load(path, model).usage.seen == 9
+    for layer in model.modules():
+        if hasattr(layer, "lora_A"):
+            layer.scaling["default"] *= 2
+    with pytest.raises(StateError, match="weights"):
+        Context.load(path, model)
+
+
+def test_without_adapters_it_is_the_model_below() -> None:
+    plain = weights(tiny("llama"))
+    model = adapted()
+    assert weights(model) != plain
+    with model.disable_adapter():
+        assert weights(model) == plain
+
+
+def test_merged_is_another_model_bit_for_bit(tmp_path: Path) -> None:
+    model = adapted()
+    path = saved(model, tmp_path)
+    model.merge_adapter()
+    with pytest.raises(StateError, match=r"adapters default \(here default \(merged\)\)"):
+        Context.load(path, model)
+    path = saved(model, tmp_path)
+    assert Context.load(path, adapted().merge_and_unload()).usage.seen == 9
+
+
+def test_modules_trained_beside_an_adapter_count() -> None:
+    model = adapted(modules_to_save=["lm_head"])
+    before = weights(model)
+    with torch.no_grad():
+        model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(2)
+    assert weights(model) != before
+    with model.disable_adapter():
+        assert weights(model) == weights(tiny("llama"))
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    model = tiny("llama").to("meta")
+    with pytest.raises(UnsupportedModelError, match="not in memory"):
+        weights(model)
+
+
+def test_a_wrapped_model_computes_the_last_logits_only() -> None:
+    context, shapes = Context(adapted(), policy="window:20"), []
+    context.model.base_model.model.lm_head.register_forward_hook(
+        lambda module, given, output: shapes.append(output.shape[1])
+    )
+    context.append(ids_of(9))
+    context.score(ids_of(5))
+    assert shapes == [1, 5]
