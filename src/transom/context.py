@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from transom import models
+from transom.attention.versions import cache_argument
 from transom.chat import Message, Turns
 from transom.checks import whole_number
 from transom.errors import InputError, StateError
@@ -102,6 +103,7 @@ class Context:
             if "logits_to_keep" in inspect.signature(model.forward).parameters
             else {}
         )
+        self._cache_argument = cache_argument(model)
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
         self._conversing = False
@@ -485,8 +487,8 @@ class Context:
         output = self.model(
             input_ids=ids[None],
             position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
-            past_key_values=self.cache,
             use_cache=True,
+            **{self._cache_argument: self.cache},
             **({} if every else self._last_only),
         )
         logits: Tensor = output.logits[0]

@@ -19,6 +19,7 @@ from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
+from transom.attention.versions import warn_if_untested
 from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import Policy
 
@@ -67,6 +68,7 @@ def select_attention(config: Any) -> None:
     Raises:
         UnsupportedModelError: when the model runs an attention that takes no mask per key.
     """
+    warn_if_untested()
     if config._attn_implementation is None or config._attn_implementation.startswith(PREFIX):
         return
     base = _base_of(config._attn_implementation)
@@ -95,6 +97,7 @@ def use_pattern(model: Any, pattern: Pattern | Policy | str) -> Iterator[Any]:
     Raises:
         UnsupportedModelError: when the model runs an attention other than `sdpa` or `eager`.
     """
+    warn_if_untested()
     if isinstance(pattern, str):
         pattern = parse_pattern(pattern)
     pattern = as_pattern(pattern) if isinstance(pattern, Policy) else pattern

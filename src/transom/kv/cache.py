@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
 from transom.attention.huggingface import PlannedOffset, select_attention
@@ -39,7 +39,8 @@ ROTARY_ONLY_WHEN_SLIDING = ("cohere2", "exaone4", "exaone_moe")
 class BoundedCache(Cache):
     """The keys and values of the tokens that a policy keeps.
 
-    Works wherever transformers takes `past_key_values`, `model.generate` included:
+    Works wherever transformers takes `past_key_values` (`cache` since 5.24), `model.generate`
+    included:
 
         cache = BoundedCache(Sinks(4, window=1020), config=model.config)
         model.generate(ids, past_key_values=cache, prefill_chunk_size=512)
@@ -137,6 +138,9 @@ class BoundedCache(Cache):
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
+        if not isinstance(self.layers[layer_idx], CacheLayerMixin):
+            # transformers 5.22 means the first layer with full attention, and asks a linear one.
+            layer_idx = self._planned[0].index
         length, offset = super().get_mask_sizes(query_length, layer_idx)
         if isinstance(self.layers[layer_idx], PlannedLayer):
             offset = PlannedOffset.of(offset, self)
@@ -298,6 +302,16 @@ class BoundedCache(Cache):
         """Forget every token; storage stays allocated."""
         super().reset()  # type: ignore[no-untyped-call]
         self.slots.clear()
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether transformers may call `crop`: where that is always exact, or it is prepared to.
+
+        Assisted decoding announces itself and asks this after the prompt. It gets on as long as
+        nothing has to leave; then `crop` refuses, and says why.
+        """
+        announced = any(layer.record_past for layer in self._planned)
+        return announced or all(layer.is_croppable for layer in self.layers)
 
     def can_crop(self, tokens: int) -> bool:
         """Whether the newest `tokens` tokens of every row can be dropped without a trace."""

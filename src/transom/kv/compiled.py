@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.huggingface import follows_pattern
+from transom.attention.versions import cache_argument
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
@@ -44,14 +45,15 @@ class CompiledStep:
         self._config = model.config
         self._plan: Plan | None = None
         self._unturned = torch.eye(cache.slots.head_dim)
+        given = {cache_argument(model): cache}
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = model(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
+                **given,
             ).logits
             return logits
 
