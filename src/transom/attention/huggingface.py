@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from transom.attention.attending import Attending
+from transom.attention.compiling import uncompiled
 from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
@@ -146,9 +147,14 @@ class Patterned:
 
 
 def _mask(*, base: str, kv_offset: Any, pattern: Pattern | None = None, **kwargs: Any) -> Any:
-    planned = isinstance(kv_offset, PlannedOffset)
-    if not planned and pattern is None:
+    if pattern is None and not isinstance(kv_offset, PlannedOffset):
         return _registered(AttentionMaskInterface, base)(kv_offset=kv_offset, **kwargs)
+    return _decided(kv_offset, pattern, **kwargs)
+
+
+@uncompiled
+def _decided(kv_offset: Any, pattern: Pattern | None, **kwargs: Any) -> Any:
+    """What stands for a mask where a bounded cache, a pattern or both decide."""
     if kwargs.get("use_vmap") or not _is_causal_text(**kwargs):
         raise CacheError(
             "the model asks for its own mask pattern (bidirectional image tokens or packed "
@@ -156,7 +162,7 @@ def _mask(*, base: str, kv_offset: Any, pattern: Pattern | None = None, **kwargs
             "text is supported there."
         )
     q_length, attention_mask = kwargs["q_length"], kwargs["attention_mask"]
-    if planned:
+    if isinstance(kv_offset, PlannedOffset):
         batch, device = kwargs["batch_size"], kwargs["device"]
         return kv_offset.planner.begin(q_length, batch, attention_mask, device, pattern)
     assert pattern is not None
@@ -216,6 +222,23 @@ def _attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
         return result
+    return _attend(
+        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+    )
+
+
+@uncompiled
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attending: Attending | Patterned,
+    *,
+    scaling: float | None,
+    dropout: float,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
@@ -228,13 +251,13 @@ def _attention(
             "attention dropout is on, which bounded caches and patterns leave out: model.eval(), "
             "or config.attention_dropout = 0 for training."
         )
-    if isinstance(attention_mask, Patterned):
-        pattern = attention_mask.pattern
+    if isinstance(attending, Patterned):
+        pattern = attending.pattern
         if kwargs.get("sliding_window"):
             pattern = pattern & sliding(kwargs["sliding_window"])
         output = attend(query, key, value, pattern, scale=scaling)
     else:
-        output = attention_mask.attend(query, key, value, scaling, layer=module.layer_idx)
+        output = attending.attend(query, key, value, scaling, layer=module.layer_idx)
     return output.transpose(1, 2).contiguous(), None
 
 

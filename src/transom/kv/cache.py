@@ -14,6 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
+from transom.attention.compiling import uncompiled
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
@@ -27,7 +28,7 @@ from transom.kv.rounded import RoundedLayer
 from transom.kv.rounds import Round, Rounds
 from transom.kv.rows import Positions
 from transom.kv.scored import ScoredLayer, ScoredRounds
-from transom.kv.slots import Slots
+from transom.kv.slots import Plan, Slots
 from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
 
 __all__ = ["BoundedCache"]
@@ -136,6 +137,20 @@ class BoundedCache(Cache):
         visible: Tensor | Attending | None = slots.visible(plan)
         return visible
 
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values; all that the new queries may see of it."""
+        plan = self.slots.plan
+        if isinstance(plan, Plan) and not plan.commits:  # CompiledStep's, and so is the graph
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return self._update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @uncompiled
+    def _update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return super().update(*args, **kwargs)
+
+    @uncompiled
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
         if not isinstance(self.layers[layer_idx], CacheLayerMixin):
