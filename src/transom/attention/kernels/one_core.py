@@ -26,7 +26,7 @@ def can_use_one_core() -> bool:
 
 
 def use_one_core() -> None:
-    """From now on torch computes with one core in the thread that calls this."""
+    """From now on torch computes with one core in the thread that calls this, where it can."""
     torch.get_num_threads()  # a thread's first use of torch sets the default, so let that be over
     for setter in _setters():
         setter(1)
