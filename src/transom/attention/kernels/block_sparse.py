@@ -92,8 +92,10 @@ def block_sparse(
     dtype = multiplied_in(q)
     if dtype != q.dtype:
         if apart is not None:
-            apart = Apart(*(x.to(dtype) for x in apart[:3]), apart.hidden)
-        return block_sparse(*(x.to(dtype) for x in (q, k, v)), layout, scale, apart).to(q.dtype)
+            q_apart, k_apart, v_apart = (x.to(dtype) for x in apart[:3])
+            apart = Apart(q_apart, k_apart, v_apart, apart.hidden)
+        wide = block_sparse(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, apart)
+        return wide.to(q.dtype)
     if (
         apart is None
         and torch.is_grad_enabled()
