@@ -301,6 +301,7 @@ def test_demo_says_what_happened_past_the_trained_length(model, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "MODEL", model)
     monkeypatch.setattr(demo, "TOKENS", WORDS)
+    monkeypatch.setattr(demo, "GLANCE", 32)
     monkeypatch.setattr(demo, "reference", lambda: words_of(2 * WORDS))
     assert run("demo") == 0
     assert Path("demo.png").read_bytes().startswith(b"\x89PNG")
@@ -309,6 +310,8 @@ def test_demo_says_what_happened_past_the_trained_length(model, tmp_path, monkey
     later = sum(s.loss * (s.stop - s.start) for s in after) / (WORDS - 64)
     assert f"full: loss {before.loss:.2f} up to 64 tokens, {later:.2f} after" in printed
     assert "demo.png" in printed
+    first, all_of_it = (printed.index(f"{n} tokens") for n in (32, WORDS))
+    assert first < all_of_it
 
 
 def test_demo_reads_the_whole_language_reference():

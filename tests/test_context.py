@@ -327,7 +327,7 @@ def test_a_used_cache_given_a_shorter_prompt_says_so() -> None:
 def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
     reasons = {
         "window:200,kv=int8": "have been stored in int8",
-        "window:20": "evicted cannot come back",
+        "window:20": "evicted others, which cannot come back",
         "heavy-hitters:200": "had a say",
     }
     for policy, reason in reasons.items():

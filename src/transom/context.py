@@ -18,6 +18,7 @@ from torch import Tensor
 from transom import models
 from transom.attention.modes import lasting
 from transom.attention.trial import scales_by_position
+from transom.attention.versions import cache_argument
 from transom.chat import Dialogue, Message, Turns
 from transom.checks import check_keywords, known_keywords, whole_number
 from transom.errors import CacheError, InputError, StateError
@@ -127,6 +128,7 @@ class Context:
         self.cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
         self._compiled = CompiledStep(model, self.cache) if compile else None
         self._last_only = {"logits_to_keep": 1} if _keeps_some_logits(model) else {}
+        self._cache_argument = cache_argument(model)
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
         self._may_rebase = not scales_by_position(model.config.get_text_config(decoder=True))
@@ -584,8 +586,8 @@ class Context:
             logits = self.model(
                 input_ids=ids[None],
                 position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
-                past_key_values=self.cache,
                 use_cache=True,
+                **{self._cache_argument: self.cache},
                 **({} if every else self._last_only),
             ).logits[0]
         self._logits = logits[-1].clone()

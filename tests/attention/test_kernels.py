@@ -16,7 +16,6 @@ from tests.attention.patterns.some import SPELLED
 from transom.attention.dispatch import attend
 from transom.attention.kernels import block_sparse as module
 from transom.attention.kernels.naive import naive
-from transom.attention.kernels.workers import share
 from transom.attention.patterns import (
     Pattern,
     causal,
@@ -154,34 +153,6 @@ def test_long_inputs_run_on_several_threads_and_leave_none_behind(
             assert torch.is_grad_enabled()
             assert torch.get_num_threads() == 3
             assert threading.active_count() == threads
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_an_error_in_a_thread_is_raised() -> None:
-    def fail(pieces: Any) -> None:
-        raise ZeroDivisionError(f"{[*pieces]}")
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ZeroDivisionError):
-            share(fail, [1, 2, 3], torch.device("cpu"))
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_new_threads_start_with_as_many_threads_as_before() -> None:
-    """What a worker sets for itself must not become the default for all."""
-    counts: list[int] = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        share(lambda pieces: [torch.ones(9) for _ in pieces], [1, 2], torch.device("cpu"))
-        thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert counts == [2]
     finally:
         torch.set_num_threads(before)
 

@@ -12,7 +12,7 @@ from tests.kv.models import dense_reference, tiny, tokens
 from tests.kv.test_oracle import BOUNDED, left_padded
 from transom.errors import CacheError
 from transom.kv import BoundedCache
-from transom.policies import Full, Policy, Sinks, Window
+from transom.policies import Full, Policy, Sinks, Window, parse
 
 NEW = 16
 
@@ -135,6 +135,49 @@ def test_assisted_decoding_refuses_rather_than_being_wrong() -> None:
     model, assistant, ids = tiny("llama"), tiny("llama", num_hidden_layers=1), tokens(1, 10)
     with pytest.raises(CacheError, match="cannot come back"):
         generated(model, ids, Window(12), assistant_model=assistant)
+
+
+FITS = ["full", "window:60", "sinks:3,window=60", "chunked:60,chunk=20", "hierarchical:60,global=8"]
+FITS += ["window:80,kv=int8", "full:kv=int4"]  # the newest tokens wait to be quantized
+EVICTS = ["window:12", "sinks:3,window=9", "chunked:24,chunk=8", "hierarchical:24,global=8"]
+EVICTS += ["snapkv:12", "tova:12", "keydiff:12"]
+EVICTS += ["hierarchical:8,global=100,recall=blocks,block=4,blocks=3,chunk=2"]
+DRAFTS = ["an assistant", "the prompt"]
+
+
+def drafted(text: str, drafts: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What assisted decoding gives under a policy, and what decoding by itself gives."""
+    policy, model, ids = parse(text), tiny("llama"), tokens(1, 10)
+    # The model's own words are found in it again, so that some drafts are accepted.
+    ids = torch.cat((generated(model, ids, policy), ids), 1)
+    settings: dict[str, Any] = {"prompt_lookup_num_tokens": 4}
+    if drafts == "an assistant":
+        assistant = settings["assistant_model"] = tiny("llama", num_hidden_layers=1)
+        del settings["prompt_lookup_num_tokens"]
+        assistant.generation_config.num_assistant_tokens = 4
+    return generated(model, ids, policy, **settings), generated(model, ids, policy)
+
+
+@pytest.mark.parametrize("drafts", DRAFTS)
+@pytest.mark.parametrize("text", FITS)
+def test_assisted_decoding_under_any_policy_that_evicts_nothing(text: str, drafts: str) -> None:
+    got, expected = drafted(text, drafts)
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("drafts", DRAFTS)
+@pytest.mark.parametrize("text", EVICTS)
+def test_assisted_decoding_under_any_other_policy_is_refused(text: str, drafts: str) -> None:
+    with pytest.raises(CacheError, match="cannot come back"):
+        drafted(text, drafts)
+
+
+def test_only_a_cache_that_was_told_of_drafts_leaves_the_answer_to_crop() -> None:
+    """Asked unannounced, transformers may well crop once something has been evicted."""
+    cache = BoundedCache(Window(60), config=tiny("llama").config)
+    assert not cache.is_croppable
+    cache.activate_past_recording()
+    assert cache.is_croppable
 
 
 def test_a_million_tokens_of_capacity_cost_nothing_until_used() -> None:

@@ -13,6 +13,7 @@ from transom.attention.kernels.decode import decode
 from transom.attention.kernels.dense import dense
 from transom.attention.kernels.flex import flex
 from transom.attention.kernels.naive import naive
+from transom.attention.kernels.products import multiplied_in
 from transom.attention.modes import as_autocast, like_fused
 from transom.attention.patterns import Dilated, Pattern, causal, everything, sliding
 from transom.attention.patterns.layout import Layout, layout
@@ -24,7 +25,7 @@ __all__ = ["Attend", "Explanation", "Kernel", "attend", "blocks_pay"]
 Kernel = Literal["auto", "block_sparse", "decode", "dense", "flex", "naive"]
 
 # Of all scores. In float32 the fused kernel takes 0.6 to 0.8 of the time per score that blocks do;
-# in half precision, on CPUs without matrix units, twice as much.
+# in half precision, on CPUs that multiply it well but have no matrix units, twice as much.
 SPARSE_ENOUGH = 0.6
 
 
@@ -136,16 +137,23 @@ def _choose(q: Tensor, k: Tensor, pattern: Pattern) -> tuple[Kernel, str]:
     if q.is_cuda:
         return "flex", "on a GPU, one fused kernel that skips blocks beats many small products"
     if isinstance(pattern, Dilated):
-        return "block_sparse", f"{pattern.step} plain windows, one for each remainder of positions"
+        plain = f"{pattern.step} plain windows, one for each remainder of positions"
+        return "block_sparse", plain + _in_which(q)
     share = _layout(q, k, pattern).columns / (q_len * kv_len)
     if not blocks_pay(share, q):
         return "dense", f"blocks would still compute {share:.0%} of all scores"
-    return "block_sparse", f"blocks compute {share:.1%} of all scores"
+    return "block_sparse", f"blocks compute {share:.1%} of all scores{_in_which(q)}"
+
+
+def _in_which(q: Tensor) -> str:
+    """The end of a sentence where blocks compute in another dtype than they get."""
+    dtype, given = (str(x).removeprefix("torch.") for x in (multiplied_in(q), q.dtype))
+    return "" if dtype == given else f", in {dtype}, which this processor multiplies sooner"
 
 
 def blocks_pay(share: float, q: Tensor) -> bool:
     """Whether computing that share of all scores in blocks beats computing all in one kernel."""
-    return share <= (SPARSE_ENOUGH if q.is_cuda or q.dtype == torch.float32 else 1)
+    return share <= (SPARSE_ENOUGH if q.is_cuda or multiplied_in(q) == torch.float32 else 1)
 
 
 def _spans(k: Tensor, pattern: Pattern) -> tuple[Span, ...] | None:

@@ -17,11 +17,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from transom.attention.attending import Attending
 from transom.attention.causal_text import deviates
+from transom.attention.compiling import uncompiled
 from transom.attention.dispatch import attend
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
 from transom.attention.returned_weights import Columns, Shown, weights_under, weights_within
+from transom.attention.versions import warn_if_untested
 from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import Policy
 
@@ -101,6 +103,7 @@ def select_attention(config: Any) -> None:
     Raises:
         UnsupportedModelError: when the model runs an attention that takes no mask per key.
     """
+    warn_if_untested()
     if config._attn_implementation is None or config._attn_implementation.startswith(PREFIX):
         return
     base = _base_of(config._attn_implementation)
@@ -129,6 +132,7 @@ def use_pattern(model: Any, pattern: Pattern | Policy | str) -> Iterator[Any]:
     Raises:
         UnsupportedModelError: when the model runs an attention other than `sdpa` or `eager`.
     """
+    warn_if_untested()
     if isinstance(pattern, str):
         pattern = parse_pattern(pattern)
     pattern = as_pattern(pattern) if isinstance(pattern, Policy) else pattern
@@ -186,16 +190,21 @@ class Patterned:
 
 
 def _mask(*, base: str, kv_offset: Any, pattern: Pattern | None = None, **kwargs: Any) -> Any:
-    planned = isinstance(kv_offset, PlannedOffset)
-    if not planned and pattern is None:
+    if pattern is None and not isinstance(kv_offset, PlannedOffset):
         return _registered(AttentionMaskInterface, base)(kv_offset=kv_offset, **kwargs)
+    return _decided(base, kv_offset, pattern, **kwargs)
+
+
+@uncompiled
+def _decided(base: str, kv_offset: Any, pattern: Pattern | None, **kwargs: Any) -> Any:
+    """What stands for a mask where a bounded cache, a pattern or both decide."""
     if (deviation := deviates(**kwargs)) is not None:
         raise CacheError(
             f"the model asks for {deviation}, over layers that a policy or a pattern decides "
             "about; only causal text is supported there. Feed such tokens with a DynamicCache."
         )
     q_length, attention_mask = kwargs["q_length"], kwargs["attention_mask"]
-    if planned:
+    if isinstance(kv_offset, PlannedOffset):
         planner, batch, device = kv_offset.planner, kwargs["batch_size"], kwargs["device"]
         visible = planner.begin(q_length, batch, attention_mask, device, pattern)
         # Only eager attention has weights to show.
@@ -252,6 +261,35 @@ def _attention(
         if asked and weights is not None and columns is not None:
             weights = columns.spread(weights)
         return output, weights
+    return _attend(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        columns=columns,
+        asked=asked,
+        scaling=scaling,
+        dropout=dropout,
+        **kwargs,
+    )
+
+
+@uncompiled
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attending: Attending | Patterned,
+    *,
+    columns: Columns | None,
+    asked: bool,
+    scaling: float | None,
+    dropout: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention where a bounded cache or a pattern decides; with its weights if they are asked."""
     for name in NOT_COMPUTED:
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
@@ -265,8 +303,8 @@ def _attention(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = None
-    if isinstance(attention_mask, Patterned):
-        pattern = attention_mask.pattern
+    if isinstance(attending, Patterned):
+        pattern = attending.pattern
         if kwargs.get("sliding_window"):
             pattern = pattern & sliding(kwargs["sliding_window"])
         if asked:
@@ -275,8 +313,8 @@ def _attention(
     else:
         layer = module.layer_idx
         if asked:
-            weights = weights_under(attention_mask, columns, query, key, scale, layer)
-        output = attention_mask.attend(query, key, value, scale, layer=layer)
+            weights = weights_under(attending, columns, query, key, scale, layer)
+        output = attending.attend(query, key, value, scale, layer=layer)
     return output.transpose(1, 2).contiguous(), weights
 
 

@@ -17,6 +17,7 @@ STOPPING = "stopping after this pass; press Ctrl-C again to end at once"
 # Columns that the rest of a line takes. A line that filled the terminal would be torn apart by the
 # ^C that the terminal itself writes.
 FIGURES = 72
+REMAINING = 6  # as many more where it is said how long it will still be
 PACE = 600  # seconds over which the pace is taken that says how long it will still be
 
 
@@ -32,9 +33,10 @@ class Bars:
         self, above: Callable[[], RenderableType] | None = None, *, remaining: bool = False
     ) -> None:
         console = Console(stderr=True, highlight=False)
+        rest = FIGURES + (REMAINING if remaining else 0)
         self._bar = _Below(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=min(40, max(8, console.width - FIGURES))),
+            BarColumn(bar_width=min(40, max(4, console.width - rest))),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}", justify="right"),
             *([TimeRemainingColumn(compact=True, elapsed_when_finished=True)] if remaining else []),
             TextColumn("{task.fields[figures]}", markup=False),
@@ -63,7 +65,7 @@ class Bars:
 
     def start(self, title: str, total: int) -> Callable[[int, str], None]:
         """Add a bar; returns what moves it to a number, with figures to show behind it."""
-        task = self._bar.add_task(title, total=total, figures="")
+        task = self._bar.add_task(title, total=total, figures="begins")
         return lambda done, figures: self._bar.update(task, completed=done, figures=figures)
 
 

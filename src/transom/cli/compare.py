@@ -86,7 +86,7 @@ def compare(
     if not len(ids):
         raise InputError("the tokenizer made no tokens of the text; expected at least one.")
     runs = []
-    bars = Bars()
+    bars = Bars(remaining=True)
     with bars, Interrupt(bars.stopping) as interrupt:
         while waiting and not interrupt.requested:
             context = waiting.pop(0)  # let go afterwards: its memory is not the next one's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from transom.cli.compare import INTERRUPTED, Comparison, compare
@@ -16,26 +18,37 @@ MODEL = "smollm2"
 # Half as many again as the model was trained on: enough to see full attention fail, and little
 # enough for two cores to read it twice within three minutes.
 TOKENS = 12_288
+GLANCE = 1_024  # read first, so that there is something to see within seconds
 PLOT = "demo.png"
 
 
 def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
     """Read a long text with a small model, with and without a bound.
 
-    Reads the Python language reference, for a few minutes on two cores, and saves a picture,
-    demo.png, in the current folder.
+    Reads the Python language reference, for some two minutes on two cores, and saves a picture,
+    demo.png, in the current folder. The first table, over less of it, is there within seconds.
     """
     from transom.evaluate.plot import plot_runs
 
     loaded = load(MODEL, dtype, device)
-    comparison = compare(loaded, reference(), [Sinks(), Full()], limit=TOKENS)
-    console = result_console()
+    console, text = result_console(), reference()
+    for tokens in (GLANCE, TOKENS):
+        _say(f"read {tokens:,} tokens of the Python language reference under each policy")
+        comparison = compare(loaded, text, [Sinks(), Full()], limit=tokens)
+        if comparison.runs:
+            print_comparison(console, comparison)
+            console.print(f"\n{in_words(comparison)}\n")
+        if comparison.interrupted:
+            break
     if comparison.runs:
-        print_comparison(console, comparison)
         plot_runs(comparison.runs, PLOT, comparison.trained_length)
-        console.print(f"\n{in_words(comparison)}\nThe loss along the text: {PLOT}")
+        console.print(f"The loss along the text: {PLOT}")
     if comparison.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def in_words(comparison: Comparison) -> str:

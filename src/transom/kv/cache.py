@@ -12,9 +12,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attending import Attending
+from transom.attention.compiling import uncompiled
 from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
@@ -38,7 +39,7 @@ from transom.kv.rounded import RoundedLayer
 from transom.kv.rounds import Round, Rounds
 from transom.kv.rows import Positions
 from transom.kv.scored import ScoredLayer, ScoredRounds
-from transom.kv.slots import Slots
+from transom.kv.slots import Plan, Slots
 from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
 from transom.policies.parse import as_policy
 
@@ -48,7 +49,8 @@ __all__ = ["BoundedCache"]
 class BoundedCache(Cache):
     """The keys and values of the tokens that a policy keeps.
 
-    Works wherever transformers takes `past_key_values`, `model.generate` included:
+    Works wherever transformers takes `past_key_values` (`cache` since 5.24), `model.generate`
+    included:
 
         cache = BoundedCache(Sinks(4, window=1020), config=model.config)
         model.generate(ids, past_key_values=cache, prefill_chunk_size=512)
@@ -159,11 +161,20 @@ class BoundedCache(Cache):
         visible: Tensor | Attending | None = slots.visible(plan)
         return visible
 
-    @lasting
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values; all that the new queries may see of it."""
+        plan = self.slots.plan
+        if isinstance(plan, Plan) and not plan.commits:  # CompiledStep's, and so is the graph
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return self._update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @uncompiled
+    @lasting
+    def _update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         if isinstance(self.layers[layer_idx], AttendingLayer):
             key_states, value_states = as_autocast(key_states, value_states)
             self._fit(key_states, value_states)
@@ -215,8 +226,12 @@ class BoundedCache(Cache):
         """Where the keys of the pass under way are in the text; None where heads keep others."""
         return self.slots.columns if isinstance(self.slots, Slots) else None
 
+    @uncompiled
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """What a layer's keys will span, with this cache aboard (see `PlannedOffset`)."""
+        if not isinstance(self.layers[layer_idx], CacheLayerMixin):
+            # transformers 5.22 means the first layer with full attention, and asks a linear one.
+            layer_idx = self._planned[0].index
         length, offset = super().get_mask_sizes(query_length, layer_idx)
         if isinstance(self.layers[layer_idx], PlannedLayer):
             offset = PlannedOffset.of(offset, self)
@@ -436,6 +451,16 @@ class BoundedCache(Cache):
         """Forget every token; storage stays allocated."""
         super().reset()  # type: ignore[no-untyped-call]
         self.slots.clear()
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether transformers may call `crop`: where that is always exact, or it is prepared to.
+
+        Assisted decoding announces itself and asks this after the prompt. It gets on as long as
+        nothing has to leave; then `crop` refuses, and says why.
+        """
+        announced = any(layer.record_past for layer in self._planned)
+        return announced or all(layer.is_croppable for layer in self.layers)
 
     def can_crop(self, tokens: int) -> bool:
         """Whether the newest `tokens` columns, padding included, can be dropped without a trace."""

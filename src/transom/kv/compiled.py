@@ -10,6 +10,7 @@ from torch import Tensor
 
 from transom.attention.huggingface import follows_pattern
 from transom.attention.modes import lasting
+from transom.attention.versions import cache_argument
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
@@ -46,14 +47,15 @@ class CompiledStep:
         self._config = model.config
         self._plan: Plan | None = None
         self._unturned = torch.eye(cache.slots.head_dim, dtype=torch.float32, device="cpu")
+        given = {cache_argument(model): cache}
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = model(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
+                **given,
             ).logits
             return logits
 

@@ -25,9 +25,12 @@ class PlannedLayer(CacheLayerMixin):
 
     Attributes:
         tensors: the storage by name, each `(batch, ...)`; empty before the first token.
+        record_past: whether tokens will be taken back, as transformers announces; for layers of a
+            model's own that says what to record.
     """
 
     batch_size: int
+    record_past: bool = False
 
     def __init__(self, index: int, slots: Rows[Any, Any], last: bool) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -199,6 +202,10 @@ class PlannedLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         """-1: any number of tokens can be fed."""
         return -1
+
+    def activate_past_recording(self) -> None:
+        """Be told that tokens will be taken back: assisted decoding says so at its start."""
+        self.record_past = True
 
     def reset(self) -> None:
         """Empty the storage; it stays allocated."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from transom.attention.kernels.products import multiplied_in
 from transom.attention.kernels.workers import share
 from transom.attention.patterns.layout import Layout, QueryBlock
 
@@ -76,8 +77,9 @@ def block_sparse(
     """Attention output, `(batch, heads, q_len, value_dim)`; differentiable once.
 
     Each block of queries gathers its keys; two matrix products with a softmax between them are all
-    that happens, and scratch memory is that of a block per thread. In bfloat16 scores are rounded
-    to it, as in plain attention without a fused kernel. Queries that see nothing give zeros.
+    that happens, and scratch memory is that of a block per thread. In half precision scores are
+    rounded to it, as in plain attention without a fused kernel; where the processor multiplies
+    float32 sooner, all is computed in that, from copies. Queries that see nothing give zeros.
 
     Args:
         q: `(batch, heads, q_len, head_dim)`.
@@ -87,6 +89,13 @@ def block_sparse(
         scale: of the scores.
         apart: keys besides those of the layout, in the same softmax.
     """
+    dtype = multiplied_in(q)
+    if dtype != q.dtype:
+        if apart is not None:
+            q_apart, k_apart, v_apart = (x.to(dtype) for x in apart[:3])
+            apart = Apart(q_apart, k_apart, v_apart, apart.hidden)
+        wide = block_sparse(q.to(dtype), k.to(dtype), v.to(dtype), layout, scale, apart)
+        return wide.to(q.dtype)
     others = () if apart is None else apart[:3]
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *others)):
         hidden = None if apart is None else apart.hidden

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from transom.attention.kernels.products import multiplied_in
 from transom.attention.patterns import Grid, Pattern
 
 __all__ = ["attend_by_blocks"]
@@ -80,6 +81,8 @@ def _attend(
     scale: float,
     dropout: float,
 ) -> Tensor:
+    dtype = q.dtype
+    q, k, v = (x.to(multiplied_in(x)) for x in (q, k, v))
     batch, heads, q_len, dim = q.shape
     kv_heads, kv_len = k.shape[1:3]
     grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * q_len, dim)
@@ -98,7 +101,7 @@ def _attend(
     if dropout:
         weights = F.dropout(weights, dropout)
     weights = weights.to(v.dtype).reshape(batch, kv_heads, heads // kv_heads * q_len, kv_len)
-    return (weights @ v).reshape(batch, heads, q_len, v.shape[3])
+    return (weights @ v).reshape(batch, heads, q_len, v.shape[3]).to(dtype)
 
 
 def _visible(pattern: Pattern, span: Span, device: torch.device) -> Tensor:

@@ -1,0 +1,54 @@
+"""In which dtype small products of matrices are done soonest here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from transom.attention.compiling import uncompiled
+from transom.attention.kernels.one_core import use_one_core
+
+__all__ = ["multiplied_in"]
+
+HALVES = (torch.bfloat16, torch.float16)
+SIDE = 128
+TIMES = 5
+
+
+def multiplied_in(x: Tensor) -> torch.dtype:
+    """The dtype of `x`, or float32 where a product in half precision takes longer than that.
+
+    A processor without instructions for bfloat16 or float16 takes some forty times as long with
+    matrices in it. Which it has is found out by a product in each, once in a process.
+    """
+    if x.device.type != "cpu" or x.dtype not in HALVES:
+        return x.dtype
+    return x.dtype if _is_fast(x.dtype) else torch.float32
+
+
+@uncompiled
+def _is_fast(dtype: torch.dtype) -> bool:
+    return _seconds(dtype) <= _seconds(torch.float32)
+
+
+@cache
+def _seconds(dtype: torch.dtype) -> float:
+    """The least that two products of small matrices take with one core, of some tries."""
+    taken: list[float] = []
+
+    def measure() -> None:
+        use_one_core()  # several wait for each other, for longer than a product takes
+        a = torch.ones(2, SIDE, SIDE, dtype=dtype, device="cpu")
+        for _ in range(TIMES):
+            start = time.perf_counter()
+            torch.bmm(a, a)
+            taken.append(time.perf_counter() - start)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    thread.join()
+    return min(taken)

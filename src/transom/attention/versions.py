@@ -1,0 +1,47 @@
+"""What differs between releases of transformers."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from functools import cache
+from typing import Any, Final
+
+import transformers
+
+__all__ = ["cache_argument", "warn_if_untested"]
+
+TESTED: Final = ((5, 22), (5, 24))  # the first and the last minor release
+RENAMED: Final = (5, 24)  # since then the argument for a cache is `cache`
+
+
+@cache
+def warn_if_untested() -> None:
+    """Warn, once in a process, that transformers is newer than what transom was tested with."""
+    _, last = TESTED
+    if _release() > last:
+        warnings.warn(
+            f"transformers {transformers.__version__} is newer than {_text(last)}, the last that "
+            "this transom was tested with. If something fails, update transom or run: pip install "
+            f"'transformers~={_text(last)}.0'.",
+            stacklevel=3,
+        )
+
+
+def cache_argument(model: Any) -> str:
+    """The name by which `model.forward` takes a cache: `"cache"` or `"past_key_values"`."""
+    known = inspect.signature(model.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in known:
+            return name
+    # A wrapper that hands its arguments on, as PEFT's do.
+    return "cache" if _release() >= RENAMED else "past_key_values"
+
+
+def _release() -> tuple[int, int]:
+    major, minor = transformers.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _text(release: tuple[int, int]) -> str:
+    return ".".join(map(str, release))
