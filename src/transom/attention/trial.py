@@ -28,6 +28,7 @@ from transformers import (
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from transom.attention.hollow import hollow_model, rank_one
+from transom.attention.versions import cache_argument
 from transom.errors import UnsupportedModelError
 
 __all__ = ["Call", "Trial", "TrialLayer", "model_class", "scales_by_position", "trial"]
@@ -215,11 +216,7 @@ def _feed(model: Any, cache: _RecordingCache, positions: Sequence[int] = ()) -> 
     if positions:
         ids = torch.full((len(positions), 1), 3)
         given = {"position_ids": torch.tensor(positions)[:, None]}
-    accepted = inspect.signature(model.forward).parameters
-    for name in ("past_key_values", "cache"):  # the latter from transformers 5.24 on
-        if name in accepted:
-            given |= {name: cache, "use_cache": True}
-            break
+    given |= {cache_argument(model): cache, "use_cache": True}
     token = _recording.set(recorder)
     try:
         with rank_one():
