@@ -88,7 +88,8 @@ def test_read_writes_every_figure_as_json(model, book, tmp_path, capsys):
     for one in figures["runs"]:
         assert list(one) == [
             *("policy", "tokens", "kept", "dropped", "loss", "perplexity", "stretches"),
-            *("tokens_per_second", "kv_bytes_peak", "kv_bytes_bound", "rss_peak", "answer"),
+            *("tokens_per_second", "kv_bytes_peak", "kv_bytes_bound", "total_bytes_peak"),
+            *("rss_peak", "answer"),
         ]
         expected = direct(one["policy"])
         assert one["loss"] == pytest.approx(expected.loss, rel=1e-6)

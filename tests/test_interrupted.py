@@ -62,7 +62,7 @@ def places(context: Context) -> dict[str, tuple[Any, str]]:
 def test_all_or_nothing(policy: str, place: str) -> None:
     """With little in the context it is as it was; with much it may also refuse to go on."""
     model, event = tiny("llama"), EVENTS[len(policy + place) % 2]
-    for length, more, chunk in ((12, 4, 512), (70, 20, 8)):
+    for length, more, chunk in ((8, 4, 512), (70, 20, 8)):
         context = Context(model, Letters(), policy, chunk=chunk)
         context.append(ids_of(length))
         twin = context.fork()
@@ -71,7 +71,7 @@ def test_all_or_nothing(policy: str, place: str) -> None:
         with raising(*places(context)[place], event, at), pytest.raises(event):
             call(ids_of(more, seed=1))
         if context._stopped:
-            assert length > 12 or any(name in policy for name in TRACED)
+            assert length > 8 or any(name in policy for name in TRACED)
             refuses(context)
             context.reset()
             context.append(ids_of(length))

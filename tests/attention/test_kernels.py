@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -157,11 +158,14 @@ def test_long_inputs_run_on_several_threads_and_leave_none_behind(
         torch.set_num_threads(before)
 
 
-def test_autocast_changes_nothing() -> None:
+def test_under_autocast_dtypes_are_those_of_the_fused_kernel() -> None:
     inputs = tensors(1, 77, LONGEST)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = attend(*inputs, sliding(9))
-    torch.testing.assert_close(out, naive(*inputs, sliding(9), DIM**-0.5))
+        fused = F.scaled_dot_product_attention(*inputs, enable_gqa=True)
+    assert out.dtype == fused.dtype == torch.bfloat16
+    low = [x.bfloat16() for x in inputs]
+    torch.testing.assert_close(out, attend(*low, sliding(9)))
 
 
 def test_transposed_inputs_are_read_as_they_are() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import transformers
 
 from tests.kv.models import tiny, tokens
 from transom import BoundedCache, Context, Window
+from transom.attention import versions
 from transom.attention.huggingface import use_pattern
 from transom.attention.versions import TESTED, cache_argument, warn_if_untested
 
@@ -21,7 +21,7 @@ from transom.attention.versions import TESTED, cache_argument, warn_if_untested
 def newer(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     major, minor = TESTED[1]
     version = f"{major}.{minor + 1}.0.dev0"
-    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.setattr(versions.transformers, "__version__", version)
     warn_if_untested.cache_clear()
     yield version
     warn_if_untested.cache_clear()
@@ -82,5 +82,5 @@ def test_the_name_of_the_cache_is_the_models_own(monkeypatch: pytest.MonkeyPatch
     assert cache_argument(Old()) == "past_key_values"
     assert cache_argument(New()) == "cache"
     for version, name in [("5.23.4", "past_key_values"), ("5.24.0", "cache"), ("6.0.0", "cache")]:
-        monkeypatch.setattr(transformers, "__version__", version)
+        monkeypatch.setattr(versions.transformers, "__version__", version)
         assert cache_argument(Wrapper()) == name

@@ -15,7 +15,7 @@ from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny,
 from tests.kv.scored_reference import RULES, scored_reference
 from transom.kv import BoundedCache
 from transom.kv.scored import ScoredLayer
-from transom.policies import ModelShape, Scored, known, kv_bytes_bound, parse
+from transom.policies import ModelShape, Scored, SnapKV, known, kv_bytes_bound, parse
 
 CONTRACT = Contract(scored_reference, length=40)
 reference = CONTRACT.reference
@@ -167,6 +167,15 @@ def test_any_budget_any_padding_any_chunking(data: st.DataObject) -> None:
     if real.any():
         assert difference(got[real], expected[real]) < CLOSE
     assert cache.slots.lengths == mask.sum(1).tolist()
+
+
+def test_tokens_that_watch_stay_whatever_other_heads_receive() -> None:
+    """With budgets shared among heads, one head's tokens compete with those of another."""
+    model, ids = tiny("llama"), distinct(1, 5)
+    policy = SnapKV(4, sinks=0, recent=1, every=2, heads="adaptive", kernel=1)
+    expected, _ = reference(model, ids, policy, torch.ones(1, 5).long())
+    got = chunked_logits(model, ids, BoundedCache(policy, config=model.config), [5])
+    assert difference(got, expected) < CLOSE
 
 
 @pytest.mark.parametrize("kv", ["auto", "int8", "int4"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.chat import Turns
 from transom.evaluate.facts import shape_of
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.rss import peak_rss, reset_peak_rss
@@ -174,10 +175,10 @@ def passes(
 
 
 def _answer(context: Context, ask: str, max_new_tokens: int, stop: Callable[[], bool]) -> str:
+    prompt = f"\n\nQuestion: {ask}\nAnswer:"
     if getattr(context.tokenizer, "chat_template", None):
-        prompt: Any = [{"role": "user", "content": ask}]
-    else:
-        prompt = f"\n\nQuestion: {ask}\nAnswer:"
+        # As text: nothing is asked after it, so the template may change what came earlier.
+        prompt = Turns(context.tokenizer).whole([{"role": "user", "content": ask}], reply=True)
     answer = ""
     for piece in context.generate(prompt, max_new_tokens=max_new_tokens, stream=True):
         answer += piece

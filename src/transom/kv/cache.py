@@ -474,7 +474,7 @@ class BoundedCache(Cache):
         for length, dropped in zip(self.slots.lengths, self.slots.newest(tokens), strict=True):
             fits = (layer.can_crop(length, dropped) for layer in self._attending.values())
             if dropped and not all(fits):
-                return (
+                return self.slots.trace(length) or (
                     "they had a say in what is kept of others; use a policy by position that is "
                     "large enough, or 'full'"
                 )

@@ -12,7 +12,7 @@ from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
 from transom.kv.gradients import in_backward
-from transom.policies import Policy
+from transom.policies import Policy, Precision
 
 __all__ = ["PolicyT", "Positions", "Rows"]
 
@@ -126,6 +126,18 @@ class Rows(ABC, Generic[PolicyT, PassT]):
     def crop_obstacle(self, columns: int) -> str | None:
         """Why the newest columns cannot be dropped, going by their counts; None if they can."""
         return f"only {self.seen} have been seen" if columns > self.seen else None
+
+    def trace(self, length: int) -> str | None:
+        """What the newest tokens of a row of so many have done that cannot be undone, if it is so.
+
+        That they quantized or evicted others follows from the count alone.
+        """
+        precision, capacity = Precision.of(self.policy), self.policy.capacity
+        if precision is not None and length > precision.exact:
+            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
+        if capacity is not None and length > capacity:
+            return "they have evicted others, which cannot come back; use a larger policy or 'full'"
+        return None
 
     def begin(
         self,

@@ -12,7 +12,7 @@ from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
 from transom.kv.rows import Rows
-from transom.policies import Positional, Precision
+from transom.policies import Positional
 
 __all__ = ["Plan", "Slots"]
 
@@ -127,12 +127,7 @@ class Slots(Rows[Positional, Plan]):
             return reason
         dropping = zip(self.lengths, self.newest(columns), strict=True)
         longest = max((length for length, dropped in dropping if dropped), default=0)
-        precision, capacity = Precision.of(self.policy), self.policy.capacity
-        if precision is not None and longest > precision.exact:
-            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
-        if capacity is not None and longest > capacity:
-            return "they have evicted others, which cannot come back; use a larger policy or 'full'"
-        return None
+        return self.trace(longest)
 
     def _plan(
         self,

@@ -10,6 +10,8 @@ from transom.policies.scored import Kept, Scored, whole
 
 __all__ = ["SnapKV"]
 
+STAYS = 1e30  # beyond what any token receives, in this head or another one
+
 
 @dataclass(frozen=True)
 class SnapKV(Scored):
@@ -41,7 +43,7 @@ class SnapKV(Scored):
     def score(self, kept: Kept) -> Any:
         watched = kept.watched or 0
         before = kept.received[..., : kept.received.shape[-1] - watched]
-        scores = kept.received * 0 + kept.received.max() + 1  # those that watch stay
+        scores = kept.received * 0 + STAYS  # those that watch
         scores[..., : before.shape[-1]] = _mean_of_neighbours(before, self.kernel)
         return scores
 
