@@ -12,6 +12,7 @@ import copy
 import inspect
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from transformers import (
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from transom.attention.hollow import hollow_model, rank_one
+from transom.attention.kernels.one_core import use_one_core
 from transom.attention.versions import cache_argument
 from transom.errors import UnsupportedModelError
 
@@ -105,8 +107,8 @@ class Trial:
 def trial(config: Any) -> Trial:
     """Run the model of a config once, or recall what it did.
 
-    Takes some tenths of a second for a model of 30 layers, and no memory for its weights. Changes
-    neither the config nor the random numbers of torch.
+    Takes half a second for a model of 30 layers, some seconds for one of 90, and no memory for its
+    weights. Changes neither the config nor the random numbers of torch.
 
     Raises:
         UnsupportedModelError: when transformers knows no causal language model for it.
@@ -116,7 +118,9 @@ def trial(config: Any) -> Trial:
     if key not in _remembered:
         if len(_remembered) >= REMEMBERED:
             _remembered.pop(next(iter(_remembered)), None)
-        _remembered[key] = _run(kind, config)
+        # In a thread of its own, with one core: several would wait for each other most of the time.
+        with ThreadPoolExecutor(1, initializer=use_one_core) as alone:
+            _remembered[key] = alone.submit(_run, kind, config).result()
     return _remembered[key]
 
 
