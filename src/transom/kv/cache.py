@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain, repeat
@@ -318,7 +317,7 @@ class BoundedCache(Cache):
         self._at_rest("fork")
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
-        twin.slots = copy.copy(self.slots)
+        twin.slots = self.slots.fork()
         twin.layers = [
             layer.fork(twin.slots)
             if isinstance(layer, PlannedLayer)
