@@ -13,6 +13,7 @@ from tests.kv.models import CONFIGS, chunked_logits, tiny, tokens
 from transom import BoundedCache, Context
 from transom.attention.trial import scales_by_position
 from transom.context import REBASE_AT
+from transom.errors import CacheError
 from transom.policies import parse
 from transom.scoring import losses
 
@@ -66,3 +67,12 @@ def test_a_context_keeps_the_true_positions(policy: str) -> None:
     expected = losses(logits[:-1], ids[1:]).numpy()
     assert np.abs(got[1:] - expected).max() < 1e-2
     assert context.usage.position == len(ids)
+
+
+def test_a_cache_does_not_start_positions_over() -> None:
+    model = scaling(0.5)
+    cache = BoundedCache(parse("window:16"), config=model.config)
+    chunked_logits(model, tokens(1, 40), cache, [40])
+    with pytest.raises(CacheError, match="scales its queries by their position"):
+        cache.rebase(10)
+    assert cache.slots.base == 0

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import copy
+import pickle
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +60,17 @@ def test_after_a_reset_nothing_of_before_is_left(policy: Policy) -> None:
 def test_storage_that_changes_shape_is_refused(family: str, policy: Policy) -> None:
     with pytest.raises(UnsupportedModelError, match="fixed shape"):
         Context(tiny(family), policy=policy, compile=True)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_compiles_for_itself(again: Any) -> None:
+    model, ids = tiny("llama"), tokens(60)
+    expected = Context(model, policy=Sinks(3, 17)).score(ids)
+    context = Context(model, policy=Sinks(3, 17), compile=True)
+    context.append(ids[:30])
+    context.append(ids[30:31])
+    twin = again(context)
+    context.append(tokens(5, seed=4))
+    got = np.concatenate([twin.score(ids[i : i + 1]) for i in range(31, 60)])
+    assert np.abs(got - expected[31:]).max() < 1e-3
+    assert twin.usage.seen == 60

@@ -91,6 +91,25 @@ def test_long_prompts_that_fit_are_as_in_plain_use(text: str) -> None:
     assert close(got, expected)
 
 
+@pytest.mark.parametrize("text", ["window:90,kv=int8", "full:kv=int4"])
+@pytest.mark.parametrize("fixed", [0, 5])
+def test_what_is_not_rounded_yet_has_them(text: str, fixed: int) -> None:
+    """Also after a prompt that is not trained."""
+    model, ids = tiny("llama"), distinct(2, 30)
+    x = embedded(model, ids).float().detach().requires_grad_()
+    found = []
+    for cache in (DynamicCache(config=model.config), BoundedCache(text, config=model.config)):
+        if fixed:
+            with torch.no_grad():
+                model(ids[:, :fixed], past_key_values=cache)
+        outputs = [
+            model(inputs_embeds=part, past_key_values=cache).logits
+            for part in x[:, fixed:].split([13, 1, 9, 7 - fixed], 1)
+        ]
+        found.append(torch.autograd.grad(weighed(torch.cat(outputs, 1)), x)[0])
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < 1e-4
+
+
 def test_queries_alone_may_be_trained() -> None:
     """Then the keys are in no graph, yet the gradient of the queries needs them as they were."""
     model, ids = tiny("llama"), distinct(1, 40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -85,6 +87,31 @@ def test_what_was_kept_in_inference_mode_can_be_used_outside(policy: str) -> Non
         each.reset()
         got = chunked_logits(model, ids, each, SIZES)
         assert difference(got, expected) < 1e-4
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_made_in_inference_mode_can_be_trained_with(policy: str, again: Any) -> None:
+    model, ids = tiny("llama"), distinct(2, 60)
+    cache = BoundedCache(parse(policy), config=model.config)
+    chunked_logits(model, ids, cache, [29, 1])
+    with torch.inference_mode():
+        twin = again(cache)
+    got = model(ids[:, 30:], past_key_values=twin).logits
+    assert got.requires_grad
+    assert torch.equal(got, model(ids[:, 30:], past_key_values=cache).logits)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("policy", ["sinks:4,window=20", "snapkv:24", "hierarchical:32,global=99"])
+def test_float64_is_not_taken_for_less(policy: str, implementation: str) -> None:
+    ids, found = distinct(1, 90), []
+    for dtype in (torch.float32, torch.float64):
+        model = tiny("llama").to(dtype)
+        model.set_attn_implementation(implementation)
+        cache = BoundedCache(parse(policy), config=model.config)
+        found.append(chunked_logits(model, ids, cache, SIZES))
+    assert difference(*found) < 1e-3
 
 
 @pytest.mark.parametrize("text", ["sinks:4,window=20", "snapkv:24,kv=int8,recent=12", RECALL])

@@ -178,8 +178,10 @@ class Visibility(Attending):
             local = local.masked_fill_(block.mask, 0)
             return torch.cat((scores.to(q.dtype), local.expand(*size[:3], -1)), dim=3)
         if not block.bias or block.bias[-1].shape != size:
-            # The fused kernel for CPUs takes a float32 bias whatever the dtype of the queries.
-            dtype = torch.float32 if q.device.type == "cpu" else q.dtype
+            # The fused kernel for CPUs takes float32 with half precision. With float64 it would
+            # read it as float64, without a word.
+            wider = torch.promote_types(q.dtype, torch.float32)
+            dtype = wider if q.device.type == "cpu" else q.dtype
             bias = torch.full(size, -torch.inf, dtype=dtype, device=q.device)
             bias[..., pinned:].masked_fill_(block.mask, 0)
             block.bias.append(bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain, repeat
@@ -21,6 +20,7 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary, rope_type, rotary_of
+from transom.attention.trial import scales_by_position
 from transom.checks import known_keywords
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
@@ -286,12 +286,17 @@ class BoundedCache(Cache):
         From then on feed `position_ids` smaller by `by` in all. Float32 angles lose accuracy as
         positions grow (0.06 rad at a million); `Context` rebases every so often, each time at
         least a policy's size after the last, so that a key is turned once in its life at most.
-        Not for models that scale queries by their position, as Llama 4 does.
 
         Raises:
-            CacheError: with no bound, with absolute positions, with layers of the model's own, or
-                before the cache is full, when there is nothing to gain yet.
+            CacheError: with no bound, with absolute positions, with layers of the model's own, with
+                a model that scales queries by their position, or before the cache is full, when
+                there is nothing to gain yet.
         """
+        if scales_by_position(self._config):
+            raise CacheError(
+                f"rebase needs a model to which only distances matter; {self._config.model_type} "
+                "scales its queries by their position. Go on with the true positions."
+            )
         slots = self.slots
         bounded = self.policy.capacity is not None and self.is_bounded_throughout
         if slots.positions != "compact" or not bounded:
@@ -318,7 +323,7 @@ class BoundedCache(Cache):
         self._at_rest("fork")
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
-        twin.slots = copy.copy(self.slots)
+        twin.slots = self.slots.fork()
         twin.layers = [
             layer.fork(twin.slots)
             if isinstance(layer, PlannedLayer)

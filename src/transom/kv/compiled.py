@@ -44,7 +44,7 @@ class CompiledStep:
         assert isinstance(slots, Slots)
         self._slots = slots
         self._cache = cache
-        self._config = model.config
+        self._model = model
         self._plan: Plan | None = None
         self._unturned = torch.eye(cache.slots.head_dim, dtype=torch.float32, device="cpu")
         given = {cache_argument(model): cache}
@@ -64,6 +64,9 @@ class CompiledStep:
         step.__code__ = step.__code__.replace()
         self._step = torch.compile(step, fullgraph=True, dynamic=False)
 
+    def __reduce__(self) -> tuple[type[CompiledStep], tuple[Any, BoundedCache]]:
+        return type(self), (self._model, self._cache)  # a copy compiles for itself
+
     @property
     def ready(self) -> bool:
         """Whether the pinned tokens have all arrived; before that, steps run uncompiled."""
@@ -73,7 +76,7 @@ class CompiledStep:
     @lasting
     def __call__(self, ids: Tensor, position: int) -> Tensor:
         """Feed `(1,)` ids at a position; logits `(1, vocabulary)`. Mutates the cache."""
-        if follows_pattern(self._config):
+        if follows_pattern(self._model.config):
             raise UnsupportedModelError(
                 "compiled steps do not follow a pattern; use a context without compile=True inside "
                 "use_pattern."

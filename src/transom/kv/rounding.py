@@ -100,6 +100,7 @@ def decode(rounded: Codes, bits: int, channels: Channels | None = None) -> Tenso
     groups = codes.unflatten(-1, (scale.shape[-1], -1))
     scale = scale.float()[..., None]
     out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
+    out = out.detach()  # no view, into which autograd could not write twice
     if channels is not None:
         out = channels.back(out)
     return without_gradient(out, rounded.offset, why=NO_GRADIENT)

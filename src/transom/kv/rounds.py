@@ -90,6 +90,9 @@ class Rounds(Rows[PolicyT, Round]):
         super().__init__(*args)
         self._single: dict[tuple[int, torch.device], Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_table": None, "_single": {}}
+
     def turns(self, stop: int, device: torch.device) -> Tensor:
         """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
         if self._table is None or len(self._table) < stop:
@@ -101,12 +104,14 @@ class Rounds(Rows[PolicyT, Round]):
 
     def turn(self, by: int, device: torch.device) -> Tensor:
         """`(rotary_dim / 2,)` complex: by one number of positions, which layers have in common."""
-        if (by, device) not in self._single:
+        found = self._single.get((by, device))
+        if found is None:
             assert self.rotary is not None
-            if len(self._single) == FEW:
+            if len(self._single) >= FEW:
                 self._single.clear()
-            self._single[by, device] = self.rotary.cis(torch.tensor(by, device="cpu")).to(device)
-        return self._single[by, device]
+            found = self.rotary.cis(torch.tensor(by, device="cpu")).to(device)
+            self._single[by, device] = found
+        return found
 
     @property
     def filled(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -80,8 +80,15 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         self.unturned = unturned
         self.clear()
 
+    def fork(self) -> Self:
+        """The same counts for another cache, and what has been worked out from them."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self) | {"plan": None, "_asked": None})
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"plan": None}
+        # What is worked out again stays behind: a copy made in inference mode could not use it.
+        return vars(self) | {"plan": None, "_asked": None}
 
     def clear(self) -> None:
         """Forget every token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,9 @@ class Slots(Rows[Positional, Plan]):
     """
 
     _turned: tuple[tuple[object, ...], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_turned": None}
 
     @property
     def ring(self) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transom.attention.modes import lasting
 from transom.errors import CacheError, InputError
 from transom.forks import Owner
 
@@ -132,6 +133,7 @@ class Shelf:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"segments": list(self.segments)}
 
+    @lasting
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"segments": deque(), "_shared": False})
         for segment in state["segments"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ __all__ = ["ScoredRounds"]
 
 class ScoredRounds(Rounds[Scored]):
     """Where each row stands: how full its heads are follows from how many tokens it has seen."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("ahead", None)
+        return state
 
     @cached_property
     def ahead(self) -> Tensor:
