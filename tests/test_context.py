@@ -335,3 +335,9 @@ def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
         context.append(tokens(90))
         with pytest.raises(CacheError, match=reason):
             context.trim_to(80)
+
+
+@pytest.mark.parametrize("model", [None, "smollm2", tiny("llama").config, torch.nn.Linear(2, 2)])
+def test_what_is_no_model_is_refused(model: Any) -> None:
+    with pytest.raises(InputError, match=rf"is {type(model).__name__}; .*from_pretrained"):
+        Context(model)

@@ -29,8 +29,8 @@ def check_keywords(
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise error(f"{owner} has no parameter {name!r}; {meant}It takes {', '.join(known)}.")
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise error(f"{owner} has no parameter {name!r}{meant} It takes {', '.join(known)}.")
 
 
 def known_keywords(call: CallT) -> CallT:

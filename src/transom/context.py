@@ -106,7 +106,7 @@ class Context:
     Raises:
         UnsupportedModelError: when the model cannot be bounded, or not be compiled.
         PolicyError: on a policy text that makes no sense.
-        InputError: on a chunk below 1.
+        InputError: on a chunk below 1, or on what is no model.
     """
 
     @known_keywords
@@ -122,6 +122,11 @@ class Context:
         cold: Path | str | None = None,
     ) -> None:
         chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
+        if not hasattr(model, "config"):
+            raise InputError(
+                f"model is {type(model).__name__}; expected a causal language model of "
+                "transformers. To load one by its name, use Context.from_pretrained(name)."
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.chunk = chunk

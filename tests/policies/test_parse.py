@@ -115,8 +115,14 @@ def test_sizes_are_written_as_lengths_are() -> None:
             parse(wrong)
 
 
+@pytest.mark.parametrize("text", [3, None, b"window:64", Window(64)])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(PolicyError, match=f"is {type(text).__name__}; expected text such as"):
+        parse(text)
+
+
 def test_a_misspelt_keyword_is_named() -> None:
-    wrong: dict[str, int] = {"sink": 4}
+    wrong: dict[str, Any] = {"sink": 4}
     with pytest.raises(PolicyError, match="Sinks has no parameter 'sink'; did you mean 'sinks'"):
         Sinks(**wrong)
 

@@ -70,14 +70,18 @@ def parse(text: str) -> Policy:
     Parameters left out take their defaults; the first may be named too.
 
     Raises:
-        PolicyError: on an unknown name or key, a value that is not a whole number, or a
-            parameter out of range. The message lists what is known.
+        PolicyError: on what is no text, an unknown name or key, a value that is not a whole
+            number, or a parameter out of range. The message lists what is known.
 
     >>> parse("sinks:4,window=1020")
     Sinks(sinks=4, window=1020)
     >>> parse("window:size=512") == parse(str(Window(512)))
     True
     """
+    if not isinstance(text, str):
+        raise PolicyError(
+            f"a policy's text is {type(text).__name__}; expected text such as 'window:1024'."
+        )
     name, _, rest = text.strip().partition(":")
     policies = known()
     if name not in policies:
