@@ -12,8 +12,9 @@ import pytest
 
 from tests.memory.server import Server
 from tests.memory.tiers.opened import shared_server
-from transom.errors import InputError
+from transom.errors import BudgetError, InputError, StoreError
 from transom.memory import ContextMemoryManager, RedisTier
+from transom.memory.tiers.redis.head import Versions
 
 
 @pytest.fixture
@@ -225,6 +226,36 @@ def test_bookkeeping_that_is_lost_is_counted_anew(server):
     assert all(tier.store(number, bytes(20_000)) for number in range(11, 19))
     assert 0 < tier.used <= 200_000
     assert tier.failures == tier.refusals == 0
+
+
+def test_foreign_bookkeeping_is_passed_over(server):
+    tier = RedisTier(server.url, 200_000)
+    client(server).hset("transom:sizes", mapping={"used": "much", "other": "1"})
+    assert tier.used == 0
+    tier[1] = b"one"
+    assert list(tier) == [1]
+    assert 0 < tier.used < 1000
+
+
+def test_what_a_server_does_not_take_is_not_called_a_lack_of_room(server):
+    tier = RedisTier(server.url, 200_000)
+    client(server).config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match="did not answer or refused"):
+        tier[1] = b"one"
+    client(server).config_set("maxmemory", 0)
+    tier[1] = bytes(150_000)
+    with pytest.raises(BudgetError, match="no room for the 100,000 bytes"):
+        tier[2] = bytes(100_000)
+    server.kill()
+    with pytest.raises(StoreError, match="did not answer or refused"):
+        tier[1] = b"two"
+
+
+def test_versions_do_not_repeat_where_clocks_are_behind():
+    former = time.time_ns() // 1000 + 10**9 << 12  # a quarter of an hour ahead
+    made = [Versions().next(former) for _ in range(100)]
+    assert min(made) > former
+    assert len(set(made)) == 100
 
 
 def test_what_cannot_be_asked_is_refused_by_name():

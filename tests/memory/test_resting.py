@@ -193,3 +193,46 @@ def test_two_managers_with_little_memory(tmp_path):
         assert other.remove_context("1399")
         assert one.get_context("1399") is None
         assert one.verify().problems == other.verify().problems == ()
+
+
+def continued(number: int) -> np.ndarray:
+    """Tokens that five numbers in a row start alike with."""
+    return np.concatenate([ids(number // 5, 1000), ids(10**6 + number, 200)])
+
+
+def has(manager: ContextMemoryManager, number: int) -> bool:
+    found = manager.get_context(str(number))
+    assert found is None or np.array_equal(found, continued(number))
+    return found is not None
+
+
+@pytest.mark.parametrize("write", ["through", "back"])
+def test_the_newest_of_those_that_start_alike_are_known_when_reopened(tmp_path, write):
+    with opened(tmp_path, max_memory=2**23, write=write) as manager:
+        for number in range(3000):
+            assert manager.add_context(str(number), continued(number))
+    with opened(tmp_path, max_memory=2**19, write=write) as manager:
+        assert manager.stats().unknown > 100
+        assert all(has(manager, number) for number in range(2999, 2900, -1))
+        assert sum(has(manager, number) for number in range(3000)) > 500
+        assert manager.add_context("new", continued(3001))
+        assert manager.verify().ok
+
+
+def test_one_with_little_memory_leaves_what_others_know(tmp_path):
+    with opened(tmp_path, max_memory=2**18) as one, opened(tmp_path, max_memory=2**23) as other:
+        for number in range(1000):
+            assert other.add_context(str(number), continued(number))
+            if number % 100 == 0:
+                assert has(one, number)
+        assert one.stats().unknown > 0
+        assert one.add_context("own", continued(5000)), one.refusal
+        assert len(other) == 1001 == sum(has(other, number) for number in range(1000)) + 1
+        assert one.verify().problems == other.verify().problems == ()
+
+
+def test_what_left_memory_rests_to_make_room_in_the_books(tmp_path):
+    with opened(tmp_path, max_memory=2**24, max_disk=2**28) as manager:
+        for number in range(15_000):
+            assert manager.add_context(f"user/{number}", [number, 7 * number % 50_000] * 16)
+        assert manager.verify().ok

@@ -117,14 +117,15 @@ def _added(holdings: Holdings, key: int) -> None:
     left = label.left(time.time())
     awake, row = slow.held.get(label.above), resting.get(label.above)
     if left <= 0 or (label.above and awake is None and row is None):
-        holdings.useless.append(key)
+        lost = left <= 0 or label.above not in slow.tier
+        (holdings.useless if lost else holdings.rest.unknown).append(key)
         return
     if key in holdings.fast.held:
         holdings.lose_copy(holdings.fast, holdings.fast.held[key])
     space = holdings.space(label.space)
     if not label.state and not label.nameless:
         _replace(holdings, space, label.name)
-    if not holdings.rest.learn_room():
+    if not holdings.rest.learn_room(label.above):
         holdings.rest.unknown.append(key)
         return
     size = slow.tier.size(key)

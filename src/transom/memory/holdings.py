@@ -201,14 +201,25 @@ class Holdings:
         for shelf in self.shelves:
             shelf.keep = above
         try:
-            return (
-                self._within_quota(entry) and self.books.enter(entry) and self._put(entry, payload)
-            )
+            return self._within_quota(entry) and self._enter(entry) and self._put(entry, payload)
         finally:
             for shelf, former in zip(self.shelves, kept, strict=True):
                 shelf.keep = former
             if above is not None:
                 self.discard_unless_needed(above)
+
+    def _enter(self, entry: Entry) -> bool:
+        """Have room in the books for a new entry, if need be by having others rest."""
+        if self.books.enter(entry):
+            return True
+        above = entry.above
+        if above is not None:
+            above.pins += 1
+        self.rest.settle()
+        if above is not None:
+            above.pins -= 1
+            self.rest.notice(above)
+        return self.books.enter(entry)
 
     def _put(self, entry: Entry, payload: NDArray[Any]) -> bool:
         slow = self.slow

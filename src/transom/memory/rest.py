@@ -158,15 +158,17 @@ class Rest:
 
     def _rest(self, entry: Entry) -> None:
         state = entry.state
+        entry.pins += 1  # so that it does not go with what continues it and makes room
         if state is not None:
-            self._to_row(state, entry.resting_kids, STATE)
-        flags = NAMELESS * (entry.name is None) | entry.flags & LISTED
-        if state is not None:
-            flags |= HAS_STATE * (state.key in self._rows)
-        self._to_row(entry, entry.resting_kids, flags)
+            self._to_row(state)
+        self._to_row(entry, state)
+        entry.pins -= 1
 
-    def _to_row(self, entry: Entry, kids: int, flags: int) -> None:
-        """Have a row in place of `entry`; without room even for that it leaves."""
+    def _to_row(self, entry: Entry, state: Entry | None = None) -> None:
+        """Have a row in place of `entry`, after its `state`; without room even for that it leaves.
+
+        What makes room may have continued it, so it is looked at only then.
+        """
         slow = self._holdings.slow
         assert slow is not None
         if not self.row_room():
@@ -174,17 +176,22 @@ class Rest:
             if not slow.tier.writable:
                 self.unknown.append(entry.key)
             return
-        above, state = entry.above, bool(flags & STATE)
+        above = entry.above
+        flags = entry.flags & (STATE | LISTED) | NAMELESS * (entry.name is None)
+        if state is not None and state.key in self._rows:
+            flags |= HAS_STATE
         row = Row(
             entry.key,
             entry.space,
             above.key if above is not None else 0,
             entry.size,
             entry.start,
-            0 if state else kids,
+            entry.resting_kids,
             flags,
             entry.expires,
         )
+        if entry.name is None and not entry.resting_kids:
+            self._holdings.doubtful.append(entry.key)
         slow.leave(entry)
         if entry.listed:
             del entry.space.blocks[entry.key]
@@ -200,20 +207,31 @@ class Rest:
         """Have room for one more row: of what was not used for longest, if need be."""
         return not self._rows.full or self._holdings.books.grow() or self.evict() > 0
 
-    def learn_room(self) -> bool:
-        """Have room to know one more that another process has stored.
+    def learn_room(self, above: int) -> bool:
+        """Have room to know one more that another process has stored, and that continues `above`.
 
         If need be, what was not used for longest is no longer known here, and stays there.
         """
         if not self._rows.full or self._holdings.books.grow():
             return True
-        row = self._rows.oldest(lambda row: not row.above)
+        slow = self._holdings.slow
+        assert slow is not None
+        row = self._rows.oldest(lambda row: row.key != above and row.above not in slow.held)
         if row is None:
             return False
+        self._unlearn(row)
+        while row.above and not self._rows.add_kids(row.above, -1) and row.above != above:
+            # What it continued is older still, and would be taken for what nothing continues.
+            former = self._rows.get(row.above)
+            assert former is not None
+            row = former
+            self._unlearn(row)
+        return True
+
+    def _unlearn(self, row: Row) -> None:
         self._rows.remove(row.key)
         row.space.bytes -= row.size
         self.unknown.append(row.key)
-        return True
 
     def evict(self, space: Namespace | None = None) -> int:
         """Evict from the disk what has been at rest for longest; its bytes, 0 if nothing may go.

@@ -98,6 +98,8 @@ def test_what_has_no_buffer_is_refused(opened):
         opened.tier[1] = "text"
     with pytest.raises(InputError, match="contiguous"):
         opened.tier[1] = np.zeros((4, 4), dtype=np.int32)[:, ::2]
+    with pytest.raises(InputError, match="cannot store ndarray"):
+        opened.tier[1] = np.array([None, "x"], dtype=object)
 
 
 NO_KEYS = ["x", b"x", -1, 0, 1.5, 2**64, True, None, (1, 2)]

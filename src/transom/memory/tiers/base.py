@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.errors import BudgetError, InputError, StoreError
+from transom.errors import BudgetError, InputError, StoreError, TransomError
 
 __all__ = ["LONGEST_LABEL", "News", "Payload", "Tier", "as_payload"]
 
@@ -163,10 +163,7 @@ class Tier(MutableMapping[int, Any]):
             held = key in self
             stored = self._replace(key, source) if held else self._store(key, source, b"")
         if not stored:
-            raise BudgetError(
-                f"{self.name} tier: no room for the {source.nbytes:,} bytes of entry {key}, "
-                f"{self.used:,} of {self.capacity:,} are taken; delete something first."
-            )
+            raise self._not_stored(key, source.nbytes)
 
     def __delitem__(self, key: int) -> None:
         key = self._held_key(key)
@@ -298,6 +295,13 @@ class Tier(MutableMapping[int, Any]):
         self._store(key, former, label)  # where it was before, so there is room
         return False
 
+    def _not_stored(self, key: int, size: int) -> TransomError:
+        """Why a payload that fits, of `size` bytes, was not stored."""
+        return BudgetError(
+            f"{self.name} tier: no room for the {size:,} bytes of entry {key}, "
+            f"{self.used:,} of {self.capacity:,} are taken; delete something first."
+        )
+
     # Checks
 
     def _check_open(self) -> None:
@@ -375,10 +379,10 @@ def as_payload(payload: Any) -> Payload:
     >>> as_payload(b"ab")
     array([97, 98], dtype=uint8)
     """
-    if type(payload) is np.ndarray and payload.ndim == 1 and payload.flags.c_contiguous:
-        found: Payload = payload.view(np.uint8)
-        return found
     try:
+        if type(payload) is np.ndarray and payload.ndim == 1 and payload.flags.c_contiguous:
+            found: Payload = payload.view(np.uint8)
+            return found
         view = memoryview(payload)
         return np.frombuffer(view.cast("B") if view.nbytes else b"", dtype=np.uint8)
     except (TypeError, ValueError, BufferError) as error:

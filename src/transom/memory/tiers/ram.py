@@ -158,7 +158,8 @@ class RamTier(Tier):
             self._labels[key] = label
 
     def may_go(self, key: int) -> bool:
-        return not self.in_use(key)
+        self._check_open()
+        return key not in self._views or not self.in_use(key)
 
     def verify(self) -> list[int]:
         self._check_open()

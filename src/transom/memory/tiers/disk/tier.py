@@ -182,6 +182,7 @@ class DiskTier(Tier):
         return self._turn
 
     def news(self) -> Iterable[News]:
+        self._check_open()
         self._follow()
         return self._known.news()
 
@@ -386,6 +387,7 @@ class DiskTier(Tier):
                 self._shared.unpin(key)
 
     def may_go(self, key: int) -> bool:
+        self._check_open()
         if not self.writable or self._shared.pinned(key):
             return False
         place = self._known.places.get(key)

@@ -17,6 +17,7 @@ __all__ = ["HEAD_BYTES", "Head", "Versions", "checksum"]
 FIELDS = struct.Struct("<8sQQQII")
 HEAD_BYTES = FIELDS.size + 8  # with a checksum of these, salted with the key
 MAGIC = b"transomV"
+AHEAD = 24  # bits by which a version may be ahead of the clock, some thousandths of a second
 CHANCE = 12  # bits of a version that are left to chance; the others are microseconds since 1970
 
 
@@ -66,7 +67,9 @@ class Versions:
     def next(self, former: int = 0) -> int:
         """A new one, above all that were made here, and above `former`."""
         now = time.time_ns() // 1000 << CHANCE | secrets.randbits(CHANCE)
-        self._latest = max(now, self._latest + 1, former + 1 if former < 1 << 63 else 0)
+        latest = max(self._latest, former if former < 1 << 63 else 0)
+        # Where clocks are behind, two may follow the same one: they are to differ nevertheless.
+        self._latest = now if now > latest else latest + 1 + secrets.randbits(AHEAD)
         return self._latest
 
 

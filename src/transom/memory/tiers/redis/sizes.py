@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = ["Sizes"]
@@ -13,8 +13,8 @@ AT_ONCE = 1000  # keys asked about at a time
 # A table of sizes with their sum in it, so that the server forgets both or neither. Refuses what
 # would exceed the capacity, with -1, and says with -2 that there is no table.
 CHARGE = """
-local had = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
-local used = tonumber(redis.call('HGET', KEYS[1], 'used') or '-1')
+local had = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0
+local used = tonumber(redis.call('HGET', KEYS[1], 'used') or '-1') or -1
 local size = tonumber(ARGV[2])
 if used < 0 then return -2 end
 if size > had and used - had + size > tonumber(ARGV[3]) then return -1 end
@@ -48,7 +48,8 @@ class Sizes:
 
     def total(self) -> int:
         """Bytes that are charged."""
-        self.known = int(self._client.hget(self._table, "used") or 0)
+        used = self._client.hget(self._table, "used") or b""
+        self.known = int(used) if used.isdigit() else 0
         return self.known
 
     def charge(self, key: int, size: int) -> bool:
@@ -79,8 +80,7 @@ class Sizes:
         """The keys of all payloads that are there, without the table."""
         pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix)
         names = self._client.scan_iter(match=f"{pattern}:" + "?" * DIGITS, count=AT_ONCE)
-        texts = {bytes(name[-DIGITS:]) for name in names}
-        return [int(text, 16) for text in texts if set(text) <= set(b"0123456789abcdef")]
+        return _keys({bytes(name[-DIGITS:]) for name in names})
 
     def _sweep(self) -> bool:
         """Charge no longer what the server forgot; whether there was anything."""
@@ -94,7 +94,7 @@ class Sizes:
         names = self._client.hkeys(self._table)
         if b"used" not in names:
             return self._look_through()
-        return [int(name, 16) for name in names if name != b"used"]
+        return _keys(names)
 
     def _there(self, keys: list[int]) -> list[bool]:
         found: list[bool] = []
@@ -104,3 +104,12 @@ class Sizes:
                 pipe.exists(f"{self._prefix}:{key:016x}")
             found += [bool(there) for there in pipe.execute()]
         return found
+
+
+def _keys(texts: Iterable[bytes]) -> list[int]:
+    """The keys that are written in `texts`; what is something else is passed over."""
+    return [
+        int(text, 16)
+        for text in texts
+        if len(text) == DIGITS and set(text) <= set(b"0123456789abcdef")
+    ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from transom.checks import whole_number
-from transom.errors import InputError
+from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
 from transom.memory.tiers.redis.head import HEAD_BYTES, Head, Versions, checksum
@@ -188,6 +188,15 @@ class RedisTier(Tier):
 
     def _replace(self, key: int, source: Payload) -> bool:
         return self.put(key, source) > 0
+
+    def _not_stored(self, key: int, size: int) -> TransomError:
+        if self.used + _taken(size, 0) > self.capacity:
+            return super()._not_stored(key, size)
+        return StoreError(
+            f"redis tier: entry {key} is not stored, because the server did not answer or refused "
+            f"({self.failures:,} failures, {self.refusals:,} refusals so far); expected one that "
+            "answers, can be written to, and has memory left."
+        )
 
     def _put(self, key: int, source: Payload, label: bytes) -> int:
         size = _taken(source.nbytes, len(label))
