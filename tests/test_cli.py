@@ -188,7 +188,7 @@ def test_plot_is_a_picture(model, book, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["BOOK", "--policy", "windw:9"], "unknown policy 'windw'; did you mean 'window"),
+        (["BOOK", "--policy", "windw:9"], "unknown policy 'windw'. Did you mean 'window"),
         (["BOOK", "--compare", "full;window:0"], "window: size is 0; expected at least 1"),
         (["BOOK", "--limit", "0"], "--limit is 0; expected at least 1"),
         (["BOOK", "--chunk", "-1"], "--chunk is -1; expected at least 1"),

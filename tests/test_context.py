@@ -250,7 +250,7 @@ def test_what_is_missing_is_named() -> None:
         Context(model, Letters()).generate("hi", temprature=1)
     with pytest.raises(InputError, match="chunk is 0"):
         Context(model, chunk=0)
-    with pytest.raises(PolicyError, match="known policies"):
+    with pytest.raises(PolicyError, match="Known policies"):
         Context(model, policy="windw:3")
 
 

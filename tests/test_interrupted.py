@@ -81,7 +81,7 @@ def test_all_or_nothing(policy: str, place: str) -> None:
 
 def refuses(context: Context) -> None:
     for call in (context.fork, context.generate, lambda: context.append([4])):
-        with pytest.raises(CacheError, match=r"stopped half-way.*fork or a saved state"):
+        with pytest.raises(CacheError, match=r"stopped half-way.*fork or saved state"):
             call()
 
 

@@ -553,8 +553,8 @@ class Context:
         if self._stopped:
             raise CacheError(
                 "an earlier call stopped half-way (an interrupt or an error) and could not be "
-                "undone exactly. Call reset() and feed the text again, or go on from a fork or a "
-                "saved state of before; fork() before what may fail."
+                "undone exactly. Call reset() and feed the text again, or go on from an earlier "
+                "fork or saved state. Next time, fork() before a call that may be interrupted."
             )
 
     def _sample(self, draw: Draw, longest: int, seen: int) -> Iterator[int]:

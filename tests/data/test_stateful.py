@@ -95,7 +95,7 @@ def test_other_batches_or_ranks_are_refused(corpus: TokenCorpus) -> None:
     for settings in ({"batch_size": 2}, {"batch_size": 4, "rank": 0, "ranks": 2}):
         other = loader(**settings)
         other.load_state_dict(state)
-        with pytest.raises(InputError, match="steps of 4 windows, and this has steps of"):
+        with pytest.raises(InputError, match="took 4 windows in a step, and here a step takes"):
             next(iter(other))
     stream = corpus.torch_stream(SIZE, batch_size=2, shuffle_seed=7, epochs=1)
     stream.load_state_dict(stream.state_after(begun[-1]))

@@ -343,6 +343,15 @@ def test_nothing_in_common_is_said():
     assert (shown.unclosed, shown.open) == ([], [])
 
 
+def test_full_attention_is_all_of_itself_though_its_room_grows_in_steps():
+    rows = [replace(row, hot_bytes=34_000_000) for row in results().rows
+            if row.policy == "full" and row.kind == "speed" and row.length == 1000]  # fmt: skip
+    assert rows
+    found = Page(page(results(rows=rows, complete=False)))
+    assert found.cells["full", "of_full"] == "100.0%"
+    assert "340.0%" not in found.text
+
+
 def test_shares_of_full_are_of_prompts_that_fill_the_room(shown):
     assert shown.cells["sinks:4,window=508", "of_full"] == "25.0%"
     short = [row for row in results().rows if row.kind == "speed" and row.length == 1000]

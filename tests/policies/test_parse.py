@@ -31,7 +31,7 @@ def test_spellings(text: str, policy: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("windw:4", "known policies: full, window, sinks, chunked, hierarchical"),
+        ("windw:4", "Known policies: full, window, sinks, chunked, hierarchical"),
         ("", "unknown policy ''"),
         ("window:sise=4", "has no parameter 'sise'. It takes size=1024, kv=auto"),
         ("full:3", "It takes kv=auto"),
@@ -90,15 +90,15 @@ def test_an_entry_point_must_be_a_policy(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("sink:4", "did you mean 'sinks:4'"),
-        ("Window:64", "did you mean 'window:64'"),
-        ("full,kv=int4", "did you mean 'full:kv=int4'"),
-        ("window 64", "did you mean 'window:64'"),
-        ("snapkw", "did you mean 'snapkv'"),
-        ("full,window:128", "part them by ';'"),
-        ("full; window:128", "part them by ';'"),
-        ("", "unknown policy ''; known"),
-        ("xyzzy", "unknown policy 'xyzzy'; known"),
+        ("sink:4", "Did you mean 'sinks:4'"),
+        ("Window:64", "Did you mean 'window:64'"),
+        ("full,kv=int4", "Did you mean 'full:kv=int4'"),
+        ("window 64", "Did you mean 'window:64'"),
+        ("snapkw", "Did you mean 'snapkv'"),
+        ("full,window:128", "separate them with ';'"),
+        ("full; window:128", "separate them with ';'"),
+        ("", "unknown policy ''. Known"),
+        ("xyzzy", "unknown policy 'xyzzy'. Known"),
     ],
 )
 def test_what_was_probably_meant(text: str, meant: str) -> None:

@@ -209,7 +209,7 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
     if not layer.steady:
         raise UnsupportedModelError(
             f"{kind} changes its queries by how many tokens the cache has seen, besides turning "
-            "them, which compact positions do not go with yet. Use the policy 'full'."
+            "them, which is not supported with compact positions yet. Use the policy 'full'."
         )
     return turned
 

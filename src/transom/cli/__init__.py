@@ -105,5 +105,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"transom: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:  # of the machine, such as a standard output that is full
-        print(f"transom: the system refused something: {error}", file=sys.stderr)
+        print(f"transom: the operating system refused a call: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -55,7 +55,8 @@ def chat(
         typer.Option(metavar="P", help="Sample from the likeliest tokens that make up P."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Sample the same again from the same N.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Seed sampling: same N, same answers."),
     ] = None,
     max_new_tokens: Annotated[
         str, typer.Option(metavar="N", help="End an answer after N tokens.")

@@ -95,7 +95,7 @@ def append(
     ] = False,
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Leave what was cut short as it is; FILE may be left out."),
+        typer.Option("--forget", help="Give up a run that was cut short; FILE is not needed."),
     ] = False,
 ) -> None:
     """Add texts to a corpus; readers see them once they are committed.

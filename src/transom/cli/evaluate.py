@@ -67,7 +67,7 @@ def evaluate(
         str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
     ] = "512",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure everything again, also what FOLDER has.")
+        bool, typer.Option("--fresh", help="Measure everything again, even what FOLDER has.")
     ] = False,
 ) -> None:
     """Measure what policies cost and what they keep, as a report.

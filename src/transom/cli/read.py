@@ -30,9 +30,7 @@ def read(
     ] = str(Sinks()),
     compare_with: Annotated[
         list[str] | None,
-        typer.Option(
-            "--compare", metavar="POLICY", help="Compare with another; repeat, or part by ';'."
-        ),
+        typer.Option("--compare", metavar="POLICY", help="Compare with others, separated by ';'."),
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="NAME", help="Load this model; see `transom models`.")

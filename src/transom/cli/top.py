@@ -37,9 +37,9 @@ HEADER = (
     "gone",
 )
 LEGEND = (
-    "idle: since its last call, from which its figures are; hits: of all that was asked for; rate: "
-    "hits and misses per second; ram, disk: payloads read per second; evicted: from memory, per "
-    "second; gone: evicted from disk, per second"
+    "idle: time since its last call, when its figures were taken; hits: share of all requests; "
+    "rate: hits and misses per second; ram, disk: payloads read per second; evicted: from memory, "
+    "per second; gone: evicted from disk, per second"
 )
 
 

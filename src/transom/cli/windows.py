@@ -35,7 +35,7 @@ def windows(
         list[str],
         typer.Argument(
             metavar="TEXT...",
-            help="UTF-8 texts, each a document; - for stdin. Of .jsonl and .parquet each row is.",
+            help="UTF-8 texts; - for stdin. A document is a text, or a row of .jsonl or .parquet.",
         ),
     ],
     out: Annotated[

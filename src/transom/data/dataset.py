@@ -83,8 +83,8 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
         if self._drop_uneven:
             if length < ranks:
                 raise InputError(
-                    f"{length:,} windows give no item to each of {ranks} ranks; expected more of "
-                    "them, or no drop_uneven."
+                    f"{length:,} windows are too few to give each of {ranks} ranks an item; "
+                    "expected more windows, or drop_uneven=False."
                 )
             return left // ranks
         if left % ranks:

@@ -71,9 +71,9 @@ class Share:
             return
         if found.fixed and resumed:
             raise InputError(
-                f"{found.name} counts items when it is made, and after load_state_dict there are "
-                "fewer for the rest of an epoch; without it the dataset shares them by itself. "
-                "Or load no state here, and keep that of a StatefulDistributedSampler."
+                f"{found.name} counts items when it is made, but after load_state_dict fewer are "
+                "left in the epoch. Do without it: the dataset shares its windows among ranks by "
+                "itself. Or load no state here, and save and load a StatefulDistributedSampler's."
             )
         if self.now()[1] == 1 or not self.given:
             if self._numbers["left_to"] != found.ranks:
@@ -86,8 +86,9 @@ class Share:
         """The error that something else shares what is a share already."""
         mine = self.now()[1]
         return InputError(
-            f"{name} shares among {ranks} processes what is a share of one in {mine} already, so "
-            "windows would be left out. Pass rank=0, ranks=1 and leave it to that, or do without."
+            f"{name} would share among {ranks} processes what is already the share of one process "
+            f"of {mine}, so some windows would never be read. Pass rank=0, ranks=1 here and leave "
+            "sharing to it, or do without it."
         )
 
     def tell_uneven(self) -> None:

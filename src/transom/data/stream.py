@@ -230,9 +230,10 @@ class WindowBatches(Iterator[Batch]):
         position = self._stream._source.position_of(state)
         if state.get("step") != self._step:
             raise InputError(
-                f"the state of a worker is of steps of {state.get('step')} windows, and this has "
-                f"steps of {self._step}, in batches of {self._stream._batch_size} for each of "
-                f"{self._ranks} ranks; expected as many, or a state of state_after(batch)."
+                f"the state is from a worker that took {state.get('step')} windows in a step, and "
+                f"here a step takes {self._step}: a batch of {self._stream._batch_size} for each "
+                f"of {self._ranks} ranks. Use the former batch_size and number of ranks, or load a "
+                "state that state_after(batch) gave."
             )
         self._at, self._end = position, state["end"]
         self._stream._source.follow(state)

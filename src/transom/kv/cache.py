@@ -205,8 +205,8 @@ class BoundedCache(Cache):
         elif found.token_bytes > self._shape.token_bytes:
             raise CacheError(
                 f"{self._asked} is {self.policy} with keys and values of "
-                f"{self._shape.token_bytes:,} bytes for each token, and now there come some of "
-                f"{found.token_bytes:,}, which would take more than was asked for; expected one "
+                f"{self._shape.token_bytes:,} bytes for each token, and these have "
+                f"{found.token_bytes:,}, so they would take more than was asked for; expected one "
                 "dtype and size in all layers and passes. Give a size in tokens, or make a new "
                 "cache once the model has its dtype."
             )

@@ -17,8 +17,8 @@ __all__ = ["Channels", "Codes", "decode", "encode", "storage"]
 FARTHEST = 60_000  # steps of an offset, which float16 holds
 TINY = torch.finfo(torch.bfloat16).tiny
 NO_GRADIENT = (
-    "a gradient would have to flow through keys and values of an earlier pass that were rounded to "
-    "8 or 4 bits, and there is none. Use kv=auto, or feed the text in one pass, or detach() first."
+    "a gradient would have to flow through keys and values of an earlier pass, which were rounded "
+    "to 8 or 4 bits and have none. Use kv=auto, feed the text in one pass, or call detach() first."
 )
 
 

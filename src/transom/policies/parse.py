@@ -86,7 +86,7 @@ def parse(text: str) -> Policy:
     policies = known()
     if name not in policies:
         raise PolicyError(
-            f"unknown policy {name!r}; {_meant(text)}known policies: {', '.join(policies)}."
+            f"unknown policy {name!r}.{_meant(text)} Known policies: {', '.join(policies)}."
         )
     policy = policies[name]
     keys = {spelled(field.name): field for field in _in_order(policy)}
@@ -130,8 +130,8 @@ def _meant(text: str) -> str:
     if near is None:
         return ""
     if rest and re.split(r"[:;,=\s]", rest[0])[0] in known():
-        return "one policy is expected; where several can be given, part them by ';'; "
-    return f"did you mean {':'.join([near, *rest])!r}? "
+        return " One policy is expected; where several may be given, separate them with ';'."
+    return f" Did you mean {':'.join([near, *rest])!r}?"
 
 
 def _in_order(policy: type[Policy]) -> list[Field[Any]]:

@@ -257,7 +257,7 @@ def test_mistakes_by_name(name: str) -> None:
 
 
 def test_a_policy_that_there_is_not() -> None:
-    with pytest.raises(PolicyError, match="unknown policy 'windw'; did you mean 'window"):
+    with pytest.raises(PolicyError, match=r"unknown policy 'windw'\. Did you mean 'window"):
         pattern("windw:8")
 
 

@@ -100,7 +100,8 @@ class Megatron(Format):
             or (starts > len(ids) - lengths).any()
         ):
             raise InputError(
-                f"{index} names sequences that are not in {binary}, or start inside an id."
+                f"{index} names sequences that are not in {binary}, or that start inside an id; "
+                "expected the index that was written with it."
             )
         if (named := int(lengths.sum())) < len(ids):
             raise InputError(

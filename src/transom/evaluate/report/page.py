@@ -48,7 +48,6 @@ def page(results: Results) -> str:
         policies=results.policies,
         tasks=tasks,
         longest=longest,
-        full_bytes=full_bytes,
         of_full={one.policy: _of_full(one, longest, full_bytes) for one in results.policies},
         best=_best(results, tasks),
         said=_in_words(results, longest, full_bytes),
@@ -148,9 +147,12 @@ def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
 def _of_full(one: Summary, longest: int, full_bytes: int) -> float | None:
     """Its hot bytes over those of full attention at the longest prompt.
 
-    None where it was given no such prompt, or has room for more, so that none filled it.
+    None where it was given no such prompt, or has room for more, so that none filled it. 1 for full
+    attention itself, whose room grows in steps.
     """
-    if one.policy != "full" and (_longest([one]) < longest or one.hot_bytes > full_bytes):
+    if one.policy == "full":
+        return 1.0
+    if _longest([one]) < longest or one.hot_bytes > full_bytes:
         return None
     return one.hot_bytes / full_bytes
 
