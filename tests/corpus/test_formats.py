@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -258,9 +259,30 @@ def test_nanogpt_files_of_numpy_and_torch_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "shard.npy", np.arange(9, dtype=np.uint16))
     np.savez(tmp_path / "shard.npz", np.arange(9, dtype=np.uint16))
     os.rename(tmp_path / "shard.npz", tmp_path / "shard.bin")
-    for name, message in (("shard.npy", "an array of numpy"), ("shard.bin", "a zip archive")):
+    torch.save(torch.arange(9), tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    for name, message in (
+        ("shard.npy", "an array of numpy"),
+        ("shard.bin", "a zip archive"),
+        ("old.bin", r"a file of torch\.save"),
+    ):
         with pytest.raises(InputError, match=message):
             back(tmp_path / "books", "nanogpt", tmp_path / name, vocab_size=1 << 16)
+
+
+@pytest.mark.parametrize("dtype", ["<u4", "<i4", "<i8"])
+def test_nanogpt_files_of_wider_ids_are_refused(tmp_path: Path, dtype: str) -> None:
+    np.arange(1, 41, dtype=dtype).tofile(tmp_path / "train.bin")
+    with pytest.raises(InputError, match="a file of ids of 4 or 8 bytes; write them as uint16"):
+        back(tmp_path / "books", "nanogpt", tmp_path / "train.bin")
+    for number, ids in enumerate(([0] * 80, [7, 0] * 8, [7, 0] * 20 + [7, 1])):
+        source = nanogpt_file(tmp_path / "other.bin", ids)
+        assert content(back(tmp_path / f"{number}", "nanogpt", source)) == [ids]
+
+
+def test_nanogpt_files_are_of_no_larger_vocabulary(tmp_path: Path) -> None:
+    source = nanogpt_file(tmp_path / "in.bin", [5, 60_000])
+    with pytest.raises(InputError, match="ids go up to 65,536, and the format holds 65,535"):
+        back(tmp_path / "books", "nanogpt", source, vocab_size=65_537)
 
 
 def megatron_files(path: Path, pointers: list[int], ids: int, more: bytes = b"") -> Path:
@@ -284,6 +306,10 @@ def test_megatron_indexes_that_do_not_fit(tmp_path: Path) -> None:
         ([0, 6], 4, b"", "that are not in"),
         ([0, 2**63 - 2], 4, b"", "that are not in"),
         ([0, 4], 9, b"", "has 9 ids, and the sequences in .* have 4"),
+        ([0, 4], 3, b"", "that are not in"),
+        ([0, 0], 4, b"", "share ids of .* and leave others out"),
+        ([2, 0], 4, b"", "share ids of .* and leave others out"),
+        ([0, 4, 4], 4, b"", "has 4 ids, and the sequences in .* have 6"),
         ([0, 4], 4, b"\0\0", "has 2 bytes more than its sequences take"),
     ):
         source = megatron_files(tmp_path, pointers, ids, more)
@@ -304,6 +330,7 @@ def test_what_datatrove_says_beside_the_ids(tmp_path: Path) -> None:
         (b"x|8\n3", "ids have '8' bytes; expected 2 or 4"),
         (b"x|2\n999", "there are 999 tokens, and .* has 3"),
         (b"x|2\nmany", "says 'many' in its second line"),
+        (b"x|2\n" + b"9" * 5000, "says '9999.* in its second line"),
     ):
         about.write_bytes(told)
         with pytest.raises(InputError, match=message):
@@ -323,6 +350,21 @@ def test_a_conversion_that_failed_can_be_repeated(tmp_path: Path) -> None:
         assert not folder.exists()
     corpus = TokenCorpus.convert(folder, "nanogpt", source, vocab_size=65_536)
     assert content(corpus) == [[5, 60_000]]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a" * 300])
+def test_names_that_name_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    corpus = make(tmp_path / "books", [[1]])
+    monkeypatch.chdir(tmp_path)
+    for known, format_ in formats().items():
+        with pytest.raises(InputError, match="out is '"):
+            corpus.export(known, name)
+        if format_.readable:
+            with pytest.raises(InputError, match="source is '"):
+                back(tmp_path / "back", known, name)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["books"]
 
 
 def test_a_slash_at_the_end_says_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,22 @@ def test_a_fork_that_lives_on_keeps_nobody_from_writing(folder: Path) -> None:
     os.write(end, b"x")
     os.waitpid(child, 0)
     assert content(TokenCorpus.open(folder)) == [[1], [2]]
+
+
+def test_threads_add_whole_documents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transom.corpus.writer.TOKENS_AT_ONCE", 64)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with TokenCorpus.create(folder, vocab_size=60_000, shard_bytes=4096) as writer:
+
+            def add(number: int) -> None:
+                for length in range(300):
+                    writer.add_document([number] * (length % 50))
+
+            with ThreadPoolExecutor(4) as threads:
+                list(threads.map(add, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    wanted = sorted([number] * (length % 50) for number in range(4) for length in range(300))
+    assert sorted(content(TokenCorpus.open(folder, verified=True))) == wanted

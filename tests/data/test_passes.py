@@ -103,6 +103,15 @@ def test_a_loader_that_draws_the_same_seeds_takes_the_place_once(corpus: TokenCo
     assert found == [epoch(corpus, 0)[12:], epoch(corpus, 0)]
 
 
+def test_more_workers_that_draw_the_same_seeds_do_not_take_it(corpus: TokenCorpus) -> None:
+    stream = of_stream(corpus)
+    stream.load_state_dict({"position": 8, "windows": WINDOWS, "seed": 7})
+    wanted = epoch(corpus, 0)
+    for workers, place in ((1, 8), (2, 0)):
+        torch.manual_seed(0)
+        assert numbers(DataLoader(stream, batch_size=None, num_workers=workers)) == wanted[place:]
+
+
 @loaders
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_epochs_of_a_stream(corpus: TokenCorpus, loader: dict[str, Any], epochs: int) -> None:

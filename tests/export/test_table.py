@@ -132,3 +132,17 @@ def test_a_fork_writes_nothing(tmp_path: Path, name: str) -> None:
     got = read(tmp_path / name)
     for column, values in columns(10).items():
         assert np.array_equal(got[column], values)
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "rows.parquet", "rows.arrow"])
+def test_names_that_are_not_utf8(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"\udcff{name}"
+    with table_writer(path) as table:
+        table.write(columns(5))
+    if name == "rows.npy":
+        assert np.array_equal(np.load(path), columns(5)["ids"])
+    else:
+        path.rename(tmp_path / name)  # Arrow reads no such name either
+        assert np.array_equal(read(tmp_path / name)["start"], columns(5)["start"])
+    with pytest.raises(InputError, match="writes to no name that is not UTF-8"):
+        table_writer(tmp_path / "\udcff")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ class CorpusWriter:
     and where that is all there ever was, the corpus that was made for it.
     Readers go on reading what they opened, in either case. A fork of the process can write
     nothing: adding and committing raise `CorpusError` there, and giving up changes nothing.
+    Several threads may add, each call being a whole; documents that are added in pieces need one.
 
     Attributes:
         tokens, documents: how many there are, those not yet committed included.
@@ -57,6 +59,7 @@ class CorpusWriter:
         self._files: dict[str, GrowingFile] = {}
         self._broken: str | None = None
         self._owner = Owner(f"the writer of {folder}", CorpusError)
+        self._one_thread = RLock()
         try:
             self._committed = read()  # only now: no other writer can commit any more
             self._vocab_size = self._committed.vocab_size
@@ -103,21 +106,21 @@ class CorpusWriter:
             CorpusError: when they cannot be written, as on a full disk; the writer is of no more
                 use, and the corpus is as it was last committed.
         """
-        self._usable()
-        checked = check_ids(ids, self._vocab_size)
-        ends = _checked_ends(documents, len(checked))
-        if len(checked):
-            self._pending.append(checked.astype(self._dtype))  # a copy: the caller's may change
-        if len(ends):
-            self._edges.append(ends + self.tokens)
-            self.documents += len(ends)
-        self.tokens += len(checked)
-        self._waiting += len(checked)
-        self._open = (self._open or len(checked) > 0) and not (
-            len(ends) and ends[-1] == len(checked)
-        )
-        if self._waiting >= TOKENS_AT_ONCE:
-            self._write()
+        with self._usable():
+            checked = check_ids(ids, self._vocab_size)
+            ends = _checked_ends(documents, len(checked))
+            if len(checked):
+                self._pending.append(checked.astype(self._dtype))  # a copy: the caller's may change
+            if len(ends):
+                self._edges.append(ends + self.tokens)
+                self.documents += len(ends)
+            self.tokens += len(checked)
+            self._waiting += len(checked)
+            self._open = (self._open or len(checked) > 0) and not (
+                len(ends) and ends[-1] == len(checked)
+            )
+            if self._waiting >= TOKENS_AT_ONCE:
+                self._write()
 
     def end_document(self) -> None:
         """What came since the last end is a document; one without tokens, when nothing did."""
@@ -125,16 +128,15 @@ class CorpusWriter:
 
     def add_document(self, ids: Any) -> None:
         """Add a whole document; see `add_tokens`."""
-        self._usable()
-        if self._open:
-            raise InputError("a document is open; expected end_document() before another one.")
-        checked = check_ids(ids, self._vocab_size)
-        self.add_tokens(checked, documents=(len(checked),))
+        with self._usable():
+            if self._open:
+                raise InputError("a document is open; expected end_document() before another one.")
+            checked = check_ids(ids, self._vocab_size)
+            self.add_tokens(checked, documents=(len(checked),))
 
     def add_source(self, source: dict[str, Any]) -> None:
         """Note, as a line of JSON, where documents came from."""
-        self._usable()
-        with self._io():
+        with self._usable(), self._io():
             self._sources.write(json.dumps(source).encode() + b"\n")  # Names may be no UTF-8.
 
     def commit(self, job: dict[str, Any] | None = None) -> None:
@@ -147,25 +149,25 @@ class CorpusWriter:
             InputError: when a document is open.
             CorpusError: when it cannot be written; the last commit stands.
         """
-        self._usable()
-        if self._open:
-            raise InputError("a document is open; expected end_document() before a commit.")
-        self._write()
-        with self._io():
-            self._shards[-1] = self._shard.sync()
-            manifest = replace(
-                self._committed,
-                shards=tuple(shard for shard in self._shards if shard.bytes),
-                ends=self._ends.sync(),
-                sources=self._sources.sync(),
-                tokens=self.tokens,
-                documents=self.documents,
-                commit=self._committed.commit + 1,
-                job=job,
-            )
-            sync_folder(self.folder)
-            write_manifest(self.folder, manifest)
-        self._committed = manifest
+        with self._usable():
+            if self._open:
+                raise InputError("a document is open; expected end_document() before a commit.")
+            self._write()
+            with self._io():
+                self._shards[-1] = self._shard.sync()
+                manifest = replace(
+                    self._committed,
+                    shards=tuple(shard for shard in self._shards if shard.bytes),
+                    ends=self._ends.sync(),
+                    sources=self._sources.sync(),
+                    tokens=self.tokens,
+                    documents=self.documents,
+                    commit=self._committed.commit + 1,
+                    job=job,
+                )
+                sync_folder(self.folder)
+                write_manifest(self.folder, manifest)
+            self._committed = manifest
 
     def adopt(self, shards: Iterable[Path], manifest: Manifest, edges: NDArray[np.int64]) -> None:
         """Take over another corpus' shards, whole, without reading them; not yet committed.
@@ -176,16 +178,16 @@ class CorpusWriter:
             manifest: of the other corpus.
             edges: its document edges, `(documents + 1,)`.
         """
-        self._usable()
-        if self._open:
-            raise InputError("a document is open; expected end_document() before other shards.")
-        self._write()
-        with self._io():
-            for path, stored in zip(shards, manifest.shards, strict=True):
-                self._next_shard(adopted=stored, path=path)
-            self._ends.write(np.asarray(edges[1:] + self.tokens, dtype="<i8").data)
-        self.tokens += manifest.tokens
-        self.documents += manifest.documents
+        with self._usable():
+            if self._open:
+                raise InputError("a document is open; expected end_document() before other shards.")
+            self._write()
+            with self._io():
+                for path, stored in zip(shards, manifest.shards, strict=True):
+                    self._next_shard(adopted=stored, path=path)
+                self._ends.write(np.asarray(edges[1:] + self.tokens, dtype="<i8").data)
+            self.tokens += manifest.tokens
+            self.documents += manifest.documents
 
     def __enter__(self) -> Self:
         return self
@@ -258,10 +260,14 @@ class CorpusWriter:
         self._files[stored.name] = file
         return file
 
-    def _usable(self) -> None:
-        self._owner.check()
-        if self._broken is not None:
-            raise CorpusError(f"nothing more can be written to {self.folder}: {self._broken}.")
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """For one thread at a time, while anything can be written."""
+        self._owner.check()  # before waiting: in a fork, nobody may be there to let go of it
+        with self._one_thread:
+            if self._broken is not None:
+                raise CorpusError(f"nothing more can be written to {self.folder}: {self._broken}.")
+            yield
 
     @contextmanager
     def _io(self) -> Iterator[None]:
@@ -279,18 +285,19 @@ class CorpusWriter:
         """Close all files, each as it was last committed, and let others write."""
         if not self._owner.is_here:
             return
-        if self._broken is None:
-            self._broken = "it is closed"
-        unmake, self._unmake = self._unmake, None
-        files = self._committed.files if self._files else ()
-        committed = {stored.name: stored.bytes for stored in files}
-        for name, file in self._files.items():
-            with suppress(OSError):  # What is not committed counts for nothing, if it stays.
-                file.abandon(committed.get(name, 0))
-        self._files.clear()
-        if failed and unmake is not None and not self._committed.commit:
-            unmake()
-        self._lock.release()
+        with self._one_thread:
+            if self._broken is None:
+                self._broken = "it is closed"
+            unmake, self._unmake = self._unmake, None
+            files = self._committed.files if self._files else ()
+            committed = {stored.name: stored.bytes for stored in files}
+            for name, file in self._files.items():
+                with suppress(OSError):  # What is not committed counts for nothing, if it stays.
+                    file.abandon(committed.get(name, 0))
+            self._files.clear()
+            if failed and unmake is not None and not self._committed.commit:
+                unmake()
+            self._lock.release()
 
 
 def _checked_ends(documents: Iterable[int] | None, length: int) -> NDArray[np.int64]:

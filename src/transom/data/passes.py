@@ -22,8 +22,11 @@ class Passes:
     """
 
     def __init__(self) -> None:
-        # `loads` counts them; `taken` is the number of the last one that a pass by `taker` took.
-        self._numbers = SharedNumbers(start=0, loads=0, loaded=0, taken=0, taker=NOBODY, workers=0)
+        # `loads` counts them; `taken` is the number of the last one that a pass by `taker` took,
+        # in which there are `takers`: a later one with more workers may have the same seed.
+        self._numbers = SharedNumbers(
+            start=0, loads=0, loaded=0, taken=0, taker=NOBODY, takers=0, workers=0
+        )
         self._turns = SharedNumbers(**{str(slot): 0 for slot in range(WORKERS)})
 
     @property
@@ -63,14 +66,16 @@ class Passes:
         """Begin a pass, in this process; returns where it starts."""
         worker, numbers = get_worker_info(), self._numbers
         slot, taker = (0, HERE) if worker is None else (worker.id + 1, worker.seed - worker.id)
+        takers = 0 if worker is None else worker.num_workers
         if slot >= WORKERS:
             raise InputError(f"a loader has a worker number {slot:,}; expected at most {WORKERS}.")
         numbers["workers"] = int(worker is not None)
         loads = numbers["loads"]
         if numbers["taken"] < loads:  # all workers of a pass may come here at once, and agree
-            numbers["taker"] = taker
+            numbers["taker"], numbers["takers"] = taker, takers
             numbers["taken"] = loads
-        if numbers["taker"] == taker and self._turns[str(slot)] < loads:
+        mine = (numbers["taker"], numbers["takers"]) == (taker, takers)
+        if mine and self._turns[str(slot)] < loads:
             self._turns[str(slot)] = loads
             return numbers["loaded"]
         return numbers["start"]

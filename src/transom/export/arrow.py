@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transom.durable import publish
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
+from transom.forks import closed_in_forks
 
 __all__ = ["Writer", "record_batch"]
 
@@ -24,17 +25,21 @@ class Writer(TableWriter):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._writer: Any = None
+        self._open: BinaryIO | None = None
 
     def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         batch = record_batch(columns)
         if self._writer is None:
             make = pq.ParquetWriter if self.path.suffix.lower() == ".parquet" else pa.ipc.new_file
-            self._writer = make(str(self._file), batch.schema)
+            # A file of Python's: Arrow itself opens no name that is not UTF-8.
+            self._open = closed_in_forks(self._file.open("wb"))
+            self._writer = make(self._open, batch.schema)
         self._writer.write_batch(batch)
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._open is not None:
+            with self._open:
+                self._writer.close()
 
     def _publish(self) -> None:
         publish(self._file, self.path)

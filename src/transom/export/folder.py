@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,13 @@ class Writer(TableWriter):
     replaces: ClassVar[bool] = False
 
     def __init__(self, path: Path) -> None:
+        try:
+            os.path.realpath(path).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"cannot write {path}: `datasets` writes to no name that is not UTF-8; expected "
+                "another one, or a name that ends in .parquet or .arrow."
+            ) from error
         super().__init__(path)
         self._writer: Any = None
         self._rows = 0

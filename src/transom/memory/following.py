@@ -114,6 +114,9 @@ def _added(holdings: Holdings, key: int) -> None:
             f"the {slow.tier.name} tier holds tokens of {label.itemsize} bytes, and the vocab_size "
             f"given here takes {holdings.dtype.itemsize}; expected the one it was made with."
         )
+    space = holdings.space(label.space)
+    if not label.state and not label.nameless:  # also where it cannot be known itself
+        _replace(holdings, space, label.name)
     left = label.left(time.time())
     awake, row = slow.held.get(label.above), resting.get(label.above)
     if left <= 0 or (label.above and awake is None and row is None):
@@ -122,9 +125,6 @@ def _added(holdings: Holdings, key: int) -> None:
         return
     if key in holdings.fast.held:
         holdings.lose_copy(holdings.fast, holdings.fast.held[key])
-    space = holdings.space(label.space)
-    if not label.state and not label.nameless:
-        _replace(holdings, space, label.name)
     if not holdings.rest.learn_room(label.above):
         holdings.rest.unknown.append(key)
         return

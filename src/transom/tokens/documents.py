@@ -194,9 +194,8 @@ class Documents(Iterator[Document]):
             more = f"; {advice}" if advice else f", with the text in its field {self._field!r}"
             raise InputError(f"{name} {error}{more}.") from error
         if self._field not in row:
-            raise InputError(
-                f"{name} has no field {self._field!r}; it has {', '.join(map(repr, row)):.200}."
-            )
+            there = ", ".join(map(repr, row)) or "none"
+            raise InputError(f"{name} has no field {self._field!r}; it has {there:.200}.")
         return self._checked(row[self._field], name)
 
     def _rows(self) -> Iterator[Document]:

@@ -80,3 +80,10 @@ def test_missing_files_and_sizes(tmp_path):
         read_trace(tmp_path / "t.jsonl")
     with pytest.raises(InputError, match="block_tokens is 0"):
         read_trace(tmp_path / "t.jsonl", block_tokens=0)
+
+
+def test_a_mark_at_the_start_is_left_out(tmp_path):
+    assert read(tmp_path, "t.csv", "\ufeffkey\nx\n", 4).requests[0][0].key == "x"
+    assert read(tmp_path, "t.jsonl", '\ufeff{"key": "x"}\n', 4).requests[0][0].key == "x"
+    with pytest.raises(InputError, match=r"line 1: key is \['x'\]; expected a number or a string"):
+        read(tmp_path, "u.jsonl", '{"key": ["x"]}\n', 4)

@@ -57,7 +57,7 @@ def write_format(
     """
     format_ = _known(to)
     _check_separator(format_, separator, corpus.manifest.vocab_size)
-    target = Path(out)
+    target = _named(out, "out")
     if os.fspath(out).endswith(("/", os.sep)) or target.is_dir():
         _make_folder(target)
         target = target / corpus.path.resolve().name
@@ -89,7 +89,21 @@ def read_format(
     """
     format_ = _known(of)
     _check_separator(format_, separator, writer.committed.vocab_size)
-    format_.read(Path(source), writer, separator=separator, moved=moved)
+    format_.read(_named(source, "source"), writer, separator=separator, moved=moved)
+
+
+def _named(path: str | os.PathLike[str], what: str) -> Path:
+    """A path that can name something: the current folder has a name too, which is `.`."""
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise InputError(f"{what} is {name!r:.80}; expected the name of a file.")
+    try:
+        Path(path).exists()
+    except OSError as error:
+        raise InputError(
+            f"{what} is {name!r:.80}: {error.strerror}; expected another name."
+        ) from error
+    return Path(path)
 
 
 def _check_separator(format_: Format, separator: Any, vocab_size: int) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Datatrove"]
 
+AT_MOST = 100  # characters in a line that has a number
+
 
 class Datatrove(Format):
     """A `.ds` file of ids in 2 or 4 bytes, its `.index` of ends, and `.metadata` for people.
@@ -93,7 +95,7 @@ def _told(metadata: Path) -> tuple[int, int | None]:
         raise InputError(f"{metadata} says that ids have {size!r} bytes; expected 2 or 4.")
     if len(lines) < 2:
         return int(size) if bar else 2, None
-    if not lines[1].strip().isdecimal():
+    if not (lines[1].strip().isdecimal() and len(lines[1]) < AT_MOST):
         raise InputError(
             f"{metadata} says {lines[1]!r:.80} in its second line; expected a number of tokens."
         )

@@ -103,9 +103,15 @@ class Megatron(Format):
                 f"{index} names sequences that are not in {binary}, or that start inside an id; "
                 "expected the index that was written with it."
             )
-        if (named := int(lengths.sum())) < len(ids):
+        if (named := int(lengths.sum())) != len(ids):
             raise InputError(
                 f"{binary} has {len(ids):,} ids, and the sequences in {index} have {named:,}; "
+                "expected the index that was written with it."
+            )
+        order = np.lexsort((lengths, starts))
+        if (starts[order][1:] < (starts + lengths)[order][:-1]).any():
+            raise InputError(
+                f"{index} names sequences that share ids of {binary} and leave others out; "
                 "expected the index that was written with it."
             )
         stops = np.concatenate([[0], np.cumsum(lengths)])

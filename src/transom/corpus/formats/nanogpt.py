@@ -21,10 +21,12 @@ __all__ = ["NanoGPT"]
 
 DTYPE = np.dtype("<u2")
 AT_ONCE = 1 << 20
+WIDE = 32  # ids of which every other one is 0: so many do not come by chance
 HEADER_WORDS = 256  # of 4 bytes, with which llm.c starts: a date as its mark, version, how many ids
 STARTS = {
     b"\x93NUMPY": "an array of numpy; write its ids with tofile",
     b"PK\x03\x04": "a zip archive, as torch.save and numpy.savez write them",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": "a file of torch.save; write its ids with tofile",
 }
 
 
@@ -46,12 +48,7 @@ class NanoGPT(Format):
     def write(
         self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
-        highest = corpus.manifest.vocab_size - 1
-        if highest > np.iinfo(DTYPE).max:
-            raise InputError(
-                f"nanogpt: ids go up to {highest:,}, and the format holds 65,535; expected "
-                "another format, e.g. megatron."
-            )
+        _check_vocabulary(corpus.manifest.vocab_size)
         if separator is None and corpus.documents > 1:
             raise InputError(
                 f"nanogpt: the format keeps no ends of documents, and there are "
@@ -80,6 +77,7 @@ class NanoGPT(Format):
     def read(
         self, source: Path, writer: CorpusWriter, *, separator: int | None = None, moved: Moved
     ) -> None:
+        _check_vocabulary(writer.committed.vocab_size)
         path = source if source.is_file() else self.files(source)[0]
         ids = mapped(path, DTYPE)
         _check_start(path, ids)
@@ -108,6 +106,14 @@ class NanoGPT(Format):
             writer.end_document()
 
 
+def _check_vocabulary(size: int) -> None:
+    if size - 1 > np.iinfo(DTYPE).max:
+        raise InputError(
+            f"nanogpt: ids go up to {size - 1:,}, and the format holds 65,535; expected "
+            "another format, e.g. megatron."
+        )
+
+
 def _check_start(path: Path, ids: NDArray[np.uint16]) -> None:
     """Refuse other files that are called .bin, which are of two-byte numbers as any file is.
 
@@ -122,5 +128,8 @@ def _check_start(path: Path, ids: NDArray[np.uint16]) -> None:
             f"a file of llm.c, which has a header of {4 * HEADER_WORDS:,} bytes (it starts with "
             f"{words[0]}); cut that off where its ids have 2 bytes"
         )
+    halves = ids[: 2 * HEADER_WORDS]
+    if len(halves) >= WIDE and halves.any() and not halves[1::2].any():
+        what = "a file of ids of 4 or 8 bytes; write them as uint16"
     if what is not None:
         raise InputError(f"nanogpt: {path} is {what}; expected ids of 2 bytes and nothing else.")

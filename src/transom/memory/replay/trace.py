@@ -84,7 +84,7 @@ def read_trace(
         raise InputError(f"{path} ends in {path.suffix!r}; expected {' or '.join(SUFFIXES)}.")
     requests = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             lines = _jsonl(file) if suffix == ".jsonl" else _csv(file)
             for number, fields in lines:
                 try:
@@ -116,6 +116,8 @@ class Blocks:
         if fields.get("hash_ids") is not None:
             return self._chain(fields["hash_ids"], fields.get("input_length"))
         if fields.get("key") is not None:
+            if isinstance(fields["key"], (list, dict)):
+                raise InputError(f"key is {fields['key']!r:.80}; expected a number or a string.")
             return (self._single(fields),)
         raise InputError(f"no hash_ids and no key; there are {', '.join(map(str, fields))}.")
 
