@@ -393,3 +393,8 @@ def test_an_empty_payload_and_a_huge_label(tmp_path):
     with DiskTier(tmp_path / "store", 1 << 20) as tier:
         assert tier.label(1) == b"L" * 4096
         assert bytes(tier[1]) == b""
+
+
+def test_a_misspelt_keyword_is_named():
+    with pytest.raises(InputError, match="has no parameter 'max_dsk'; did you mean 'max_disk'"):
+        ContextMemoryManager(2**22, max_dsk=2**22)

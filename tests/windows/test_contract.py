@@ -263,3 +263,9 @@ def test_the_guides_context_window(size: int, pinned: int, text: Any) -> None:
     assert shown.tolist() == tokens
     assert mask.tolist() == [1] * len(tokens)
     assert mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", [SlidingWindow, HierarchicalContext, MemoryEfficientContext])
+def test_a_misspelt_keyword_is_named(kind):
+    with pytest.raises(InputError, match=r"has no parameter 'vocab_sise'; did you mean 'vocab_s"):
+        kind(vocab_sise=9)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.activity import EVERY
@@ -87,6 +87,7 @@ class ContextMemoryManager:
     ('alice/42', 512)
     """
 
+    @known_keywords
     def __init__(
         self,
         max_memory: int = 2**30,

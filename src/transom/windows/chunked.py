@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, id_dtype
@@ -49,6 +50,7 @@ class MemoryEfficientContext(TokenState):
     name: ClassVar[str] = "memory_efficient"
     summary: ClassVar[str] = "recent tokens in whole chunks, the older ones in a file if need be"
 
+    @known_keywords
     def __init__(
         self,
         max_length: int = 512,

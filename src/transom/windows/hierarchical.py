@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Hierarchical
 from transom.tokens import ANY_VOCABULARY, TokenBuffer
@@ -57,6 +58,7 @@ class HierarchicalContext(TokenState):
     name: ClassVar[str] = "hierarchical"
     summary: ClassVar[str] = "recent tokens as local; what leaves them enters global"
 
+    @known_keywords
     def __init__(
         self,
         local_size: int = 512,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, TokenBuffer, check_ids
 from transom.windows.base import TokenState
@@ -65,6 +66,7 @@ class SlidingWindow(TokenState):
     _offsets: TokenBuffer | None
     _windows: TokenWindows | None
 
+    @known_keywords
     def __init__(
         self,
         window_size: int = 512,
