@@ -113,6 +113,9 @@ REFUSED = {
     "marks-the-last": "{% for m in messages %}"
     "{% if loop.last %}* {% endif %}{{ m['content'] }}<end>"
     "{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}",
+    "shows-the-newest": "{% for m in messages[-9:] %}<start>{{ m['role'] }}\n"
+    "{{ m['content'] }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start>assistant\n{% endif %}",
     "counts-turns": "{% for m in messages %}"
     "<user>{{ loop.index }}{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<bot>{% endif %}",

@@ -14,6 +14,7 @@ __all__ = ["Message", "Turns"]
 Message = Mapping[str, Any]
 
 QUESTION, ANSWER = "transom-question", "transom-answer"
+TURNS = 16  # that a template is tried with; some show only the newest few
 NOT_ASKED = ("system", "developer", "assistant")  # roles after which a user speaks
 CALL = {"name": "transom_call", "arguments": {}}
 INSTEAD = (
@@ -80,7 +81,7 @@ class Turns:
             raise _changes("earlier messages")
         again = self._said("user", QUESTION)
         closing = self.after_answer([again], reply=True)
-        for _ in range(2):
+        for _ in range(TURNS):
             asked += [self._said("assistant", ANSWER), again]
             later = self.whole(asked, reply=True)
             if not _follows(later, shown, ANSWER, closing):
