@@ -28,7 +28,7 @@ LINES = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumer
 def write(path: Path, data: str | bytes) -> Path:
     data = data.encode() if isinstance(data, str) else data
     if path.suffix == ".gz":
-        data = gzip.compress(data)
+        data = gzip.compress(data, mtime=0)
     if path.suffix == ".zst":
         with pa.output_stream(path, compression="zstd") as stream:
             stream.write(data)
@@ -72,7 +72,7 @@ def test_lines_without_a_newline_at_the_end(tmp_path: Path) -> None:
 def test_lines_by_other_names(tmp_path: Path, name: str) -> None:
     data = LINES.encode()
     if name.lower().endswith(".gz"):
-        data = gzip.compress(data)
+        data = gzip.compress(data, mtime=0)
     if name.lower().endswith(".zst"):
         data = pa.compress(data, "zstd", asbytes=True)
     (tmp_path / name).write_bytes(data)
@@ -220,13 +220,13 @@ def broken() -> Iterator[tuple[str, bytes, str]]:
     )
     yield "a.json", b'[\n{"text": "a"}\n]', r"a.json:1 is not JSON"
     yield "a.jsonl", b'{"text": ' + b"7" * 5000 + b"}", "a.jsonl:1 has float as 'text'"
-    yield "a.jsonl", gzip.compress(b"{}"), "with gzip: let its name end in .gz"
+    yield "a.jsonl", gzip.compress(b"{}", mtime=0), "with gzip: let its name end in .gz"
     yield "a.jsonl", '{"text": "a"}\n\n'.encode("utf-16"), "it is UTF-16: convert it"
     for suffix in (".gz", ".zst", ".GZ"):
         yield f"a.txt{suffix}", b"", "it has 0 bytes, and even nothing has some"
         yield f"a.jsonl{suffix}", b"", "it has 0 bytes"
     yield "a.parquet", b"", "cannot read .*a.parquet"
-    yield "a.txt", gzip.compress(b"text"), "with gzip: let its name end in .gz, or unpack it"
+    yield "a.txt", gzip.compress(b"text", mtime=0), "with gzip: let its name end in .gz, or unpack it"
     yield "a.txt", b"%PDF-1.4\n\xff", "it is a PDF: take the text out of it"
     yield "a.txt", "text".encode("utf-16"), "it is UTF-16: convert it with iconv -f UTF-16"
     yield "a.txt", b"ab\xffc", r"a.txt is not UTF-8 text \(byte 0xff at offset 2\)"
