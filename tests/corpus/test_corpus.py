@@ -302,7 +302,7 @@ def test_hostile_folders(folder: Path, tmp_path: Path) -> None:
 
 def test_hostile_windows(folder: Path) -> None:
     corpus = make(folder, [[1, 2]])
-    with pytest.raises(TypeError, match="unexpected keyword argument 'padd'"):
+    with pytest.raises(InputError, match="has no parameter 'padd'"):
         corpus.windows(2, padd=3)
     with pytest.raises(InputError, match="stride is 3"):
         corpus.windows(2, stride=3)

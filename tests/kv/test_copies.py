@@ -91,7 +91,7 @@ def test_in_the_middle_of_a_pass_there_is_no_copy(monkeypatch: pytest.MonkeyPatc
     model, ids = tiny("llama"), distinct(1, 20)
     cache = BoundedCache(parse("window:24"), config=model.config)
 
-    def fails(*args: Any) -> Any:
+    def fails(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache.layers[1], "update", fails)

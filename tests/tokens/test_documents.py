@@ -226,7 +226,7 @@ def broken() -> Iterator[tuple[str, bytes, str]]:
         yield f"a.txt{suffix}", b"", "it has 0 bytes, and even nothing has some"
         yield f"a.jsonl{suffix}", b"", "it has 0 bytes"
     yield "a.parquet", b"", "cannot read .*a.parquet"
-    yield "a.txt", gzip.compress(b"text", mtime=0), "with gzip: let its name end in .gz, or unpack it"
+    yield "a.txt", gzip.compress(b"text", mtime=0), "with gzip: let its name end in .gz, or unpack"
     yield "a.txt", b"%PDF-1.4\n\xff", "it is a PDF: take the text out of it"
     yield "a.txt", "text".encode("utf-16"), "it is UTF-16: convert it with iconv -f UTF-16"
     yield "a.txt", b"ab\xffc", r"a.txt is not UTF-8 text \(byte 0xff at offset 2\)"
