@@ -12,6 +12,7 @@ from tests.saved.make import CONTEXTS, DOCUMENTS, MORE, READ, STATE, STATES, mod
 from transom import Context
 from transom.corpus import TokenCorpus
 from transom.memory import ContextMemoryManager
+from transom.policies import parse
 
 HERE = Path(__file__).parent
 RELEASES = sorted(path.name for path in HERE.iterdir() if (path / "scores.npz").exists())
@@ -25,7 +26,7 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_state_goes_on(release: str, name: str) -> None:
     context = Context.load(HERE / release / f"{name}.state", model())
-    assert (str(context.policy), context.usage.seen) == (STATES[name], len(READ))
+    assert (context.policy, context.usage.seen) == (parse(STATES[name]), len(READ))
     expected = np.load(HERE / release / "scores.npz")[name]
     np.testing.assert_allclose(context.score(MORE), expected, rtol=1e-3, atol=1e-3)
 
