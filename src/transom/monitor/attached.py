@@ -26,6 +26,7 @@ class Attached:
         name: value of the label `source` of all its numbers.
         source: a weak reference to what is read.
         calls: the monitor's keys of the seconds that its calls take.
+        watch: what its calls record to, by their names; empty when they are not timed.
         gauges: of each number that rises and falls, the values at each poll.
         totals: of each number that only grows, the value at the last poll.
         readable: whether the last poll could read it.
@@ -36,6 +37,7 @@ class Attached:
         self.name = name
         self.source = weakref.ref(source)
         self.calls = calls
+        self.watch: dict[str, Series] = {}
         self.gauges: dict[Key, Series] = {}
         self.totals: dict[Key, float] = {}
         self.readable = True

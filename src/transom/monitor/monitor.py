@@ -204,6 +204,7 @@ class ContextWindowMonitor:
             if calls:
                 each = {call: self._series.get(key) or Series() for call, key in calls.items()}
                 watch(source, each)
+                attached.watch = each
                 self._series.update((calls[call], series) for call, series in each.items())
             known[name] = attached
             return name
@@ -220,7 +221,7 @@ class ContextWindowMonitor:
                 raise InputError(f"nothing is attached as {name!r}.")
             source = attached.source()
             if source is not None:
-                unwatch(source)
+                unwatch(source, attached.watch)
             self._retire(attached)
 
     def poll(self) -> None:
