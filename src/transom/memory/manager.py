@@ -469,10 +469,10 @@ class ContextMemoryManager:
             version = remote.version(space, name, state)
             if version is None or (held is not None and had == version):
                 return None
-            if held is not None and 0 < version < had:
+            if 0 < version < had:
+                # One of the two was replaced by the other, or both by what the server forgot.
                 remote.delete_until(space, name, state, had)
-                held.version = 0
-                return None
+                version = 0
             if state:
                 self._holdings.remove_state(self._holdings.space(space), name)
             else:

@@ -203,7 +203,7 @@ class RedisTier(Tier):
         former = self._head(key)
         if not self._sizes.charge(key, size):
             return 0
-        version = self._versions.next(former.version if former is not None else 0)
+        version = self._versions.next()
         pieces = [source[at : at + CHUNK] for at in range(0, source.nbytes, CHUNK)]
         chunks = len(pieces) if len(pieces) > 1 else 0
         head = Head(version, source.nbytes, checksum(source, label, key), len(label), chunks)
@@ -239,7 +239,7 @@ class RedisTier(Tier):
             data = self._client.get(self._name(f"{key:016x}"))
             if data is None:
                 return None
-            head = Head.unpack(data, key)
+            head = self._unpacked(data, key)
             if head is None or len(data) < HEAD_BYTES + head.label:
                 self._damaged(key)
                 return None
@@ -279,7 +279,7 @@ class RedisTier(Tier):
 
     def _remove(self, key: int, until: int | None = None) -> bool:
         start = self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1)
-        head = Head.unpack(start, key)
+        head = self._unpacked(start, key)
         if until is None or head is None:
             was_there = bool(self._client.delete(self._name(f"{key:016x}")))
         elif head.version > until:
@@ -322,7 +322,15 @@ class RedisTier(Tier):
     # Names on the server
 
     def _head(self, key: int) -> Head | None:
-        return Head.unpack(self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1), key)
+        return self._unpacked(
+            self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1), key
+        )
+
+    def _unpacked(self, data: bytes, key: int) -> Head | None:
+        head = Head.unpack(data, key)
+        if head is not None:
+            self._versions.seen(head.version)
+        return head
 
     def _size_there(self, key: int) -> int:
         """Bytes that `key` takes on the server."""
