@@ -338,7 +338,8 @@ class ContextMemoryManager:
             self._follow()
             spaces = self._holdings.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
-            return sum(self._holdings.clear(space) for space in chosen)
+            known = sum(self._holdings.clear(space) for space in chosen)
+            return known + self._holdings.rest.clear_unknown(namespace)
 
     def flush(self) -> None:
         """Have everything on disk, as far as there is room, safe from a loss of power."""

@@ -91,6 +91,16 @@ class Tier(MutableMapping[int, Any]):
     def nbytes(self) -> int:
         """Bytes of memory that the bookkeeping takes, the keys left out."""
 
+    @property
+    def growth(self) -> int:
+        """Bytes of memory that it may take beyond that, when tables are made anew to grow."""
+        return self.nbytes // 3
+
+    @property
+    def full(self) -> bool:
+        """Whether one more makes these tables grow."""
+        return False
+
     @abstractmethod
     def fits(self, size: int) -> bool:
         """Whether a payload of `size` bytes would fit if nothing else were held."""

@@ -205,6 +205,14 @@ class DiskTier(Tier):
     def nbytes(self) -> int:
         return self._known.nbytes
 
+    @property
+    def growth(self) -> int:
+        return self._known.growth
+
+    @property
+    def full(self) -> bool:
+        return self._known.places.full
+
     def fits(self, size: int) -> bool:
         own = file_size(size) if self.maps(size) else 0
         inline = 0 if self.maps(size) else size
