@@ -314,3 +314,31 @@ def test_what_is_not_known_is_replaced_and_removed_all_the_same(tmp_path):
         assert manager.stats().unknown > 100
         assert manager.clear() > 1000
         assert manager.stats().tiers[1].entries == 0
+
+
+def test_what_others_filled_and_emptied_does_not_stop_a_small_memory(tmp_path):
+    with opened(tmp_path, max_memory=2**18) as one, opened(tmp_path, max_memory=2**24) as other:
+        for number in range(5000):
+            assert other.add_context(str(number), ids(number, 64))
+            if number % 500 == 0:
+                one.stats()
+        assert other.clear() == 5000
+        assert one.stats().unknown == 0
+        for number in range(300):
+            assert one.add_context(str(number), ids(number, 64)), one.refusal
+            assert right(one, number, 64)
+        assert one.stats().bytes <= 2**18
+        assert one.verify().ok
+
+
+def test_holes_on_the_disk_do_not_stop_a_small_memory(tmp_path):
+    with opened(tmp_path, max_memory=2**24) as manager:
+        for number in range(3000):
+            assert manager.add_context(str(number), ids(number, 64))
+        for number in range(0, 2400, 2):
+            assert manager.remove_context(str(number))
+    with opened(tmp_path) as manager:
+        for number in range(5000, 5200):
+            assert manager.add_context(str(number), ids(number, 64)), manager.refusal
+            assert right(manager, number, 64)
+        assert manager.stats().bytes <= 2**18

@@ -87,6 +87,8 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
             _dropped(holdings, entry)
         elif key in holdings.resting:
             holdings.rest.lose(key)
+        else:
+            holdings.rest.forget_gone()
         return
     label = holdings.resting.label(key)
     if label is None or not label.nameless:

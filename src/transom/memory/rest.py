@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChangedError", "Rest"]
 
+FEW = 64  # keys
+
 
 class ChangedError(Exception):
     """Another process changed what is being read; to be read again, in turn with the others."""
@@ -240,7 +242,20 @@ class Rest:
 
     def not_known(self, key: int) -> None:
         """There was no room to know `key`, which is on the second shelf."""
+        self.forget_gone()
         self.unknown.add(key, self.hash_at(key))
+
+    def forget_gone(self) -> None:
+        """Keep no more keys of what is not known than there are payloads."""
+        slow = self._holdings.slow
+        assert slow is not None
+        if len(self.unknown) > 2 * len(slow.tier) + FEW:
+            there = dict(self.unknown.items())
+            self.unknown.fill(
+                (key, hashed)
+                for key, hashed in there.items()
+                if key in slow.tier and key not in slow.held and key not in self._rows
+            )
 
     def hash_at(self, key: int) -> int:
         """The hash of the id that `key` has on the second shelf; 0 where it cannot be read."""

@@ -59,6 +59,7 @@ class Places(Mapping[int, Place]):
             return None
         place = self._place(row)
         self._rows.remove(row)
+        self._rows.compact()
         return place
 
     def by_generation(self) -> Any:
