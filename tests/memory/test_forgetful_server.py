@@ -304,6 +304,20 @@ def test_what_cannot_be_asked_is_refused_by_name():
 
     with pytest.raises(InputError, match=r"url is 'http://x'.*expected one such as"):
         RedisTier("http://x")
+    for url in (
+        "redis://127.0.0.1:1/0?nonsense=1",
+        "redis://127.0.0.1:1/0?protocol=9",
+        "redis://127.0.0.1:1/0?socket_timeout=abc",
+        None,
+    ):
+        with pytest.raises(InputError, match=r"url is .*expected one such as"):
+            RedisTier(url)
+    with pytest.raises(InputError, match=r"client is a redis\.client\.Pipeline; expected a redis"):
+        RedisTier(client=redis.Redis().pipeline())
+    with pytest.raises(InputError, match=r"RedisTier.* has no parameter 'tll'; did you mean 'ttl'"):
+        RedisTier(tll=5)
+    with pytest.raises(InputError, match=r"prefix is '.ud800'"):
+        RedisTier(prefix="\ud800")
     with pytest.raises(InputError, match=r"client is a redis\.asyncio"):
         RedisTier(client=redis.asyncio.Redis())
     with pytest.raises(InputError, match=r"client is a builtins\.str"):

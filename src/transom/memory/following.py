@@ -98,8 +98,10 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
         if entry.state is not None:
             holdings.discard(entry.state)
         holdings.unname(entry)
+        holdings.discard_unless_needed(entry)
     elif row is not None and row.named:
         holdings.resting.unname(key)
+        holdings.rest.drop_unless_needed(key)
 
 
 def _added(holdings: Holdings, key: int) -> None:
@@ -153,7 +155,6 @@ def _added(holdings: Holdings, key: int) -> None:
         holdings.rest.add_kids_of(awake, 1)
         if label.state and holdings.rest.wake(key) is None and key in resting:
             holdings.rest.drop(key)  # without memory to know it, it goes
-            holdings.useless.append(key)
     elif row is not None:
         resting.add_kids(row.key, 1)
         if label.state:
@@ -172,7 +173,6 @@ def _replace(holdings: Holdings, space: Namespace, name: str) -> None:
             holdings.resting.unname(row.key)
         else:
             holdings.rest.drop(row.key)
-            holdings.useless.append(row.key)
 
 
 def _replaced(holdings: Holdings, former: Entry) -> None:
@@ -197,6 +197,7 @@ def _dropped(holdings: Holdings, entry: Entry) -> None:
     if entry not in slow:
         return
     slow.drop(entry)
+    holdings.useless.append(entry.key)  # what it continued is gone, if it is not so itself
     if entry not in holdings.fast:
         holdings.forget(entry)
     elif entry.is_leaf:

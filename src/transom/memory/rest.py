@@ -221,19 +221,34 @@ class Rest:
         return not self._rows.full or self._holdings.books.grow() or self._unlearn_oldest(above)
 
     def _unlearn_oldest(self, above: int = 0) -> bool:
-        slow = self._holdings.slow
-        assert slow is not None
-        row = self._rows.oldest(lambda row: row.key != above and row.above not in slow.held)
+        row = self._rows.oldest(lambda row: row.key != above and bool(self._line(row, above)))
         if row is None:
             return False
-        self._unlearn(row)
-        while row.above and not self._rows.add_kids(row.above, -1) and row.above != above:
-            # What it continued is older still, and would be taken for what nothing continues.
-            former = self._rows.get(row.above)
-            assert former is not None
-            row = former
+        line = self._line(row, above)
+        for row in line:
             self._unlearn(row)
+        if line[-1].above:
+            self._rows.add_kids(line[-1].above, -1)
         return True
+
+    def _line(self, row: Row, above: int) -> list[Row]:
+        """`row`, what only it continues, what only that continues, and so on, but not `above`.
+
+        Without the first, the others would be taken for what nothing continues. None of them
+        when that leads to one that is awake.
+        """
+        slow = self._holdings.slow
+        assert slow is not None
+        line = [row]
+        while row.above:
+            former = None if row.above in slow.held else self._rows.get(row.above)
+            if former is None:
+                return []
+            if former.kids > 1 or former.key == above:
+                break
+            row = former
+            line.append(row)
+        return line
 
     def _unlearn(self, row: Row) -> None:
         self._rows.remove(row.key)
@@ -337,7 +352,9 @@ class Rest:
         row = self._rows.remove(key)
         row.space.bytes -= row.size
         slow.evicted += evicted
-        if not slow.following and slow.tier.writable and key in slow.tier:
+        if slow.following:
+            self._holdings.useless.append(key)  # if it is still there when all is learnt
+        elif slow.tier.writable and key in slow.tier:
             del slow.tier[key]
         if row.above:
             self._kid_gone(row.above, bool(row.flags & STATE))

@@ -404,6 +404,7 @@ class DiskTier(Tier):
     # The whole
 
     def verify(self) -> list[int]:
+        self._check_open()
         damaged = []
         for key in list(self._known.places):
             try:
@@ -413,6 +414,7 @@ class DiskTier(Tier):
         return damaged
 
     def flush(self) -> None:
+        self._check_open()
         if self.writable:
             with self._turn:
                 self._data.sync()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
@@ -60,6 +60,7 @@ class RedisTier(Tier):
     name: ClassVar[str] = "redis"
     durable: ClassVar[bool] = True
 
+    @known_keywords
     def __init__(
         self,
         url: str = "redis://127.0.0.1:6379/0",
@@ -73,7 +74,7 @@ class RedisTier(Tier):
         number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
         if not number or not 0 < ttl < LONGEST:
             raise InputError(f"RedisTier: ttl is {ttl!r}; expected seconds, more than 0.")
-        if not isinstance(prefix, str) or not prefix:
+        if not isinstance(prefix, str) or not prefix or not _is_utf8(prefix):
             raise InputError(f"RedisTier: prefix is {prefix!r}; expected text, such as 'transom'.")
         self.prefix = prefix
         self._ttl = max(1, math.ceil(1000 * ttl))
@@ -128,6 +129,7 @@ class RedisTier(Tier):
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
+        label = self._given_label(label)
         return self._server.ask(lambda: self._put(key, source, label), 0)
 
     def version(self, key: int) -> int | None:
@@ -346,6 +348,14 @@ class RedisTier(Tier):
 
     def _chunk(self, key: int, version: int, number: int) -> str:
         return f"{self.prefix}:{key:016x}:{version}:{number}"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _taken(payload: int, label: int) -> int:
