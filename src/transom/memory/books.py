@@ -73,8 +73,9 @@ class Books:
         if not self._pay(room):
             expected = self.measure() + self._growth(1) + START + room
             raise InputError(
-                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager, "
-                f"with what is on disk already; expected at least {expected + expected // 8:,}."
+                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager"
+                f"{', with what is on disk already' if below else ''}; expected at least "
+                f"{expected + expected // 8:,}."
             )
 
     def space_added(self) -> None:

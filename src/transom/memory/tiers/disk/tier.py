@@ -93,6 +93,8 @@ class DiskTier(Tier):
         self._turn = Turn(self)
         try:
             self._open()
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(
                 f"cannot use {self.path} as a store of contexts: {error.strerror or error}; "
