@@ -414,13 +414,13 @@ def test_what_is_no_text_is_refused_as_an_id_and_as_a_namespace(name):
             lambda **space: manager.pin(name, **space),
         ]
         for call in calls:
-            with pytest.raises(InputError, match="context_id is .*; expected text"):
+            with pytest.raises(InputError, match=r"context_id is .*; expected text"):
                 call()
         others = [lambda: manager.longest_prefix([1], namespace=name)]
         if name is not None:
             others.append(lambda: manager.clear(namespace=name))
         for call in (*others, lambda: manager.get_context("x", namespace=name)):
-            with pytest.raises(InputError, match="namespace is .*; expected text"):
+            with pytest.raises(InputError, match=r"namespace is .*; expected text"):
                 call()
         assert name not in manager
         assert manager.get_context("x").tolist() == [1, 2]
