@@ -298,7 +298,7 @@ def test_more_was_stored_than_may_be_now(tmp_path):
     with opened(tmp_path / "store") as manager:
         for number in range(20):
             manager.add_context(str(number), np.resize(tokens(number), 100_000))
-    with pytest.raises(StoreError, match=r"takes .* bytes, more than the 1,048,576 that it may"):
+    with pytest.raises(StoreError, match=r"takes .* bytes, more than the 1,048,576 .* before.$"):
         opened(tmp_path / "store", max_disk=1 << 20)
     with opened(tmp_path / "store") as manager:
         assert manager.clear() == 20
@@ -398,3 +398,43 @@ def test_an_empty_payload_and_a_huge_label(tmp_path):
 def test_a_misspelt_keyword_is_named():
     with pytest.raises(InputError, match="has no parameter 'max_dsk'; did you mean 'max_disk'"):
         ContextMemoryManager(2**22, max_dsk=2**22)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", ["x"], {}])
+def test_what_is_no_text_is_refused_as_an_id_and_as_a_namespace(name):
+    with ContextMemoryManager(2**20) as manager:
+        manager.add_context("x", [1, 2], state=b"s")
+        calls = [
+            lambda **space: manager.get_context(name, **space),
+            lambda **space: manager.get_state(name, **space),
+            lambda **space: manager.remove_context(name, **space),
+            lambda **space: manager.extend(name, [3], **space),
+            lambda **space: manager.add_state(name, b"t", **space),
+            lambda **space: manager.add_context(name, [1], **space),
+            lambda **space: manager.pin(name, **space),
+        ]
+        for call in calls:
+            with pytest.raises(InputError, match=r"context_id is .*; expected text"):
+                call()
+        others = [lambda: manager.longest_prefix([1], namespace=name)]
+        if name is not None:
+            others.append(lambda: manager.clear(namespace=name))
+        for call in (*others, lambda: manager.get_context("x", namespace=name)):
+            with pytest.raises(InputError, match=r"namespace is .*; expected text"):
+                call()
+        assert name not in manager
+        assert manager.get_context("x").tolist() == [1, 2]
+
+
+def test_quotas_that_are_none():
+    for quotas in (5, [("a", 1)], "a"):
+        with pytest.raises(InputError, match=r"quotas is .*; expected bytes by namespace"):
+            ContextMemoryManager(2**20, quotas=quotas)
+    for name in (5, "x" * 1025):
+        with pytest.raises(InputError, match="in quotas: namespace"):
+            ContextMemoryManager(2**20, quotas={name: 1})
+
+
+def test_too_little_memory_without_a_disk_does_not_speak_of_one():
+    with pytest.raises(InputError, match="tables of a manager; expected at least 1"):
+        ContextMemoryManager(5000)

@@ -147,9 +147,46 @@ def test_a_server_that_takes_over_and_lacks_the_latest(server):
     one.add_context("a", [2])
     for key, value in before.items():
         direct.set(key, value)
-    assert one.get_context("a").tolist() == [2]
-    assert one.get_context("a").tolist() == [2]
+    # Which of the two is the later one, nobody can know who was not there: neither is returned.
+    assert one.get_context("a") is None
     assert other.get_context("a") is None
+    one.add_context("a", [3])
+    assert other.get_context("a").tolist() == one.get_context("a").tolist() == [3]
+
+
+def test_a_clock_that_is_ahead_does_not_keep_what_was_replaced(server, monkeypatch):
+    one, other, third = machines(server, 3)
+    now = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+        one.add_context("a", [1], state=b"one")
+    assert other.get_context("a").tolist() == [1]
+    assert bytes(other.get_state("a")) == b"one"
+    flush(server)
+    third.add_context("a", [2], state=b"two")
+    for manager in (one, other, third):
+        state, ids = manager.get_state("a"), manager.get_context("a")
+        assert state is None or bytes(state) == b"two"
+        assert ids is None or ids.tolist() == [2]
+    third.add_context("a", [3], state=b"three")
+    for manager in (one, other, third):
+        assert manager.get_context("a").tolist() == [3]
+        assert bytes(manager.get_state("a")) == b"three"
+
+
+def test_versions_are_above_those_that_were_seen(server, monkeypatch):
+    one, other = machines(server)
+    now = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+        one.add_context("a", [1])
+        one.add_context("b", [1])
+    assert other.get_context("a").tolist() == [1]
+    assert one.get_context("b").tolist() == [1]
+    flush(server)
+    # What the other one has seen makes its clock no worse than that of the first.
+    other.add_context("b", [2])
+    assert one.get_context("b").tolist() == [2]
 
 
 def test_a_write_that_is_refused_does_not_turn_reads_off(server):
@@ -253,7 +290,11 @@ def test_what_a_server_does_not_take_is_not_called_a_lack_of_room(server):
 
 def test_versions_do_not_repeat_where_clocks_are_behind():
     former = time.time_ns() // 1000 + 10**9 << 12  # a quarter of an hour ahead
-    made = [Versions().next(former) for _ in range(100)]
+    made = []
+    for _ in range(100):
+        versions = Versions()
+        versions.seen(former)
+        made.append(versions.next())
     assert min(made) > former
     assert len(set(made)) == 100
 
@@ -263,6 +304,20 @@ def test_what_cannot_be_asked_is_refused_by_name():
 
     with pytest.raises(InputError, match=r"url is 'http://x'.*expected one such as"):
         RedisTier("http://x")
+    for url in (
+        "redis://127.0.0.1:1/0?nonsense=1",
+        "redis://127.0.0.1:1/0?protocol=9",
+        "redis://127.0.0.1:1/0?socket_timeout=abc",
+        None,
+    ):
+        with pytest.raises(InputError, match=r"url is .*expected one such as"):
+            RedisTier(url)
+    with pytest.raises(InputError, match=r"client is a redis\.client\.Pipeline; expected a redis"):
+        RedisTier(client=redis.Redis().pipeline())
+    with pytest.raises(InputError, match=r"RedisTier.* has no parameter 'tll'; did you mean 'ttl'"):
+        RedisTier(tll=5)
+    with pytest.raises(InputError, match=r"prefix is '.ud800'"):
+        RedisTier(prefix="\ud800")
     with pytest.raises(InputError, match=r"client is a redis\.asyncio"):
         RedisTier(client=redis.asyncio.Redis())
     with pytest.raises(InputError, match=r"client is a builtins\.str"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
 
 import numpy as np
 import pytest
 
+from transom.errors import InputError
 from transom.memory import ContextMemoryManager
 
 
@@ -236,3 +238,107 @@ def test_what_left_memory_rests_to_make_room_in_the_books(tmp_path):
         for number in range(15_000):
             assert manager.add_context(f"user/{number}", [number, 7 * number % 50_000] * 16)
         assert manager.verify().ok
+
+
+@pytest.mark.parametrize("write", ["through", "back"])
+@pytest.mark.parametrize("count", [1000, 2000, 3000])
+def test_what_is_on_disk_takes_most_of_the_memory_to_know(tmp_path, count, write):
+    settings = {"max_disk": 2**28, "write": write}
+    with opened(tmp_path, max_memory=2**24, **settings) as manager:
+        for number in range(count):
+            assert manager.add_context(str(number), ids(number, 64))
+    with opened(tmp_path, **settings) as manager:
+        assert len(manager) >= 64
+        assert len(manager) + manager.stats().unknown == count
+        assert all(right(manager, number, 64) for number in range(count - 1, count - 40, -1))
+        for number in range(count, count + 200):
+            assert manager.add_context(str(number), ids(number, 64)), manager.refusal
+            assert right(manager, number, 64)
+        assert manager.stats().tiers[0].peak <= 2**18
+        assert manager.verify().ok
+    with opened(tmp_path, max_memory=2**24, **settings) as manager:
+        # What had to leave the disk was the oldest.
+        held = sorted(int(context.id) for context in manager.contexts())
+        assert held == list(range(count + 200 - len(held), count + 200))
+        assert len(held) >= count - 64
+        assert all(right(manager, number, 64) for number in held)
+
+
+def test_too_little_memory_for_what_is_on_disk_is_refused_with_what_is_enough(tmp_path):
+    with opened(tmp_path, max_memory=2**24) as manager:
+        for number in range(4000):
+            assert manager.add_context(str(number), ids(number, 64))
+    with pytest.raises(InputError, match="hold the tables of a manager") as refused:
+        opened(tmp_path)
+    enough = int(re.search("at least ([0-9,]+)", str(refused.value))[1].replace(",", ""))
+    with opened(tmp_path, max_memory=enough) as manager:
+        assert right(manager, 3999, 64)
+        assert manager.add_context("new", ids(5000, 64)), manager.refusal
+        assert manager.verify().ok
+    with opened(tmp_path, max_memory=2**24) as manager:
+        assert 3999 <= len(manager) <= 4001
+        assert right(manager, 3999, 64)
+
+
+def test_what_is_not_known_is_replaced_and_removed_all_the_same(tmp_path):
+    with opened(tmp_path, max_memory=2**24) as manager:
+        for number in range(1500):
+            assert manager.add_context(str(number), continued(number), state=b"old")
+            assert manager.add_context(str(number), ids(number, 64), namespace="tenant")
+    with opened(tmp_path, max_memory=2**19) as manager:
+        assert manager.stats().unknown > 2000
+        assert manager.get_context("0") is manager.get_context("1") is None
+        assert manager.add_context("0", [1, 2, 3])
+        assert manager.remove_context("0")
+        assert manager.remove_context("1")
+        assert not manager.remove_context("1")
+        assert manager.add_context("2", [4, 5, 6], state=b"new")
+        assert manager.remove_context("3", namespace="tenant")
+        assert manager.verify().problems == ()
+    with opened(tmp_path, max_memory=2**24) as manager:
+        assert manager.get_context("0") is manager.get_context("1") is None
+        assert manager.get_state("0") is manager.get_state("1") is None
+        assert manager.get_context("2").tolist() == [4, 5, 6]
+        assert bytes(manager.get_state("2")) == b"new"
+        assert has(manager, 3)
+        assert bytes(manager.get_state("3")) == b"old"
+        assert manager.get_context("3", namespace="tenant") is None
+        assert manager.verify().ok
+    with opened(tmp_path, max_memory=2**19) as manager:
+        assert manager.clear(namespace="tenant") > 1000
+    with opened(tmp_path, max_memory=2**24) as manager:
+        assert {context.namespace for context in manager.contexts()} == {""}
+        assert len(manager) > 1000
+        assert manager.verify().ok
+    with opened(tmp_path, max_memory=800_000) as manager:
+        assert manager.stats().unknown > 100
+        assert manager.clear() > 1000
+        assert manager.stats().tiers[1].entries == 0
+
+
+def test_what_others_filled_and_emptied_does_not_stop_a_small_memory(tmp_path):
+    with opened(tmp_path, max_memory=2**18) as one, opened(tmp_path, max_memory=2**24) as other:
+        for number in range(5000):
+            assert other.add_context(str(number), ids(number, 64))
+            if number % 500 == 0:
+                one.stats()
+        assert other.clear() == 5000
+        assert one.stats().unknown == 0
+        for number in range(300):
+            assert one.add_context(str(number), ids(number, 64)), one.refusal
+            assert right(one, number, 64)
+        assert one.stats().bytes <= 2**18
+        assert one.verify().ok
+
+
+def test_holes_on_the_disk_do_not_stop_a_small_memory(tmp_path):
+    with opened(tmp_path, max_memory=2**24) as manager:
+        for number in range(3000):
+            assert manager.add_context(str(number), ids(number, 64))
+        for number in range(0, 2400, 2):
+            assert manager.remove_context(str(number))
+    with opened(tmp_path) as manager:
+        for number in range(5000, 5200):
+            assert manager.add_context(str(number), ids(number, 64)), manager.refusal
+            assert right(manager, number, 64)
+        assert manager.stats().bytes <= 2**18

@@ -54,3 +54,22 @@ def test_many_keys_that_are_alike():
     rows.reserve(100_000)
     assert rows.find(keys[1]) != NOT_THERE
     assert not rows.full
+
+
+def test_rows_that_are_gone_take_no_room():
+    rows = Rows(value="Q")
+    for key in range(1, 5001):
+        rows.columns["value"][rows.add(key)] = 7 * key
+    large = rows.nbytes
+    for key in range(1, 4801):
+        rows.remove(rows.find(key))
+        rows.compact()
+        assert len(rows) == 5000 - key
+    assert rows.nbytes < large / 8
+    found = {rows.keys[row]: rows.columns["value"][row] for row in rows}
+    assert found == {key: 7 * key for key in range(4801, 5001)}
+    for key in range(1, 1000):
+        assert rows.find(key) == NOT_THERE
+        rows.columns["value"][rows.add(key)] = key
+    assert all(rows.columns["value"][rows.find(key)] == key for key in range(1, 1000))
+    assert rows.columns["value"][rows.find(5000)] == 35_000

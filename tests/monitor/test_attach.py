@@ -165,6 +165,26 @@ def test_others_of_its_class_are_not_touched(attached: Any) -> None:
     assert monitor.attach(window, "w") == "w"
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_monitors_that_share_an_object_come_and_go_in_any_order(first: int) -> None:
+    monitors, window = [ContextWindowMonitor() for _ in range(3)], ContextWindow(4)
+    for number, monitor in enumerate(monitors):
+        monitor.attach(window, f"w{number}")
+    window.add_tokens([1])
+    counts = [1, 1, 1]
+    left = [0, 1, 2]
+    while left:
+        gone = left.pop(first % len(left))
+        monitors[gone].detach(f"w{gone}")
+        window.add_tokens([1])
+        counts = [count + (number in left) for number, count in enumerate(counts)]
+        found = [one.get_statistics("processing_time")["count"] for one in monitors]
+        assert found == counts
+        assert window == pickle.loads(pickle.dumps(window))
+        assert type(pickle.loads(pickle.dumps(window))) is ContextWindow
+    assert type(window) is ContextWindow
+
+
 def test_without_timing_nothing_changes() -> None:
     monitor, window = ContextWindowMonitor(), ContextWindow(4)
     monitor.attach(window, timed=False)

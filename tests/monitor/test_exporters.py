@@ -207,8 +207,9 @@ def test_monitors_in_one_registry_need_a_prefix_each():
         (ZeroDivisionError, 1, set()),
         ({"bytes": 3, "hits": float("inf"), "a b": 1}, 2, {"memory_usage"}),
         ({"bytes": 3, "memory_usage": 4, "x": 10**400}, 2, {"memory_usage"}),
+        ({"bytes": 3, "hits": -1}, 1, {"memory_usage"}),
     ],
-    ids=["OSError", "ZeroDivisionError", "not finite", "twice"],
+    ids=["OSError", "ZeroDivisionError", "not finite", "twice", "below 0"],
 )
 def test_a_source_that_fails_takes_nothing_else_away(caplog, stats, errors, left):
     monitor, window, source = ContextWindowMonitor(), ContextWindow(4), Source(bytes=1, hits=2)
@@ -253,9 +254,24 @@ def test_numbers_beyond_max_series_are_left_out_and_counted(caplog):
 def test_json_lines_that_cannot_be_written(monitor, tmp_path):
     with pytest.raises(InputError, match="cannot write metrics"), JsonLines(monitor, tmp_path):
         pass
-    for every in (0, -1, float("nan"), float("inf")):
+    for every in (0, -1, float("nan"), float("inf"), 1e12, "1", None, True):
         with pytest.raises(InputError, match="every is"):
             JsonLines(monitor, tmp_path / "m", every=every)
+    for path in (None, 5, b"m", "a\0b"):
+        with pytest.raises(InputError, match="expected the path of a file"):
+            JsonLines(monitor, path)
+
+
+def test_totals_never_fall_though_what_they_are_read_off_goes_back():
+    monitor, source = ContextWindowMonitor(), Source(hits=0)
+    monitor.attach(source, "s")
+    found = []
+    for hits in (100, 60, 110, 5, 5, 0.1, 0.2, 0.3):
+        source.given = {"hits": hits}
+        lines = prometheus_text(monitor).splitlines()
+        found += [float(x.split()[1]) for x in lines if x.startswith("transom_hits_total{")]
+    assert found == pytest.approx([100, 100, 150, 150, 150, 150, 150.1, 150.2])
+    assert found == sorted(found)
 
 
 def test_the_missing_extra_is_named(monkeypatch):

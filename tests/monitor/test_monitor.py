@@ -226,6 +226,17 @@ def test_names_that_no_exporter_takes(name: str) -> None:
         monitor.record_metric(5, 1)  # type: ignore[arg-type]
 
 
+def test_what_cannot_be_hashed_is_text_as_a_label_and_no_name() -> None:
+    monitor = ContextWindowMonitor()
+    monitor.record_metric("x", 1, shape=[1, 2])  # type: ignore[arg-type]
+    assert monitor.get_statistics("x", shape="[1, 2]")["count"] == 1
+    for name in (["x"], {}):
+        with pytest.raises(InputError, match="expected letters"):
+            monitor.record_metric(name, 1)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="nothing is attached as"):
+            monitor.detach(name)  # type: ignore[arg-type]
+
+
 def test_there_are_not_more_series_than_said() -> None:
     monitor = ContextWindowMonitor(max_series=5)
     for at in range(2):

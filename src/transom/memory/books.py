@@ -20,7 +20,8 @@ AHEAD = 32  # a part of the entries held: so many more are paid for at a time
 MOST_AHEAD = 1024
 EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
 ROW, ROW_AT_MOST = 56, 80  # bytes of an entry at rest
-PLACES = 3  # a part of the tables of a tier, which they grow by while they are made anew
+UNKNOWN = 12  # bytes of an entry that there is no room to know
+WORK = 1 << 14  # bytes to know and use a few entries
 START = 4096  # bytes an entry may take while there are few: tables come with it
 
 
@@ -56,7 +57,7 @@ class Books:
             for shelf in holdings.shelves
         )
         queue = sys.getsizeof(holdings.expiring) + EXPIRING * len(holdings.expiring)
-        rows = holdings.resting.nbytes + sys.getsizeof(holdings.rest.unknown)
+        rows = holdings.resting.nbytes + holdings.rest.unknown.nbytes
         self.bytes = spaces + shelves + queue + rows + self.names + ENTRY_BYTES * self.entries
         return self.bytes
 
@@ -66,10 +67,15 @@ class Books:
         Raises:
             InputError: when even they do not fit.
         """
-        if not self._pay():
+        slow = self._holdings.slow
+        below = 0 if slow is None else len(slow.tier)
+        room = UNKNOWN * below + WORK if below else 0
+        if not self._pay(room):
+            expected = self.measure() + self._growth(1) + START + room
             raise InputError(
-                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager, "
-                f"with what is on disk already; expected at least {4 * self.measure():,}."
+                f"{self._ledger.capacity:,} bytes of memory cannot hold the tables of a manager"
+                f"{', with what is on disk already' if below else ''}; expected at least "
+                f"{expected + expected // 8:,}."
             )
 
     def space_added(self) -> None:
@@ -88,22 +94,18 @@ class Books:
     def reserve(self, rows: int) -> None:
         """Have room for so many entries at rest at once, as far as that can be paid for."""
         resting = self._holdings.resting
-        room = self._ledger.capacity // 2 - self._at_rest()
+        room = self._most_at_rest(opening=True) - self._at_rest()
         if rows * ROW_AT_MOST <= room and self._pay(rows * ROW_AT_MOST):
             resting.reserve(rows)
 
     def grow(self) -> bool:
-        """Pay for the rows of more entries at rest; False when they would take too much.
-
-        They, and what the tier takes to know where these are, have half of the memory, so that
-        there is always some to work with.
-        """
+        """Pay for the rows of more entries at rest; False when they would take too much."""
         more = self._holdings.resting.growth
-        return self._at_rest() + more <= self._ledger.capacity // 2 and self._pay(more)
+        return self._at_rest() + more <= self._most_at_rest() and self._pay(more)
 
     def rows_that_fit(self) -> int:
         """How many entries may rest, that are known already where they are."""
-        room = self._ledger.capacity // 2 - self._at_rest()
+        room = self._most_at_rest(opening=True) - self._at_rest()
         return max(MOST_AHEAD // AHEAD, room // ROW)
 
     def leave(self, entry: Entry) -> None:
@@ -120,6 +122,34 @@ class Books:
     def recounted(self, entries: list[Entry]) -> int:
         """What `names` should be."""
         return sum(map(_size, entries))
+
+    def may_be_below(self) -> bool:
+        """Whether one more may be on the second shelf, before something leaves it.
+
+        What it takes to know where all is grows as long as it has its part of the memory.
+        """
+        slow = self._holdings.slow
+        assert slow is not None
+        return not slow.tier.full or self._growth_below() > 0
+
+    def _growth_below(self) -> int:
+        """Bytes that it may take more to know where all is below memory; 0 if it is not to grow."""
+        slow = self._holdings.slow
+        growth = 0 if slow is None else slow.tier.growth
+        return growth if self._at_rest() + growth <= self._ledger.capacity // 2 else 0
+
+    def _most_at_rest(self, *, opening: bool = False) -> int:
+        """Bytes that `_at_rest` may come to: there is always memory left to work with.
+
+        That is half of all, or more where what is on disk takes much to know where it is: then a
+        quarter of what this and the keys that are not known leave is for the entries themselves.
+        """
+        capacity, slow = self._ledger.capacity, self._holdings.slow
+        if slow is None:
+            return capacity // 2
+        below = slow.tier.nbytes
+        unknown = UNKNOWN * len(slow.tier) if opening else self._holdings.rest.unknown.nbytes
+        return max(capacity // 2, below + (capacity - below - unknown) // 4)
 
     def _at_rest(self) -> int:
         """Bytes that it takes to know what rests, and where all is below memory."""
@@ -143,7 +173,7 @@ class Books:
         others += holdings.fast.tier.nbytes
         shelves = len(holdings.shelves)
         part = min(1.0, sum(growths[:shelves]) / sum(sizes[:shelves]))
-        below = 0 if holdings.slow is None else holdings.slow.tier.nbytes // PLACES
+        below = self._growth_below()
         return int(sum(growths) + part * others + others // 8 + max(sizes) + below)
 
     def _pay(self, more: int = 0) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from bisect import bisect_left, insort
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 __all__ = ["ALIGNMENT", "Extents", "aligned"]
@@ -36,40 +37,33 @@ class Extents:
     [(0, 256)]
     """
 
-    __slots__ = ("_by_size", "_ends", "_starts", "total")
+    __slots__ = ("_of_size", "_sizes", "_spans", "_starts", "total")
 
     def __init__(self) -> None:
         self.total = 0
-        self._by_size: list[tuple[int, int]] = []  # (size, start), sorted
-        self._starts: dict[int, int] = {}  # start -> size
-        self._ends: dict[int, int] = {}  # end -> start
+        # Each stretch twice, in arrays: dictionaries would take ten times as much.
+        self._starts = array("Q")  # sorted
+        self._spans = array("Q")  # the sizes of these
+        self._sizes = array("Q")  # sorted, and by their starts where they are equal
+        self._of_size = array("Q")  # the starts of these
 
     @property
     def largest(self) -> int:
         """Bytes of the largest stretch."""
-        return self._by_size[-1][0] if self._by_size else 0
+        return self._sizes[-1] if self._sizes else 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that this bookkeeping takes."""
-        tables = (self._by_size, self._starts, self._ends)
-        return sum(map(sys.getsizeof, tables)) + (56 + 3 * 32) * len(self._by_size)
+        return sum(map(sys.getsizeof, (self._starts, self._spans, self._sizes, self._of_size)))
 
     def take(self, size: int) -> int | None:
         """Where `size` bytes, which are now taken, start; None when no stretch is that large."""
-        at = bisect_left(self._by_size, (size, -1))
-        if at == len(self._by_size):
+        at = bisect_left(self._sizes, size)
+        if at == len(self._sizes):
             return None
-        found, start = self._by_size.pop(at)
-        del self._starts[start]
-        self.total -= size
-        rest = found - size
-        if rest:
-            self._ends[start + found] = start + size
-            self._starts[start + size] = rest
-            insort(self._by_size, (rest, start + size))
-        else:
-            del self._ends[start + found]
+        start = self._of_size[at]
+        self._take(bisect_left(self._starts, start), start, size)
         return start
 
     def take_scattered(self, size: int, most: int) -> list[tuple[int, int]] | None:
@@ -77,12 +71,11 @@ class Extents:
 
         The largest first; None when so many are not enough.
         """
-        if sum(found for found, _ in self._by_size[-most:]) < size:
+        if sum(self._sizes[-most:]) < size:
             return None
         taken = []
         while size:
-            largest, _ = self._by_size[-1]
-            piece = min(size, largest)
+            piece = min(size, self.largest)
             start = self.take(piece)
             assert start is not None
             taken.append((start, piece))
@@ -91,45 +84,78 @@ class Extents:
 
     def take_at(self, start: int, size: int) -> bool:
         """Take these very bytes; False when they are not all free."""
-        whole = self._starts.get(start)
-        stretches = self._by_size if whole is None else [(whole, start)]
-        for found, at in stretches:
-            if at <= start and start + size <= at + found:
-                self._cut(found, at)
-                self.total -= found
-                if start > at:
-                    self.give(at, start - at)
-                if start + size < at + found:
-                    self.give(start + size, at + found - start - size)
-                return True
-        return False
+        at = bisect_right(self._starts, start) - 1
+        if at < 0 or start + size > self._starts[at] + self._spans[at]:
+            return False
+        self._take(at, start, size)
+        return True
 
     def give(self, start: int, size: int) -> None:
         """These bytes are free again; they must have been taken, or be new."""
         self.total += size
-        end = start + size
-        after = self._starts.get(end)
-        if after is not None:
-            self._cut(after, end)
-            end += after
-        before = self._ends.get(start)
-        if before is not None:
-            self._cut(start - before, before)
-            start = before
-        self._starts[start] = end - start
-        self._ends[end] = start
-        insort(self._by_size, (end - start, start))
+        starts, spans = self._starts, self._spans
+        at = bisect_left(starts, start)
+        after = at < len(starts) and starts[at] == start + size
+        before = at > 0 and starts[at - 1] + spans[at - 1] == start
+        if after and before:
+            size += spans[at]
+            self._unlist(at)
+            del starts[at], spans[at]
+        if before:
+            at -= 1
+            start = starts[at]
+        if before or after:
+            size += spans[at]
+            self._unlist(at)
+            starts[at], spans[at] = start, size
+        else:
+            starts.insert(at, start)
+            spans.insert(at, size)
+        self._list(start, size)
 
     def size_ending_at(self, end: int) -> int:
         """Bytes of the stretch that ends there; 0 without one."""
-        start = self._ends.get(end)
-        return 0 if start is None else end - start
+        at = bisect_left(self._starts, end) - 1
+        if at < 0 or self._starts[at] + self._spans[at] != end:
+            return 0
+        return self._spans[at]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """The stretches, `(start, size)`, by their starts."""
-        return iter(sorted(self._starts.items()))
+        return iter(list(zip(self._starts, self._spans, strict=True)))
 
-    def _cut(self, size: int, start: int) -> None:
-        del self._starts[start]
-        del self._ends[start + size]
-        self._by_size.pop(bisect_left(self._by_size, (size, start)))
+    def _take(self, at: int, start: int, size: int) -> None:
+        """Take bytes of one stretch; what is before and behind them stays."""
+        self.total -= size
+        first, end = self._starts[at], self._starts[at] + self._spans[at]
+        self._unlist(at)
+        after = end - start - size
+        if start > first:
+            self._spans[at] = start - first
+            self._list(first, start - first)
+            if after:
+                self._starts.insert(at + 1, start + size)
+                self._spans.insert(at + 1, after)
+        elif after:
+            self._starts[at], self._spans[at] = start + size, after
+        else:
+            del self._starts[at], self._spans[at]
+        if after:
+            self._list(start + size, after)
+
+    def _list(self, start: int, size: int) -> None:
+        """Have a stretch among the sizes."""
+        at = self._by_size(start, size)
+        self._sizes.insert(at, size)
+        self._of_size.insert(at, start)
+
+    def _unlist(self, at: int) -> None:
+        by_size = self._by_size(self._starts[at], self._spans[at])
+        del self._sizes[by_size], self._of_size[by_size]
+
+    def _by_size(self, start: int, size: int) -> int:
+        """Where a stretch is among the sizes, or is to be."""
+        low = bisect_left(self._sizes, size)
+        if low == len(self._sizes) or self._sizes[low] != size:
+            return low
+        return bisect_left(self._of_size, start, low, bisect_right(self._sizes, size, low))

@@ -52,17 +52,16 @@ def follow(holdings: Holdings, *, first: bool = False) -> None:
 def _learn_all(holdings: Holdings, keys: array[int]) -> None:
     """Learn what there is, stored first first, as far as there is room to know it."""
     beyond = max(0, len(keys) - holdings.books.rows_that_fit())
-    holdings.rest.unknown = keys[:beyond]
-    holdings.rest.unknown.reverse()
+    rest = holdings.rest
+    rest.unknown.fill((key, rest.hash_at(key)) for key in keys[:beyond])
     holdings.books.reserve(len(keys) - beyond)
     for key in itertools.islice(keys, beyond, None):
         for above in reversed(_unknown_above(holdings, key)):
             _added(holdings, above)
         _added(holdings, key)
-    unknown = holdings.rest.unknown
     # Some may have been learnt because of what continues them, or given up for what came later.
-    once = dict.fromkeys(key for key in unknown if key not in holdings.resting)
-    unknown[:] = array("Q", once)
+    once = {key: hashed for key, hashed in rest.unknown.items() if key not in holdings.resting}
+    rest.unknown.fill(once.items())
 
 
 def _unknown_above(holdings: Holdings, key: int) -> list[int]:
@@ -88,6 +87,8 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
             _dropped(holdings, entry)
         elif key in holdings.resting:
             holdings.rest.lose(key)
+        else:
+            holdings.rest.forget_gone()
         return
     label = holdings.resting.label(key)
     if label is None or not label.nameless:
@@ -97,8 +98,10 @@ def _learn(holdings: Holdings, slow: Shelf[Tier], item: News) -> None:
         if entry.state is not None:
             holdings.discard(entry.state)
         holdings.unname(entry)
+        holdings.discard_unless_needed(entry)
     elif row is not None and row.named:
         holdings.resting.unname(key)
+        holdings.rest.drop_unless_needed(key)
 
 
 def _added(holdings: Holdings, key: int) -> None:
@@ -121,12 +124,15 @@ def _added(holdings: Holdings, key: int) -> None:
     awake, row = slow.held.get(label.above), resting.get(label.above)
     if left <= 0 or (label.above and awake is None and row is None):
         lost = left <= 0 or label.above not in slow.tier
-        (holdings.useless if lost else holdings.rest.unknown).append(key)
+        if lost:
+            holdings.useless.append(key)
+        else:
+            holdings.rest.not_known(key)
         return
     if key in holdings.fast.held:
         holdings.lose_copy(holdings.fast, holdings.fast.held[key])
     if not holdings.rest.learn_room(label.above):
-        holdings.rest.unknown.append(key)
+        holdings.rest.not_known(key)
         return
     size = slow.tier.size(key)
     listed = label.listed and key not in space.blocks
@@ -149,7 +155,6 @@ def _added(holdings: Holdings, key: int) -> None:
         holdings.rest.add_kids_of(awake, 1)
         if label.state and holdings.rest.wake(key) is None and key in resting:
             holdings.rest.drop(key)  # without memory to know it, it goes
-            holdings.useless.append(key)
     elif row is not None:
         resting.add_kids(row.key, 1)
         if label.state:
@@ -168,7 +173,6 @@ def _replace(holdings: Holdings, space: Namespace, name: str) -> None:
             holdings.resting.unname(row.key)
         else:
             holdings.rest.drop(row.key)
-            holdings.useless.append(row.key)
 
 
 def _replaced(holdings: Holdings, former: Entry) -> None:
@@ -193,6 +197,7 @@ def _dropped(holdings: Holdings, entry: Entry) -> None:
     if entry not in slow:
         return
     slow.drop(entry)
+    holdings.useless.append(entry.key)  # what it continued is gone, if it is not so itself
     if entry not in holdings.fast:
         holdings.forget(entry)
     elif entry.is_leaf:

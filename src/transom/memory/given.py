@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import whole_number
 from transom.errors import InputError
 from transom.memory.label import LONGEST
 from transom.tokens import check_ids
 
-__all__ = ["check_names", "given_folder", "given_ids", "given_seconds"]
+__all__ = [
+    "check_names",
+    "check_texts",
+    "given_folder",
+    "given_ids",
+    "given_quotas",
+    "given_seconds",
+]
 
 
 def given_ids(ids: Any, vocab_size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -44,14 +53,45 @@ def check_names(owner: str, context_id: str, namespace: str) -> None:
     Raises:
         InputError: when they are not.
     """
+    check_texts(owner, context_id, namespace)
     for what, text in (("context_id", context_id), ("namespace", namespace)):
-        if not isinstance(text, str):
-            raise InputError(f"{owner}: {what} is {text!r} ({type(text).__name__}); expected text.")
         if 4 * len(text) > LONGEST and len(text.encode("utf-8", "surrogatepass")) > LONGEST:
             raise InputError(
                 f"{owner}: {what} has {len(text):,} characters; expected at most {LONGEST:,} bytes "
                 "as UTF-8. Use a hash of it."
             )
+
+
+def check_texts(owner: str, context_id: str, namespace: str) -> None:
+    """See that both are text; what is too long is nowhere.
+
+    Raises:
+        InputError: when one is not.
+    """
+    if isinstance(context_id, str) and isinstance(namespace, str):
+        return
+    what = "namespace" if isinstance(context_id, str) else "context_id"
+    given = namespace if isinstance(context_id, str) else context_id
+    raise InputError(f"{owner}: {what} is {given!r} ({type(given).__name__}); expected text.")
+
+
+def given_quotas(owner: str, quotas: Any) -> dict[str, int]:
+    """`quotas` as bytes by namespace; None for none.
+
+    Raises:
+        InputError: when they are not.
+    """
+    if not (quotas is None or isinstance(quotas, Mapping)):
+        raise InputError(
+            f"{owner}: quotas is {quotas!r}; expected bytes by namespace, such as "
+            "{'alice': 2**20}."
+        )
+    for name in quotas or ():
+        check_names(f"{owner}, in quotas", "", name)
+    return {
+        name: whole_number(owner, f"quotas[{name!r}]", quota, 1, unit="bytes")
+        for name, quota in (quotas or {}).items()
+    }
 
 
 def given_seconds(owner: str, name: str, value: Any, least: float = 1e-9) -> float:

@@ -280,7 +280,8 @@ class Holdings:
         self.unname(entry)
 
     def remove_context(self, space: Namespace, name: str) -> bool:
-        """Remove a context, also one that rests and that there is no memory to wake; if any was."""
+        """Remove a context, also one that there is no memory to wake or to know; if any was."""
+        unknown = self.rest.remove_unknown(space.name, name)
         entry = space.names.get(name)
         if entry is not None:
             self.remove(entry)
@@ -288,10 +289,11 @@ class Holdings:
         found = self.resting.named(space, name) if space.resting else None
         if found is not None:
             self.rest.remove(found[0])
-        return found is not None
+        return unknown or found is not None
 
     def remove_state(self, space: Namespace, name: str) -> None:
         """Remove the state of a context, if it has one."""
+        self.rest.remove_unknown(space.name, name, states=True)
         entry = space.names.get(name)
         if entry is not None and entry.state is not None:
             self.discard(entry.state)
@@ -513,14 +515,16 @@ class Holdings:
         if not slow.tier.fits(entry.size) or (above is not None and not self._save(above)):
             return False
         label = self._label(entry)
-        stored = slow.tier.store(entry.key, payload, label)
+
+        def attempt() -> bool:
+            return self.books.may_be_below() and slow.tier.store(entry.key, payload, label)
+
+        stored = attempt()
         while not stored and (self.rest.evict_unknown() or self.rest.evict()):
-            stored = slow.tier.store(entry.key, payload, label)
+            stored = attempt()
         if not stored:
             kept, slow.keep = slow.keep, above
-            stored = slow.with_room(
-                entry, lambda: slow.tier.store(entry.key, payload, label), self.evict_slow
-            )
+            stored = slow.with_room(entry, attempt, self.evict_slow)
             slow.keep = kept
         if stored:
             slow.add(entry)

@@ -25,7 +25,14 @@ from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.given import check_names, given_folder, given_ids, given_seconds
+from transom.memory.given import (
+    check_names,
+    check_texts,
+    given_folder,
+    given_ids,
+    given_quotas,
+    given_seconds,
+)
 from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
@@ -108,10 +115,7 @@ class ContextMemoryManager:
         self.block_size = whole_number(owner, "block_size", block_size, 1)
         self.eviction = eviction
         self.ttl = None if ttl is None else given_seconds(self._owner, "ttl", ttl)
-        self.quotas = {
-            name: whole_number(owner, f"quotas[{name!r}]", quota, 1, unit="bytes")
-            for name, quota in (quotas or {}).items()
-        }
+        self.quotas = given_quotas(owner, quotas)
         self._closed = False
         self._released: deque[Entry] = deque()  # entries that pins have let go of
         self._report_at = 0.0
@@ -198,6 +202,7 @@ class ContextMemoryManager:
         Where nothing is shared they are not copied. While the array is alive its bytes stay
         charged, so keep a copy of what you keep.
         """
+        check_texts(self._owner, context_id, namespace)
         if self._remote is not None:
             fetched = self._fetch(context_id, namespace)
             if fetched is not None:
@@ -206,6 +211,7 @@ class ContextMemoryManager:
 
     def remove_context(self, context_id: str, *, namespace: str = "") -> bool:
         """Let go of a context and its state; whether there was one."""
+        check_texts(self._owner, context_id, namespace)
         with self._lock, self._turn:
             self._follow()
             held = self._holdings.remove_context(self._holdings.space(namespace), context_id)
@@ -227,6 +233,7 @@ class ContextMemoryManager:
         Its state, which was that of the shorter context, is let go of. False also when no such
         context is held.
         """
+        check_texts(self._owner, context_id, namespace)
         array = given_ids(more_ids, self.vocab_size, self._holdings.dtype)
         with self._lock, self._turn:
             held = self.get_context(context_id, namespace=namespace)
@@ -245,6 +252,7 @@ class ContextMemoryManager:
         A whole number of blocks, which need not be prefilled again; None when not one is held.
         All that is found counts as used.
         """
+        check_texts(self._owner, "", namespace)
         return self._read(
             self._contexts.longest_prefix,
             given_ids(ids, self.vocab_size, self._holdings.dtype),
@@ -257,6 +265,7 @@ class ContextMemoryManager:
         Raises:
             InputError: when it is not held.
         """
+        check_texts(self._owner, context_id, namespace)
         if self._remote is not None:
             self._fetch(context_id, namespace)
         ids, entry = self._read(self._contexts.pinned, context_id, namespace)
@@ -278,6 +287,7 @@ class ContextMemoryManager:
         Returns:
             Whether it is held now; `refusal` says why not.
         """
+        check_texts(self._owner, context_id, namespace)
         payload = as_payload(state)
         cost = given_seconds(self._owner, "cost", cost, least=0.0)
         with self._lock, self._turn:
@@ -297,6 +307,7 @@ class ContextMemoryManager:
 
     def get_state(self, context_id: str, *, namespace: str = "") -> Payload | None:
         """The state of a context, `(bytes,)` uint8, read-only; None on a miss."""
+        check_texts(self._owner, context_id, namespace)
         if self._remote is not None:
             fetched = self._fetch(context_id, namespace, state=True)
             if fetched is not None:
@@ -334,11 +345,13 @@ class ContextMemoryManager:
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Let go of all contexts, or of all of a namespace; how many there were."""
+        check_texts(self._owner, "", "" if namespace is None else namespace)
         with self._lock, self._turn:
             self._follow()
             spaces = self._holdings.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
-            return sum(self._holdings.clear(space) for space in chosen)
+            known = sum(self._holdings.clear(space) for space in chosen)
+            return known + self._holdings.rest.clear_unknown(namespace)
 
     def flush(self) -> None:
         """Have everything on disk, as far as there is room, safe from a loss of power."""
@@ -469,10 +482,10 @@ class ContextMemoryManager:
             version = remote.version(space, name, state)
             if version is None or (held is not None and had == version):
                 return None
-            if held is not None and 0 < version < had:
+            if 0 < version < had:
+                # One of the two was replaced by the other, or both by what the server forgot.
                 remote.delete_until(space, name, state, had)
-                held.version = 0
-                return None
+                version = 0
             if state:
                 self._holdings.remove_state(self._holdings.space(space), name)
             else:

@@ -31,8 +31,9 @@ class Remote:
 
     What is held here under an id is right if it has the version that the server has. If the server
     has none, what had one is not believed any more: another machine may have replaced or removed
-    it, and the server forgotten that. Versions grow, so that a server which took over from another
-    and has an older one than is held here is known to lack the latest.
+    it, and the server forgotten that. Versions grow; where the server has an older one than is held
+    here, it lacks the latest, as after a failover, or forgot what was held here and the clock that
+    made this was ahead. Which it was, nobody can tell: neither is believed.
 
     What could not be told the server is owed to it: until what it has of that id is deleted there,
     or somebody stored something later, its word on that id counts for nothing here.

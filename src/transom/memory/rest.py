@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING
 
 from transom.memory.entry import Entry, Namespace
 from transom.memory.label import LISTED, NAMELESS, STATE, Label
-from transom.memory.resting import HAS_STATE, Resting, Row
+from transom.memory.resting import HAS_STATE, Resting, Row, hash_of
+from transom.memory.unknown import Unknown
 
 if TYPE_CHECKING:
     from transom.memory.holdings import Holdings
 
 __all__ = ["ChangedError", "Rest"]
+
+FEW = 64  # keys
 
 
 class ChangedError(Exception):
@@ -23,14 +25,13 @@ class Rest:
     """Entries of the second shelf on their way between memory and rows, and rows on theirs out.
 
     Attributes:
-        unknown: keys on the second shelf that there was no room in the books for; the last of
-            them leaves first.
+        unknown: what is on the second shelf and there was no room in the books for.
     """
 
     def __init__(self, holdings: Holdings, rows: Resting) -> None:
         self._holdings = holdings
         self._rows = rows
-        self.unknown = array("Q")
+        self.unknown = Unknown()
         self._restless: dict[int, Entry] = {}  # on the second shelf only, since they were looked at
 
     def wake(self, key: int, label: Label | None = None) -> Entry | None:
@@ -174,7 +175,7 @@ class Rest:
         if not self.row_room():
             self._holdings.evict_slow(entry)
             if not slow.tier.writable:
-                self.unknown.append(entry.key)
+                self.not_known(entry.key)
             return
         above = entry.above
         flags = entry.flags & (STATE | LISTED) | NAMELESS * (entry.name is None)
@@ -204,34 +205,115 @@ class Rest:
         self._rows.add(row, entry.name or "")
 
     def row_room(self) -> bool:
-        """Have room for one more row: of what was not used for longest, if need be."""
-        return not self._rows.full or self._holdings.books.grow() or self.evict() > 0
+        """Have room for one more row: of what was not used for longest, if need be.
+
+        That leaves the disk, unless there is what is not known here, which leaves it before.
+        """
+        if not self._rows.full or self._holdings.books.grow():
+            return True
+        return (len(self.unknown) > 0 and self._unlearn_oldest()) or self.evict() > 0
 
     def learn_room(self, above: int) -> bool:
         """Have room to know one more that another process has stored, and that continues `above`.
 
         If need be, what was not used for longest is no longer known here, and stays there.
         """
-        if not self._rows.full or self._holdings.books.grow():
-            return True
-        slow = self._holdings.slow
-        assert slow is not None
-        row = self._rows.oldest(lambda row: row.key != above and row.above not in slow.held)
+        return not self._rows.full or self._holdings.books.grow() or self._unlearn_oldest(above)
+
+    def _unlearn_oldest(self, above: int = 0) -> bool:
+        row = self._rows.oldest(lambda row: row.key != above and bool(self._line(row, above)))
         if row is None:
             return False
-        self._unlearn(row)
-        while row.above and not self._rows.add_kids(row.above, -1) and row.above != above:
-            # What it continued is older still, and would be taken for what nothing continues.
-            former = self._rows.get(row.above)
-            assert former is not None
-            row = former
+        line = self._line(row, above)
+        for row in line:
             self._unlearn(row)
+        if line[-1].above:
+            self._rows.add_kids(line[-1].above, -1)
         return True
+
+    def _line(self, row: Row, above: int) -> list[Row]:
+        """`row`, what only it continues, what only that continues, and so on, but not `above`.
+
+        Without the first, the others would be taken for what nothing continues. None of them
+        when that leads to one that is awake.
+        """
+        slow = self._holdings.slow
+        assert slow is not None
+        line = [row]
+        while row.above:
+            former = None if row.above in slow.held else self._rows.get(row.above)
+            if former is None:
+                return []
+            if former.kids > 1 or former.key == above:
+                break
+            row = former
+            line.append(row)
+        return line
 
     def _unlearn(self, row: Row) -> None:
         self._rows.remove(row.key)
         row.space.bytes -= row.size
-        self.unknown.append(row.key)
+        self.not_known(row.key)
+
+    def not_known(self, key: int) -> None:
+        """There was no room to know `key`, which is on the second shelf."""
+        self.forget_gone()
+        self.unknown.add(key, self.hash_at(key))
+
+    def forget_gone(self) -> None:
+        """Keep no more keys of what is not known than there are payloads."""
+        slow = self._holdings.slow
+        assert slow is not None
+        if len(self.unknown) > 2 * len(slow.tier) + FEW:
+            there = dict(self.unknown.items())
+            self.unknown.fill(
+                (key, hashed)
+                for key, hashed in there.items()
+                if key in slow.tier and key not in slow.held and key not in self._rows
+            )
+
+    def hash_at(self, key: int) -> int:
+        """The hash of the id that `key` has on the second shelf; 0 where it cannot be read."""
+        label = self._rows.label(key)
+        return 0 if label is None else hash_of(label.space, label.name)
+
+    def remove_unknown(self, space: str, name: str, *, states: bool = False) -> bool:
+        """Take the name off a context that is not known here, for who will know it; if there is.
+
+        Args:
+            space: its namespace.
+            name: its id.
+            states: its state only.
+        """
+        slow, found = self._holdings.slow, False
+        for key in self.unknown.of(hash_of(space, name)) if self.unknown else ():
+            label = self._rows.label(key)
+            assert slow is not None
+            known = key in slow.held or key in self._rows or key not in slow.tier
+            if known or label is None or (label.space, label.name) != (space, name):
+                continue
+            if label.state or not (states or label.nameless):
+                self._holdings.check_removable(name, True)
+                found = found or not label.state
+                if label.state:
+                    del slow.tier[key]
+                else:  # What others may continue.
+                    slow.tier.relabel(key, label._replace(nameless=True).pack())
+        return found
+
+    def clear_unknown(self, space: str | None) -> int:
+        """Delete what is not known here, of a namespace or of all; how many contexts it was."""
+        slow, contexts = self._holdings.slow, 0
+        for key in list(self.unknown):
+            label = self._rows.label(key)
+            assert slow is not None
+            known = key in slow.held or key in self._rows or key not in slow.tier
+            if known or label is None or space not in (None, label.space):
+                continue
+            self._holdings.check_removable(label.name, True)
+            contexts += not (label.state or label.nameless)
+            del slow.tier[key]
+        return contexts
 
     def evict(self, space: Namespace | None = None) -> int:
         """Evict from the disk what has been at rest for longest; its bytes, 0 if nothing may go.
@@ -270,7 +352,9 @@ class Rest:
         row = self._rows.remove(key)
         row.space.bytes -= row.size
         slow.evicted += evicted
-        if not slow.following and slow.tier.writable and key in slow.tier:
+        if slow.following:
+            self._holdings.useless.append(key)  # if it is still there when all is learnt
+        elif slow.tier.writable and key in slow.tier:
             del slow.tier[key]
         if row.above:
             self._kid_gone(row.above, bool(row.flags & STATE))

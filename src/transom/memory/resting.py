@@ -16,7 +16,7 @@ from transom.memory.rows import NOT_THERE, Rows
 from transom.memory.tiers.base import Tier
 from transom.memory.tree import number_of
 
-__all__ = ["HAS_STATE", "Resting", "Row", "Sums"]
+__all__ = ["HAS_STATE", "Resting", "Row", "Sums", "hash_of"]
 
 HAS_STATE = 8  # a flag beside those of labels
 HASH = (1 << 32) - 1
@@ -108,7 +108,7 @@ class Resting:
         columns["space"][at] = self._number(row.space)
         columns["flags"][at] = row.flags
         if row.named:
-            columns["name"][at] = _hash(row.space, name)
+            columns["name"][at] = hash_of(row.space.name, name)
             self._names.add(at)
             row.space.resting += 1
         if row.expires != math.inf or self._expires is not None:
@@ -175,7 +175,7 @@ class Resting:
 
     def named(self, space: Namespace, name: str) -> tuple[Row, Label] | None:
         """The end of a context, by its id, and what the tier has beside it."""
-        for at in self._names.rows(_hash(space, name)):
+        for at in self._names.rows(hash_of(space.name, name)):
             row = self._row(at)
             if row.space is space:
                 label = self.label(row.key)
@@ -332,5 +332,6 @@ class Resting:
             self._newest = older
 
 
-def _hash(space: Namespace, name: str) -> int:
-    return number_of(space.name, name) & HASH
+def hash_of(space: str, name: str) -> int:
+    """A number of 32 bits by which the ids of contexts are found."""
+    return number_of(space, name) & HASH

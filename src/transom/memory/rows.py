@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,14 @@ class Index:
         if size == len(self._places):
             return
         old = np.frombuffer(self._places, dtype=np.uint32)
-        waiting = old[old > 0]
+        self._places = self._placed(old[old > 0], size)
+
+    def rebuild(self, rows: int) -> None:
+        """Have the first so many rows, and no others, in no more room than that takes."""
+        size = self._size(rows, FIRST)
+        self._places = self._placed(np.arange(1, rows + 1, dtype=np.uint32), size)
+
+    def _placed(self, waiting: Any, size: int) -> array[int]:
         values = np.frombuffer(self._values, dtype=f"u{self._values.itemsize}")
         values = values[waiting - 1].astype(np.uint64)
         at = (values * np.uint64(SPREAD) >> np.uint64(32) & np.uint64(size - 1)).astype(np.int64)
@@ -91,7 +99,7 @@ class Index:
             left = np.ones(len(waiting), dtype=bool)
             left[free[first]] = False
             waiting, at = waiting[left], at[left] + 1 & size - 1
-        self._places = array("I", places.tobytes())
+        return array("I", places.tobytes())
 
     def growth(self, rows: int) -> int:
         """Bytes that it takes beyond what it does, while it is made anew for so many rows."""
@@ -103,8 +111,8 @@ class Index:
         """Bytes of memory taken."""
         return sys.getsizeof(self._places)
 
-    def _size(self, rows: int) -> int:
-        size = len(self._places)
+    def _size(self, rows: int, size: int = 0) -> int:
+        size = size or len(self._places)
         while 3 * rows > 2 * size:
             size *= 2
         return size
@@ -166,6 +174,22 @@ class Rows:
             column[row] = 0
         self._free.append(row)
         self._count -= 1
+
+    def compact(self) -> None:
+        """Have no room for more rows than there are, if they are less than half of it.
+
+        They get other numbers then, so this is for those who keep none; indexes are to have all.
+        """
+        if 2 * self._count >= len(self.keys) or len(self.keys) <= 2 * FIRST:
+            return
+        there = np.flatnonzero(np.array(self.keys, dtype=np.uint64))
+        for column in (self.keys, *self.columns.values()):
+            kept = np.array(column)[there]
+            column[:] = array(column.typecode, kept.tobytes())
+        for index in self._indexes:
+            index.rebuild(self._count)
+        self._free = array("I")
+        self._used = self._count
 
     @property
     def full(self) -> bool:

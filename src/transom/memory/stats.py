@@ -48,7 +48,7 @@ class Stats(NamedTuple):
         refused: contexts and states that did not fit.
         expired: and whose time was over.
         unknown: payloads on disk that could not be learnt of, because max_memory is too small to
-            know more; to this process they are not there.
+            know more; to this process they are a miss, to others they are there.
         tiers: each tier, the fastest first.
     """
 

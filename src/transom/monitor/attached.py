@@ -26,8 +26,10 @@ class Attached:
         name: value of the label `source` of all its numbers.
         source: a weak reference to what is read.
         calls: the monitor's keys of the seconds that its calls take.
+        watch: what its calls record to, by their names; empty when they are not timed.
         gauges: of each number that rises and falls, the values at each poll.
-        totals: of each number that only grows, the value at the last poll.
+        totals: of each number that only grows, the value at the last poll. One that fell all the
+            same, as tokens seen do when a context goes back, stays and grows from there.
         readable: whether the last poll could read it.
         errors: how many readings failed so far; a source that cannot be read at all is one.
     """
@@ -36,8 +38,10 @@ class Attached:
         self.name = name
         self.source = weakref.ref(source)
         self.calls = calls
+        self.watch: dict[str, Series] = {}
         self.gauges: dict[Key, Series] = {}
         self.totals: dict[Key, float] = {}
+        self._fallen: dict[Key, float] = {}  # by how much totals are above what is read
         self.readable = True
         self.errors = 0
         self._aside = aside
@@ -66,16 +70,20 @@ class Attached:
             self._fail(f"{type(error).__name__}: {error}")
             return {}
         self.readable = True
-        before, self.gauges, self.totals = self.gauges, {}, {}
+        before, self.gauges = self.gauges, {}
+        totals, self.totals = self.totals, {}
         for reading in found:
             try:
-                self._take(reading, before, most)
+                self._take(reading, before, totals, most)
             except InputError as error:
                 self._fail(str(error))
         self._warned = self.errors > failed
+        self._fallen = {key: by for key, by in self._fallen.items() if key in self.totals}
         return {key: series for key, series in before.items() if key not in self.gauges}
 
-    def _take(self, reading: Reading, before: dict[Key, Series], most: int) -> None:
+    def _take(
+        self, reading: Reading, before: dict[Key, Series], totals: dict[Key, float], most: int
+    ) -> None:
         key = self.key(reading)
         named(key)
         if key in self.gauges or key in self.totals:
@@ -84,7 +92,13 @@ class Attached:
             raise InputError(f"{reading.name!r} would be one series more than max_series allows.")
         value = finite(reading.value)
         if reading.counted:
-            self.totals[key] = value
+            if value < 0:
+                raise InputError(f"{reading.name!r} only grows, and {value!r} was read.")
+            former = totals.get(key, 0.0)
+            total = value + self._fallen.get(key, 0.0)
+            if total < former:
+                self._fallen[key] = former - value
+            self.totals[key] = max(total, former)
         else:
             series = before.get(key) or Series()
             series.record(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -16,6 +17,8 @@ from transom.forks import Owner
 from transom.monitor.monitor import ContextWindowMonitor
 
 __all__ = ["JsonLines", "json_lines"]
+
+LONGEST = 1e6  # seconds; threads cannot wait for as long as one likes
 
 log = logging.getLogger("transom")
 
@@ -65,9 +68,15 @@ class JsonLines:
     def __init__(
         self, monitor: ContextWindowMonitor, path: Path | str, every: float = 10.0
     ) -> None:
-        if not 0 < every < float("inf"):
-            raise InputError(f"JsonLines: every is {every!r}; expected seconds, more than 0.")
-        self._monitor, self._path, self._every = monitor, Path(path), every
+        number = isinstance(every, (int, float)) and not isinstance(every, bool)
+        if not number or not 0 < every < LONGEST:
+            raise InputError(
+                f"JsonLines: every is {every!r}; expected seconds, more than 0 and less than "
+                f"{LONGEST:,.0f}."
+            )
+        if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
+            raise InputError(f"JsonLines: path is {path!r}; expected the path of a file.")
+        self._monitor, self._path, self._every = monitor, Path(path), float(every)
         self._owner = Owner(f"the writer of {path}", InputError)
         self._stop = Event()
         self._failed: InputError | None = None

@@ -93,7 +93,10 @@ class ContextWindowMonitor:
                 a value that is not a finite number, or more series than `max_series`.
         """
         # As it is most often: there is one, and labels are strings in their order.
-        series = self._series.get((name, tuple(labels.items()) if labels else ()))
+        try:
+            series = self._series.get((name, tuple(labels.items()) if labels else ()))
+        except TypeError:  # of what cannot be hashed, its text can
+            series = None
         if series is None:
             series = self.series(name, **labels)
         series.record(value)
@@ -105,7 +108,7 @@ class ContextWindowMonitor:
             InputError: as `record_metric`.
         """
         key = key_of(name, labels.items())
-        series = self._series.get(key)
+        series = self._series.get(key) if isinstance(name, str) else None
         if series is None:
             named(key)
             with self._lock:
@@ -204,6 +207,7 @@ class ContextWindowMonitor:
             if calls:
                 each = {call: self._series.get(key) or Series() for call, key in calls.items()}
                 watch(source, each)
+                attached.watch = each
                 self._series.update((calls[call], series) for call, series in each.items())
             known[name] = attached
             return name
@@ -215,12 +219,12 @@ class ContextWindowMonitor:
             InputError: when nothing is attached under it.
         """
         with self._lock:
-            attached = self._attached.pop(name, None)
+            attached = self._attached.pop(name, None) if isinstance(name, str) else None
             if attached is None:
                 raise InputError(f"nothing is attached as {name!r}.")
             source = attached.source()
             if source is not None:
-                unwatch(source)
+                unwatch(source, attached.watch)
             self._retire(attached)
 
     def poll(self) -> None:

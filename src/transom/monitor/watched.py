@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
 from operator import call
 from time import perf_counter
 from types import new_class
 from typing import Any, SupportsIndex
 
 from transom.errors import InputError
+from transom.forks import ThreadLock
 from transom.monitor.series import Series
 
 __all__ = ["unwatch", "watch"]
+
+OWN = "_transom_watchers"  # attribute of classes that were made here
 
 
 def watch(source: Any, calls: Mapping[str, Series]) -> None:
@@ -20,23 +23,48 @@ def watch(source: Any, calls: Mapping[str, Series]) -> None:
 
     The object gets a class of its own, derived from the one it has, in which these methods are
     timed. It looks and compares like before; copies and pickles of it have the former class.
+    Several may watch one object; each call is timed once for all of them.
 
     Raises:
         InputError: when the object cannot get another class; it is as it was.
     """
-    base: Any = type(source)
+    with _lock():
+        _be_watched_by(source, (*_watchers(source), calls))
+
+
+def unwatch(source: Any, calls: Mapping[str, Series]) -> None:
+    """Record to `calls` no longer; without others that watch, `source` has its former class."""
+    with _lock():
+        watchers = _watchers(source)
+        kept = tuple(one for one in watchers if one is not calls)
+        if len(kept) < len(watchers):
+            _be_watched_by(source, kept)
+
+
+@cache
+def _lock() -> ThreadLock:
+    """One for all: monitors have one each, and may share an object."""
+    return ThreadLock()
+
+
+def _be_watched_by(source: Any, watchers: tuple[Mapping[str, Series], ...]) -> None:
+    base: Any = _former(source)
+    if not watchers:
+        source.__class__ = base
+        return
     own: dict[str, Any] = {
         "__slots__": (),
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
         "__reduce_ex__": _reduced,
-        "_watched": True,
+        OWN: watchers,
     }
     if base.__eq__ is not object.__eq__:
         own["__eq__"] = lambda self, other: _plain(self) == _plain(other)
         own["__hash__"] = base.__hash__
-    for name, series in calls.items():
+    for name in {name for calls in watchers for name in calls}:
+        series = [calls[name] for calls in watchers if name in calls]
         own[name] = _timed(getattr(base, name), series)
     try:
         vars(source)  # what `_plain` needs
@@ -49,12 +77,6 @@ def watch(source: Any, calls: Mapping[str, Series]) -> None:
         ) from None
 
 
-def unwatch(source: Any) -> None:
-    """Give `source` its former class back."""
-    if _is_watched(source):
-        source.__class__ = type(source).__base__
-
-
 def _reduced(self: Any, protocol: SupportsIndex) -> Any:
     reduced = _plain(self).__reduce_ex__(protocol)
     if isinstance(reduced, str):
@@ -63,8 +85,8 @@ def _reduced(self: Any, protocol: SupportsIndex) -> Any:
     return (call, (make, *arguments), *rest)  # pickle insists on the class with `make` itself
 
 
-def _timed(method: Callable[..., Any], series: Series) -> Callable[..., Any]:
-    record = series.record
+def _timed(method: Callable[..., Any], series: Sequence[Series]) -> Callable[..., Any]:
+    records = [one.record for one in series]
 
     @wraps(method)
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -72,20 +94,29 @@ def _timed(method: Callable[..., Any], series: Series) -> Callable[..., Any]:
         try:
             return method(*args, **kwargs)
         finally:
-            record(perf_counter() - began)
+            seconds = perf_counter() - began
+            for record in records:
+                record(seconds)
 
     return timed
 
 
-def _is_watched(source: Any) -> bool:
-    return "_watched" in vars(type(source))
+def _watchers(source: Any) -> tuple[Mapping[str, Series], ...]:
+    """What the calls of `source` are recorded to, by each of those that watch it."""
+    found: tuple[Mapping[str, Series], ...] = vars(type(source)).get(OWN, ())
+    return found
+
+
+def _former(source: Any) -> Any:
+    """The class that an object has when nobody watches it."""
+    return type(source).__base__ if _watchers(source) else type(source)
 
 
 def _plain(source: Any) -> Any:
     """An object of the former class with the very same attributes."""
-    if not _is_watched(source):
+    if not _watchers(source):
         return source
-    former: Any = type(source).__base__
+    former = _former(source)
     plain = former.__new__(former)
     plain.__dict__ = source.__dict__
     return plain

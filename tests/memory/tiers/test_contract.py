@@ -68,6 +68,17 @@ def test_labels(opened):
     assert bytes(tier[1]) == b"x"
     assert tier.store(2, b"y")
     assert tier.label(2) == b""
+    buffer = bytearray(b"ab")
+    assert tier.store(3, b"z", buffer)
+    buffer[:] = b"cd"
+    assert tier.label(3) == b"ab"
+    for label in ("ab", None, 5, [1]):
+        with pytest.raises(InputError, match="is no label; expected bytes"):
+            tier.store(4, b"z", label)
+        with pytest.raises(InputError, match="is no label; expected bytes"):
+            tier.relabel(3, label)
+    assert 4 not in tier
+    assert tier.label(3) == b"ab"
 
 
 def test_larger_than_the_tier_is_refused_by_name(opened):
@@ -224,6 +235,7 @@ def test_closed(opened):
         lambda: tier.size(1),
         lambda: tier.relabel(1, b""),
         lambda: tier.verify(),
+        lambda: tier.flush(),
         lambda: tier == {1: b"one"},
     ]
     for call in calls:

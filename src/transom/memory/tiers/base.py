@@ -91,6 +91,16 @@ class Tier(MutableMapping[int, Any]):
     def nbytes(self) -> int:
         """Bytes of memory that the bookkeeping takes, the keys left out."""
 
+    @property
+    def growth(self) -> int:
+        """Bytes of memory that it may take beyond that, when tables are made anew to grow."""
+        return self.nbytes // 3
+
+    @property
+    def full(self) -> bool:
+        """Whether one more makes these tables grow."""
+        return False
+
     @abstractmethod
     def fits(self, size: int) -> bool:
         """Whether a payload of `size` bytes would fit if nothing else were held."""
@@ -108,11 +118,12 @@ class Tier(MutableMapping[int, Any]):
             label: at most 4,096 bytes about it that can be had without it.
 
         Raises:
-            InputError: on another key or payload.
+            InputError: on another key, payload or label.
             StoreError: when the tier is closed.
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
+        label = self._given_label(label)
         return self.writable and len(label) <= LONGEST_LABEL and self._store(key, source, label)
 
     def size(self, key: int) -> int:
@@ -128,10 +139,10 @@ class Tier(MutableMapping[int, Any]):
 
         Raises:
             KeyError: when `key` is not held.
-            InputError: when the length is another.
+            InputError: when the length is another, or it is no bytes.
             StoreError: when the tier cannot be written to.
         """
-        former = self.label(key)
+        former, label = self.label(key), self._given_label(label)
         if len(former) != len(label):
             raise InputError(
                 f"{self.name} tier: the label of entry {key} has {len(former):,} bytes, and "
@@ -233,6 +244,7 @@ class Tier(MutableMapping[int, Any]):
 
     def flush(self) -> None:
         """Make what is held outlive the machine, where the tier can."""
+        self._check_open()
 
     def close(self) -> None:
         """Let go of files and connections; again, and nothing happens."""
@@ -322,6 +334,16 @@ class Tier(MutableMapping[int, Any]):
                 "number from 1 to 2**64 - 1."
             )
         return int(key)
+
+    def _given_label(self, label: Any) -> bytes:
+        if type(label) is bytes:
+            return label
+        if not isinstance(label, (bytes, bytearray, memoryview)):
+            raise InputError(
+                f"{self.name} tier: {label!r:.100} ({type(label).__name__}) is no label; expected "
+                "bytes."
+            )
+        return bytes(label)
 
     def _held_key(self, key: Any) -> int:
         """`key` as a number; KeyError when it cannot be held."""

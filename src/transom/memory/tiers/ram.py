@@ -175,6 +175,7 @@ class RamTier(Tier):
 
     def shrink(self, size: int) -> int:
         """Give about `size` bytes of free pages back to the system; how many it were."""
+        self._check_open()
         given = 0
         for start, free in sorted(self._warm, key=lambda stretch: -stretch[1]):
             first = start + -(start + self._origin) % self._page

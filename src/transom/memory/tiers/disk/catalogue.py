@@ -55,6 +55,11 @@ class Catalogue:
         """Bytes of memory that it takes."""
         return self.places.nbytes + self.free.nbytes
 
+    @property
+    def growth(self) -> int:
+        """Bytes that it may take beyond that when it grows next."""
+        return self.places.growth + self.free.nbytes // 3
+
     def news(self) -> Iterable[News]:
         """What was learnt from others since the last call."""
         kinds, keys = self._kinds, self._keys

@@ -27,6 +27,16 @@ class Places(Mapping[int, Place]):
         """Bytes of memory taken."""
         return self._rows.nbytes
 
+    @property
+    def growth(self) -> int:
+        """Bytes that it takes beyond that when it grows next."""
+        return self._rows.growth
+
+    @property
+    def full(self) -> bool:
+        """Whether one more makes it grow."""
+        return self._rows.full
+
     def reserve(self, count: int) -> None:
         """Have room for so many at once."""
         self._rows.reserve(count)
@@ -49,6 +59,7 @@ class Places(Mapping[int, Place]):
             return None
         place = self._place(row)
         self._rows.remove(row)
+        self._rows.compact()
         return place
 
     def by_generation(self) -> Any:

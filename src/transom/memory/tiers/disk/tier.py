@@ -93,6 +93,8 @@ class DiskTier(Tier):
         self._turn = Turn(self)
         try:
             self._open()
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(
                 f"cannot use {self.path} as a store of contexts: {error.strerror or error}; "
@@ -204,6 +206,14 @@ class DiskTier(Tier):
     @property
     def nbytes(self) -> int:
         return self._known.nbytes
+
+    @property
+    def growth(self) -> int:
+        return self._known.growth
+
+    @property
+    def full(self) -> bool:
+        return self._known.places.full
 
     def fits(self, size: int) -> bool:
         own = file_size(size) if self.maps(size) else 0
@@ -396,6 +406,7 @@ class DiskTier(Tier):
     # The whole
 
     def verify(self) -> list[int]:
+        self._check_open()
         damaged = []
         for key in list(self._known.places):
             try:
@@ -405,6 +416,7 @@ class DiskTier(Tier):
         return damaged
 
     def flush(self) -> None:
+        self._check_open()
         if self.writable:
             with self._turn:
                 self._data.sync()

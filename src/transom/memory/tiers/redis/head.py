@@ -18,6 +18,7 @@ FIELDS = struct.Struct("<8sQQQII")
 HEAD_BYTES = FIELDS.size + 8  # with a checksum of these, salted with the key
 MAGIC = b"transomV"
 AHEAD = 24  # bits by which a version may be ahead of the clock, some thousandths of a second
+LARGEST = 1 << 63  # no version that a clock made is as large
 CHANCE = 12  # bits of a version that are left to chance; the others are microseconds since 1970
 
 
@@ -58,18 +59,25 @@ class Head(NamedTuple):
 class Versions:
     """Numbers of which no two are the same, on whichever machine, and that grow with the clock.
 
-    They owe nothing to the server, so that nothing repeats when it forgets what it was told.
+    They owe nothing to the server, so that nothing repeats when it forgets what it was told. New
+    ones are above all that were seen here (Lamport, "Time, clocks, and the ordering of events in a
+    distributed system", 1978), so that a clock that is ahead does not count for more than others.
     """
 
     def __init__(self) -> None:
         self._latest = 0
 
-    def next(self, former: int = 0) -> int:
-        """A new one, above all that were made here, and above `former`."""
+    def seen(self, version: int) -> None:
+        """Somebody has made this one."""
+        if version < LARGEST:
+            self._latest = max(self._latest, version)
+
+    def next(self) -> int:
+        """A new one, above all that were made or seen here."""
         now = time.time_ns() // 1000 << CHANCE | secrets.randbits(CHANCE)
-        latest = max(self._latest, former if former < 1 << 63 else 0)
         # Where clocks are behind, two may follow the same one: they are to differ nevertheless.
-        self._latest = now if now > latest else latest + 1 + secrets.randbits(AHEAD)
+        later = self._latest + 1 + secrets.randbits(AHEAD)
+        self._latest = now if now > self._latest else later
         return self._latest
 
 

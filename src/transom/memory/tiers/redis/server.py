@@ -52,7 +52,9 @@ class Server:
             self.client = redis.Redis.from_url(
                 url, socket_timeout=WAIT, socket_connect_timeout=WAIT, health_check_interval=30
             )
-        except (ValueError, TypeError, AttributeError) as error:
+            pool = self.client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # which looks at what the url says
+        except (ValueError, TypeError, AttributeError, redis.exceptions.RedisError) as error:
             raise InputError(
                 f"RedisTier: url is {url!r} ({error}); expected one such as "
                 "'redis://127.0.0.1:6379/0', 'rediss://host:port' or 'unix:///path'."
@@ -82,7 +84,8 @@ class Server:
 
 def _of_bytes(redis: Any, client: Any) -> Any:
     """A client that answers with bytes, of the server that `client` asks."""
-    if not isinstance(client, (redis.Redis, redis.RedisCluster)):
+    known = isinstance(client, (redis.Redis, redis.RedisCluster))
+    if not known or isinstance(client, redis.client.Pipeline):
         raise InputError(
             f"RedisTier: client is a {type(client).__module__}.{type(client).__name__}; expected a "
             "redis.Redis or redis.RedisCluster (which Valkey understands too)."

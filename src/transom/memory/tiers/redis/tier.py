@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
@@ -60,6 +60,7 @@ class RedisTier(Tier):
     name: ClassVar[str] = "redis"
     durable: ClassVar[bool] = True
 
+    @known_keywords
     def __init__(
         self,
         url: str = "redis://127.0.0.1:6379/0",
@@ -73,7 +74,7 @@ class RedisTier(Tier):
         number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
         if not number or not 0 < ttl < LONGEST:
             raise InputError(f"RedisTier: ttl is {ttl!r}; expected seconds, more than 0.")
-        if not isinstance(prefix, str) or not prefix:
+        if not isinstance(prefix, str) or not prefix or not _is_utf8(prefix):
             raise InputError(f"RedisTier: prefix is {prefix!r}; expected text, such as 'transom'.")
         self.prefix = prefix
         self._ttl = max(1, math.ceil(1000 * ttl))
@@ -128,6 +129,7 @@ class RedisTier(Tier):
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
+        label = self._given_label(label)
         return self._server.ask(lambda: self._put(key, source, label), 0)
 
     def version(self, key: int) -> int | None:
@@ -203,7 +205,7 @@ class RedisTier(Tier):
         former = self._head(key)
         if not self._sizes.charge(key, size):
             return 0
-        version = self._versions.next(former.version if former is not None else 0)
+        version = self._versions.next()
         pieces = [source[at : at + CHUNK] for at in range(0, source.nbytes, CHUNK)]
         chunks = len(pieces) if len(pieces) > 1 else 0
         head = Head(version, source.nbytes, checksum(source, label, key), len(label), chunks)
@@ -239,7 +241,7 @@ class RedisTier(Tier):
             data = self._client.get(self._name(f"{key:016x}"))
             if data is None:
                 return None
-            head = Head.unpack(data, key)
+            head = self._unpacked(data, key)
             if head is None or len(data) < HEAD_BYTES + head.label:
                 self._damaged(key)
                 return None
@@ -279,7 +281,7 @@ class RedisTier(Tier):
 
     def _remove(self, key: int, until: int | None = None) -> bool:
         start = self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1)
-        head = Head.unpack(start, key)
+        head = self._unpacked(start, key)
         if until is None or head is None:
             was_there = bool(self._client.delete(self._name(f"{key:016x}")))
         elif head.version > until:
@@ -322,7 +324,15 @@ class RedisTier(Tier):
     # Names on the server
 
     def _head(self, key: int) -> Head | None:
-        return Head.unpack(self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1), key)
+        return self._unpacked(
+            self._client.getrange(self._name(f"{key:016x}"), 0, HEAD_BYTES - 1), key
+        )
+
+    def _unpacked(self, data: bytes, key: int) -> Head | None:
+        head = Head.unpack(data, key)
+        if head is not None:
+            self._versions.seen(head.version)
+        return head
 
     def _size_there(self, key: int) -> int:
         """Bytes that `key` takes on the server."""
@@ -338,6 +348,14 @@ class RedisTier(Tier):
 
     def _chunk(self, key: int, version: int, number: int) -> str:
         return f"{self.prefix}:{key:016x}:{version}:{number}"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _taken(payload: int, label: int) -> int:
