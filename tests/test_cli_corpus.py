@@ -164,6 +164,25 @@ def test_windows_of_rows(texts: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert not ended.value.code
         assert np.load("w.document.npy").tolist() == documents
     assert np.load("w.npy").tolist() == [[3, 0, 0, 0]]
+    # Rows without tokens have no windows, and are counted, as in a corpus.
+    Path("some.jsonl").write_text("".join(f'{{"t": "{t}"}}\n' for t in ("", "a", "", "", "b c")))
+    Path("empty.jsonl").write_text('{"t": ""}\n')
+    for files, documents in (
+        (["some.jsonl"], [1, 4]),
+        (["empty.jsonl", "some.jsonl", "one.jsonl"], [2, 5, 6]),
+        (["empty.jsonl"], None),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(
+                [
+                    *("windows", *files, "--out", "w.npy", "--size", "4"),
+                    *("--tokenizer", "tokenizer.json", "--field", "t"),
+                ]
+            )
+        if documents is None:
+            assert "made no tokens of any text" in capsys.readouterr().err
+        else:
+            assert np.load("w.document.npy").tolist() == documents
     Path("none.jsonl").write_text("\n")
     for name, message in (("rows.jsonl", "has no field 't'"), ("none.jsonl", "is empty")):
         with pytest.raises(SystemExit):

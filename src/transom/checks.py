@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from transom.errors import InputError, TransomError
 
-__all__ = ["check_keywords", "known_keywords", "whole_number"]
+__all__ = ["check_keywords", "known_keywords", "named_path", "whole_number"]
 
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
@@ -44,6 +46,19 @@ def known_keywords(call: CallT) -> CallT:
         return call(*args, **kwargs)
 
     return cast("CallT", checked)
+
+
+def named_path(what: str, path: str | os.PathLike[str], expected: str = "a file") -> Path:
+    """`path` as one, when something can be called that; the current folder is called `.`.
+
+    Raises:
+        InputError: when it is empty, which `Path` takes for the current folder, or has a zero
+            character in it.
+    """
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise InputError(f"{what} is {name!r:.80}; expected the name of {expected}.")
+    return Path(path)
 
 
 def whole_number(

@@ -282,6 +282,33 @@ def test_a_file_that_is_changed_while_it_is_read(tmp_path: Path, name: str, size
     assert not folder.exists()
 
 
+def test_a_file_that_is_changed_before_it_is_read(tmp_path: Path) -> None:
+    """It is known as it was when it was read, also by a run that goes on in the middle of it."""
+    first, later, folder = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "books"
+    line = '{"text": "w1 w2"}\n'
+    first.write_text(line * 30_000)
+    later.write_text("")
+
+    def change(done: Done) -> None:
+        if not later.stat().st_size:
+            later.write_text(line * 9)
+
+    stop = 30_003
+    watch = Watch(change, lambda: len(taken) == 1 and taken[0].documents >= stop)
+    taken: list[Done] = []
+
+    def moved(done: Done) -> None:
+        change(done)
+        taken[:] = [done]
+
+    done = build(folder, [first, later], tokenizer(), watch=watch._replace(moved=moved))
+    assert not done.complete
+    assert done.documents == stop
+    assert build(folder, [first, later], tokenizer()).complete
+    assert TokenCorpus.open(folder, verified=True).documents == 30_009
+    assert build(folder, [first, later], tokenizer()).documents == 0
+
+
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
     path.write_text("w1")
@@ -324,6 +351,10 @@ def test_hostile_input(tmp_path: Path, files: list[Path]) -> None:
     folder = tmp_path / "books"
     for given_files, message in (
         ([], "no files were given"),
+        (str(files[0]), "expected a list, if only of that"),
+        (files[0], "expected a list, if only of that"),
+        ([""], "a file's name is ''; expected the name of a file"),
+        (["a\0.txt"], "expected the name of a file"),
         ([tmp_path / "none.txt"], r"cannot read .*none\.txt: No such file"),
         ([tmp_path], r"is a folder; expected the files in it, such as .*\*"),
         ([files[0], files[0]], r"a\.txt is given twice"),

@@ -274,6 +274,9 @@ def test_nanogpt_files_of_wider_ids_are_refused(tmp_path: Path, dtype: str) -> N
     np.arange(1, 41, dtype=dtype).tofile(tmp_path / "train.bin")
     with pytest.raises(InputError, match="a file of ids of 4 or 8 bytes; write them as uint16"):
         back(tmp_path / "books", "nanogpt", tmp_path / "train.bin")
+    np.random.default_rng(0).integers(0, 152_000, 400).astype(dtype).tofile(tmp_path / "large.bin")
+    with pytest.raises(InputError, match="a file of ids of 4 or 8 bytes; write them as uint16"):
+        back(tmp_path / "books", "nanogpt", tmp_path / "large.bin", vocab_size=1 << 16)
     for number, ids in enumerate(([0] * 80, [7, 0] * 8, [7, 0] * 20 + [7, 1])):
         source = nanogpt_file(tmp_path / "other.bin", ids)
         assert content(back(tmp_path / f"{number}", "nanogpt", source)) == [ids]
@@ -379,3 +382,27 @@ def test_a_slash_at_the_end_says_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make"):
         corpus.export("megatron", f"{tmp_path}/file/")
+
+
+@pytest.mark.parametrize(("name", "beside"), [("megatron", ".idx"), ("datatrove", ".ds.index")])
+def test_a_disk_that_is_full_for_one_file_leaves_the_others(
+    tmp_path: Path, name: str, beside: str
+) -> None:
+    corpus = make(tmp_path / "books", [[1], [2, 3]])
+    there = corpus.export(name, tmp_path / "out")[0]
+    there.write_bytes(b"of another corpus")
+    (tmp_path / f"out{beside}").unlink()
+    (tmp_path / f"out{beside}").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
+        corpus.export(name, tmp_path / "out")
+    assert there.read_bytes() == b"of another corpus"
+
+
+def test_datatrove_names_of_tokenizers_take_one_line(tmp_path: Path) -> None:
+    writer = TokenCorpus.create(tmp_path / "books", vocab_size=70_000, name="a\nb|\x85c\u2028d")
+    with writer:
+        writer.add_document([69_999, 1])
+    _, _, metadata = TokenCorpus.open(tmp_path / "books").export("datatrove", tmp_path / "out")
+    assert metadata.read_text().splitlines()[0] == "a b| c d|4"
+    corpus = back(tmp_path / "back", "datatrove", tmp_path / "out", vocab_size=70_000)
+    assert content(corpus) == [[69_999, 1]]

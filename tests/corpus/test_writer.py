@@ -16,7 +16,7 @@ import pytest
 
 from tests.corpus.making import content, make
 from tests.forking import in_a_fork
-from transom.corpus import TokenCorpus, verify
+from transom.corpus import TokenCorpus, manifest, verify
 from transom.errors import CorpusBusyError, CorpusDamageError, CorpusError, InputError
 
 
@@ -268,3 +268,121 @@ def test_threads_add_whole_documents(folder: Path, monkeypatch: pytest.MonkeyPat
         sys.setswitchinterval(before)
     wanted = sorted([number] * (length % 50) for number in range(4) for length in range(300))
     assert sorted(content(TokenCorpus.open(folder, verified=True))) == wanted
+
+
+@pytest.mark.parametrize("where", range(5))
+def test_an_interrupt_while_it_is_committed(
+    folder: Path, where: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there afterwards is the one commit or the other, and writing goes on from it."""
+    make(folder, [[1, 2]])
+    replace, steps = manifest._replace, iter(range(5))
+
+    def interrupted(*args: Any, **settings: Any) -> None:
+        if next(steps) == where:
+            raise KeyboardInterrupt
+        replace(*args, **settings)
+        if next(steps) == where:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "_replace", interrupted)
+    with suppress(KeyboardInterrupt), TokenCorpus.append(folder) as writer:
+        writer.add_document(range(100))
+    monkeypatch.undo()
+    documents = [[1, 2]] if where == 0 else [[1, 2], [*range(100)]]
+    assert content(TokenCorpus.open(folder, verified=True)) == documents
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([8])
+    assert content(TokenCorpus.open(folder, verified=True)) == [*documents, [8]]
+
+
+def test_a_commit_without_a_second_copy_of_its_manifest(folder: Path) -> None:
+    make(folder, [[1, 2]])
+    (folder / "manifest.copy.json.new").mkdir()  # as on a disk that has become full
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document(range(100))
+        writer.commit()
+        writer.add_document([3])
+    documents = [[1, 2], [*range(100)], [3]]
+    assert content(TokenCorpus.open(folder, verified=True)) == documents
+
+
+def test_a_first_commit_that_is_interrupted_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = TokenCorpus.create(folder, vocab_size=9)
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "sync_folder", interrupted)
+    with suppress(KeyboardInterrupt), writer:
+        writer.add_document([1])
+    assert content(TokenCorpus.open(folder, verified=True)) == [[1]]
+
+
+def test_what_an_interrupt_cut_in_two_is_not_committed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when somebody catches it and means to keep what came before."""
+    make(folder, [[1, 2]])
+
+    def interrupted(data: Any) -> None:
+        write(data)
+        raise KeyboardInterrupt
+
+    writer = TokenCorpus.append(folder)
+    writer.add_document([3])
+    write = writer._shard.write
+    monkeypatch.setattr(writer._shard, "write", interrupted)
+    with suppress(KeyboardInterrupt):
+        writer.add_document(np.zeros(1 << 17, dtype=np.uint16))
+    with pytest.raises(CorpusError, match=r"nothing more can .*: adding to it was interrupted"):
+        writer.__exit__(None, None, None)
+    assert content(TokenCorpus.open(folder, verified=True)) == [[1, 2]]
+
+    def ids() -> Any:
+        yield 5
+        raise KeyboardInterrupt
+
+    with TokenCorpus.append(folder) as writer:
+        writer.add_document([3])
+        with suppress(KeyboardInterrupt):
+            writer.add_document(ids())  # of which nothing was taken yet
+    assert content(TokenCorpus.open(folder, verified=True)) == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("source", [{"path": Path("a")}, {"of": b"a"}, {(1, 2): 3}])
+def test_a_source_that_is_no_json_changes_nothing(folder: Path, source: Any) -> None:
+    with TokenCorpus.create(folder, vocab_size=9) as writer:
+        writer.add_source({"path": "a"})
+        with pytest.raises(InputError, match=r"cannot note the source .* as JSON"):
+            writer.add_source(source)
+        writer.add_document([1])
+    assert [*TokenCorpus.open(folder, verified=True).sources()] == [{"path": "a"}]
+
+
+def test_a_lock_that_the_file_system_does_not_have(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(folder, [[1]])
+
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(CorpusError, match=r"its lock cannot be had \(No locks") as caught:
+        TokenCorpus.append(folder)
+    assert not isinstance(caught.value, CorpusBusyError)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_names_that_name_no_corpus(name: str) -> None:
+    for use in (TokenCorpus.open, TokenCorpus.append, lambda path: TokenCorpus.create(path)):
+        with pytest.raises(InputError, match=r"path is .*; expected the name of a folder"):
+            use(name)
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"cannot make .*: File name too long"):
+        TokenCorpus.create(tmp_path / ("x" * 300), vocab_size=9)

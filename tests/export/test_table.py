@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,23 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: str) -> None:
         assert np.array_equal(read(tmp_path / name)["start"], columns(5)["start"])
     with pytest.raises(InputError, match="writes to no name that is not UTF-8"):
         table_writer(tmp_path / "\udcff")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path, name: str) -> None:
+    """In a container, the next one has its number too."""
+    left = in_a_fork(lambda: (table_writer(tmp_path / name), os.getpid())[1])
+    [folder] = tmp_path.iterdir()
+    folder.rename(tmp_path / folder.name.replace(str(left), str(os.getpid())))
+    with table_writer(tmp_path / name) as table:
+        table.write(columns(3))
+    assert len(read(tmp_path / name)["ids"]) == 3
+
+
+def test_two_writers_of_one_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    with table_writer(path) as one, table_writer(path) as other:
+        for table, rows in ((one, 3), (other, 5)):
+            table.write(columns(rows))
+    assert len(read(path)["ids"]) == 3  # of the one that was completed last
+    assert [*tmp_path.iterdir()] == [path]

@@ -288,3 +288,43 @@ def test_a_fork_takes_no_lines_away(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the reading of .*lines\.jsonl belongs to process"):
         in_a_fork(lambda: [one.name for one in found])
     assert [str(one.text).split()[0] for one in found] == [str(n) for n in range(1, 100)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_wide_text_without_a_mark_is_no_utf_8(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "a.txt", "Some text".encode(encoding))
+    with pytest.raises(InputError, match="is not UTF-8 text: it is UTF-16 or UTF-32, without a"):
+        read(path)
+    for fine in ("a\0b", "\0\0\0\0\0\0\0\0", "\0a", "ab\0\0cd\0\0"):
+        assert read(write(path, fine)) == [(str(path), fine)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1 << 30], pa.date32()),  # in the year 2,941,764
+        pa.array([1], pa.timestamp("us", tz="Nowhere/At_All")),
+        pa.array([b"a"], pa.binary()),
+        pa.array([1.5]),
+    ],
+    ids=str,
+)
+def test_rows_of_what_is_no_text(tmp_path: Path, column: Any) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": column}), path)
+    with pytest.raises(InputError, match=r"a\.parquet:1 has .* as 'text'; expected text there"):
+        read(path)
+
+
+def test_zstd_of_long_distances(tmp_path: Path) -> None:
+    # A frame by which everything is to be held in a window of 2**28 bytes, and nothing in it.
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(bytes.fromhex("28b52ffd 00 90 010000"))
+    with pytest.raises(InputError, match="unpack it with zstd -d --long=31"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["", "a\0.txt"])
+def test_names_that_name_no_file(name: str) -> None:
+    with pytest.raises(InputError, match=r"a file's name is .*; expected the name of a file"):
+        documents(name)

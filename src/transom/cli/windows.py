@@ -137,17 +137,21 @@ def _write(
 ) -> tuple[int, int, int]:
     """Write all windows; how many there are, how many of their ids are real and how many count."""
     made = real = scored = 0
+    empty: list[int] = []
     with Bars() as bars:
         move = bars.start(str(table.path), max(1, sum(sizes)))
         before = accumulate(sizes[:-1], initial=0)
         files = zip(texts, before, strict=True)
-        stream = _cut(window, Encoder(tokenizer), files, field, move)
+        stream = _cut(window, Encoder(tokenizer), files, field, move, empty)
         for batch in iter(lambda: [*islice(stream, ROWS)], []):
             columns = _columns(window.cut, batch)
+            columns["document"] += np.searchsorted(empty, columns["document"], side="right")
             table.write(columns)
             made += len(batch)
             real += int(columns["attention_mask"].sum())
             scored += int(columns["score_mask"].sum())
+    if not window.seen:
+        raise InputError("the tokenizer made no tokens of any text; expected at least one.")
     if not made:
         raise InputError(
             f"no window of {window.cut.size} ids is full and --drop-last leaves the others out, "
@@ -171,8 +175,14 @@ def _cut(
     files: Iterable[tuple[str, int]],
     field: str,
     move: Callable[[int, str], None],
+    empty: list[int],
 ) -> Iterator[TokenWindow]:
-    """The windows of texts, as they are read; each file comes with the bytes of those before it."""
+    """The windows of texts, as they are read; each file comes with the bytes of those before it.
+
+    A row without tokens has no windows, and the window's own count leaves it out: how many that
+    have some came before it is put into `empty`.
+    """
+    some = 0
     for file, before in files:
         for name, found in read_documents(file, field):
             seen, read = window.seen, before
@@ -188,9 +198,13 @@ def _cut(
             for ids, offsets in tokenize_text_with_offsets(encoder, pieces()):
                 yield from window.feed(ids, offsets=offsets)
                 move(read, f"{window.seen:,} tokens")
-            if window.seen == seen:
+            if window.seen > seen:
+                window.end_document()
+                some += 1
+            elif name != file:
+                empty.append(some)
+            else:
                 raise InputError(f"the tokenizer made no tokens of {name}; expected at least one.")
-            window.end_document()
     yield from window.flush()
 
 

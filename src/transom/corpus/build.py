@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from transom.checks import named_path
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of
@@ -57,7 +57,7 @@ def build(
         CorpusError: when it cannot be written, or is another corpus.
     """
     inputs = inputs_of(files)
-    if begun(Path(path)):
+    if begun(named_path("build: path", path, "a folder")):
         writer = TokenCorpus.append(path, tokenizer=tokenizer)
     else:
         writer = TokenCorpus.create(path, tokenizer=tokenizer, name=name)

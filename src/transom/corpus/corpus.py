@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
+from transom.checks import named_path, whole_number
 from transom.corpus.create import first_manifest, make_folder
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
@@ -23,7 +23,7 @@ from transom.corpus.snapshot import Snapshot
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
-from transom.errors import InputError, MissingExtraError
+from transom.errors import MissingExtraError
 from transom.forks import ThreadLock
 from transom.windows import SlidingWindow, TokenWindows
 
@@ -76,7 +76,7 @@ class TokenCorpus:
             CorpusError: when there is no corpus, or it was made with another tokenizer.
             CorpusDamageError: when it is damaged.
         """
-        folder = Path(path)
+        folder = _folder(path)
         manifest = read_manifest(folder)
         check_tokenizer(folder, manifest, tokenizer)
         if verified:
@@ -111,10 +111,8 @@ class TokenCorpus:
         Raises:
             InputError: on settings that make no sense, or a folder that holds something.
         """
-        if not os.fspath(path):
-            raise InputError("TokenCorpus: path is ''; expected the name of a folder.")
+        folder = _folder(path)
         manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
-        folder = Path(path)
         lock, unmake = make_folder(folder, manifest)
         return CorpusWriter(folder, lambda: manifest, lock, unmake)
 
@@ -127,7 +125,7 @@ class TokenCorpus:
             CorpusError: when there is none, or it was made with another tokenizer.
             CorpusDamageError: when what would be gone on with is damaged.
         """
-        folder = Path(path)
+        folder = _folder(path)
         check_tokenizer(folder, read_manifest(folder), tokenizer)
         return CorpusWriter(folder, lambda: read_manifest(folder), WriterLock(folder))
 
@@ -194,7 +192,7 @@ class TokenCorpus:
         """
         with self._refreshing:  # or an older commit could replace a newer one
             manifest = read_manifest(self.path)
-            if manifest.commit == self.manifest.commit:
+            if manifest == self.manifest:  # One that was made anew may have as many commits.
                 return False
             self._seen = Snapshot(self.path, manifest)
             return True
@@ -294,6 +292,10 @@ class TokenCorpus:
     def __repr__(self) -> str:
         manifest = self.manifest
         return f"<TokenCorpus: {manifest.tokens:,} tokens in {manifest.documents:,} documents>"
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    return named_path("TokenCorpus: path", path, "a folder")
 
 
 def _data() -> Any:

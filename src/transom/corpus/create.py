@@ -63,8 +63,14 @@ def begun(folder: Path) -> bool:
     """Whether anything was committed to the corpus in a folder, if there is one.
 
     A corpus without a second commit is what a process leaves that was killed on the way to it.
+
+    Raises:
+        CorpusError: when that cannot be known.
     """
-    return (folder / MANIFEST).exists() and read_manifest(folder).commit > 0
+    try:
+        return (folder / MANIFEST).exists() and read_manifest(folder).commit > 0
+    except OSError as error:
+        raise CorpusError(f"cannot use {folder}: {error.strerror}.") from error
 
 
 def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[[], None]]:
@@ -78,8 +84,8 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
         CorpusBusyError: when another process is making a corpus there.
         CorpusError: when it cannot be made.
     """
-    there = folder.exists()
     try:
+        there = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:

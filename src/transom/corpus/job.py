@@ -10,6 +10,7 @@ from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from transom.checks import named_path
 from transom.corpus.sums import digest
 from transom.errors import InputError
 from transom.tokens.documents import kind_of, unknown_kind
@@ -38,9 +39,11 @@ def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
         InputError: when there are none, one is given twice, or one cannot be read: all that can
             be known before files are read, so that the last one does not fail after hours.
     """
+    if isinstance(paths, (str, os.PathLike)):
+        raise InputError(f"files are {os.fspath(paths)!r:.80}; expected a list, if only of that.")
     inputs: dict[str, Input] = {}
     for path in paths:
-        name = str(Path(path))  # as documents are called by it
+        name = str(named_path("a file's name", path))  # as documents are called by it
         known = _readable(Path(name))
         if name in inputs:
             raise InputError(f"{name} is given twice; expected each file once.")

@@ -6,6 +6,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import datetime
+from errno import EACCES, EAGAIN
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ class WriterLock:
         try:
             locks.flock(self._file, locks.LOCK_EX | locks.LOCK_NB)
         except OSError as error:
+            if error.errno not in (EACCES, EAGAIN):
+                self._file.close()
+                raise CorpusError(
+                    f"cannot write to {folder}: its lock cannot be had ({error.strerror}); this "
+                    "needs a file system with the file locks of POSIX."
+                ) from error
             self._file.seek(0)
             holder = self._file.read().decode(errors="replace").strip() or "another process"
             self._file.close()

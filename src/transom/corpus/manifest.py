@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_man
 MANIFEST = "manifest.json"
 COPY = "manifest.copy.json"  # for when a byte of the other one flips
 FORMAT = 1
+
+logger = logging.getLogger("transom")
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """
     data = manifest.to_bytes()
     _replace(folder / MANIFEST, data, durable=True)
-    _replace(folder / COPY, data, durable=False)
+    try:
+        _replace(folder / COPY, data, durable=False)
+    except OSError as error:  # It is committed, and an older copy is still one of what is there.
+        logger.warning("cannot write %s: %s", folder / COPY, error.strerror)
 
 
 def _replace(path: Path, data: bytes, durable: bool) -> None:

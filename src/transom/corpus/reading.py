@@ -85,11 +85,10 @@ class _Reading:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.writer, self.job = task.writer, task.job
-        self.left = task.inputs[task.job.done :]
+        self.left = task.inputs[task.job.done :]  # each as it was when it was read
         self.size = sum(file.bytes for file in task.inputs)
         self.to_read = sum(file.bytes for file in self.left)
         self.number, self.documents = 0, task.job.documents
-        self.finished: list[Known] = []  # of the files that are left, as they were when read
         self.began = self.writer.documents, self.writer.tokens
         at = self.writer.documents - self.documents
         corpus = TokenCorpus(self.writer.folder, self.writer.committed)
@@ -104,7 +103,7 @@ class _Reading:
             workers=workers,
             field=task.field,
             skip=self.documents,
-            finished=self.finished.append,
+            noted=self.note,
         )
         for piece in pieces:
             while not _is_of(piece.document, self.left[self.number]):
@@ -126,13 +125,16 @@ class _Reading:
         if piece.last and time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
 
+    def note(self, number: int, known: Known) -> None:
+        """Know a file as it is now: it may have been changed since the run began, or grow."""
+        self.left[number] = self.left[number]._replace(**known._asdict())
+
     def end_file(self) -> None:
         """Note where the documents of the file are."""
         start, tokens = self.first
         self.writer.add_source(
             {
                 **self.left[self.number]._asdict(),
-                **self.finished[self.number]._asdict(),  # A log may have grown meanwhile.
                 "documents": [start, self.writer.documents],
                 "tokens": self.writer.tokens - tokens,
             }
@@ -143,7 +145,8 @@ class _Reading:
 
     def commit(self) -> None:
         done = self.job.done + self.number
-        at = self.job.at(done, self.documents, self.task.inputs, self.task.field)
+        inputs = [*self.task.inputs[: self.job.done], *self.left]
+        at = self.job.at(done, self.documents, inputs, self.task.field)
         self.writer.commit(at.to_dict())
         self.committed = time.monotonic()
 

@@ -62,6 +62,7 @@ class CorpusWriter:
         self._one_thread = RLock()
         try:
             self._committed = read()  # only now: no other writer can commit any more
+            self._newest = self._committed  # that may be on disk
             self._vocab_size = self._committed.vocab_size
             self._dtype = np.dtype(self._committed.dtype)
             self._shards = list(self._committed.shards)
@@ -109,18 +110,20 @@ class CorpusWriter:
         with self._usable():
             checked = check_ids(ids, self._vocab_size)
             ends = _checked_ends(documents, len(checked))
-            if len(checked):
-                self._pending.append(checked.astype(self._dtype))  # a copy: the caller's may change
-            if len(ends):
-                self._edges.append(ends + self.tokens)
-                self.documents += len(ends)
-            self.tokens += len(checked)
-            self._waiting += len(checked)
-            self._open = (self._open or len(checked) > 0) and not (
-                len(ends) and ends[-1] == len(checked)
-            )
-            if self._waiting >= TOKENS_AT_ONCE:
-                self._write()
+            with self._io():
+                if len(checked):
+                    # A copy: the caller's may change.
+                    self._pending.append(checked.astype(self._dtype))
+                if len(ends):
+                    self._edges.append(ends + self.tokens)
+                    self.documents += len(ends)
+                self.tokens += len(checked)
+                self._waiting += len(checked)
+                self._open = (self._open or len(checked) > 0) and not (
+                    len(ends) and ends[-1] == len(checked)
+                )
+                if self._waiting >= TOKENS_AT_ONCE:
+                    self._write()
 
     def end_document(self) -> None:
         """What came since the last end is a document; one without tokens, when nothing did."""
@@ -135,9 +138,21 @@ class CorpusWriter:
             self.add_tokens(checked, documents=(len(checked),))
 
     def add_source(self, source: dict[str, Any]) -> None:
-        """Note, as a line of JSON, where documents came from."""
-        with self._usable(), self._io():
-            self._sources.write(json.dumps(source).encode() + b"\n")  # Names may be no UTF-8.
+        """Note, as a line of JSON, where documents came from.
+
+        Raises:
+            InputError: when JSON has no room for it; nothing is changed.
+        """
+        with self._usable():
+            try:
+                line = json.dumps(source).encode() + b"\n"  # Names may be no UTF-8.
+            except (TypeError, ValueError, RecursionError) as error:
+                raise InputError(
+                    f"cannot note the source {source!r:.80} as JSON ({error}); expected text, "
+                    "numbers, lists and dictionaries of these."
+                ) from error
+            with self._io():
+                self._sources.write(line)
 
     def commit(self, job: dict[str, Any] | None = None) -> None:
         """Make all that was added visible and lasting, all at once.
@@ -166,8 +181,9 @@ class CorpusWriter:
                     job=job,
                 )
                 sync_folder(self.folder)
+                self._newest = manifest  # An error may come when it is there already.
                 write_manifest(self.folder, manifest)
-            self._committed = manifest
+                self._committed = manifest
 
     def adopt(self, shards: Iterable[Path], manifest: Manifest, edges: NDArray[np.int64]) -> None:
         """Take over another corpus' shards, whole, without reading them; not yet committed.
@@ -186,8 +202,8 @@ class CorpusWriter:
                 for path, stored in zip(shards, manifest.shards, strict=True):
                     self._next_shard(adopted=stored, path=path)
                 self._ends.write(np.asarray(edges[1:] + self.tokens, dtype="<i8").data)
-            self.tokens += manifest.tokens
-            self.documents += manifest.documents
+                self.tokens += manifest.tokens
+                self.documents += manifest.documents
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +216,7 @@ class CorpusWriter:
     ) -> None:
         failed = True
         try:
-            if error is None and self._broken is None:
+            if error is None and self._files:  # which it has until it is given up
                 if self._open:
                     self.end_document()
                 if self._changed:
@@ -234,9 +250,9 @@ class CorpusWriter:
                     ids = ids[room - held :]
             for edges in self._edges:
                 self._ends.write(edges.astype("<i8").data)
-        self._pending.clear()
-        self._edges.clear()
-        self._waiting = 0
+            self._pending.clear()
+            self._edges.clear()
+            self._waiting = 0
 
     def _next_shard(self, adopted: Stored | None = None, path: Path | None = None) -> None:
         """Finish the shard that is being written; the next one is empty, or a file that is there.
@@ -271,6 +287,7 @@ class CorpusWriter:
 
     @contextmanager
     def _io(self) -> Iterator[None]:
+        """For what is changed as a whole; cut short by anything, Ctrl-C included, it is broken."""
         try:
             yield
         except OSError as error:
@@ -280,6 +297,9 @@ class CorpusWriter:
                 f"with {self._committed.tokens:,} tokens in {self._committed.documents:,} "
                 "documents."
             ) from error
+        except BaseException:
+            self._broken = self._broken or "adding to it was interrupted"
+            raise
 
     def _close(self, failed: bool = False) -> None:
         """Close all files, each as it was last committed, and let others write."""
@@ -289,13 +309,13 @@ class CorpusWriter:
             if self._broken is None:
                 self._broken = "it is closed"
             unmake, self._unmake = self._unmake, None
-            files = self._committed.files if self._files else ()
+            files = self._newest.files if self._files else ()
             committed = {stored.name: stored.bytes for stored in files}
             for name, file in self._files.items():
                 with suppress(OSError):  # What is not committed counts for nothing, if it stays.
                     file.abandon(committed.get(name, 0))
             self._files.clear()
-            if failed and unmake is not None and not self._committed.commit:
+            if failed and unmake is not None and not self._newest.commit:
                 unmake()
             self._lock.release()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,8 +58,8 @@ class TableWriter(ABC):
                 raise InputError(f"{path} is there already; remove it, or choose another name.")
             check_target(path)
             target = Path(os.path.realpath(path))  # on whose disk all is written
-            self._unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-            self._unfinished.mkdir()
+            # Of a name that no process uses again: what a killed one leaves is in nobody's way.
+            self._unfinished = Path(tempfile.mkdtemp(prefix=".transom-", dir=target.parent))
 
     def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
         """Append rows: arrays by name of column, `(rows,)` or `(rows, width)`, always alike.

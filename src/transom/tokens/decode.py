@@ -32,9 +32,13 @@ STARTS = {  # of files that are no text, and what to do with those
     b"PK\x03\x04": "it is a zip archive: unpack it",
     b"%PDF": "it is a PDF: take the text out of it, e.g. with pdftotext",
     b"PAR1": "it is Parquet: let its name end in .parquet",
+    b"\xff\xfe\0\0": "it is UTF-32: convert it with iconv -f UTF-32 -t UTF-8",
     b"\xff\xfe": "it is UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "it is UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
 }
+ZEROS = "01", "10", "0111", "1110"  # which bytes of English are 0 in UTF-16 and UTF-32
+WIDE = "it is UTF-16 or UTF-32, without a mark that says which: convert it with iconv -t UTF-8"
+LONG = "it was compressed with --long: unpack it with zstd -d --long=31"
 AT_LEAST = 8  # bytes, of which the longest of these are fewer
 AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
@@ -54,7 +58,10 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
             data = file.read(AT_ONCE)
         except BROKEN as error:
             raise unreadable(name, error) from error
-        start = start or data[:AT_LEAST]
+        if not start:
+            start = data[:AT_LEAST]
+            if (advice := advice_on(start)) is WIDE:  # which is UTF-8 too, with zeros in between
+                raise InputError(f"{name} is not UTF-8 text: {advice}.")
         read += len(data)
         try:
             text = held + decoder.decode(data, final=not data)
@@ -102,6 +109,9 @@ def advice_on(data: bytes) -> str | None:
     >>> advice_on(b"BZh91AY")
     'it is compressed with bzip2: unpack it with bunzip2'
     """
+    zeros = "".join("01"[not byte] for byte in data[:AT_LEAST])
+    if len(zeros) >= AT_LEAST // 2 and any((order * 4).startswith(zeros) for order in ZEROS):
+        return WIDE
     return next((advice for start, advice in STARTS.items() if data.startswith(start)), None)
 
 
@@ -122,4 +132,5 @@ def need_pyarrow(path: Path) -> Any:
 def unreadable(name: str, error: Exception) -> InputError:
     """The error to raise when a file cannot be read."""
     reason = getattr(error, "strerror", None) or str(error).strip().rstrip(".")
-    return InputError(f"cannot read {name}: {reason}.")
+    more = f"; {LONG}" if "requires too much memory" in reason else ""
+    return InputError(f"cannot read {name}: {reason}{more}.")

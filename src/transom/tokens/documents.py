@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from transom.checks import named_path
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.tokens.decode import (
@@ -70,7 +71,7 @@ def documents(path: str | os.PathLike[str], *, field: str = "text") -> Documents
             as it should be, or it is changed while it is read; the message says where.
         MissingExtraError: when pyarrow is needed, for `.zst` and `.parquet`, and not installed.
     """
-    return Documents(Path(path), field)
+    return Documents(named_path("a file's name", path), field)
 
 
 def kind_of(path: Path) -> str | None:

@@ -74,7 +74,7 @@ def tokenize_files(
     workers: int = 1,
     field: str = "text",
     skip: int = 0,
-    finished: Callable[[Known], None] = lambda known: None,
+    noted: Callable[[int, Known], None] = lambda number, known: None,
 ) -> Iterator[Tokenized]:
     """The ids of every document in the files, in order; the same for any number of workers.
 
@@ -89,8 +89,8 @@ def tokenize_files(
         workers: how many threads tokenize.
         field: the key, or column, that holds the text.
         skip: how many documents of the first file to leave out, untokenized.
-        finished: called once a file has been read to its end, with what it was then; before
-            anything is given of the next file.
+        noted: called with the number of a file and what is known of it: when it is opened, and
+            when it has been read to its end; before anything is given of the next file.
 
     Raises:
         InputError: when a file cannot be read or used; see `documents`.
@@ -99,7 +99,7 @@ def tokenize_files(
     encoder = Encoder.of(tokenizer)
     workers = whole_number("tokenize_files", "workers", workers, 1, unit="threads")
     threads = workers if encoder.backend.threads else 1
-    parts = _parts(paths, field, encoder, skip, finished)
+    parts = _parts(paths, field, encoder, skip, noted)
 
     def tokenized(job: list[_Part]) -> list[Tokenized]:
         made = zip(job, encoder.encode([part.block for part in job]), strict=True)
@@ -114,13 +114,14 @@ def _parts(
     field: str,
     encoder: Encoder,
     skip: int,
-    finished: Callable[[Known], None],
+    noted: Callable[[int, Known], None],
 ) -> Iterator[_Part]:
     """Documents cut into blocks: the plan, which does not depend on who carries it out."""
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
     number = before = 0
-    for path in paths:
+    for file, path in enumerate(paths):
         found = documents(path, field=field)
+        noted(file, found.known)
         for name, text in islice(found, skip, None):
             for piece in (text,) if isinstance(text, str) else text:
                 try:
@@ -131,7 +132,7 @@ def _parts(
                     yield _Part(number, name, block, False, before + found.read)
             yield _Part(number, name, cutter.end(), True, before + found.read)
             number += 1
-        finished(found.known)
+        noted(file, found.known)
         before += found.size
         skip = 0
 

@@ -31,8 +31,9 @@ class Column:
         import pyarrow as pa
         from pyarrow import parquet
 
-        # What Arrow raises is partly its own, partly Python's: OSError, UnicodeDecodeError.
-        self._broken = (pa.ArrowException, OSError, ValueError)
+        # What Arrow raises is partly its own, partly Python's: OSError, UnicodeDecodeError, and
+        # for dates and times that Python does not have, OverflowError.
+        self._broken = (pa.ArrowException, OSError, ValueError, OverflowError)
         self._path = path
         try:
             self._table = parquet.ParquetFile(file, page_checksum_verification=True)
@@ -60,6 +61,11 @@ class Column:
                     raise InputError(
                         f"{self._path}:{read} is not UTF-8 text ({error}); expected text that was "
                         "written as UTF-8, or the file is damaged."
+                    ) from error
+                except self._broken as error:
+                    raise InputError(
+                        f"{self._path}:{read} has {value.type} as {self._name!r}; expected text "
+                        "there."
                     ) from error
                 yield text
         if read != self.rows:

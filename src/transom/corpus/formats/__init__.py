@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from transom.checks import whole_number
+from transom.checks import named_path, whole_number
 from transom.corpus.formats.base import Format, Moved, unheard
 from transom.corpus.formats.datatrove import Datatrove
 from transom.corpus.formats.megatron import Megatron
@@ -93,17 +93,15 @@ def read_format(
 
 
 def _named(path: str | os.PathLike[str], what: str) -> Path:
-    """A path that can name something: the current folder has a name too, which is `.`."""
-    name = os.fspath(path)
-    if not name or "\0" in name:
-        raise InputError(f"{what} is {name!r:.80}; expected the name of a file.")
+    """A path that can name something, and may be looked at."""
+    named = named_path(what, path)
     try:
-        Path(path).exists()
+        named.exists()
     except OSError as error:
         raise InputError(
-            f"{what} is {name!r:.80}: {error.strerror}; expected another name."
+            f"{what} is {str(named)!r:.80}: {error.strerror}; expected another name."
         ) from error
-    return Path(path)
+    return named
 
 
 def _check_separator(format_: Format, separator: Any, vocab_size: int) -> None:

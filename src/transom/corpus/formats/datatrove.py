@@ -40,7 +40,7 @@ class Datatrove(Format):
         dtype = np.dtype("<u2" if corpus.manifest.vocab_size <= 1 << 16 else "<u4")
         tokens, index, metadata = self.files(out)
         with output(metadata) as about, output(index) as ends, output(tokens) as file:
-            name = corpus.manifest.tokenizer or "Unknown Tokenizer"
+            name = " ".join(corpus.manifest.tokenizer.split()) or "Unknown Tokenizer"
             count = corpus.tokens
             about.write(
                 f"{name}|{dtype.itemsize}\n{count}\n{_short(count)}".encode(
@@ -48,6 +48,8 @@ class Datatrove(Format):
                 )
             )
             ends.write(corpus.edges[1:].astype("<u8").data)
+            for first in (about, ends):
+                first.flush()  # A full disk is to be found before the ids replace others.
             for ids in corpus.pieces(AT_ONCE):
                 file.write(ids.astype(dtype).data)
                 moved(len(ids))

@@ -54,6 +54,7 @@ class Megatron(Format):
             file.write(lengths.astype("<i4").data)
             file.write((corpus.edges[:-1] * corpus.dtype.itemsize).astype("<i8").data)
             file.write(np.arange(len(lengths) + 1, dtype="<i8").data)
+            file.flush()  # A full disk is to be found before the ids take the place of others.
             for ids in corpus.pieces(AT_ONCE):
                 tokens.write(ids.data)
                 moved(len(ids))

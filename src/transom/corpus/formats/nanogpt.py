@@ -22,6 +22,7 @@ __all__ = ["NanoGPT"]
 DTYPE = np.dtype("<u2")
 AT_ONCE = 1 << 20
 WIDE = 32  # ids of which every other one is 0: so many do not come by chance
+HIGH, LOW = 3, 1 << 14  # what no upper, and some lower halves of larger ids are above
 HEADER_WORDS = 256  # of 4 bytes, with which llm.c starts: a date as its mark, version, how many ids
 STARTS = {
     b"\x93NUMPY": "an array of numpy; write its ids with tofile",
@@ -128,8 +129,12 @@ def _check_start(path: Path, ids: NDArray[np.uint16]) -> None:
             f"a file of llm.c, which has a header of {4 * HEADER_WORDS:,} bytes (it starts with "
             f"{words[0]}); cut that off where its ids have 2 bytes"
         )
-    halves = ids[: 2 * HEADER_WORDS]
-    if len(halves) >= WIDE and halves.any() and not halves[1::2].any():
+    low, high = ids[: 2 * HEADER_WORDS : 2], ids[1 : 2 * HEADER_WORDS : 2]
+    if (
+        len(ids) >= WIDE
+        and low.any()
+        and (not high.any() or (high.max() <= HIGH and low.max() > LOW))
+    ):
         what = "a file of ids of 4 or 8 bytes; write them as uint16"
     if what is not None:
         raise InputError(f"nanogpt: {path} is {what}; expected ids of 2 bytes and nothing else.")
