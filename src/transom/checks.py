@@ -65,12 +65,12 @@ def whole_number(
     owner: str,
     name: str,
     value: Any,
-    minimum: int,
+    minimum: int | None = None,
     *,
     unit: str = "tokens",
     error: type[TransomError] = InputError,
 ) -> int:
-    """`value` as an int, when it is a whole number of at least `minimum`.
+    """`value` as an int, when it is a whole number, of at least `minimum` if there is one.
 
     Raises:
         TransomError: of type `error`, naming the owner, the parameter, what came and what was
@@ -80,10 +80,11 @@ def whole_number(
     4
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        least = "" if minimum is None else f", at least {minimum}"
         raise error(
             f"{owner}: {name} is {value!r} ({type(value).__name__}); "
-            f"expected a whole number of {unit}, at least {minimum}."
+            f"expected a whole number of {unit}{least}."
         )
-    if value < minimum:
+    if minimum is not None and value < minimum:
         raise error(f"{owner}: {name} is {value}; expected at least {minimum}.")
     return int(value)

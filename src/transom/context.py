@@ -17,7 +17,6 @@ from torch import Tensor
 
 from transom import models
 from transom.attention.modes import lasting
-from transom.attention.trial import scales_by_position
 from transom.attention.versions import cache_argument
 from transom.chat import Dialogue, Message, Turns
 from transom.checks import check_keywords, known_keywords, whole_number
@@ -136,7 +135,6 @@ class Context:
         self._cache_argument = cache_argument(model)
         self.note: dict[str, Any] = {}
         self._logits: Tensor | None = None
-        self._may_rebase = not scales_by_position(model.config.get_text_config(decoder=True))
         self._dialogue = Dialogue()
         self._stopped = False  # half-way through something that could not be undone
 
@@ -607,7 +605,7 @@ class Context:
         capacity = self.policy.capacity
         if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
             return
-        if not self._may_rebase:
+        if cache.scales_by_position:
             return
         position = cache.seen - slots.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:

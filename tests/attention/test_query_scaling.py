@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from tests.kv.models import CONFIGS, chunked_logits, tiny, tokens
 from transom import BoundedCache, Context
-from transom.attention.trial import scales_by_position
+from transom.attention.trial import scales_by_position, trial
 from transom.context import REBASE_AT
 from transom.errors import CacheError
 from transom.policies import parse
@@ -49,12 +49,12 @@ def scaling(beta: float) -> Any:
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.5, True), (0.1, True), (0.0, False)])
 def test_it_is_seen_in_the_queries(beta: float, expected: bool) -> None:
-    assert scales_by_position(scaling(beta).config) is expected
+    assert scales_by_position(trial(scaling(beta).config)) is expected
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_others_only_turn(family: str) -> None:
-    assert not scales_by_position(tiny(family).config)
+    assert not scales_by_position(trial(tiny(family).config))
 
 
 @pytest.mark.parametrize("policy", ["window:64", "sinks:4,window=60"])

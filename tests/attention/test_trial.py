@@ -10,10 +10,13 @@ import torch
 from transformers import (
     CONFIG_MAPPING,
     AttentionInterface,
+    AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
     LlamaConfig,
+    LlamaForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.kv.models import COMMON, CONFIGS, GROUPED
 from transom.attention.rotary import Rotary, rotary_of
@@ -52,7 +55,7 @@ def test_which_layers_turn_their_keys(name: str) -> None:
 
 
 def turns(config: Any, index: int) -> bool:
-    return rotary_of(config, [index])[index] is not None
+    return rotary_of(trial(config), [index])[index] is not None
 
 
 @pytest.mark.parametrize("name", TURNING)
@@ -63,7 +66,7 @@ def test_what_is_found_is_what_the_real_model_does(name: str) -> None:
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     keys = {position: real_keys(model, position) for position in (4, 61)}
     for index in range(4):
-        rotary = rotary_of(config, [index])[index]
+        rotary = rotary_of(trial(config), [index])[index]
         expected = keys[4][index]
         if rotary is not None:
             expected = rotary.turn(expected, *rotary.angles(torch.tensor(57)))
@@ -147,3 +150,54 @@ def test_what_is_no_decoder_and_what_counts_by_itself_is_noticed() -> None:
     assert all(call.ahead for layer in bert.layers.values() for call in layer.calls)
     llama4 = trial(CONFIG_MAPPING["llama4_text"](**FOUR, head_dim=8))
     assert [layer.steady for layer in llama4.layers.values()] == [True, True, True, False]
+
+
+class Clipped(LlamaRotaryEmbedding):
+    """Positions that stop growing, as in ReRoPE."""
+
+    def forward(self, x: Any, position_ids: Any) -> Any:
+        return super().forward(x, position_ids.clamp(max=40))
+
+
+class Tabulated(LlamaRotaryEmbedding):
+    """Angles that were computed once, for so many positions."""
+
+    def forward(self, x: Any, position_ids: Any) -> Any:
+        angles = torch.arange(300.0)[:, None] * self.inv_freq
+        angles = torch.cat((angles, angles), -1)[position_ids]
+        return angles.cos(), angles.sin()
+
+
+class Forgetful(LlamaRotaryEmbedding):
+    """Frequencies that are computed each time."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.register_buffer("inv_freq", None)
+        self.register_buffer("original_inv_freq", None)
+
+    def forward(self, x: Any, position_ids: Any) -> Any:
+        frequencies = 100.0 ** -(torch.arange(0, 8, 2) / 8)
+        angles = position_ids[..., None] * torch.cat((frequencies, frequencies))
+        return angles.cos(), angles.sin()
+
+
+SAID = {Clipped: "at position 250 otherwise", Tabulated: "a table", Forgetful: "keeps nowhere"}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_positions_that_cannot_be_moved_are_refused_with_what_they_are(kind: Any) -> None:
+    class Config(LlamaConfig):
+        model_type = f"transom-test-{kind.__name__.lower()}"
+
+    class Model(LlamaForCausalLM):
+        config_class = Config
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.model.rotary_emb = kind(config)
+
+    AutoConfig.register(Config.model_type, Config)
+    AutoModelForCausalLM.register(Config, Model)
+    with pytest.raises(UnsupportedModelError, match=SAID[kind]):
+        Rotary.from_config(Config(**COMMON))

@@ -23,7 +23,7 @@ from transom.attention.patterns import (
     sinks,
     sliding,
 )
-from transom.errors import CacheError, UnsupportedModelError
+from transom.errors import CacheError, InputError, UnsupportedModelError
 
 LENGTH = 90
 CLOSE = 1e-4
@@ -33,6 +33,7 @@ PATTERNS: list[Pattern] = [
     sliding(12) | random_blocks(2, block=8),
     pattern(Sinks(3, 17)),
 ]
+KEPT: dict[Any, dict[str, Any]] = {BoundedCache: {"policy": "window:20"}}
 FAMILIES = ["llama", "qwen3", "mistral", "gemma3", "gpt-neox", "smollm3"]
 
 
@@ -183,3 +184,17 @@ def test_what_cannot_follow_says_so() -> None:
         use_pattern(model, sliding(4)),
     ):
         pass
+
+
+@pytest.mark.parametrize("own", [None, DynamicCache, BoundedCache])
+def test_a_mask_that_was_made_elsewhere_is_refused(own: Any) -> None:
+    """It goes to the layers as it is, so that none would follow the pattern."""
+    model, ids = tiny("llama"), tokens(1, 12)
+    mask = torch.ones(12, 12).tril()[None, None].bool()
+    with use_pattern(model, sliding(4)):
+        cache = None if own is None else own(config=model.config, **KEPT.get(own, {}))
+        with pytest.raises(CacheError, match="2-D attention_mask"):
+            model(ids, attention_mask=mask, past_key_values=cache)
+        for shape in ((12,), (1, 12, 12), (1, 11)):
+            with pytest.raises(InputError, match="attention_mask is"):
+                model(ids, attention_mask=torch.ones(shape), use_cache=False)

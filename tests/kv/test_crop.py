@@ -9,7 +9,7 @@ import torch
 
 from tests.kv.models import chunked_logits, difference, tiny, tokens
 from transom import BoundedCache, Context
-from transom.errors import CacheError
+from transom.errors import CacheError, InputError
 from transom.policies import parse
 
 POLICIES = ["full", "window:40", "sinks:4,window=36", "snapkv:40", "sinks:4,window=36,kv=int8"]
@@ -129,3 +129,30 @@ def test_the_reason_is_the_one_that_holds(policy: str, fed: int, dropped: int, r
     with pytest.raises(CacheError, match=reason):
         cache.crop(-dropped)
     assert cache.seen == fed
+
+
+@pytest.mark.parametrize("number", [1.5, -1.0, "3", None, True])
+def test_what_is_no_number_of_tokens_is_refused(number: Any) -> None:
+    model = tiny("llama")
+    cache = BoundedCache("full", config=model.config)
+    chunked_logits(model, tokens(1, 9), cache, [9])
+    for call in (cache.can_crop, cache.crop):
+        with pytest.raises(InputError, match="whole number"):
+            call(number)
+    with pytest.raises(InputError, match="at least 0"):
+        cache.can_crop(-1)
+    cache.crop(torch.tensor(-2))
+    assert cache.seen == 7
+    assert isinstance(cache.seen, int)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "lfm2"])
+def test_nothing_is_cropped_from_what_has_seen_nothing(family: str) -> None:
+    """Layers that record are asked to give up what they recorded, of which there is none yet."""
+    model = tiny(family)
+    cache = BoundedCache("full", config=model.config)
+    cache.activate_past_recording()
+    cache.crop(0)
+    chunked_logits(model, tokens(1, 20), cache, [20])
+    cache.crop(-3)
+    assert cache.seen == 17

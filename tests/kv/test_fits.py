@@ -8,18 +8,23 @@ import pytest
 import torch
 from transformers import (
     CONFIG_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
     DynamicCache,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     SiglipVisionConfig,
 )
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from tests.kv.models import COMMON, GROUPED, chunked_logits, difference, tokens
 from transom import BoundedCache
 from transom.errors import CacheError, UnsupportedModelError
+from transom.kv import cache as cache_module
 from transom.policies import parse
 
 FOUR = {**GROUPED, "num_hidden_layers": 4}
@@ -183,3 +188,74 @@ def test_a_model_without_any_positions_goes_on_when_they_start_over() -> None:
             output = model(ids[:, start:stop], past_key_values=cache, position_ids=places)
             found.append(output.logits)
     assert difference(torch.cat(found, 1), expected) < 1e-4
+
+
+def test_the_trial_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    known = cache_module.trial
+    monkeypatch.setattr(cache_module, "trial", lambda config: asked.append(config) or known(config))
+    config = made("llama", **FOUR).config
+    for policy in POLICIES:
+        BoundedCache(parse(policy), config=config)
+    assert len(asked) == len(POLICIES)
+
+
+def test_eager_attention_that_expects_a_mask_gets_one() -> None:
+    settings = {**COMMON, "num_hidden_layers": 3, "local_attention": 8}
+    model, ids = made("modernbert-decoder", **settings), tokens(1, 30)
+    expected = chunked_logits(model, ids, DynamicCache(config=model.config), [30])
+    cache = BoundedCache(parse("window:64"), config=model.config)
+    assert difference(chunked_logits(model, ids, cache, [20, 1, 9]), expected) < 1e-4
+
+
+class InheritedAttention(LlamaAttention):
+    """As in Llama, in a module that has no eager attention of its own."""
+
+
+def capped(module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: float, **kwargs: Any) -> Any:
+    """Attention with a limit to scores, which is given under no name that is known here."""
+    groups = module.num_key_value_groups
+    scores = q @ k.repeat_interleave(groups, 1).transpose(2, 3) * scaling
+    scores = torch.tanh(scores / 5) * 5 + (0 if mask is None else mask)
+    weights = scores.softmax(-1)
+    return (weights @ v.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
+
+
+class MineConfig(LlamaConfig):
+    model_type = "transom-test-mine"
+
+
+class Mine(LlamaForCausalLM):
+    config_class = MineConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for index, layer in enumerate(self.model.layers):
+            layer.self_attn = InheritedAttention(config, index)
+        self.post_init()
+
+
+@pytest.fixture(scope="module")
+def mine() -> Any:
+    """A model of someone's own, made known by hand."""
+    AutoConfig.register(MineConfig.model_type, MineConfig, exist_ok=True)
+    AutoModelForCausalLM.register(MineConfig, Mine, exist_ok=True)
+    return made(MineConfig.model_type, **FOUR)
+
+
+def test_eager_attention_is_that_of_the_parent_class(mine: Any) -> None:
+    ids = tokens(1, 30)
+    expected = chunked_logits(mine, ids, DynamicCache(config=mine.config), [30])
+    for policy in POLICIES:
+        cache = BoundedCache(parse(policy), config=mine.config)
+        assert difference(chunked_logits(mine, ids, cache, [20, 1, 9]), expected) < 1e-4
+
+
+def test_eager_attention_that_is_something_else_is_refused(
+    mine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "eager_attention_forward", capped)
+    config = type(mine.config)(**FOUR, rope_theta=123.0, attn_implementation="eager")
+    for policy in POLICIES:
+        with pytest.raises(UnsupportedModelError, match="changes scores or weights"):
+            BoundedCache(parse(policy), config=config)

@@ -349,3 +349,27 @@ def test_a_fork_leaves_the_file_alone(tmp_path: Path, use: str) -> None:
             with pytest.raises(CacheError, match=r"cold store in .*cold belongs to process"):
                 in_a_fork(lambda: used(context))  # noqa: B023
             assert used(context) == used(other)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_row_that_is_not_numbers_any_more_harms_no_other(wrong: float) -> None:
+    model, ids = tiny("llama"), distinct(2, LENGTH)
+    id_ = int(ids[0, 5])
+    rows = torch.where(ids[1:] == id_, id_ + 1, ids[1:])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[id_] = wrong
+    sizes = [30, 1, 1, LENGTH - 32]
+    alone, both = (BoundedCache(parse(SPELLED[0]), config=model.config) for _ in range(2))
+    expected = chunked_logits(model, rows, alone, sizes)
+    found = chunked_logits(model, torch.cat((ids[:1], rows)), both, sizes)
+    assert torch.isnan(found[0, 5:]).all()
+    assert difference(found[1:], expected) < 1e-4
+
+
+def test_keys_whose_squares_are_no_numbers_any_more_are_taken() -> None:
+    model, ids = tiny("llama"), distinct(1, LENGTH)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_proj.weight.mul_(1e25)
+    for text in SPELLED:
+        cache = BoundedCache(parse(text), config=model.config)
+        assert torch.isfinite(chunked_logits(model, ids, cache, [30, 1, LENGTH - 31])).all()

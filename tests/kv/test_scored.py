@@ -203,3 +203,21 @@ def test_beams_reorder_repeat_and_reset(policy: Scored) -> None:
 @pytest.mark.parametrize("policy", policies(), ids=str)
 def test_generate(policy: Scored) -> None:
     CONTRACT.generate(policy)
+
+
+@pytest.mark.parametrize("heads", ["equal", "adaptive"])
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), float("nan")])
+def test_what_must_stay_does_so_whatever_the_scores_are(
+    heads: str, score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = parse(f"key-norm:20,sinks=2,recent=5,every=3,heads={heads}")
+    assert isinstance(policy, Scored)
+    monkeypatch.setattr(
+        type(policy), "score", lambda self, kept: torch.full_like(kept.received, score)
+    )
+    model = tiny("llama")
+    cache = BoundedCache(policy, config=model.config)
+    chunked_logits(model, distinct(1, 21), cache, [20, 1])
+    must = {*range(policy.sinks), *range(20 - policy.newest, 21)}
+    for layer in scored_layers(cache):
+        assert all(must <= set(kept.tolist()) for kept in layer.kept_positions())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from transom.attention.attending import Attending
 from transom.attention.causal_text import deviates
 from transom.attention.compiling import uncompiled
 from transom.attention.dispatch import attend
+from transom.attention.eager import eager_attention_of
 from transom.attention.patterns import Pattern, causal, padding, parse_pattern, sliding
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
 from transom.attention.returned_weights import Columns, Shown, weights_under, weights_within
 from transom.attention.versions import warn_if_untested
-from transom.errors import CacheError, UnsupportedModelError
+from transom.errors import CacheError, InputError, UnsupportedModelError
 from transom.policies import Policy
 
 __all__ = [
@@ -141,7 +141,7 @@ def use_pattern(model: Any, pattern: Pattern | Policy | str) -> Iterator[Any]:
     base = _base_of(before)
     with _number() as number:
         name = Selected(f"{PREFIX}{base}|{number}")
-        AttentionInterface.register(name, partial(_attention, base=base))
+        AttentionInterface.register(name, partial(_attention, base=base, patterned=True))
         AttentionMaskInterface.register(name, partial(_mask, base=base, pattern=pattern))
         config._attn_implementation = name
         try:
@@ -207,8 +207,10 @@ def _decided(base: str, kv_offset: Any, pattern: Pattern | None, **kwargs: Any) 
     if isinstance(kv_offset, PlannedOffset):
         planner, batch, device = kv_offset.planner, kwargs["batch_size"], kwargs["device"]
         visible = planner.begin(q_length, batch, attention_mask, device, pattern)
-        # Only eager attention has weights to show.
-        return Shown(visible, planner.columns) if base == "eager" else visible
+        # Only eager attention has weights to show; and where a pattern is to be followed, what
+        # comes without this did not come from here.
+        show = base == "eager" or pattern is not None
+        return Shown(visible, planner.columns) if show else visible
     assert pattern is not None
     return _patterned(pattern, int(kv_offset), **kwargs)
 
@@ -223,10 +225,16 @@ def _patterned(
     attention_mask: Tensor | None,
     **_: Any,
 ) -> Patterned:
-    if int(q_offset) + q_length != first + kv_length:
+    count = int(q_offset) + q_length
+    if attention_mask is not None and (attention_mask.ndim != 2 or attention_mask.shape[1] < count):
+        raise InputError(
+            f"attention_mask is {tuple(attention_mask.shape)}; expected two dimensions, with one "
+            f"column for each of the {count} tokens so far."
+        )
+    if count != first + kv_length:
         raise CacheError(
-            f"queries end at {int(q_offset) + q_length} and keys at {first + kv_length}; a pattern "
-            "needs a cache without empty slots: a DynamicCache or a bounded one, not a static one."
+            f"queries end at {count} and keys at {first + kv_length}; a pattern needs a cache "
+            "without empty slots: a DynamicCache or a bounded one, not a static one."
         )
     seen = shifted(causal() & pattern, first)
     if attention_mask is not None:
@@ -244,13 +252,21 @@ def _attention(
     attention_mask: Tensor | Attending | Patterned | Shown | None,
     *,
     base: str,
+    patterned: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    if patterned and not isinstance(attention_mask, (Patterned, Shown)):
+        raise CacheError(
+            f"{type(module).__name__} attends under a mask that was made elsewhere, so the pattern "
+            "would not be followed; expected causal text. Pass a 2-D attention_mask or none."
+        )
     columns, asked = None, base == "eager" and _wants_weights(module, kwargs)
     if isinstance(attention_mask, Shown):
         columns, attention_mask = attention_mask.columns, attention_mask.visible
+        if attention_mask is None and base == "eager":  # which always gets one otherwise
+            attention_mask = query.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool)
     if not isinstance(attention_mask, (Attending, Patterned)):
         if base == "eager" and attention_mask is not None:
             attention_mask = _additive(attention_mask, query.dtype)
@@ -333,10 +349,15 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _base_attention(base: str, module: Any) -> Callable[..., Any]:
-    if base == "eager":  # transformers keeps one of these per model, outside its registry
-        eager: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
+    if base != "eager":
+        return _registered(AttentionInterface, base)
+    if (eager := eager_attention_of(module)) is not None:
         return eager
-    return _registered(AttentionInterface, base)
+    raise UnsupportedModelError(
+        f"{type(module).__name__} has no eager attention that transom can find: neither its module "
+        "nor that of a parent class has an eager_attention_forward. Call "
+        "model.set_attn_implementation('sdpa')."
+    )
 
 
 def _registered(interface: Any, name: str) -> Callable[..., Any]:

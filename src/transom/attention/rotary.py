@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.attention.trial import NEAR, Trial, TrialLayer, trial
+from transom.attention.trial import MIDDLE, NEAR, Trial, TrialLayer, trial
 from transom.errors import UnsupportedModelError
 
 __all__ = ["Rotary", "rotary_of"]
@@ -123,7 +123,7 @@ class Rotary:
             for index, layer in made.layers.items()
             if not any("sliding_window" in call.given for call in layer.calls)
         ]
-        found = rotary_of(config, whole or list(made.layers))
+        found = rotary_of(made, whole or list(made.layers))
         rotary = next((one for one in found.values() if one is not None), None)
         if rotary is None:
             raise UnsupportedModelError(
@@ -153,20 +153,20 @@ class Rotary:
         return best
 
 
-def rotary_of(config: Any, layers: Iterable[int]) -> dict[int, Rotary | None]:
+def rotary_of(made: Trial, layers: Iterable[int]) -> dict[int, Rotary | None]:
     """How each of the given layers of a cache turns its keys; None for those that do not.
 
     Raises:
         UnsupportedModelError: when one depends on positions in another way, or two differ.
     """
-    made, kind = trial(config), config.model_type
+    kind = made.config.model_type
     if made.failure is not None:
         raise UnsupportedModelError(
             f"{kind} cannot be run without weights to see how it turns its keys "
             f"({made.failure}). Use a config that transformers can run."
         )
     with torch.inference_mode(False), torch.no_grad():  # these outlive the mode of the caller
-        found = {index: _rotary_of(config, made, made.layers[index]) for index in layers}
+        found = {index: _rotary_of(made, made.layers[index]) for index in layers}
     turning = [rotary for rotary in found.values() if rotary is not None]
     for rotary in turning[1:]:
         same = torch.equal(rotary.inv_freq, turning[0].inv_freq)
@@ -178,8 +178,8 @@ def rotary_of(config: Any, layers: Iterable[int]) -> dict[int, Rotary | None]:
     return found
 
 
-def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
-    kind, keys = config.model_type, layer.keys
+def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
+    kind, keys = made.config.model_type, layer.keys
     if not all(call.repeated for call in layer.calls):
         raise UnsupportedModelError(
             f"{kind} attends to keys that it computes from those in its cache (latent keys, say), "
@@ -189,6 +189,11 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
     still = len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close
     turned = None if still else _turned(made, layer)
     if not (still or turned or made.frequencies):
+        if layer.level and layer.far is not None:
+            raise UnsupportedModelError(
+                f"{kind} turns its keys by frequencies that it keeps nowhere; expected them as a "
+                "1-D tensor in one of its modules, such as inv_freq. Use the policy 'full'."
+            )
         raise UnsupportedModelError(
             f"{kind} has no rotary positions (learned absolute positions or ALiBi, say); a "
             "bounded policy needs keys whose position can be changed. Use the policy 'full', "
@@ -200,11 +205,25 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
             "once they are turned (by a norm with weights, say), so they cannot be moved to "
             "another position. Use the policy 'full'."
         )
-    if layer.far is None or float((layer.far - keys).abs().max()) > close:
+    if layer.far is None:
+        raise UnsupportedModelError(
+            f"{kind} looks its positions up in a table that ends, and a bounded policy goes on for "
+            "any number of tokens. Use the policy 'full'."
+        )
+    if float((layer.far - keys).abs().max()) > close:
         raise UnsupportedModelError(
             f"{kind} has rotary positions whose frequencies depend on the largest position so far "
-            f"({rope_type(config)!r} in rope_parameters), so kept keys would go stale. Use the "
-            "policy 'full', or load the model with other rope_parameters."
+            f"({rope_type(made.config)!r} in rope_parameters), so kept keys would go stale. Use "
+            "the policy 'full', or load the model with other rope_parameters."
+        )
+    if (
+        layer.middle is not None
+        and float((layer.middle - _at(MIDDLE, keys, turned)).abs().max()) > 10 * close
+    ):
+        raise UnsupportedModelError(
+            f"{kind} turns its keys at position {MIDDLE} otherwise than at the first ones "
+            "(positions that are clipped or shared, say), which is not supported under a "
+            "bounded policy. Use the policy 'full'."
         )
     if not layer.steady:
         raise UnsupportedModelError(
@@ -212,6 +231,13 @@ def _rotary_of(config: Any, made: Trial, layer: TrialLayer) -> Rotary | None:
             "them, which is not supported with compact positions yet. Use the policy 'full'."
         )
     return turned
+
+
+def _at(position: int, keys: Tensor, rotary: Rotary | None) -> Tensor:
+    """The key that is at the first of `NEAR`, at another position."""
+    if rotary is None:
+        return keys[0]
+    return rotary.turn(keys[0], *rotary.angles(torch.tensor(position - NEAR[0], device="cpu")))
 
 
 @lru_cache(maxsize=4096)

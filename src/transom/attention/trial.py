@@ -16,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -29,16 +31,28 @@ from transformers import (
 )
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
+from transom.attention.eager import eager_attention_of
 from transom.attention.hollow import hollow_model, rank_one
 from transom.attention.kernels.one_core import use_one_core
 from transom.attention.versions import cache_argument
 from transom.errors import UnsupportedModelError
 
-__all__ = ["Call", "Trial", "TrialLayer", "model_class", "scales_by_position", "trial"]
+__all__ = [
+    "MIDDLE",
+    "NEAR",
+    "Call",
+    "Trial",
+    "TrialLayer",
+    "model_class",
+    "scales_by_position",
+    "trial",
+]
 
 NAME = "transom-trial"
 NEAR = (0, 1, 2, 5, 11, 23)
+MIDDLE = 250  # where float32 angles are still good
 FAR = 2**22  # at least, and beyond the positions that the config names
+LOUD = 4.0  # standard deviation of queries and keys that attention is tried with
 LEVEL = 1e-3  # of a norm; turns in float32 change it by less
 REMEMBERED = 64  # trials that are kept, by config
 
@@ -54,6 +68,7 @@ class Call:
         own_mask: to a mask other than the one transformers made.
         ahead: tokens may see later ones.
         given: names of what else it was given, such as `softcap`.
+        plain: the model's own eager attention gives what attention is; true if it has none.
     """
 
     layer: int | None
@@ -62,6 +77,7 @@ class Call:
     own_mask: bool
     ahead: bool
     given: frozenset[str]
+    plain: bool
 
 
 @dataclass(eq=False)
@@ -73,6 +89,7 @@ class TrialLayer:
         keys: `(positions, kv_heads, head_dim)` float32, of the same token at each of `NEAR`.
         far: the same while another token, and the length of the cache, are far beyond the trained
             length; None where there are no such positions.
+        middle: `(kv_heads, head_dim)`, the same at `MIDDLE`.
         steady: what the cache's length is changes no query.
         level: queries and keys are as large at every position.
         calls: how they were attended to, in the order of the model.
@@ -81,6 +98,7 @@ class TrialLayer:
     updates: int = 0
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
     far: Tensor | None = None
+    middle: Tensor | None = None
     steady: bool = True
     level: bool = True
     calls: list[Call] = field(default_factory=list)
@@ -91,6 +109,7 @@ class Trial:
     """What a model did.
 
     Attributes:
+        config: of the model, a copy.
         layers: by their index in the cache.
         frequencies: every 1-D tensor of numbers in the model that is no weight; what keys are
             turned by is among them.
@@ -98,6 +117,7 @@ class Trial:
         failure: why the model did not run, if it did not.
     """
 
+    config: Any
     layers: dict[int, TrialLayer] = field(default_factory=dict)
     frequencies: list[Tensor] = field(default_factory=list)
     strays: bool = False
@@ -115,16 +135,20 @@ def trial(config: Any) -> Trial:
     """
     kind = model_class(config)
     key = (kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
-    if key not in _remembered:
-        if len(_remembered) >= REMEMBERED:
-            _remembered.pop(next(iter(_remembered)), None)
+    made = _remembered.get(key)
+    if made is None:
         # In a thread of its own, with one core: several would wait for each other most of the time.
         with ThreadPoolExecutor(1, initializer=use_one_core) as alone:
-            _remembered[key] = alone.submit(_run, kind, config).result()
-    return _remembered[key]
+            made = alone.submit(_run, kind, config).result()
+        with _remembering:
+            if len(_remembered) >= REMEMBERED:
+                del _remembered[next(iter(_remembered))]
+            _remembered[key] = made
+    return made
 
 
 _remembered: dict[tuple[Any, str], Trial] = {}
+_remembering = Lock()
 
 
 def model_class(config: Any) -> Any:
@@ -159,10 +183,10 @@ def _run(kind: Any, config: Any) -> Trial:
                     near = _feed(model, prompt.after(len(NEAR)), NEAR)
         except Exception as error:  # whatever the model's own code raises is the answer
             reason = " ".join(str(error).split())[:200]
-            return Trial(failure=f"{type(error).__name__}: {reason}")
+            return Trial(config, failure=f"{type(error).__name__}: {reason}")
         if near is not made:  # else the model counts by itself, and cannot be told
             length = max(FAR, 4 * (getattr(config, "max_position_embeddings", None) or 0))
-            positions = (*NEAR, length)
+            positions = (*NEAR, MIDDLE, length)
             try:
                 far = _feed(model, prompt.after(len(positions), length), positions)
             except (IndexError, RuntimeError):  # a table of positions, and it ends
@@ -170,19 +194,21 @@ def _run(kind: Any, config: Any) -> Trial:
     for index, layer in made.layers.items():
         layer.keys = near.layers.get(index, layer).keys
         if index in far.layers:
-            layer.far = far.layers[index].keys[: len(NEAR)]
+            keys = far.layers[index].keys
+            layer.far = keys[: len(NEAR)]
+            layer.middle = None if far is made else keys[len(NEAR)]
             layer.steady = _alike(near.queries.get(index), far.queries.get(index))
             layer.level = _level(far.queries.get(index)) and _level(far.layers[index].keys)
-    return Trial(made.layers, frequencies, made.strays)
+    return Trial(config, made.layers, frequencies, made.strays)
 
 
-def scales_by_position(config: Any) -> bool:
+def scales_by_position(made: Trial) -> bool:
     """Whether a model's queries or keys are larger at some positions than at others.
 
     So Llama 4 and Ministral 3 keep attention sharp in long texts. Then positions cannot start over,
     though a turn by all of them would.
     """
-    return any(not layer.level for layer in trial(config).layers.values())
+    return any(not layer.level for layer in made.layers.values())
 
 
 def _level(states: Tensor | None) -> bool:
@@ -253,6 +279,7 @@ class _Recorder:
         keys: Tensor,
         mask: Any,
         given: frozenset[str],
+        plain: bool,
     ) -> None:
         owner = next((at for at, cached in self._cached.items() if cached is keys), index)
         if owner is None or owner not in self.layers:
@@ -267,6 +294,7 @@ class _Recorder:
             own_mask=not any(mask is made for made in self.masks),
             ahead=any(mask is made and bool((made > 0).any()) for made in self.masks),
             given=given,
+            plain=plain,
         )
         self.layers[owner].calls.append(call)
 
@@ -319,10 +347,35 @@ def _attention(
     **given: Any,
 ) -> tuple[Tensor, None]:
     names = frozenset(name for name, what in given.items() if what is not None)
-    _recording.get().attend(getattr(module, "layer_idx", None), query, key, attention_mask, names)
+    plain = _is_plain(module, query, key, value, given)
+    index = getattr(module, "layer_idx", None)
+    _recording.get().attend(index, query, key, attention_mask, names, plain)
     # Each token sees itself alone, so that none learns of the positions of others.
     own = value[:, :, -query.shape[2] :].repeat_interleave(query.shape[1] // value.shape[1], dim=1)
     return own.transpose(1, 2).contiguous(), None
+
+
+def _is_plain(module: Any, query: Tensor, key: Tensor, value: Tensor, given: Any) -> bool:
+    """Whether a model's eager attention is nothing else: no bias, cap or sink of its own.
+
+    Tried with large numbers, since a cap hardly changes small ones.
+    """
+    eager = eager_attention_of(module)
+    if eager is None:
+        return True
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(x.shape, generator=generator, dtype=torch.float32) for x in (query, key, value)
+    )
+    q, k = LOUD * q, LOUD * k
+    seen = torch.zeros(len(q), 1, q.shape[2], k.shape[2], dtype=torch.float32)
+    try:
+        found = eager(module, q, k, v, seen, **given)[0]
+    except Exception:  # then whoever runs the model runs another attention
+        return True
+    scale = given.get("scaling")
+    usual = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=True).transpose(1, 2)
+    return torch.allclose(found, usual, rtol=0, atol=1e-3)
 
 
 def _mask(

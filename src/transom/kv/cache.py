@@ -20,8 +20,8 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary, rope_type, rotary_of
-from transom.attention.trial import scales_by_position
-from transom.checks import known_keywords
+from transom.attention.trial import Trial, scales_by_position, trial
+from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
 from transom.kv.fits import check_attends_once, check_layers, head_dim_of
@@ -30,6 +30,7 @@ from transom.kv.native import (
     can_crop_native,
     change_native,
     copy_native,
+    crop_native,
     restore_native,
     tensors_of,
 )
@@ -111,14 +112,15 @@ class BoundedCache(Cache):
         # What the config says of dtypes and sizes; `_fit` sees to what there is.
         shape = ModelShape.from_config(config, itemsize=_itemsize(config))
         bounded = _bounded_layers(config, policy.on(shape), layers)
-        check_layers(config, bounded)
+        made = trial(config)
+        check_layers(made, bounded)
         self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
         self.policy = policy = policy.on(self._shape)
-        rotary, unturned = _rotary(config, policy, bounded)
-        given = (positions, rotary, head_dim_of(config, bounded), unturned)
+        rotary, unturned = _rotary(made, policy, bounded)
+        given = (positions, rotary, head_dim_of(made, bounded), unturned)
         self.slots: Slots | Rounds[Any]
         if isinstance(policy, Scored) or recalls:
-            check_attends_once(config, bounded, policy)
+            check_attends_once(made, bounded, policy)
         if isinstance(policy, Scored):
             self.slots = ScoredRounds(policy, *given)
             budgets = policy.by_layer(len(bounded))
@@ -142,6 +144,7 @@ class BoundedCache(Cache):
             for index in bounded:
                 layers[index] = kind(index, self.slots, last=index == bounded[-1])
         super().__init__(layers=layers)
+        self.scales_by_position = scales_by_position(made)
         select_attention(config)
 
     @lasting
@@ -292,7 +295,7 @@ class BoundedCache(Cache):
                 a model that scales queries by their position, or before the cache is full, when
                 there is nothing to gain yet.
         """
-        if scales_by_position(self._config):
+        if self.scales_by_position:
             raise CacheError(
                 f"rebase needs a model to which only distances matter; {self._config.model_type} "
                 "scales its queries by their position. Go on with the true positions."
@@ -468,8 +471,12 @@ class BoundedCache(Cache):
         return announced or all(layer.is_croppable for layer in self.layers)
 
     def can_crop(self, tokens: int) -> bool:
-        """Whether the newest `tokens` columns, padding included, can be dropped without a trace."""
-        return self._crop_obstacle(tokens) is None
+        """Whether the newest `tokens` columns, padding included, can be dropped without a trace.
+
+        Raises:
+            InputError: when that is no number of tokens.
+        """
+        return self._crop_obstacle(whole_number("can_crop", "tokens", tokens, 0)) is None
 
     def _crop_obstacle(self, tokens: int) -> str | None:
         if tokens == 0:
@@ -492,7 +499,7 @@ class BoundedCache(Cache):
                 )
         return None
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, tokens_to_remove: int | Tensor) -> None:  # some releases count in tensors
         """Drop the newest `-tokens_to_remove` columns (the number is negative, as in transformers).
 
         Raises:
@@ -500,7 +507,11 @@ class BoundedCache(Cache):
                 is kept of them, or changed the state of a layer that the model keeps itself. So
                 assisted decoding works up to the policy's capacity and then stops with this error
                 instead of going on wrongly. Nothing is changed then.
+            InputError: when it is no whole number.
         """
+        if isinstance(tokens_to_remove, Tensor) and not tokens_to_remove.is_floating_point():
+            tokens_to_remove = int(tokens_to_remove.item())
+        tokens_to_remove = whole_number("crop", "tokens_to_remove", tokens_to_remove)
         if tokens_to_remove > 0:
             raise CacheError(
                 f"crop({tokens_to_remove}) gives a length to keep; expected a negative number of "
@@ -512,9 +523,7 @@ class BoundedCache(Cache):
                 f"{self.policy}: {reason}."
             )
         for layer in self._native:
-            # Also for 0 where layers record, which lets them give up what they recorded.
-            if tokens_to_remove or getattr(layer, "record_past", False):
-                layer.crop(tokens_to_remove)
+            crop_native(layer, tokens_to_remove)
         self.slots.crop(-tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -579,12 +588,12 @@ def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]
 
 
 def _rotary(
-    config: Any, policy: Policy, bounded: list[int]
+    made: Trial, policy: Policy, bounded: list[int]
 ) -> tuple[Rotary | None, frozenset[int]]:
     """How keys are turned, and in which layers they are not; None where nothing ever is."""
-    if policy.capacity is None and (policy.kv == "auto" or rope_type(config) is None):
+    if policy.capacity is None and (policy.kv == "auto" or rope_type(made.config) is None):
         return None, frozenset()
-    found = rotary_of(config, bounded)
+    found = rotary_of(made, bounded)
     rotary = next((one for one in found.values() if one is not None), None)
     return rotary, frozenset(index for index, one in found.items() if one is None)
 

@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from transom.attention.huggingface import NOT_COMPUTED
-from transom.attention.trial import Call, TrialLayer, trial
+from transom.attention.trial import Call, Trial, TrialLayer
 from transom.errors import UnsupportedModelError
 
 __all__ = ["check_attends_once", "check_layers", "head_dim_of"]
 
 
-def check_layers(config: Any, layers: list[int]) -> None:
+def check_layers(made: Trial, layers: list[int]) -> None:
     """Check that what a plan says of these layers of the cache will be followed.
 
     Raises:
         UnsupportedModelError: when a layer computes attention by itself, looks ahead, or attends
             in a way that is not known here.
     """
-    made, kind = trial(config), config.model_type
     reason = None
     if made.failure is not None:
         reason = f"cannot be run without weights to see how it attends ({made.failure})"
@@ -30,34 +29,33 @@ def check_layers(config: Any, layers: list[int]) -> None:
         reason = next(found, None)
     if reason is not None:
         raise UnsupportedModelError(
-            f"{kind} {reason}, so no policy can be applied. Use transformers' own DynamicCache."
+            f"{made.config.model_type} {reason}, so no policy can be applied. Use transformers' "
+            "own DynamicCache."
         )
 
 
-def head_dim_of(config: Any, layers: list[int]) -> int:
+def head_dim_of(made: Trial, layers: list[int]) -> int:
     """The dimensions of a key in these layers of the cache.
 
     Raises:
         UnsupportedModelError: when they differ.
     """
-    made = trial(config)
     sizes = sorted({made.layers[index].keys.shape[-1] for index in layers})
     if len(sizes) > 1:
         raise UnsupportedModelError(
-            f"{config.model_type} has keys of {sizes} dimensions in layers to which one policy "
-            "would apply, which is not supported yet. Use transformers' own DynamicCache."
+            f"{made.config.model_type} has keys of {sizes} dimensions in layers to which one "
+            "policy would apply, which is not supported yet. Use transformers' own DynamicCache."
         )
     return sizes[0]
 
 
-def check_attends_once(config: Any, layers: list[int], policy: Any) -> None:
+def check_attends_once(made: Trial, layers: list[int], policy: Any) -> None:
     """Check that a layer of the cache can attend in the model's stead.
 
     Raises:
         UnsupportedModelError: when what is attended to is not what one layer of the cache holds,
             or it is attended to more than once.
     """
-    made = trial(config)
     for index in layers:
         calls = made.layers[index].calls
         if len(calls) > 1:
@@ -67,8 +65,8 @@ def check_attends_once(config: Any, layers: list[int], policy: Any) -> None:
         else:
             continue
         raise UnsupportedModelError(
-            f"{config.model_type} {reason}, and under {policy} each layer keeps and attends by "
-            "itself. Use a policy by position without recall, such as sinks or window."
+            f"{made.config.model_type} {reason}, and under {policy} each layer keeps and attends "
+            "by itself. Use a policy by position without recall, such as sinks or window."
         )
 
 
@@ -94,3 +92,5 @@ def _reasons_of(call: Call) -> Iterator[str]:
     for name in NOT_COMPUTED:
         if name in call.given:
             yield f"attends with {name!r}"
+    if not call.plain:
+        yield "changes scores or weights in its attention (by sinks, a bias or a cap, say)"

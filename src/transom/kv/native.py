@@ -15,7 +15,14 @@ from transformers.cache_utils import (
 
 from transom.errors import UnsupportedModelError
 
-__all__ = ["can_crop_native", "change_native", "copy_native", "restore_native", "tensors_of"]
+__all__ = [
+    "can_crop_native",
+    "change_native",
+    "copy_native",
+    "crop_native",
+    "restore_native",
+    "tensors_of",
+]
 
 
 def can_crop_native(layer: Any, tokens: int) -> bool:
@@ -36,6 +43,22 @@ def can_crop_native(layer: Any, tokens: int) -> bool:
     elif not isinstance(layer, LinearAttentionCacheLayerMixin):
         kept = bool(layer.is_croppable)
     return kept
+
+
+def crop_native(layer: Any, tokens_to_remove: int) -> None:
+    """Take back what `can_crop_native` says can be; for 0, give up what was recorded for it."""
+    if tokens_to_remove or (getattr(layer, "record_past", False) and _holds_something(layer)):
+        layer.crop(tokens_to_remove)
+
+
+def _holds_something(layer: Any) -> bool:
+    """Whether there is anything to cut, which is not before the first token.
+
+    Recurrences without a convolution never record.
+    """
+    states = getattr(layer, "conv_states", {})
+    attends = isinstance(layer, DynamicSlidingWindowLayer)
+    return all(x is not None for x in states.values()) and (not attends or layer.is_initialized)
 
 
 def tensors_of(layer: Any) -> dict[str, Tensor]:

@@ -170,6 +170,8 @@ class Rows(ABC, Generic[PolicyT, PassT]):
                 "was given has no more. Expected the whole text so far and something new, or a new "
                 "cache (or reset()) for another text."
             )
+        if batch == 0:
+            raise InputError("a forward pass of no rows; expected a batch of at least 1.")
         if in_backward():
             raise CacheError(
                 "a backward pass computes a forward pass again (gradient checkpointing), and its "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from transom.attention.compiling import uncompiled
 from transom.attention.kernels.products import multiplied_in
 from transom.attention.kernels.workers import share
 from transom.attention.patterns.layout import Layout, QueryBlock
@@ -107,7 +108,7 @@ def block_sparse(
     return out
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, apart: Apart | None = None
 ) -> Tensor:
@@ -155,7 +156,7 @@ def _apart(others: list[Tensor], hidden: Tensor | None) -> Apart | None:
     return Apart(others[0], others[1], others[2], hidden) if others else None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def _backward(
     q: Tensor,
     k: Tensor,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from transom.attention.compiling import uncompiled
 from transom.attention.kernels.products import multiplied_in
 from transom.attention.patterns import Grid, Pattern
 
@@ -24,7 +25,7 @@ class Span(NamedTuple):
     keys: range
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # blocks differ in shape
+@uncompiled  # blocks differ in shape
 def attend_by_blocks(
     q: Tensor,
     k: Tensor,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transom.attention.attending import Attending
+from transom.attention.compiling import uncompiled
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError
 
@@ -62,7 +63,7 @@ def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans are made of numbers
+@uncompiled  # plans are made of numbers
 def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> Tensor:
     """Plan a pass at its first layer, look it up at the others.
 
@@ -97,7 +98,7 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
     return positions - base
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def attend_kept(
     q: Tensor, k: Tensor, v: Tensor, *, cache: KeptKeys, layer: int, scale: float
 ) -> Tensor:

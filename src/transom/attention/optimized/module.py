@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transom.attention.compiling import uncompiled
 from transom.attention.dispatch import attend
 from transom.attention.kernels.by_blocks import attend_by_blocks
 from transom.attention.optimized.cached import KeptKeys, attend_kept, begin_pass, check_fits
@@ -22,7 +23,7 @@ from transom.policies import Policy
 __all__ = ["OptimizedAttention"]
 
 # Traced, the layout of a pattern would be compiled anew for every length and every padding.
-_attend = torch.compiler.disable(attend.__call__)
+_attend = uncompiled(attend.__call__)
 
 
 class OptimizedAttention(nn.Module):

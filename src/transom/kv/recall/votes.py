@@ -57,9 +57,11 @@ def moments(keys: Tensor) -> Tensor:
 def basis(moments: Tensor, rank: int) -> Tensor:
     """The directions in which the keys with these moments are largest, `(..., dim, rank)`.
 
-    Zeros instead of directions in which there is nothing: any other would do as well.
+    Zeros instead of directions in which there is nothing: any other would do as well. Dimensions
+    that hold infinities or no numbers count as nothing.
     """
-    sizes, directions = torch.linalg.eigh(moments[..., 1:, :])
+    products = torch.nan_to_num(moments[..., 1:, :], 0, 0, 0)
+    sizes, directions = torch.linalg.eigh(products)
     there = sizes > NOTHING * sizes[..., -1:]
     found: Tensor = (directions * there[..., None, :])[..., -rank:]
     return found

@@ -198,10 +198,11 @@ class ScoredLayer(AttendingLayer):
                 self.tensors["received"][rows] = 0
 
     def _scores(self, part: Part, length: int, scale: float) -> Tensor:
-        """`(rows, heads, slots)` float32 of a full part; those that must stay are infinite."""
-        policy = self.policy
+        """`(rows, heads, slots)` float32 of a full part; only those that must stay are infinite."""
+        policy, lowest = self.policy, torch.finfo(torch.float32).min
         with torch.no_grad():
-            scores: Tensor = policy.score(self.look(part, length, scale)).float().clone()
+            scores: Tensor = policy.score(self.look(part, length, scale)).float()
+            scores = scores.nan_to_num(lowest)  # infinities become finite, and it is a copy
         scores[..., : policy.sinks] = torch.inf
         scores[..., scores.shape[-1] - policy.newest :] = torch.inf
         return scores
