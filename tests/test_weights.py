@@ -113,14 +113,61 @@ def test_without_adapters_it_is_the_model_below() -> None:
         assert weights(model) == plain
 
 
-def test_merged_is_another_model_bit_for_bit(tmp_path: Path) -> None:
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
+    "whole modules": {"modules_to_save": ["lm_head"]},
+    "single tokens": {"trainable_token_indices": [3, 4]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_adapter_is_the_same_as_one_in_use(kind: str, tmp_path: Path) -> None:
+    model = adapted(**KINDS[kind])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    merged, alone = copy.deepcopy(model), copy.deepcopy(model).merge_and_unload()
+    merged.merge_adapter()
+    for one in (model, merged, alone):
+        path = saved(one, tmp_path)
+        for other in (model, merged, alone):
+            assert Context.load(path, other).usage.seen == 9
+    with model.disable_adapter():
+        assert weights(model) == weights(tiny("llama")) != weights(alone)
+        with pytest.raises(StateError, match="weights"):
+            Context.load(path, model)
+
+
+def test_switching_off_takes_out_what_was_merged(tmp_path: Path) -> None:
+    """The next pass does, so that a state of the merged weights does not fit."""
     model = adapted()
-    path = saved(model, tmp_path)
     model.merge_adapter()
-    with pytest.raises(StateError, match=r"adapters default \(here default \(merged\)\)"):
-        Context.load(path, model)
     path = saved(model, tmp_path)
-    assert Context.load(path, adapted().merge_and_unload()).usage.seen == 9
+    with model.disable_adapter():
+        before = weights(model)
+        with pytest.raises(StateError, match=r"default \(merged\) \(here none\)"):
+            Context.load(path, model)
+        saved(model, tmp_path)
+        assert weights(model) == before
+
+
+def test_an_adapter_that_cannot_be_merged_counts_as_it_is(tmp_path: Path) -> None:
+    model = adapted(lora_bias=True)
+    path = saved(model, tmp_path)
+    assert Context.load(path, model).usage.seen == 9
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 1
+    with pytest.raises(StateError, match="weights"):
+        Context.load(path, model)
+
+
+def test_compiling_is_no_change() -> None:
+    model = tiny("llama")
+    assert weights(torch.compile(model)) == weights(model)
 
 
 def test_modules_trained_beside_an_adapter_count() -> None:
