@@ -293,8 +293,9 @@ class Context:
     ) -> str | Iterator[str]:
         """Continue the context, after appending `prompt` if there is one.
 
-        What is generated becomes part of the context. After chat messages the model answers them;
-        without a prompt it goes on with an answer that `max_new_tokens` has cut short.
+        What is generated becomes part of the context. After chat messages the model answers them,
+        whether they are the prompt or were appended; without either it goes on with an answer that
+        `max_new_tokens` has cut short.
 
         Args:
             max_new_tokens: where to stop if the model does not end by itself.
@@ -313,7 +314,10 @@ class Context:
         longest = whole_number("generate", "max_new_tokens", max_new_tokens, 0)
         draw = Sampler(**sampling).start(self.model.device)
         incoming = self._incoming([] if prompt is None else prompt, reply=True)
-        if not incoming.chunks:
+        if not incoming.chunks and self._dialogue.asked:
+            incoming = self._said([], reply=True)
+            self._dialogue = self._dialogue if incoming.chunks else incoming.after
+        elif not incoming.chunks:
             if self.cache.seen == 0:
                 raise InputError("the context is empty, so nothing can be continued; append first.")
             if self._logits is None:
@@ -347,7 +351,8 @@ class Context:
 
         What is appended next goes on as if the others had never been there. What the model would
         have said next after the token that is now the newest is not known any more: append before
-        generating (or fork before what may have to be taken back).
+        generating (or fork before what may have to be taken back). After chat messages it is not
+        known either where the conversation stands, unless nothing is left: no messages can follow.
 
         Raises:
             InputError: when fewer tokens have been seen.
@@ -365,7 +370,7 @@ class Context:
             except CacheError:  # which changes nothing
                 self._stopped = False
                 raise
-            self._logits, self._dialogue = None, self._dialogue.left()
+            self._logits, self._dialogue = None, self._dialogue.cut(tokens)
             self._stopped = False
 
     def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
@@ -495,18 +500,21 @@ class Context:
 
     def _incoming(self, content: Any, reply: bool) -> Incoming:
         """Any accepted content."""
-        dialogue = self._dialogue
         if _are_messages(content):
-            text = dialogue.text(Turns(self.tokenizer), content, reply)
-            ids = self._checked(self._encode(text, special=False))
-            return Incoming(self._chunks(ids), dialogue.then(content, reply), plain=False)
+            return self._said(content, reply)
         if isinstance(content, (PathLike, bytes)):
             raise InputError(
                 f"cannot use {type(content).__name__} as content; expected text, token ids or "
                 "messages. For the text in a file give the open file: append(path.open())."
             )
         ids = self._checked(self.encode(content) if isinstance(content, str) else content)
-        return Incoming(self._chunks(ids), dialogue.left(), plain=True)
+        return Incoming(self._chunks(ids), self._dialogue.left(), plain=True)
+
+    def _said(self, messages: Sequence[Message], reply: bool) -> Incoming:
+        """Messages as the template continues the conversation with them."""
+        text = self._dialogue.text(Turns(self.tokenizer), messages, reply)
+        ids = self._checked(self._encode(text, special=False))
+        return Incoming(self._chunks(ids), self._dialogue.then(messages, reply), plain=False)
 
     def _checked(self, ids: Any) -> Tensor:
         """`(tokens,)` int64 on the model's device."""
