@@ -79,6 +79,7 @@ class Incoming(NamedTuple):
     plain: bool
 
 
+@known_keywords
 class Context:
     """A model's context, kept inside the budget of a policy however much is appended.
 
@@ -109,7 +110,6 @@ class Context:
         InputError: on a chunk below 1, or on what is no model.
     """
 
-    @known_keywords
     def __init__(
         self,
         model: Any,

@@ -19,12 +19,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["Sampler", "end_tokens"]
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Sampler:
     """How to choose; the defaults choose the most likely token every time.
@@ -107,6 +108,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+@known_keywords
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a generation: the model's generation settings, else the tokenizer's."""
     settings = getattr(model, "generation_config", None) or model.config

@@ -122,7 +122,8 @@ REFUSED = {
     "cuts": CHATML.replace("m['content']", "m['content'][:99]"),
     "forgets-reasoning-later": CHATML.replace(
         "m['content']",
-        "m['content'].split('</think>')[-1] if messages | length > loop.index + 3 else m['content']",
+        "(m['content'].split('</think>')[-1] if messages | length > loop.index + 3 "
+        "else m['content'])",
     ),
     "counts-turns": "{% for m in messages %}"
     "<user>{{ loop.index }}{{ m['content'] }}<end>{% endfor %}"

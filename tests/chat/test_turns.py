@@ -103,7 +103,7 @@ def test_a_system_prompt_that_goes_before_everything_cannot_come_later() -> None
 
 @pytest.mark.parametrize("wrong", ["b", None, {"content": "b"}, {"role": None, "content": "b"}])
 def test_what_is_no_message_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match="is no message; expected .*'role'"):
+    with pytest.raises(InputError, match=r"is no message; expected .*'role'"):
         turns(CHATML).opening([user("a"), wrong], reply=True)
 
 
@@ -130,7 +130,7 @@ def test_messages_whose_tokens_grow_together_are_refused() -> None:
     backend = Tokenizer(models.BPE({**vocabulary, "\n#": 50}, [("\n", "#")], unk_token="?"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
     tokenizer.chat_template = "{% for m in messages %}# {{ m['content'] }}\n{% endfor %}"
-    with pytest.raises(InputError, match="after a message of the role 'user'.* other tokens"):
+    with pytest.raises(InputError, match=r"after a message of the role 'user'.* other tokens"):
         Turns(tokenizer).after("user", [user("a")], reply=False)
 
 

@@ -102,7 +102,7 @@ def _effective(layer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _merges_exactly(layer: Any) -> bool:
-    """Whether merging changes plain numbers, and nothing but this layer's own adapters is inside."""
+    """Whether merging changes plain numbers, and inside are no other adapters."""
     inside = getattr(layer, "base_layer", None)
     weight = getattr(inside, "weight", None)
     plain = isinstance(weight, Tensor) and weight.is_floating_point()

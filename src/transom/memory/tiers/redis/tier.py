@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
@@ -32,6 +32,7 @@ return redis.call('DEL', KEYS[1])
 """
 
 
+@known_keywords
 class RedisTier(Tier):
     """Payloads on a server, in chunks of less than a MiB, each of which expires.
 
