@@ -14,8 +14,11 @@ import transom
 from transom.errors import TransomError
 from transom.policies import Policy
 
-# Commands, what Context is made of, and modules that the others share.
-NOT_FOR_CALLERS = set("checks cli durable forks kv outputs plugins quantities state".split())
+# Modules that others share; commands and what Context is made of.
+NOT_FOR_CALLERS = (
+    *("checks", "durable", "forks", "outputs", "plugins", "quantities"),
+    *("cli", "kv", "state"),
+)
 
 
 def public() -> dict[str, Any]:

@@ -186,11 +186,38 @@ def test_what_cannot_be_read_is_refused() -> None:
         weights(model)
 
 
-def test_a_wrapped_model_computes_the_last_logits_only() -> None:
-    context, shapes = Context(adapted(), policy="window:20"), []
-    context.model.base_model.model.lm_head.register_forward_hook(
+class Around(torch.nn.Module):
+    """A wrapper of somebody's own."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner, self.config = model, model.config
+        self.dtype, self.device = model.dtype, model.device
+
+    def forward(self, **given: Any) -> Any:
+        return self.inner(**given)
+
+
+def patched(model: Any) -> Any:
+    before = model.forward
+    model.forward = lambda *args, **given: before(*args, **given)
+    return model
+
+
+@pytest.mark.parametrize("wrapped", [adapted, Around, patched])
+def test_a_wrapped_model_computes_the_last_logits_only(wrapped: Any) -> None:
+    model, shapes = tiny("llama"), []
+    model.lm_head.register_forward_hook(
         lambda module, given, output: shapes.append(output.shape[1])
     )
+    context = Context(wrapped(model), policy="window:20")
     context.append(ids_of(9))
     context.score(ids_of(5))
     assert shapes == [1, 5]
+
+
+@pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PrefixTuningConfig])
+def test_learned_tokens_are_refused(kind: Any) -> None:
+    model = peft.get_peft_model(tiny("llama"), kind(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(UnsupportedModelError, match="adapter of learned tokens"):
+        Context(model)

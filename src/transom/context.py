@@ -21,7 +21,7 @@ from transom.attention.trial import scales_by_position
 from transom.attention.versions import cache_argument
 from transom.chat import Dialogue, Message, Turns
 from transom.checks import check_keywords, known_keywords, whole_number
-from transom.errors import CacheError, InputError, StateError
+from transom.errors import CacheError, InputError, StateError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.kv.rows import Positions
@@ -127,6 +127,7 @@ class Context:
                 f"model is {type(model).__name__}; expected a causal language model of "
                 "transformers. To load one by its name, use Context.from_pretrained(name)."
             )
+        _refuse_virtual_tokens(model)
         self.model = model
         self.tokenizer = tokenizer
         self.chunk = chunk
@@ -622,14 +623,27 @@ class Context:
             cache.rebase(position - capacity)
 
 
+def _refuse_virtual_tokens(model: Any) -> None:
+    """Refuse adapters (peft) of learned tokens, which a model puts before whatever it is fed."""
+    learned = getattr(model, "active_peft_config", None)
+    if getattr(learned, "is_prompt_learning", False):
+        kind = str(getattr(learned.peft_type, "value", learned.peft_type))
+        raise UnsupportedModelError(
+            f"the model has an adapter of learned tokens ({kind}), which would come again with "
+            "every chunk, or be left out; expected one that changes weights, such as LoRA. Use "
+            "model.generate with the whole text."
+        )
+
+
 def _keeps_some_logits(model: Any) -> bool:
-    """Whether a model, or the one that it is wrapped around (peft), can leave logits out."""
+    """Whether a model, or the one that it is wrapped around, can leave logits out."""
     known = inspect.signature(model.forward).parameters
     if "logits_to_keep" in known:
         return True
     passed_on = any(x.kind is inspect.Parameter.VAR_KEYWORD for x in known.values())
-    inner = getattr(model, "get_base_model", None)
-    return passed_on and inner is not None and _keeps_some_logits(inner())
+    inside = model.modules() if isinstance(model, torch.nn.Module) else ()
+    kinds = {type(module) for module in inside} if passed_on else ()
+    return any("logits_to_keep" in inspect.signature(kind.forward).parameters for kind in kinds)
 
 
 def _are_messages(content: Any) -> bool:
