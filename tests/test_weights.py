@@ -180,6 +180,29 @@ def test_modules_trained_beside_an_adapter_count() -> None:
         assert weights(model) == weights(tiny("llama"))
 
 
+class Coded(torch.nn.Module):
+    """A linear layer in 4 bits, in tensors that are neither parameters nor buffers."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.scale = weight.abs().amax(1, keepdim=True) / 7
+        self.codes = (weight / self.scale).round().to(torch.int8)
+
+    def forward(self, x: Any) -> Any:
+        return x @ (self.codes * self.scale).T
+
+
+def test_tensors_that_are_no_buffers_count() -> None:
+    model = tiny("llama")
+    layer = model.model.layers[0].self_attn
+    layer.k_proj = Coded(layer.k_proj)
+    before = weights(model)
+    assert weights(copy.deepcopy(model)) == before
+    layer.k_proj.scale *= 2
+    assert weights(model) != before
+
+
 def test_what_cannot_be_read_is_refused() -> None:
     model = tiny("llama").to("meta")
     with pytest.raises(UnsupportedModelError, match="not in memory"):

@@ -313,7 +313,7 @@ class Context:
         known = ["prompt", "max_new_tokens", "stream", *inspect.signature(Sampler).parameters]
         check_keywords("generate", sampling, known)
         longest = whole_number("generate", "max_new_tokens", max_new_tokens, 0)
-        draw = Sampler(**sampling).start(self.model.device)
+        draw = Sampler(**sampling).start(_device_of(self.model))
         incoming = self._incoming([] if prompt is None else prompt, reply=True)
         if not incoming.chunks and self._dialogue.asked:
             incoming = self._said([], reply=True)
@@ -453,8 +453,8 @@ class Context:
             cold=cold,
         )
         logits = state.pop("logits", None)
-        context._logits = None if logits is None else logits.to(model.device)
-        context.cache.load_state_dict(state, model.device)
+        context._logits = None if logits is None else logits.to(_device_of(model))
+        context.cache.load_state_dict(state, _device_of(model))
         context._dialogue = Dialogue(**facts["dialogue"])
         context.note = facts.get("note", {})
         return context
@@ -520,7 +520,7 @@ class Context:
     def _checked(self, ids: Any) -> Tensor:
         """`(tokens,)` int64 on the model's device."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        return torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
+        return torch.from_numpy(as_ids(ids, vocabulary)).to(_device_of(self.model))
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()
@@ -623,9 +623,23 @@ class Context:
             cache.rebase(position - capacity)
 
 
+def _device_of(model: Any) -> torch.device:
+    """Where a model computes; weights that are offloaded (accelerate) are somewhere else."""
+    device: torch.device = model.device
+    if device.type != "meta":
+        return device
+    for module in model.modules():
+        brought = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if brought is not None:
+            return torch.device(brought)
+    raise UnsupportedModelError(
+        "the model's weights are on the meta device, so it cannot be run; load them first."
+    )
+
+
 def _refuse_virtual_tokens(model: Any) -> None:
     """Refuse adapters (peft) of learned tokens, which a model puts before whatever it is fed."""
-    learned = getattr(model, "active_peft_config", None)
+    learned: Any = getattr(model, "active_peft_config", None)
     if getattr(learned, "is_prompt_learning", False):
         kind = str(getattr(learned.peft_type, "value", learned.peft_type))
         raise UnsupportedModelError(

@@ -134,6 +134,10 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     for name, buffer in model.named_buffers():
         if name not in kept:
             yield name, buffer
+    for owner, module in model.named_modules():
+        for name, x in vars(module).items():
+            if isinstance(x, Tensor):  # no buffer, but as good as one to who computes with it
+                yield f"{owner}.{name}" if owner else name, x
 
 
 def _sums(name: str, x: Any, known: dict[tuple[Any, ...], bytes]) -> Iterator[bytes]:
