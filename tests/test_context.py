@@ -20,7 +20,7 @@ from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tok
 from tests.kv.test_oracle import POLICIES
 from transom.chat import Dialogue
 from transom.context import Context
-from transom.errors import CacheError, InputError, PolicyError
+from transom.errors import CacheError, InputError, PolicyError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Full, Policy, Sinks, Window
 
@@ -341,3 +341,18 @@ def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
 def test_what_is_no_model_is_refused(model: Any) -> None:
     with pytest.raises(InputError, match=rf"is {type(model).__name__}; .*from_pretrained"):
         Context(model)
+
+
+def test_offloaded_weights_compute_where_they_are_brought() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    ids = list(range(3, 30))
+    expected = Context(tiny("llama"), policy="window:9").score(ids)
+    model = tiny("llama")
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert model.device.type == "meta"
+    context = Context(model, policy="window:9")
+    np.testing.assert_allclose(context.score(ids), expected, atol=1e-5)
+    with pytest.raises(UnsupportedModelError, match="load the model without offloading"):
+        context.save("nowhere")
+    with pytest.raises(UnsupportedModelError, match="meta device, so it cannot be run"):
+        Context(tiny("llama").to("meta"), policy="window:9").append(ids)

@@ -137,3 +137,33 @@ def test_messages_one_by_one_without_answers() -> None:
         context.append([message])
     context.generate(spoken[3:])
     assert shown(scripted.fed) == rendered(family, spoken) + "yes"
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "mistral", "zephyr"])
+def test_messages_that_were_appended_are_answered(name: str) -> None:
+    """Also where the template has nothing between a question and its answer (Mistral)."""
+    family = APPENDABLE[name]
+    scripted = Scripted([[*family.answer, family.end]])
+    context = Context(scripted.model, tokenizer_of(family.template), "full")
+    spoken = [said("user", "abc")]
+    context.append(spoken)
+    for _ in range(2):
+        assert context.generate(max_new_tokens=50) == family.answer
+        spoken += [said("assistant", family.answer), said("user", "de")]
+        assert shown(scripted.fed) == rendered(family, spoken[:-2]) + family.answer
+        context.append(spoken[-1:])
+
+
+def test_messages_after_a_trim() -> None:
+    family = APPENDABLE["chatml"]
+    scripted = Scripted([[*"yes", "<end>"]])
+    context = Context(scripted.model, tokenizer_of(family.template), "full")
+    context.generate([said("user", "a")])
+    context.trim_to(context.usage.seen - 2)
+    with pytest.raises(InputError, match=r"was trimmed.*fork\(\)"):
+        context.append([said("user", "b")])
+    assert context.append("b") == 1
+    context.trim_to(0)
+    scripted.fed.clear()
+    context.generate([said("user", "c")])
+    assert shown(scripted.fed) == rendered(family, [said("user", "c")]) + "yes"

@@ -49,8 +49,8 @@ def test_a_seed_repeats() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "expected 0 or more"),
-        ({"temperature": float("nan")}, "expected 0 or more"),
+        ({"temperature": -1.0}, "at least 1e-06"),
+        ({"temperature": float("nan")}, "expected a number"),
         ({"top_k": 5}, "temperature is 0"),
         ({"temperature": 1.0, "top_p": 1.5}, "top_p"),
     ],
@@ -67,7 +67,15 @@ def test_a_seed_is_a_whole_number(seed: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "repetition_penalty", "top_k"])
-@pytest.mark.parametrize("value", ["0.7", True, [1]])
+@pytest.mark.parametrize("value", ["0.7", True, [1], float("nan"), float("inf")])
 def test_settings_are_numbers(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{name} is"):
         Sampler(**{"temperature": 1.0, name: value})
+
+
+@pytest.mark.parametrize("temperature", [None, -1.0, 1e-320, 1e-9, 10**400])
+def test_a_temperature_is_0_or_one_that_logits_can_be_divided_by(temperature: Any) -> None:
+    with pytest.raises(InputError, match="temperature is"):
+        Sampler(temperature=temperature)
+    draw = Sampler(temperature=1e-6).start(torch.device("cpu"))
+    assert draw(torch.tensor([100.0, -100.0]), []) == 0

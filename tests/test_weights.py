@@ -113,14 +113,61 @@ def test_without_adapters_it_is_the_model_below() -> None:
         assert weights(model) == plain
 
 
-def test_merged_is_another_model_bit_for_bit(tmp_path: Path) -> None:
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
+    "whole modules": {"modules_to_save": ["lm_head"]},
+    "single tokens": {"trainable_token_indices": [3, 4]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_adapter_is_the_same_as_one_in_use(kind: str, tmp_path: Path) -> None:
+    model = adapted(**KINDS[kind])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    merged, alone = copy.deepcopy(model), copy.deepcopy(model).merge_and_unload()
+    merged.merge_adapter()
+    for one in (model, merged, alone):
+        path = saved(one, tmp_path)
+        for other in (model, merged, alone):
+            assert Context.load(path, other).usage.seen == 9
+    with model.disable_adapter():
+        assert weights(model) == weights(tiny("llama")) != weights(alone)
+        with pytest.raises(StateError, match="weights"):
+            Context.load(path, model)
+
+
+def test_switching_off_takes_out_what_was_merged(tmp_path: Path) -> None:
+    """The next pass does, so that a state of the merged weights does not fit."""
     model = adapted()
-    path = saved(model, tmp_path)
     model.merge_adapter()
-    with pytest.raises(StateError, match=r"adapters default \(here default \(merged\)\)"):
-        Context.load(path, model)
     path = saved(model, tmp_path)
-    assert Context.load(path, adapted().merge_and_unload()).usage.seen == 9
+    with model.disable_adapter():
+        before = weights(model)
+        with pytest.raises(StateError, match=r"default \(merged\) \(here none\)"):
+            Context.load(path, model)
+        saved(model, tmp_path)
+        assert weights(model) == before
+
+
+def test_an_adapter_that_cannot_be_merged_counts_as_it_is(tmp_path: Path) -> None:
+    model = adapted(lora_bias=True)
+    path = saved(model, tmp_path)
+    assert Context.load(path, model).usage.seen == 9
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 1
+    with pytest.raises(StateError, match="weights"):
+        Context.load(path, model)
+
+
+def test_compiling_is_no_change() -> None:
+    model = tiny("llama")
+    assert weights(torch.compile(model)) == weights(model)
 
 
 def test_modules_trained_beside_an_adapter_count() -> None:
@@ -133,17 +180,67 @@ def test_modules_trained_beside_an_adapter_count() -> None:
         assert weights(model) == weights(tiny("llama"))
 
 
+class Coded(torch.nn.Module):
+    """A linear layer in 4 bits, in tensors that are neither parameters nor buffers."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        self.scale = weight.abs().amax(1, keepdim=True) / 7
+        self.codes = (weight / self.scale).round().to(torch.int8)
+
+    def forward(self, x: Any) -> Any:
+        return x @ (self.codes * self.scale).T
+
+
+def test_tensors_that_are_no_buffers_count() -> None:
+    model = tiny("llama")
+    layer = model.model.layers[0].self_attn
+    layer.k_proj = Coded(layer.k_proj)
+    before = weights(model)
+    assert weights(copy.deepcopy(model)) == before
+    layer.k_proj.scale *= 2
+    assert weights(model) != before
+
+
 def test_what_cannot_be_read_is_refused() -> None:
     model = tiny("llama").to("meta")
     with pytest.raises(UnsupportedModelError, match="not in memory"):
         weights(model)
 
 
-def test_a_wrapped_model_computes_the_last_logits_only() -> None:
-    context, shapes = Context(adapted(), policy="window:20"), []
-    context.model.base_model.model.lm_head.register_forward_hook(
+class Around(torch.nn.Module):
+    """A wrapper of somebody's own."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner, self.config = model, model.config
+        self.dtype, self.device = model.dtype, model.device
+
+    def forward(self, **given: Any) -> Any:
+        return self.inner(**given)
+
+
+def patched(model: Any) -> Any:
+    before = model.forward
+    model.forward = lambda *args, **given: before(*args, **given)
+    return model
+
+
+@pytest.mark.parametrize("wrapped", [adapted, Around, patched])
+def test_a_wrapped_model_computes_the_last_logits_only(wrapped: Any) -> None:
+    model, shapes = tiny("llama"), []
+    model.lm_head.register_forward_hook(
         lambda module, given, output: shapes.append(output.shape[1])
     )
+    context = Context(wrapped(model), policy="window:20")
     context.append(ids_of(9))
     context.score(ids_of(5))
     assert shapes == [1, 5]
+
+
+@pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PrefixTuningConfig])
+def test_learned_tokens_are_refused(kind: Any) -> None:
+    model = peft.get_peft_model(tiny("llama"), kind(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(UnsupportedModelError, match="adapter of learned tokens"):
+        Context(model)

@@ -20,7 +20,7 @@ from transom.attention.modes import lasting
 from transom.attention.versions import cache_argument
 from transom.chat import Dialogue, Message, Turns
 from transom.checks import check_keywords, known_keywords, whole_number
-from transom.errors import CacheError, InputError, StateError
+from transom.errors import CacheError, InputError, StateError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.kv.rows import Positions
@@ -78,6 +78,7 @@ class Incoming(NamedTuple):
     plain: bool
 
 
+@known_keywords
 class Context:
     """A model's context, kept inside the budget of a policy however much is appended.
 
@@ -108,7 +109,6 @@ class Context:
         InputError: on a chunk below 1, or on what is no model.
     """
 
-    @known_keywords
     def __init__(
         self,
         model: Any,
@@ -126,6 +126,7 @@ class Context:
                 f"model is {type(model).__name__}; expected a causal language model of "
                 "transformers. To load one by its name, use Context.from_pretrained(name)."
             )
+        _refuse_virtual_tokens(model)
         self.model = model
         self.tokenizer = tokenizer
         self.chunk = chunk
@@ -291,8 +292,9 @@ class Context:
     ) -> str | Iterator[str]:
         """Continue the context, after appending `prompt` if there is one.
 
-        What is generated becomes part of the context. After chat messages the model answers them;
-        without a prompt it goes on with an answer that `max_new_tokens` has cut short.
+        What is generated becomes part of the context. After chat messages the model answers them,
+        whether they are the prompt or were appended; without either it goes on with an answer that
+        `max_new_tokens` has cut short.
 
         Args:
             max_new_tokens: where to stop if the model does not end by itself.
@@ -309,9 +311,12 @@ class Context:
         known = ["prompt", "max_new_tokens", "stream", *inspect.signature(Sampler).parameters]
         check_keywords("generate", sampling, known)
         longest = whole_number("generate", "max_new_tokens", max_new_tokens, 0)
-        draw = Sampler(**sampling).start(self.model.device)
+        draw = Sampler(**sampling).start(_device_of(self.model))
         incoming = self._incoming([] if prompt is None else prompt, reply=True)
-        if not incoming.chunks:
+        if not incoming.chunks and self._dialogue.asked:
+            incoming = self._said([], reply=True)
+            self._dialogue = self._dialogue if incoming.chunks else incoming.after
+        elif not incoming.chunks:
             if self.cache.seen == 0:
                 raise InputError("the context is empty, so nothing can be continued; append first.")
             if self._logits is None:
@@ -345,7 +350,8 @@ class Context:
 
         What is appended next goes on as if the others had never been there. What the model would
         have said next after the token that is now the newest is not known any more: append before
-        generating (or fork before what may have to be taken back).
+        generating (or fork before what may have to be taken back). After chat messages it is not
+        known either where the conversation stands, unless nothing is left: no messages can follow.
 
         Raises:
             InputError: when fewer tokens have been seen.
@@ -363,7 +369,7 @@ class Context:
             except CacheError:  # which changes nothing
                 self._stopped = False
                 raise
-            self._logits, self._dialogue = None, self._dialogue.left()
+            self._logits, self._dialogue = None, self._dialogue.cut(tokens)
             self._stopped = False
 
     def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
@@ -445,8 +451,8 @@ class Context:
             cold=cold,
         )
         logits = state.pop("logits", None)
-        context._logits = None if logits is None else logits.to(model.device)
-        context.cache.load_state_dict(state, model.device)
+        context._logits = None if logits is None else logits.to(_device_of(model))
+        context.cache.load_state_dict(state, _device_of(model))
         context._dialogue = Dialogue(**facts["dialogue"])
         context.note = facts.get("note", {})
         return context
@@ -493,23 +499,26 @@ class Context:
 
     def _incoming(self, content: Any, reply: bool) -> Incoming:
         """Any accepted content."""
-        dialogue = self._dialogue
         if _are_messages(content):
-            text = dialogue.text(Turns(self.tokenizer), content, reply)
-            ids = self._checked(self._encode(text, special=False))
-            return Incoming(self._chunks(ids), dialogue.then(content, reply), plain=False)
+            return self._said(content, reply)
         if isinstance(content, (PathLike, bytes)):
             raise InputError(
                 f"cannot use {type(content).__name__} as content; expected text, token ids or "
                 "messages. For the text in a file give the open file: append(path.open())."
             )
         ids = self._checked(self.encode(content) if isinstance(content, str) else content)
-        return Incoming(self._chunks(ids), dialogue.left(), plain=True)
+        return Incoming(self._chunks(ids), self._dialogue.left(), plain=True)
+
+    def _said(self, messages: Sequence[Message], reply: bool) -> Incoming:
+        """Messages as the template continues the conversation with them."""
+        text = self._dialogue.text(Turns(self.tokenizer), messages, reply)
+        ids = self._checked(self._encode(text, special=False))
+        return Incoming(self._chunks(ids), self._dialogue.then(messages, reply), plain=False)
 
     def _checked(self, ids: Any) -> Tensor:
         """`(tokens,)` int64 on the model's device."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        return torch.from_numpy(as_ids(ids, vocabulary)).to(self.model.device)
+        return torch.from_numpy(as_ids(ids, vocabulary)).to(_device_of(self.model))
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()
@@ -612,14 +621,41 @@ class Context:
             cache.rebase(position - capacity)
 
 
+def _device_of(model: Any) -> torch.device:
+    """Where a model computes; weights that are offloaded (accelerate) are somewhere else."""
+    device: torch.device = model.device
+    if device.type != "meta":
+        return device
+    for module in model.modules():
+        brought = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if brought is not None:
+            return torch.device(brought)
+    raise UnsupportedModelError(
+        "the model's weights are on the meta device, so it cannot be run; load them first."
+    )
+
+
+def _refuse_virtual_tokens(model: Any) -> None:
+    """Refuse adapters (peft) of learned tokens, which a model puts before whatever it is fed."""
+    learned: Any = getattr(model, "active_peft_config", None)
+    if getattr(learned, "is_prompt_learning", False):
+        kind = str(getattr(learned.peft_type, "value", learned.peft_type))
+        raise UnsupportedModelError(
+            f"the model has an adapter of learned tokens ({kind}), which would come again with "
+            "every chunk, or be left out; expected one that changes weights, such as LoRA. Use "
+            "model.generate with the whole text."
+        )
+
+
 def _keeps_some_logits(model: Any) -> bool:
-    """Whether a model, or the one that it is wrapped around (peft), can leave logits out."""
+    """Whether a model, or the one that it is wrapped around, can leave logits out."""
     known = inspect.signature(model.forward).parameters
     if "logits_to_keep" in known:
         return True
     passed_on = any(x.kind is inspect.Parameter.VAR_KEYWORD for x in known.values())
-    inner = getattr(model, "get_base_model", None)
-    return passed_on and inner is not None and _keeps_some_logits(inner())
+    inside = model.modules() if isinstance(model, torch.nn.Module) else ()
+    kinds = {type(module) for module in inside} if passed_on else ()
+    return any("logits_to_keep" in inspect.signature(kind.forward).parameters for kind in kinds)
 
 
 def _are_messages(content: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -19,12 +18,16 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["Sampler", "end_tokens"]
 
+LEAST = 1e-6  # a temperature; logits divided by less overflow in float32
+HUGE = 1e30
 
+
+@known_keywords
 @dataclass(frozen=True)
 class Sampler:
     """How to choose; the defaults choose the most likely token every time.
@@ -47,10 +50,16 @@ class Sampler:
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise InputError(f"{name} is {value!r}; expected a number.")
-        if not 0 <= self.temperature < math.inf:
-            raise InputError(f"temperature is {self.temperature!r}; expected 0 or more.")
+            if value is None and name != "temperature":
+                continue
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not abs(value) < HUGE:  # neither NaN nor infinity
+                raise InputError(f"{name} is {value!r:.40}; expected a number.")
+        if self.temperature != 0 and self.temperature < LEAST:
+            raise InputError(
+                f"temperature is {self.temperature!r}; expected 0 for the likeliest token, or at "
+                f"least {LEAST}."
+            )
         if self.top_k is not None:
             whole_number("Sampler", "top_k", self.top_k, 1)
         if not (self.seed is None or (_is_whole(self.seed) and 0 <= self.seed < 2**63)):
@@ -107,6 +116,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+@known_keywords
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a generation: the model's generation settings, else the tokenizer's."""
     settings = getattr(model, "generation_config", None) or model.config

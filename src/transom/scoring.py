@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transom.checks import known_keywords
 from transom.windows import TokenWindows
 from transom.windows.cut import Cut
 
@@ -19,6 +20,7 @@ __all__ = ["by_windows", "losses"]
 SCORED_AT_ONCE = 128  # rows of logits turned to losses together: a vocabulary wide, in float32
 
 
+@known_keywords
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood, `(tokens,)` float32 in nats.
 
@@ -32,6 +34,7 @@ def losses(logits: Tensor, targets: Tensor) -> Tensor:
     )
 
 
+@known_keywords
 def by_windows(
     ids: NDArray[Any], cut: Cut, read: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> NDArray[np.float32]:

@@ -116,10 +116,34 @@ REFUSED = {
     "shows-the-newest": "{% for m in messages[-9:] %}<start>{{ m['role'] }}\n"
     "{{ m['content'] }}<end>\n{% endfor %}"
     "{% if add_generation_prompt %}<start>assistant\n{% endif %}",
+    "shows-one-line": CHATML.replace("m['content']", "m['content'].split('\n')[0]"),
+    "lower-case": CHATML.replace("m['content']", "m['content'] | lower"),
+    "escapes": CHATML.replace("m['content']", "m['content'] | e"),
+    "cuts": CHATML.replace("m['content']", "m['content'][:99]"),
+    "forgets-reasoning-later": CHATML.replace(
+        "m['content']",
+        "(m['content'].split('</think>')[-1] if messages | length > loop.index + 3 "
+        "else m['content'])",
+    ),
     "counts-turns": "{% for m in messages %}"
     "<user>{{ loop.index }}{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<bot>{% endif %}",
 }
+
+# A system prompt becomes part of the first question, or goes before everything, wherever it is.
+MERGING = (
+    "{{ bos_token }}{% set rest = messages %}{% set first = '' %}"
+    "{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'] + '\n\n' %}"
+    "{% set rest = messages[1:] %}{% endif %}{% for m in rest %}<start>{{ m['role'] }}\n"
+    "{{ first if loop.first }}{{ m['content'] }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+)
+HOISTING = (
+    "{{ bos_token }}{% for m in messages if m['role'] == 'system' %}{{ m['content'] }}{% endfor %}"
+    "{% for m in messages if m['role'] != 'system' %}<start>{{ m['role'] }}\n"
+    "{{ m['content'] }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+)
 
 
 def tokenizer_of(template: str | None) -> Any:

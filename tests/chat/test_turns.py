@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.chat.templates import APPENDABLE, CHATML, REFUSED, tokenizer_of
+from tests.chat.templates import APPENDABLE, CHATML, HOISTING, MERGING, REFUSED, tokenizer_of
 from transom.chat import Dialogue, Turns
 from transom.errors import InputError
 
@@ -81,6 +81,32 @@ def test_a_system_prompt_that_moves_along_is_refused_where_there_is_one() -> Non
         chat.opening([{"role": "system", "content": "s"}, user("a")], reply=True)
 
 
+def test_a_system_prompt_that_becomes_part_of_a_question_comes_with_it() -> None:
+    chat, system = turns(MERGING), {"role": "system", "content": "s"}
+    assert chat.opening([system, user("a")], reply=False) == "<bos><start>user\ns\n\na<end>\n"
+    with pytest.raises(InputError, match="changes earlier messages"):
+        chat.opening([system], reply=False)
+    with pytest.raises(InputError, match="changes earlier messages"):
+        chat.after("system", [user("a")], reply=True)
+
+
+def test_a_system_prompt_that_goes_before_everything_cannot_come_later() -> None:
+    chat, system = turns(HOISTING), {"role": "system", "content": "s"}
+    assert chat.opening([system, user("a")], reply=False) == "<bos>s<start>user\na<end>\n"
+    for late in (
+        lambda: chat.after_answer([system, user("a")], reply=True),
+        lambda: chat.after("user", [system], reply=False),
+    ):
+        with pytest.raises(InputError, match="when new messages follow"):
+            late()
+
+
+@pytest.mark.parametrize("wrong", ["b", None, {"content": "b"}, {"role": None, "content": "b"}])
+def test_what_is_no_message_is_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"is no message; expected .*'role'"):
+        turns(CHATML).opening([user("a"), wrong], reply=True)
+
+
 def test_tool_results_that_are_joined_cannot_come_one_by_one() -> None:
     joined = (
         "{% for m in messages %}{% if m['role'] == 'tool' %}{{ m['content'] }}"
@@ -94,6 +120,18 @@ def test_tool_results_that_are_joined_cannot_come_one_by_one() -> None:
     assert chat.after("tool", [user("a")], reply=False) == "<start>user\na<end>"
     with pytest.raises(InputError, match="a message of the role 'tool'"):
         chat.after("tool", [tool], reply=True)
+
+
+def test_messages_whose_tokens_grow_together_are_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {letter: place for place, letter in enumerate("?abcdefghijklmnopqrstuvwxyz-\n #")}
+    backend = Tokenizer(models.BPE({**vocabulary, "\n#": 50}, [("\n", "#")], unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
+    tokenizer.chat_template = "{% for m in messages %}# {{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(InputError, match=r"after a message of the role 'user'.* other tokens"):
+        Turns(tokenizer).after("user", [user("a")], reply=False)
 
 
 def test_an_answer_that_is_closed_by_plain_text_is_refused() -> None:
@@ -137,7 +175,10 @@ def test_where_a_dialogue_stands() -> None:
     assert asked.unfinished
     assert not asked.ended(3).unfinished
     assert asked.ended(3).left() == Dialogue("assistant")
-    assert Dialogue().then([user("a")], reply=False) == Dialogue("user")
+    assert Dialogue().then([user("a")], reply=False) == Dialogue("user", asked=True)
+    assert asked.cut(0) == Dialogue() == Dialogue().cut(3)
+    with pytest.raises(InputError, match=r"was trimmed.*fork\(\)"):
+        asked.cut(3).left().text(turns(CHATML), [user("a")], reply=True)
 
 
 @pytest.mark.model

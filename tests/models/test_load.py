@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from transom.errors import MissingExtraError, ModelNotFoundError
+from transom import Context
+from transom.errors import InputError, MissingExtraError, ModelNotFoundError
 from transom.models import Loaded, load
+from transom.models.pretrained import _OURS
 
 ASKING = "huggingface_hub.get_hf_file_metadata"
 
@@ -71,6 +74,18 @@ def test_a_wrong_keyword_is_not_called_a_missing_model(tiny):
     with pytest.raises(ValueError, match="nonsense") as caught:
         load(str(tiny), attn_implementation="nonsense")
     assert not isinstance(caught.value, ModelNotFoundError)
+
+
+@pytest.mark.parametrize(("misspelt", "meant"), [("polcy", "policy"), ("devcie", "device")])
+def test_a_misspelt_keyword_is_named(tiny, misspelt, meant):
+    for call in (load, Context.from_pretrained):
+        with pytest.raises(InputError, match=f"no parameter '{misspelt}'; did you mean '{meant}'"):
+            call(str(tiny), **{misspelt: "x"})
+
+
+def test_all_keywords_of_our_own_are_suggested():
+    ours = {*signature(load).parameters, *signature(Context.from_pretrained).parameters}
+    assert ours - {"name", "kwargs"} == set(_OURS)
 
 
 def test_a_file_that_is_no_gguf_is_named(tmp_path):

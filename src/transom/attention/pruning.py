@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transom.attention.kernels.workers import share
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["BlockChoice", "attend_blocks", "choose_blocks", "mass_kept"]
@@ -47,6 +47,7 @@ class BlockChoice:
         return slice(max(0, start), min(self.q_len, start + self.block))
 
 
+@known_keywords
 def choose_blocks(
     q: Tensor, k: Tensor, *, keep: int = 16, block: int = 64, sinks: int = 1, local: int = 1
 ) -> BlockChoice:
@@ -93,6 +94,7 @@ def choose_blocks(
     return BlockChoice(kept, block, q_len, kv_len)
 
 
+@known_keywords
 def attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, choice: BlockChoice, *, scale: float | None = None
 ) -> Tensor:
@@ -149,6 +151,7 @@ def attend_blocks(
     return out
 
 
+@known_keywords
 def mass_kept(
     q: Tensor, k: Tensor, choice: BlockChoice, *, scale: float | None = None, queries: int = 64
 ) -> float:

@@ -14,6 +14,9 @@ __all__ = ["Message", "Turns"]
 Message = Mapping[str, Any]
 
 QUESTION, ANSWER = "transom-question", "transom-answer"
+EARLIER = "transom-earlier"  # a message of which nothing may come back in the text of new ones
+ANY = "Aa  bC\n\n d\t<&>'\"{{x}} é, " + "and so on, " * 500  # what an answer may also be like
+BORDER = 100  # characters of a text that decide whether tokens span its start
 TURNS = 16  # that a template is tried with; some show only the newest few
 NOT_ASKED = ("system", "developer", "assistant")  # roles after which a user speaks
 CALL = {"name": "transom_call", "arguments": {}}
@@ -54,6 +57,11 @@ class Turns:
             InputError: when the template refuses the messages, or would not show their contents.
         """
         for message in messages:
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                raise InputError(
+                    f"{message!r:.80} is no message; expected {{'role': ..., 'content': ...}} with "
+                    "a role such as 'user'."
+                )
             form = type(message.get("content"))
             if form in (str, list) and form not in self._forms:
                 raise InputError(
@@ -73,28 +81,39 @@ class Turns:
                 because the template would then render those differently.
         """
         text = self.whole(messages, reply)
-        asked = list(messages)
-        if not reply and messages[-1].get("role") in NOT_ASKED:
-            asked.append(self._said("user", QUESTION))
+        again = self._said("user", QUESTION)
+        asked, following = list(messages), [] if reply else [again]
+        newest = str(messages[-1]["role"])
+        if following and newest in NOT_ASKED:
+            asked.append(again)
         shown = self.whole(asked, reply=True)
         if not shown.startswith(text):
             raise _changes("earlier messages")
-        again = self._said("user", QUESTION)
+        if len(asked) > len(messages) and shown != text + self.after(newest, following, reply=True):
+            raise _changes(f"a message of the role {newest!r}")
         closing = self.after_answer([again], reply=True)
         for _ in range(TURNS):
             asked += [self._said("assistant", ANSWER), again]
             later = self.whole(asked, reply=True)
-            if not _follows(later, shown, ANSWER, closing):
+            if _rest(later, shown) != ANSWER + closing:
                 raise _changes("earlier messages")
             shown = later
         self._check_answers(closing)
         return text
 
     def after_answer(self, messages: Sequence[Message], reply: bool) -> str:
-        """What follows an answer of the model, from its end token on."""
-        earlier = [self._said("user", QUESTION), self._said("assistant", ANSWER)]
-        text = self.whole([*earlier, *messages], reply)
-        return text.partition(ANSWER)[2]
+        """What follows an answer of the model, from its end token on.
+
+        Raises:
+            InputError: when the template would put some of the messages elsewhere.
+        """
+        asked = [self._said("user", EARLIER)]
+        shown = self.whole(asked, reply=True)
+        text = self.whole([*asked, self._said("assistant", ANSWER), *messages], reply)
+        before, _, new = text.partition(ANSWER)
+        if before.strip() != shown.strip() or not before.startswith(shown):
+            raise _changes("earlier messages")
+        return _new(new)
 
     def after(self, role: str, messages: Sequence[Message], reply: bool) -> str:
         """What follows a message of this role that was itself appended.
@@ -104,40 +123,48 @@ class Turns:
         """
         before = self.whole(self._ending_with(role), reply=False)
         text = self.whole([*self._ending_with(role), *messages], reply)
+        new = text[len(before) :]
         if not text.startswith(before):
             raise _changes(f"a message of the role {role!r}")
-        return text[len(before) :]
+        self._check_cut(before, new[:BORDER], f"a message of the role {role!r}")
+        return _new(new)
 
     def _check_answers(self, closing: str) -> None:
         """Refuse a template that would not leave an answer as the model gave it."""
         asked = [self._said("user", QUESTION)]
         shown = self.whole(asked, reply=True)
         marks = literals(self._tokenizer.chat_template)
+        rest = [self._said("assistant", ANSWER), *asked] * TURNS
         # Together first: some look for the end of a stretch only where there is its start.
-        for mark in ("".join(marks), *marks):
+        for mark in ("".join(marks), ANY, *marks):
             answer = f"{QUESTION}{mark}{ANSWER}"
-            turns = [*asked, self._said("assistant", answer), *asked]
-            if not _follows(self.whole(turns, reply=True), shown, answer, closing):
+            turns = [*asked, self._said("assistant", answer), *asked, *rest]
+            later = self.whole(turns, reply=True)
+            if not _rest(later, shown).startswith(answer + closing):
                 raise _changes(f"answers in which there is {mark if mark in marks else '…'!r}")
         for answer in (ANSWER, f"{ANSWER}."):
-            if self._ids(answer + closing) != self._ids(answer) + self._ids(closing):
-                raise InputError(
-                    f"this model's chat template closes an answer with {closing[:12]!r}, which "
-                    "becomes other tokens when it is tokenized together with the answer, so turns "
-                    f"cannot be appended one by one; {INSTEAD}"
-                )
+            self._check_cut(answer, closing, "an answer")
+
+    def _check_cut(self, before: str, after: str, what: str) -> None:
+        """Refuse texts that are other tokens together than one by one."""
+        if self._ids(before + after) != self._ids(before) + self._ids(after):
+            raise InputError(
+                f"what this model's chat template puts after {what}, {after[:12]!r}, becomes other "
+                "tokens when it is tokenized together with what is before it, so turns cannot be "
+                f"appended one by one; {INSTEAD}"
+            )
 
     def _ending_with(self, role: str) -> list[Message]:
         """A stand-in for a conversation whose newest message has this role."""
         if role in ("system", "developer"):
-            return [self._said(role, QUESTION)]
-        asked = self._said("user", QUESTION)
+            return [self._said(role, EARLIER)]
+        asked = self._said("user", EARLIER)
         if role == "user":
             return [asked]
         if role == "assistant":
-            return [asked, self._said(role, ANSWER)]
-        called = {**self._said("assistant", ANSWER), "tool_calls": [CALLED]}
-        result = {**self._said(role, ANSWER), "name": CALL["name"], "tool_call_id": CALLED["id"]}
+            return [asked, self._said(role, EARLIER)]
+        called = {**self._said("assistant", EARLIER), "tool_calls": [CALLED]}
+        result = {**self._said(role, EARLIER), "name": CALL["name"], "tool_call_id": CALLED["id"]}
         return [asked, called, result]
 
     def _said(self, role: str, text: str) -> Message:
@@ -175,13 +202,19 @@ class Turns:
         return str(text)
 
 
-def _follows(later: str, shown: str, answer: str, closing: str) -> bool:
-    """Whether a rendering is what was shown, the answer and what closes it.
+def _rest(later: str, shown: str) -> str:
+    """What a rendering adds to what was shown, an answer and what closes it.
 
     White space before the answer may be the template's: a model writes it itself.
     """
-    rest = later.removeprefix(shown).lstrip()
-    return later.startswith(shown) and rest == answer + closing
+    return later[len(shown) :].lstrip() if later.startswith(shown) else ""
+
+
+def _new(text: str) -> str:
+    """The text of new messages, once nothing of the stand-ins for earlier ones is in it."""
+    if EARLIER in text or ANSWER in text:
+        raise _changes("earlier messages")
+    return text
 
 
 def _changes(what: str) -> InputError:

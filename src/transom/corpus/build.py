@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from transom.checks import named_path
+from transom.checks import named_path, known_keywords
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of
@@ -26,6 +26,7 @@ Engine = Callable[[Task], Done]
 SILENT = Watch()
 
 
+@known_keywords
 def build(
     path: str | os.PathLike[str],
     files: Iterable[str | os.PathLike[str]],
@@ -68,6 +69,7 @@ def build(
         return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
 
 
+@known_keywords
 def append_files(
     path: str | os.PathLike[str],
     files: Iterable[str | os.PathLike[str]],

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import named_path, whole_number
+from transom.checks import named_path, whole_number, known_keywords
 from transom.corpus.create import first_manifest, make_folder
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
@@ -32,6 +32,7 @@ __all__ = ["TokenCorpus"]
 TOKENS_AT_ONCE = 1 << 20
 
 
+@known_keywords
 class TokenCorpus:
     """Token ids of documents in a folder, as they were at one commit.
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transom.checks import known_keywords
 from transom.corpus.sums import DIGITS, digest
 from transom.durable import sync_folder
 from transom.errors import CorpusDamageError, CorpusError
@@ -42,6 +43,7 @@ class Stored:
         return self.sums[block * DIGITS : (block + 1) * DIGITS]
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Manifest:
     """The state of a corpus at one commit.

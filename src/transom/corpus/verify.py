@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from transom.checks import known_keywords
 from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest
 from transom.corpus.sums import digest
 from transom.errors import CorpusDamageError
@@ -43,6 +44,7 @@ class Damage(NamedTuple):
         return CorpusDamageError(f"{folder} is damaged: {self}.")
 
 
+@known_keywords
 def verify(
     folder: Path, moved: Callable[[str, int], None] = lambda name, size: None
 ) -> Iterator[Damage]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.corpus.growing import GrowingFile, second_name
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, Stored, write_manifest
@@ -32,6 +33,7 @@ def shard_name(number: int) -> str:
     return f"{number:06d}.tokens"
 
 
+@known_keywords
 class CorpusWriter:
     """The one writer of a corpus, as a context manager.
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.corpus import TokenCorpus
 from transom.data.share import Share
 from transom.data.shared import SharedNumbers
@@ -21,6 +21,7 @@ from transom.errors import InputError
 __all__ = ["WindowDataset"]
 
 
+@known_keywords
 class WindowDataset(Dataset[dict[str, torch.Tensor]]):
     """One epoch of windows, shuffled by `shuffle_seed`, of which each rank has its share.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.chat import Turns
+from transom.checks import known_keywords
 from transom.evaluate.facts import shape_of
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.rss import peak_rss, reset_peak_rss
@@ -36,6 +37,7 @@ class Progress(NamedTuple):
     loss: float
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Run:
     """What reading a text under one policy came to.
@@ -108,6 +110,7 @@ class Run:
         }
 
 
+@known_keywords
 def read(
     context: Context,
     ids: Sequence[int] | Any,

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError, MissingExtraError
 from transom.forks import Owner
 from transom.outputs import check_target
@@ -132,6 +133,7 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for suffix in MODULES if suffix)
 
 
+@known_keywords
 def table_writer(path: str | os.PathLike[str]) -> TableWriter:
     """The writer for a path, chosen by its suffix.
 

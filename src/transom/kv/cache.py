@@ -47,6 +47,7 @@ from transom.policies.parse import as_policy
 __all__ = ["BoundedCache"]
 
 
+@known_keywords
 class BoundedCache(Cache):
     """The keys and values of the tokens that a policy keeps.
 
@@ -84,7 +85,6 @@ class BoundedCache(Cache):
         InputError: when no file can be made in `cold`, or the policy does not recall.
     """
 
-    @known_keywords
     def __init__(
         self,
         policy: Policy | str,

@@ -140,10 +140,10 @@ class Rows(ABC, Generic[PolicyT, PassT]):
         That they quantized or evicted others follows from the count alone.
         """
         precision, capacity = Precision.of(self.policy), self.policy.capacity
-        if precision is not None and length > precision.exact:
-            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
         if capacity is not None and length > capacity:
             return "they have evicted others, which cannot come back; use a larger policy or 'full'"
+        if precision is not None and length > precision.exact:
+            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
         return None
 
     def begin(

@@ -51,6 +51,7 @@ __all__ = ["ContextMemoryManager"]
 R = TypeVar("R")
 
 
+@known_keywords
 class ContextMemoryManager:
     """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
 
@@ -94,7 +95,6 @@ class ContextMemoryManager:
     ('alice/42', 512)
     """
 
-    @known_keywords
     def __init__(
         self,
         max_memory: int = 2**30,

@@ -6,14 +6,17 @@ import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transom.errors import ModelNotFoundError
+from transom.errors import InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import torch
 
+# What transom itself takes where a model is loaded.
+_OURS = ("policy", "positions", "chunk", "compile", "cold", "dtype", "device", "report")
 # The keywords of `from_pretrained` that say where to look; a tokenizer needs them as well.
 _WHERE = {
     "cache_dir",
@@ -32,7 +35,22 @@ def from_pretrained(where: str, dtype: torch.dtype | str, kwargs: dict[str, Any]
     from transformers import AutoModelForCausalLM
 
     tokenizer = tokenizer_from_pretrained(where, kwargs)
-    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
+    try:
+        return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
+    except TypeError as error:  # What it does not know, it gives to the model's own class.
+        for name in kwargs:
+            if f"unexpected keyword argument '{name}'" in str(error):
+                raise _unknown(name) from error
+        raise
+
+
+def _unknown(name: str) -> InputError:
+    near = get_close_matches(name, (*_OURS, *_WHERE), n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return InputError(
+        f"loading a model has no parameter {name!r}{meant} Expected one of Context.from_pretrained "
+        f"or transom.models.load ({', '.join(_OURS)}), or of AutoModelForCausalLM.from_pretrained."
+    )
 
 
 def tokenizer_from_pretrained(where: str, kwargs: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from transom.checks import known_keywords
 from transom.errors import ModelNotFoundError
 from transom.models.conversion import converted
 from transom.models.hub import from_hub
@@ -19,6 +20,7 @@ __all__ = ["load_tokenizer"]
 FILE = "tokenizer.json"
 
 
+@known_keywords
 def load_tokenizer(name: str, *, report: Report | None = None) -> Tokenizer:
     """Load the tokenizer called `name`; it neither truncates nor pads.
 

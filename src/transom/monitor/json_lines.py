@@ -12,6 +12,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.monitor.monitor import ContextWindowMonitor
@@ -23,6 +24,7 @@ LONGEST = 1e6  # seconds; threads cannot wait for as long as one likes
 log = logging.getLogger("transom")
 
 
+@known_keywords
 def json_lines(monitor: ContextWindowMonitor) -> str:
     """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics.
 
@@ -48,6 +50,7 @@ def json_lines(monitor: ContextWindowMonitor) -> str:
     )
 
 
+@known_keywords
 class JsonLines:
     """While open, appends a monitor's metrics to a file every few seconds, and once at the end.
 

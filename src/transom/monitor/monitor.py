@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, TransomError
 from transom.forks import ThreadLock
 from transom.monitor.attached import Attached
@@ -41,6 +41,7 @@ class Measured(NamedTuple):
     statistics: dict[str, float]
 
 
+@known_keywords
 class ContextWindowMonitor:
     """Metrics of windows, contexts, corpora and memory managers, in bounded memory.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from transom.checks import known_keywords
 from transom.errors import UnsupportedModelError
 from transom.policies.base import Policy
 from transom.policies.hierarchical import Hierarchical
@@ -31,6 +32,7 @@ FINDING_BYTES = 4  # float32: votes for cold blocks, and the keys by which these
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
+@known_keywords
 @dataclass(frozen=True)
 class ModelShape:
     """The sizes that decide the cost of a model's attention.
@@ -80,6 +82,7 @@ class ModelShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.itemsize
 
 
+@known_keywords
 def kv_bytes(policy: Policy, shape: ModelShape, seen: int, batch: int = 1) -> int:
     """Bytes of the keys and values that are kept once `seen` tokens have been seen.
 
@@ -90,6 +93,7 @@ def kv_bytes(policy: Policy, shape: ModelShape, seen: int, batch: int = 1) -> in
     return batch * sum(_bytes(one, shape, one.kept(seen)) for one in _layers(policy, shape))
 
 
+@known_keywords
 def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | None:
     """The most bytes of keys and values the policy ever holds; None when it has no bound.
 
@@ -107,6 +111,7 @@ def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | N
     return batch * sum(_bytes(one, shape, one.capacity or 0) for one in layers)
 
 
+@known_keywords
 def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0) -> int:
     """Floating-point operations of attention for the queries at positions `start` to `stop`.
 

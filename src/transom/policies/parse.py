@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from transom.checks import known_keywords
 from transom.errors import InputError, PolicyError
 from transom.plugins import plugins
 from transom.policies.base import Policy, spelled
@@ -55,6 +56,7 @@ def known() -> Mapping[str, type[Policy]]:
     return plugins(ENTRY_POINTS, Policy, BUILT_IN, PolicyError)
 
 
+@known_keywords
 def parameters(policy: type[Policy]) -> dict[str, Any]:
     """The keys of a policy's text and their defaults, in order; `kv`, which all take, comes last.
 
@@ -64,6 +66,7 @@ def parameters(policy: type[Policy]) -> dict[str, Any]:
     return {spelled(field.name): field.default for field in _in_order(policy)}
 
 
+@known_keywords
 def parse(text: str) -> Policy:
     """Read a policy from its text: a name, then the first parameter, then `key=value` pairs.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,30 +15,35 @@ from transom.errors import UnsupportedModelError
 
 __all__ = ["adapters", "weights"]
 
-WRAPPED = ("base_layer", "original_module")  # what an adapter's layer is put around
+# What an adapter's layer, or torch.compile, is put around.
+WRAPPED = ("base_layer", "original_module", "token_adapter", "_orig_mod")
 
 
 def weights(model: Any) -> str:
     """A hash of all that a forward pass computes with: every bit of it, wherever it is.
 
-    Parameters, buffers and what quantized layers pack. Of adapters (peft), those that are in use,
-    with their scale; one that is merged has become part of the weights, bit for bit, which rounds
-    them a little: that is another model. Reads all bytes each time, since what may have changed
-    them does not always say so.
+    Parameters, buffers and what quantized layers pack. Adapters (peft) count as what merging those
+    in use would make of the weights, so that it is the same whether they are merged. Reads all
+    bytes each time, since what may have changed them does not always say so.
 
     Raises:
         UnsupportedModelError: when some of it is not in memory, or of an unknown kind.
     """
-    layers = dict(_adapted(model))
-    named = {_plain(name): x for name, x in _tensors(model) if not _idle(name, layers)}
+    layers, known = dict(_adapted(model)), dict[tuple[Any, ...], bytes]()
+    sums = {
+        _plain(name): b"".join(_sums(name, x, known))
+        for name, x in _tensors(model)
+        if _owner(name, layers) is None
+    }
     for name, layer in layers.items():
-        for adapter in _in_use(layer):
-            scale = getattr(layer, "scaling", {})
-            named[f"{_plain(name)} {adapter}"] = scale.get(adapter)
-    total, known = xxhash.xxh3_128(), dict[tuple[Any, ...], bytes]()
-    for name in sorted(named):
+        if _owner(name, layers) is None:
+            for own, x in _effective(layer):
+                full = f"{name}.{own}"
+                sums[_plain(full)] = b"".join(_sums(full, x, {}))  # places come again
+    total = xxhash.xxh3_128()
+    for name in sorted(sums):
         total.update(name.encode())
-        _add(total, name, named[name], known)
+        total.update(sums[name])
     return str(total.hexdigest())
 
 
@@ -45,15 +51,62 @@ def adapters(model: Any) -> list[str]:
     """The names of the adapters in use, sorted; those that are merged as such."""
     used = set()
     for _, layer in _adapted(model):
-        used |= {*_in_use(layer), *(f"{name} (merged)" for name in _merged(layer))}
+        if not layer.disable_adapters:
+            used |= {*_in_use(layer), *(f"{name} (merged)" for name in _merged(layer))}
     return sorted(used)
 
 
 def _adapted(model: Any) -> Iterator[tuple[str, Any]]:
     """Layers with adapters of peft's kind, by name."""
     for name, module in model.named_modules():
-        if getattr(module, "adapter_layer_names", ()) and hasattr(module, "active_adapters"):
+        held = getattr(module, "adapter_layer_names", ())
+        # One with a dot is of a layer inside.
+        if held and hasattr(module, "active_adapters") and "." not in held[0]:
             yield name, module
+
+
+def _owner(name: str, layers: Mapping[str, Any]) -> str | None:
+    """The outermost layer with adapters that something is inside of."""
+    parts = name.split(".")
+    above = (".".join(parts[:length]) for length in range(1, len(parts)))
+    return next((one for one in above if one in layers), None)
+
+
+def _effective(layer: Any) -> Iterator[tuple[str, Any]]:
+    """What a layer with adapters computes with, by name."""
+    if _merges_exactly(layer):
+        twin = copy.deepcopy(layer)
+        try:
+            if _merged(layer):
+                if layer.disable_adapters:  # which the next forward pass does as well
+                    twin.unmerge()
+            elif _in_use(layer):
+                twin.merge()
+        except Exception:  # some adapters cannot be merged, and say so in their own ways
+            twin = None
+        if twin is not None:
+            yield from _tensors(twin.get_base_layer())
+            return
+    used = _in_use(layer)
+    whole = "modules_to_save" in layer.adapter_layer_names  # then one takes the other's place
+    for name, x in _tensors(layer):
+        first, _, rest = name.partition(".")
+        if first not in layer.adapter_layer_names:
+            if not (whole and used):
+                yield name, x
+        elif rest.partition(".")[0] in used:
+            yield (rest.partition(".")[2] if whole else name), x
+    if not whole:
+        for adapter in used:
+            yield f"scaling {adapter}", getattr(layer, "scaling", {}).get(adapter)
+
+
+def _merges_exactly(layer: Any) -> bool:
+    """Whether merging changes plain numbers, and inside are no other adapters."""
+    inside = getattr(layer, "base_layer", None)
+    weight = getattr(inside, "weight", None)
+    plain = isinstance(weight, Tensor) and weight.is_floating_point()
+    return plain and hasattr(layer, "unmerge") and not hasattr(inside, "adapter_layer_names")
 
 
 def _in_use(layer: Any) -> list[str]:
@@ -66,16 +119,6 @@ def _in_use(layer: Any) -> list[str]:
 
 def _merged(layer: Any) -> list[str]:
     return list(getattr(layer, "merged_adapters", ()))
-
-
-def _idle(name: str, layers: Mapping[str, Any]) -> bool:
-    """Whether a tensor is part of an adapter that is not in use."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1):
-        layer = layers.get(".".join(parts[:length]))
-        if layer is not None and parts[length] in layer.adapter_layer_names:
-            return parts[length + 1] not in _in_use(layer)
-    return False
 
 
 def _plain(name: str) -> str:
@@ -91,21 +134,25 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     for name, buffer in model.named_buffers():
         if name not in kept:
             yield name, buffer
+    for owner, module in model.named_modules():
+        for name, x in vars(module).items():
+            if isinstance(x, Tensor):  # no buffer, but as good as one to who computes with it
+                yield f"{owner}.{name}" if owner else name, x
 
 
-def _add(total: Any, name: str, x: Any, known: dict[tuple[Any, ...], bytes]) -> None:
+def _sums(name: str, x: Any, known: dict[tuple[Any, ...], bytes]) -> Iterator[bytes]:
     if isinstance(x, Tensor):
-        total.update(_digest(name, x.detach(), known))
+        yield _digest(name, x.detach(), known)
     elif isinstance(x, Mapping):
         for key in sorted(x, key=str):
-            _add(total, f"{name}.{key}", x[key], known)
+            yield from _sums(f"{name}.{key}", x[key], known)
     elif isinstance(x, (tuple, list)):
         for item in x:
-            _add(total, name, item, known)
+            yield from _sums(name, item, known)
     elif isinstance(x, io.BytesIO):
-        total.update(x.getvalue())
+        yield x.getvalue()
     elif x is None or isinstance(x, (bool, int, float, str, bytes, torch.dtype)):
-        total.update(repr(x).encode())
+        yield repr(x).encode()
     else:
         raise UnsupportedModelError(
             f"{name} of the model is {type(x).__name__}, of which nothing can be told apart, so "

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from transom.checks import known_keywords
+
 __all__ = ["TokenBuffer"]
 
 SMALLEST = 16  # rows that there is room for beyond what is asked for
 
 
+@known_keywords
 class TokenBuffer:
     """Rows appended at one end and dropped at the other, in constant amortised time.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from transom.checks import named_path
+from transom.checks import named_path, known_keywords
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.tokens.decode import (
@@ -58,6 +58,7 @@ class Known(NamedTuple):
     changed: int
 
 
+@known_keywords
 def documents(path: str | os.PathLike[str], *, field: str = "text") -> Documents:
     r"""The documents of a file, in order.
 

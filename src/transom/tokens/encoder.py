@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
 from transom.tokens.blocks import Block
@@ -17,6 +18,7 @@ from transom.tokens.ids import id_dtype
 __all__ = ["Encoder"]
 
 
+@known_keywords
 class Encoder:
     """A tokenizer prepared for text in blocks; takes a moment to make, so worth sharing.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 from transom.tokens.blocks import Block, Cutter
 from transom.tokens.documents import Document, Documents, Known, documents
@@ -67,6 +67,7 @@ class _Part(NamedTuple):
     read: int
 
 
+@known_keywords
 def tokenize_files(
     paths: Iterable[str | os.PathLike[str]],
     tokenizer: Any,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 
 __all__ = ["differences", "fingerprint"]
@@ -21,6 +22,7 @@ PARTS = {
 DIGITS = 16  # of SHA-256: 64 bits
 
 
+@known_keywords
 def fingerprint(tokenizer: Any) -> str:
     """A string that two tokenizers have in common when they turn every text into the same ids.
 
@@ -53,6 +55,7 @@ def fingerprint(tokenizer: Any) -> str:
     return f"{kind}:{size} {sums}"
 
 
+@known_keywords
 def differences(one: str, other: str) -> tuple[str, ...]:
     """What two fingerprints say is not the same, in words; empty for equal ones.
 

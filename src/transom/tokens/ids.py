@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 
 __all__ = ["ANY_VOCABULARY", "as_ids", "check_ids", "id_dtype"]
@@ -16,6 +17,7 @@ __all__ = ["ANY_VOCABULARY", "as_ids", "check_ids", "id_dtype"]
 ANY_VOCABULARY = 2**31  # ids up to this fit int32, which every library takes as an index
 
 
+@known_keywords
 def id_dtype(vocabulary: int) -> np.dtype[Any]:
     """The smallest dtype for the ids `0` to `vocabulary - 1`.
 
@@ -30,6 +32,7 @@ def id_dtype(vocabulary: int) -> np.dtype[Any]:
     return np.dtype(np.int64)
 
 
+@known_keywords
 def as_ids(ids: Any, vocabulary: int) -> NDArray[np.int64]:
     """A copy of `ids`, `(tokens,)` int64; see `check_ids` for what is accepted.
 
@@ -39,6 +42,7 @@ def as_ids(ids: Any, vocabulary: int) -> NDArray[np.int64]:
     return check_ids(ids, vocabulary).astype(np.int64)
 
 
+@known_keywords
 def check_ids(ids: Any, vocabulary: int) -> NDArray[Any]:
     """`ids` as an array `(tokens,)` of some integer dtype, which may share their memory.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from transom.checks import known_keywords
+
 __all__ = ["pieces"]
 
 INCOMPLETE = "\ufffd"
 
 
+@known_keywords
 def pieces(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
     """Text as soon as it is certain; together, what the tokens say.
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.tokens.blocks import Cutter
 from transom.tokens.encoder import Encoder
 
 __all__ = ["tokenize_text", "tokenize_text_with_offsets"]
 
 
+@known_keywords
 def tokenize_text(tokenizer: Any, chunks: str | Iterable[str]) -> Iterator[NDArray[Any]]:
     """The ids of one document that arrives in pieces; joined, those of the whole.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.policies import Positional
 from transom.tokens import check_ids, id_dtype
 
@@ -28,6 +28,7 @@ class MaskedIds(NamedTuple):
     attention_mask: NDArray[np.uint8]
 
 
+@known_keywords
 class TokenState(ABC):
     """Token ids as they come, of which a policy says what is still shown.
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Positional, Sinks, Window
 from transom.tokens import ANY_VOCABULARY, TokenBuffer
@@ -15,6 +16,7 @@ from transom.windows.base import MaskedIds, TokenState, ones
 __all__ = ["ContextWindow"]
 
 
+@known_keywords
 class ContextWindow(TokenState):
     """The `max_length` most recent tokens; of those, the first `pinned` of all stay for ever.
 

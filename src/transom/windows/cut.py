@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["Cut", "Side"]
@@ -17,6 +17,7 @@ Side = Literal["left", "right"]
 OWNER = "SlidingWindow"  # whose arguments these are
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Cut:
     """Windows of `size` ids whose contents start `stride` tokens apart.

@@ -24,6 +24,7 @@ __all__ = ["SlidingWindow"]
 BLOCK = 8192  # ids taken from a stream at a time
 
 
+@known_keywords
 class SlidingWindow(TokenState):
     """Windows of `window_size` ids that start `stride` tokens apart.
 
@@ -66,7 +67,6 @@ class SlidingWindow(TokenState):
     _offsets: TokenBuffer | None
     _windows: TokenWindows | None
 
-    @known_keywords
     def __init__(
         self,
         window_size: int = 512,

@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.tokens import TokenRuns
 from transom.windows.batch import Batch, TokenWindow, writable
@@ -19,6 +20,7 @@ __all__ = ["TokenWindows"]
 DOCUMENTS_AT_ONCE = 1 << 16  # counted together: what it takes to do so stays small
 
 
+@known_keywords
 class TokenWindows(Sequence[TokenWindow]):
     """The windows of some tokens; nothing is computed or copied before it is asked for.
 

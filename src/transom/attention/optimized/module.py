@@ -17,6 +17,7 @@ from transom.attention.optimized.settings import NAME, read_heads, read_patterns
 from transom.attention.optimized.weights import Weights, of_llama, of_multihead_attention
 from transom.attention.patterns import Pattern, causal, everything
 from transom.attention.rotary import Rotary
+from transom.checks import known_keywords
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 
@@ -26,6 +27,7 @@ __all__ = ["OptimizedAttention"]
 _attend = uncompiled(attend.__call__)
 
 
+@known_keywords
 class OptimizedAttention(nn.Module):
     """Self-attention in which each query sees what a pattern lets it see.
 

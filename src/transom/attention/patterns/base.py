@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Span
 
@@ -40,6 +41,7 @@ class Tiles(NamedTuple):
     every: Tensor
 
 
+@known_keywords
 class Pattern(ABC):
     """Which keys each query may see: a function of (batch, head, query, key) positions.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transom.attention.modes import lasting
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["global_tokens", "random_blocks"]
@@ -107,6 +107,7 @@ def _sums(pattern: _Random, blocks: int) -> Tensor:
     return sums
 
 
+@known_keywords
 def global_tokens(positions: int | Sequence[int]) -> Pattern:
     """Tokens that see all and are seen by all: the first so many, or those at the positions given.
 
@@ -124,6 +125,7 @@ def global_tokens(positions: int | Sequence[int]) -> Pattern:
     return _Global(tuple(chosen))
 
 
+@known_keywords
 def random_blocks(count: int, *, block: int = 64, seed: int = 0) -> Pattern:
     """For each block of queries `count` blocks of keys at random, of those up to its own; causal.
 

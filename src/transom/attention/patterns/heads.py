@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["head_groups"]
@@ -54,6 +54,7 @@ class _Heads(Pattern):
         return f"head_groups({list(self.patterns)}, {list(self.choice)})"
 
 
+@known_keywords
 def head_groups(patterns: Sequence[Pattern], choice: Sequence[int]) -> Pattern:
     """Different patterns for different heads: head `h` has `patterns[choice[h]]`.
 

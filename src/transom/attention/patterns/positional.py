@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, PolicyError
 from transom.policies import Policy, Positional, Span, parse
 
@@ -199,6 +199,7 @@ def causal() -> Pattern:
     return _Causal()
 
 
+@known_keywords
 def sliding(size: int, future: int = 0) -> Pattern:
     """The `size` latest keys, the query's own included, and `future` later ones.
 
@@ -207,6 +208,7 @@ def sliding(size: int, future: int = 0) -> Pattern:
     return _Sliding(_at_least("sliding", "size", size), _at_least("sliding", "future", future, 0))
 
 
+@known_keywords
 def sinks(count: int) -> Pattern:
     """The first `count` keys, as far as the query is past them.
 
@@ -215,6 +217,7 @@ def sinks(count: int) -> Pattern:
     return _Sinks(_at_least("sinks", "count", count))
 
 
+@known_keywords
 def dilated(size: int, step: int) -> Pattern:
     """`size` keys that are `step` apart, back from the query's own.
 
@@ -223,6 +226,7 @@ def dilated(size: int, step: int) -> Pattern:
     return Dilated(_at_least("dilated", "size", size), _at_least("dilated", "step", step))
 
 
+@known_keywords
 def chunked(size: int) -> Pattern:
     """Keys of the query's own chunk of `size`, up to its position.
 
@@ -231,6 +235,7 @@ def chunked(size: int) -> Pattern:
     return _Chunked(_at_least("chunked", "size", size))
 
 
+@known_keywords
 def prefix_lm(length: int) -> Pattern:
     """Causal, but the first `length` keys are visible to all, also to earlier queries.
 
@@ -239,6 +244,7 @@ def prefix_lm(length: int) -> Pattern:
     return _Prefix_LM(_at_least("prefix_lm", "length", length))
 
 
+@known_keywords
 def of_policy(policy: Policy | str) -> Pattern:
     """What a policy by position lets each query see; the policy itself or its text.
 

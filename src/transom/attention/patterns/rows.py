@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import whole_number
+from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 
 __all__ = ["documents", "padding"]
@@ -87,6 +87,7 @@ class _Padding(_Rows):
         )
 
 
+@known_keywords
 def documents(numbers: Any) -> Pattern:
     """Keys of the query's own document, where several are packed into a row.
 
@@ -119,6 +120,7 @@ def documents(numbers: Any) -> Pattern:
     return _of_rows(_Documents, "documents", counted)
 
 
+@known_keywords
 def padding(mask: Tensor) -> Pattern:
     """Keys that are real tokens.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transom.attention.patterns import chosen, positional, rows
 from transom.attention.patterns.base import Pattern
+from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Positional, known, parse
 
@@ -29,6 +30,7 @@ CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
 }
 
 
+@known_keywords
 def parse_pattern(text: str) -> Pattern:
     """Read a pattern from the text of a policy, or from an expression in Python's spelling.
 

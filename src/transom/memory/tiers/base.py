@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.checks import known_keywords
 from transom.errors import BudgetError, InputError, StoreError, TransomError
 
 __all__ = ["LONGEST_LABEL", "News", "Payload", "Tier", "as_payload"]
@@ -40,6 +41,7 @@ class News(NamedTuple):
     key: int
 
 
+@known_keywords
 class Tier(MutableMapping[int, Any]):
     """Payloads under whole numbers of 64 bits, never more than `capacity` bytes of them.
 

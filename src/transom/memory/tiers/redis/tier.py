@@ -32,6 +32,7 @@ return redis.call('DEL', KEYS[1])
 """
 
 
+@known_keywords
 class RedisTier(Tier):
     """Payloads on a server, in chunks of less than a MiB, each of which expires.
 

@@ -1,0 +1,89 @@
+"""A misspelt keyword is named, by an error of transom's own, wherever there are settings."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import transom
+from transom.errors import TransomError
+from transom.policies import Policy
+
+# Modules that others share; commands and what Context is made of.
+NOT_FOR_CALLERS = (
+    *("checks", "durable", "forks", "outputs", "plugins", "quantities"),
+    *("cli", "kv", "state"),
+)
+
+
+def public() -> dict[str, Any]:
+    """Everything that a package directly below transom, or a module of its own, offers."""
+    found = {}
+    for info in [None, *pkgutil.iter_modules(transom.__path__)]:
+        if info is None or info.name not in NOT_FOR_CALLERS:
+            name = "transom" if info is None else f"transom.{info.name}"
+            module = importlib.import_module(name)
+            offered = {each: getattr(module, each) for each in getattr(module, "__all__", ())}
+            found |= {
+                f"{what.__module__}.{each}": what
+                for each, what in offered.items()
+                if callable(what) and what.__module__.startswith("transom")
+            }
+    return found
+
+
+def parameters(call: Any) -> list[inspect.Parameter]:
+    """Those that can be given by name; none where any name is taken."""
+    every = inspect.signature(call).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in every):
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [one for one in every if one.kind in named and one.name not in ("self", "cls")]
+
+
+def has_settings(call: Any) -> bool:
+    return any(
+        one.default is not inspect.Parameter.empty or one.kind is inspect.Parameter.KEYWORD_ONLY
+        for one in parameters(call)
+    )
+
+
+def calls() -> Iterator[Any]:
+    for name, what in public().items():
+        if inspect.isfunction(what):
+            if parameters(what):
+                yield pytest.param(what, id=name)
+        elif inspect.isclass(what) and not issubclass(what, (tuple, BaseException)):
+            if has_settings(what) and not inspect.isabstract(what):
+                yield pytest.param(what, id=name)
+            for method in dir(what):
+                if not method.startswith("_") and (call := of_class(what, method)):
+                    yield pytest.param(call, id=f"{name}.{method}")
+
+
+def of_class(owner: type, name: str) -> Callable[..., Any] | None:
+    """A method, to be called without an object; all of those that a user meets first."""
+    static, call = inspect.getattr_static(owner, name), getattr(owner, name)
+    ours = getattr(call, "__module__", "").startswith("transom")
+    if not callable(call) or not ours or inspect.isclass(call):
+        return None
+    foreign = any(
+        name in vars(base) and not base.__module__.startswith("transom") for base in owner.__mro__
+    )
+    first = owner.__name__ in transom.__all__ and not issubclass(owner, Policy)
+    if foreign or not (has_settings(call) or (first and parameters(call))):
+        return None
+    if isinstance(static, (classmethod, staticmethod)):
+        return call  # type: ignore[no-any-return]
+    return lambda **given: call(None, **given)
+
+
+@pytest.mark.parametrize("call", list(calls()))
+def test_a_misspelt_keyword_is_named(call: Callable[..., Any]) -> None:
+    with pytest.raises(TransomError, match=r"has no parameter 'misspelt_'. It takes \w+"):
+        call(misspelt_=1)
