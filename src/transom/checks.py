@@ -14,6 +14,10 @@ from transom.errors import InputError, TransomError
 
 __all__ = ["check_keywords", "known_keywords", "whole_number"]
 
+# Below what 64 bits hold, with room for sums: numpy and torch would raise errors of their own, or
+# count on from the other end.
+MOST = 2**62
+
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 
@@ -54,8 +58,9 @@ def whole_number(
     *,
     unit: str = "tokens",
     error: type[TransomError] = InputError,
+    maximum: int = MOST,
 ) -> int:
-    """`value` as an int, when it is a whole number of at least `minimum`.
+    """`value` as an int, when it is a whole number of at least `minimum` and at most `maximum`.
 
     Raises:
         TransomError: of type `error`, naming the owner, the parameter, what came and what was
@@ -71,4 +76,6 @@ def whole_number(
         )
     if value < minimum:
         raise error(f"{owner}: {name} is {value}; expected at least {minimum}.")
+    if value > maximum:
+        raise error(f"{owner}: {name} is {value}; expected at most {maximum:,}.")
     return int(value)

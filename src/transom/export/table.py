@@ -54,7 +54,7 @@ class TableWriter(ABC):
         self._owner = Owner(f"the writer of {path}", InputError)
         with self._io():
             if path.exists() and not (path.is_file() and self.replaces):
-                raise InputError(f"{path} is there already; remove it, or choose another name.")
+                raise InputError(f"{path} is there already; choose another name.")
             check_target(path)
             target = Path(os.path.realpath(path))  # on whose disk all is written
             self._unfinished = target.with_name(f".{target.name}.{os.getpid()}")
