@@ -172,6 +172,25 @@ def test_counts_that_are_none(text):
         (("patterns", "full", "--length", "1.5"), "--length is '1.5'; expected a number of tokens"),
         (("memory", "ls", "FOLDER"), "there is no store of contexts in"),
         (("read", "--polcy", "full"), "--policy"),
+        (("windows", "x", "--out", "w.npy", "--size", "0"), "--size is 0; expected at least 1"),
+        (("windows", "x", "--out", "w.npy", "--size", "9" * 22), "--size is '999"),
+        (("windows", "x", "--out", ""), "'' came; expected a name"),
+        (("windows", "x", "--out", "-"), "- came; expected a name, such as ./-"),
+        (("evaluate", "MODEL", "--out", ""), "'' came; expected a name"),
+        (("corpus", "build", "", "x.txt"), "'' came; expected a name"),
+        (("corpus", "build", "c", "-"), "- stands for standard input, which cannot be read again"),
+        (("corpus", "build", "c", "x.txt", "--workers", "0"), "0 came; expected at least 1"),
+        (("patterns", "full", "--plot", "-"), "- came; expected a name"),
+        (("patterns", "full", "--heads", "x"), "'x' came; expected a whole number"),
+        (("patterns", "full", "--length", "9" * 20), "--length is '9999"),
+        (("patterns", "full", "--length", "4000m"), "length is 4194304000; expected at most"),
+        (("patterns", f"sinks({2**63})"), "expected at most"),
+        (("chat", "--temperature", "x"), "'x' came; expected a number"),
+        (("chat", "--seed", "-1"), "-1 came; expected at least 0"),
+        (("chat", "--session", "-"), "- came; expected a name"),
+        (("top", "FOLDER", "--every", "1e30"), "--every is 1e+30; expected at least 0.05 seconds"),
+        (("memory", "replay", "gone"), "cannot read the trace gone"),
+        (("memory", "replay", "x.csv", "--capacity", "x"), "'x' came; expected a number"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
 )
@@ -199,6 +218,34 @@ def test_an_output_that_is_full_is_one_line(command):
     assert ran.returncode == 2
     assert "No space left on device" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_text_in_the_place_of_a_tokenizer(book, tmp_path, capsys):  # noqa: F811
+    assert run("windows", book, "--out", str(tmp_path / "w.npy"), "--tokenizer", book) == 2
+    assert f"{book} is a file, and no tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("read", "{}", "--json", "{}"),
+        ("read", "{}", "--json", "x.png", "--plot", "x.png"),
+        ("advise", "smollm2", "--memory", "1GB", "--text", "{}", "--json", "{}"),
+        ("memory", "replay", "{}", "--json", "{}"),
+        ("windows", "{}", "--out", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_read_is_not_written_over(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "given.parquet"
+    path.write_text("text")
+    (tmp_path / "again.parquet").hardlink_to(path)
+    first, *rest = (one.replace("{}", "again.parquet") for one in reversed(command))
+    given = [*reversed(rest), first.replace("again", "given")]
+    assert run(*given) == 2
+    assert "is given twice" in capsys.readouterr().err
+    assert path.read_text() == "text"
 
 
 def test_a_text_in_the_place_of_a_model(book, capsys):  # noqa: F811

@@ -66,6 +66,8 @@ def test_seconds_follow_from_the_options(trace, tmp_path):
     [
         (["--eviction", "mru", "--capacity", "1"], "unknown eviction 'mru'; known: lru"),
         (["--capacity", "0"], "capacity is 0.0"),
+        (["--capacity", "inf"], "capacity is inf"),
+        (["--capacity", "nan"], "capacity is nan"),
         (["--block-tokens", "0"], "block_tokens is 0"),
         (["--load-us", "-1"], "Prefill: load"),
         (["--plot", "/no/such/folder/out.png"], "not a folder open to writing"),
@@ -74,6 +76,13 @@ def test_seconds_follow_from_the_options(trace, tmp_path):
 def test_mistakes(trace, capsys, options, message):
     assert run(str(trace), *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_figures_on_standard_output(trace, capsys):
+    assert run(str(trace), "--eviction", "lru", "--json", "-") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["runs"][0]["eviction"] == "lru"
+    assert "lru" in printed.err
 
 
 def test_traces_without_tokens_or_hits(tmp_path, capsys):

@@ -19,6 +19,8 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # while it starts, which takes a moment
+        raise SystemExit(130) from None
     run()
 
 

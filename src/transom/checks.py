@@ -16,6 +16,10 @@ from transom.errors import InputError, TransomError
 
 __all__ = ["check_keywords", "known_keywords", "named_path", "whole_number"]
 
+# Below what 64 bits hold, with room for sums: numpy and torch would raise errors of their own, or
+# count on from the other end.
+MOST = 2**62
+
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 
@@ -97,8 +101,9 @@ def whole_number(
     *,
     unit: str = "tokens",
     error: type[TransomError] = InputError,
+    maximum: int = MOST,
 ) -> int:
-    """`value` as an int, when it is a whole number, of at least `minimum` if there is one.
+    """`value` as an int, when it is a whole number from `minimum`, if there is one, to `maximum`.
 
     Raises:
         TransomError: of type `error`, naming the owner, the parameter, what came and what was
@@ -115,4 +120,6 @@ def whole_number(
         )
     if minimum is not None and value < minimum:
         raise error(f"{owner}: {name} is {value}; expected at least {minimum}.")
+    if value > maximum:
+        raise error(f"{owner}: {name} is {value}; expected at most {maximum:,}.")
     return int(value)

@@ -17,14 +17,22 @@ __all__ = ["check_picture", "check_target", "output", "save_picture", "write_tex
 PICTURE = ".png"
 
 
-def check_target(path: Path | None) -> None:
+def check_target(path: Path | None, *others: Path | str | None) -> None:
     """Refuse now what could not be written after a long reading; None is nothing to write.
 
+    Args:
+        others: files that are read or written beside it.
+
     Raises:
-        InputError: when the path is a folder, or cannot be written.
+        InputError: when the path is a folder, one of the others, or cannot be written.
     """
     if path is None:
         return
+    if any(other is not None and _same(path, other) for other in others):
+        raise InputError(
+            f"{path} is given twice, and what is written would replace the other; expected "
+            "another name."
+        )
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; expected the name of a file to write.")
@@ -46,7 +54,7 @@ def check_target(path: Path | None) -> None:
         ) from error
 
 
-def check_picture(path: Path | None) -> None:
+def check_picture(path: Path | None, *others: Path | str | None) -> None:
     """As `check_target`, for a picture.
 
     Raises:
@@ -57,7 +65,7 @@ def check_picture(path: Path | None) -> None:
             f"{path} ends in {path.suffix!r}, and pictures are written as PNG; expected a name "
             f"that ends in {PICTURE}."
         )
-    check_target(path)
+    check_target(path, *others)
 
 
 @contextmanager
@@ -89,6 +97,16 @@ def save_picture(figure: Any, path: Path | str) -> None:
     check_picture(Path(path))
     with output(path) as file:
         figure.savefig(file, format="png")
+
+
+def _same(path: Path, other: Path | str) -> bool:
+    """Whether both lead to one file, which need not be there yet; devices and pipes may be."""
+    try:
+        if os.path.exists(path):
+            return path.is_file() and os.path.samefile(path, other)
+        return os.path.realpath(path) == os.path.realpath(other)
+    except OSError:  # The other is not there, or cannot be looked at.
+        return False
 
 
 def _unwritable(path: Path | str, error: OSError) -> InputError:

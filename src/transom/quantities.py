@@ -16,6 +16,7 @@ BYTES = {
 }
 SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 TOKENS = {"": 1, "k": 1024, "m": 1024**2}
+EXACT = 2**53  # the largest whole number up to which floats have all
 QUANTITY = re.compile(r"\s*([\d.,_]+)\s*([a-zµ]*)\s*", re.IGNORECASE)
 
 
@@ -86,6 +87,8 @@ def _whole(text: str, name: str, units: Mapping[str, float], expected: str) -> i
     value = _number(text, name, units, expected)
     if value < 1 or value != int(value):
         raise InputError(f"{name} is {text!r}; expected {expected}, whole and at least 1.")
+    if value > EXACT:
+        raise InputError(f"{name} is {text!r}; expected {expected}, at most {EXACT:,}.")
     return int(value)
 
 

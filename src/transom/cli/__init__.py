@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 import shlex
-import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
-from pathlib import Path
+from errno import EBADF
 from typing import Annotated, Any
 
 import typer
@@ -27,9 +26,13 @@ from transom.cli import (
     top,
     windows,
 )
+from transom.cli.standard import complain, flush_output, open_streams, orderly_end
 from transom.errors import InputError, TransomError
 
 __all__ = ["main"]
+
+MISTAKE = 2  # exit codes
+CUT_SHORT = 1
 
 
 class Commands(TyperGroup):
@@ -41,7 +44,7 @@ class Commands(TyperGroup):
         Raises:
             InputError: when it names none, but a file.
         """
-        if self.get_command(ctx, args[0]) is None and Path(args[0]).is_file():
+        if self.get_command(ctx, args[0]) is None and os.path.isfile(args[0]):
             raise InputError(
                 f"{args[0]} is a file; expected a command. To read it in a fixed window: "
                 f"{shlex.join(['transom', 'read', args[0]])}"
@@ -96,14 +99,31 @@ app.command("advise")(advise.advise_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 when done, 2 on a mistake, 130 after Ctrl-C."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A file's name may be in no encoding, and the terminal's may not have every letter.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    open_streams()
+    code: Any = MISTAKE
+    unwritten: OSError | None = None
     try:
-        app(arguments, prog_name="transom")
+        with orderly_end():
+            app(arguments, prog_name="transom")
+    except SystemExit as ended:
+        code = ended.code
     except TransomError as error:
-        print(f"transom: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:  # of the machine, such as a standard output that is full
-        print(f"transom: the operating system refused a call: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        complain(str(error))
+    except MemoryError as error:
+        complain(f"there is not enough memory{f': {error}' if str(error) else ''}.")
+    except OSError as error:
+        if error.filename is None:  # All files that are written have been named by now.
+            unwritten = error
+        else:
+            complain(f"the operating system refused a call: {error}.")
+    unwritten = flush_output() or unwritten
+    if isinstance(unwritten, BrokenPipeError):  # such as `head`, which has seen enough
+        code = code or CUT_SHORT
+    elif unwritten is not None:
+        closed = unwritten.errno == EBADF
+        complain(
+            "cannot write to standard output: "
+            f"{'it is closed' if closed else unwritten.strerror or unwritten}."
+        )
+        code = code or MISTAKE
+    raise SystemExit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 import tempfile
 from pathlib import Path
@@ -12,13 +11,23 @@ import typer
 from rich.console import Console
 
 from transom.cli.compare import INTERRUPTED
-from transom.cli.options import DEVICE, DTYPE, tokens_of, whole
+from transom.cli.figures import JSON, check_json, write_json
+from transom.cli.options import (
+    CHUNK,
+    DEVICE,
+    DTYPE,
+    SEED,
+    STREAM,
+    TEXT,
+    named,
+    tokens_option,
+    whole,
+)
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
 from transom.evaluate.advisor import Advice, Option, Wish, advise, candidates
 from transom.evaluate.plan import LOSS, SPEED, Plan
-from transom.outputs import check_target, write_text
-from transom.quantities import plain_seconds, plain_size, to_bytes, to_seconds, to_tokens
+from transom.quantities import plain_seconds, plain_size, to_bytes, to_seconds
 
 __all__ = ["advise_command"]
 
@@ -32,12 +41,7 @@ def advise_command(
         str,
         typer.Option(metavar="SIZE", help="Fit all keys and values into SIZE, such as 2GiB."),
     ],
-    text: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Read this text, or - for stdin. [default: Python's reference]"
-        ),
-    ] = None,
+    text: TEXT = None,
     latency: Annotated[
         str | None, typer.Option(metavar="TIME", help="Allow a token at most TIME, such as 60ms.")
     ] = None,
@@ -50,10 +54,7 @@ def advise_command(
             metavar="POLICIES", help="Choose from these, {} for the size, separated by ';'."
         ),
     ] = "sinks:4,window={}",
-    length: Annotated[
-        str,
-        typer.Option(metavar="N", help="Try sessions of N tokens."),
-    ] = "4k",
+    length: Annotated[int, tokens_option("--length", help="Try sessions of N tokens.")] = 4096,
     trials: Annotated[
         int,
         typer.Option(
@@ -62,19 +63,15 @@ def advise_command(
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep what is measured here, with a report."),
+        typer.Option(
+            metavar="FOLDER", parser=named, help="Keep what is measured here, with a report."
+        ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the advice as JSON.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
-    ] = 0,
+    json: JSON = None,
+    seed: SEED = 0,
     dtype: DTYPE = None,
     device: DEVICE = None,
-    chunk: Annotated[
-        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
-    ] = "512",
+    chunk: CHUNK = 512,
 ) -> None:
     """Choose a policy and its size for a text and a budget.
 
@@ -86,13 +83,10 @@ def advise_command(
         sessions,
         None if latency is None else to_seconds(latency, "--latency"),
     )
-    tokens = to_tokens(length, "--length")
     families = [one.strip() for one in policies.split(";") if one.strip()]
-    check_target(json)
+    check_json(json, text)
     with tempfile.TemporaryDirectory() as scratch:
-        sweep = Sweep(
-            model, text, out or Path(scratch), dtype, device, seed, tokens_of(chunk, "--chunk")
-        )
+        sweep = Sweep(model, text, out or Path(scratch), dtype, device, seed, chunk)
         book = sweep.read()
         record = sweep.record(book)
         loaded = sweep.load()
@@ -101,11 +95,11 @@ def advise_command(
 
         known = facts(loaded)
         shape, trained = shape_of(loaded.model), known["trained_length"]
-        tried = candidates(families, shape, wish, tokens, trained)
+        tried = candidates(families, shape, wish, length, trained)
         plan = Plan(
             policies=tuple(one.policy for one in tried),
             tasks=(LOSS, NEEDLES, SPEED),
-            lengths=(tokens,),
+            lengths=(length,),
             trials=trials,
         )
         results = sweep.run(plan, loaded, book, record)
@@ -114,15 +108,16 @@ def advise_command(
             raise typer.Exit(INTERRUPTED)
         wanted = {str(one.policy) for one in tried}
         advice = advise(wish, tried, [one for one in results.policies if one.policy in wanted])
-    console = result_console()
+    console = result_console(stderr=json == STREAM)
     weights = sum(weight.nbytes for weight in loaded.model.parameters())
-    _print(console, advice, tokens, shape.token_bytes, weights)
-    if advice.best is not None:
-        _print_use(console, advice.best, model, text)
-    if page is not None:
-        console.print(f"\n{page}", soft_wrap=True)
-    if json is not None:
-        write_text(json, json_format.dumps(advice.to_json(), indent=2, allow_nan=False) + "\n")
+    try:
+        _print(console, advice, length, shape.token_bytes, weights)
+        if advice.best is not None:
+            _print_use(console, advice.best, model, text)
+        if page is not None:
+            console.print(f"\n{page}", soft_wrap=True)
+    finally:  # also where nobody reads all of it
+        write_json(advice.to_json(), json)
     if advice.best is None:
         raise typer.Exit(NOTHING)
 

@@ -11,7 +11,16 @@ import typer
 
 from transom.cli.compare import INTERRUPTED
 from transom.cli.conversation import Conversation
-from transom.cli.options import DEVICE, DTYPE, check_placement, load, tokens_of
+from transom.cli.options import (
+    DEVICE,
+    DTYPE,
+    MAX_NEW_TOKENS,
+    at_least,
+    check_placement,
+    load,
+    named,
+    number,
+)
 from transom.cli.session import Session
 from transom.cli.talk import Talk
 from transom.errors import InputError, StateError
@@ -33,7 +42,9 @@ def chat(
     ] = None,
     session: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep the conversation in FILE, and go on from it."),
+        typer.Option(
+            metavar="FILE", parser=named, help="Keep the conversation in FILE, and go on from it."
+        ),
     ] = None,
     policy: Annotated[
         str | None,
@@ -48,19 +59,22 @@ def chat(
         str | None, typer.Option(metavar="TEXT", help="Begin with this system prompt.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="Sample at this temperature; 0 takes the likeliest.")
+        float,
+        typer.Option(
+            metavar="T", parser=number, help="Sample at this temperature; 0 takes the likeliest."
+        ),
     ] = 0.0,
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Sample from the likeliest tokens that make up P."),
+        typer.Option(
+            metavar="P", parser=number, help="Sample from the likeliest tokens that make up P."
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Seed sampling: same N, same answers."),
+        typer.Option(metavar="N", parser=at_least(0), help="Seed sampling: same N, same answers."),
     ] = None,
-    max_new_tokens: Annotated[
-        str, typer.Option(metavar="N", help="End an answer after N tokens.")
-    ] = "512",
+    max_new_tokens: MAX_NEW_TOKENS = 512,
 ) -> None:
     """Talk with a model, for as long as you like, in a fixed window.
 
@@ -71,8 +85,7 @@ def chat(
     if sys.stdin is None:
         raise InputError("cannot read standard input: it is closed; expected questions there.")
     check_placement(dtype, device)
-    longest = tokens_of(max_new_tokens, "--max-new-tokens")
-    settings = _settings(temperature, top_p, seed, longest)
+    settings = _settings(temperature, top_p, seed, max_new_tokens)
     wanted = None if policy is None else str(parse(policy))
     file = None if session is None else Session(session)
     talk = Talk(_conversation(model, file, wanted, system, dtype, device), settings)
@@ -135,12 +148,12 @@ def _findable(name: str) -> str:
 
 def _piped() -> Iterator[str]:
     """The lines of standard input that have something in them."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for at, line in enumerate(sys.stdin.buffer, 1):
         try:
-            question = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            question = line.decode("utf-8-sig" if at == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
             raise InputError(
-                f"line {number:,} of standard input is not UTF-8 text (byte "
+                f"line {at:,} of standard input is not UTF-8 text (byte "
                 f"{line[error.start]:#04x}); convert it first, e.g. with iconv -t UTF-8."
             ) from error
         if question:

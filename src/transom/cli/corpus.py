@@ -11,6 +11,7 @@ import typer
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.corpus_build import Folder, append, build
+from transom.cli.options import whole
 from transom.cli.tables import plain_size, result_console
 from transom.corpus import TokenCorpus
 from transom.corpus import verify as verify_corpus
@@ -101,7 +102,9 @@ def export(
     to: Annotated[str, typer.Option(metavar="FORMAT", help=f"{', '.join(formats())}.")],
     separator: Annotated[
         int | None,
-        typer.Option(metavar="ID", help="Put after each document, where ends are not kept."),
+        typer.Option(
+            metavar="ID", parser=whole, help="Put after each document, where ends are not kept."
+        ),
     ] = None,
 ) -> None:
     """Write a corpus as files of another program."""

@@ -13,6 +13,7 @@ import typer
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.interrupt import Interrupt
+from transom.cli.options import at_least, named
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.corpus import Done, TokenCorpus, Watch, append_files
 from transom.corpus import build as build_corpus
@@ -27,12 +28,15 @@ __all__ = ["Folder", "append", "build"]
 REFERENCE = "tokenizers"
 ENGINES = ("local", "ray")
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The corpus.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=named, help="The corpus.")]
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help=".txt, .jsonl, .json.gz, .parquet and more.")
+    list[str], typer.Argument(metavar="FILE", help=".txt, .jsonl, .json.gz, .parquet and more.")
 ]
 Workers = Annotated[
-    int, typer.Option(metavar="N", help="How many threads, or workers of Ray, tokenize.", min=1)
+    int,
+    typer.Option(
+        metavar="N", parser=at_least(1), help="How many threads, or workers of Ray, tokenize."
+    ),
 ]
 Library = Annotated[
     str, typer.Option("--backend", metavar="NAME", help=f"What tokenizes: {', '.join(backends())}.")
@@ -81,7 +85,7 @@ def build(
 def append(
     folder: Folder,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="As for `build`.")
+        list[str] | None, typer.Argument(metavar="FILE", help="As for `build`.")
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="NAME", help="By default that of the corpus.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -10,6 +11,7 @@ from transom.cli.compare import INTERRUPTED, Comparison, compare
 from transom.cli.options import DEVICE, DTYPE, load
 from transom.cli.tables import plain_size, print_comparison, result_console
 from transom.evaluate.reference import reference
+from transom.outputs import check_picture
 from transom.policies import Full, Sinks
 
 __all__ = ["demo"]
@@ -19,7 +21,7 @@ MODEL = "smollm2"
 # enough for two cores to read it twice within three minutes.
 TOKENS = 12_288
 GLANCE = 1_024  # read first, so that there is something to see within seconds
-PLOT = "demo.png"
+PLOT = Path("demo.png")
 
 
 def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
@@ -30,6 +32,7 @@ def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
     """
     from transom.evaluate.plot import plot_runs
 
+    check_picture(PLOT)
     loaded = load(MODEL, dtype, device)
     console, text = result_console(), reference()
     for tokens in (GLANCE, TOKENS):

@@ -10,20 +10,23 @@ import typer
 
 from transom.cli.compare import INTERRUPTED
 from transom.cli.options import (
+    CHUNK,
     DEVICE,
     DTYPE,
+    SEED,
+    TEXT,
     depths_of,
     lengths_of,
+    named,
     names_of,
     several,
-    tokens_of,
+    tokens_option,
     whole,
 )
 from transom.cli.standing import columns, lines
 from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
 from transom.evaluate.plan import Plan, known_tasks
-from transom.quantities import to_tokens
 
 __all__ = ["evaluate"]
 
@@ -33,12 +36,7 @@ def evaluate(
     policies: Annotated[
         str, typer.Option(metavar="POLICIES", help="Compare these, separated by ';'.")
     ] = "full;sinks:4,window=1020",
-    text: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Read this text, or - for stdin. [default: Python's reference]"
-        ),
-    ] = None,
+    text: TEXT = None,
     tasks: Annotated[
         str, typer.Option(metavar="NAMES", help=f"Do some of {', '.join(known_tasks())}.")
     ] = ",".join(Plan.tasks),
@@ -52,20 +50,21 @@ def evaluate(
         int, typer.Option(metavar="N", parser=whole, help="Try N times at each length and depth.")
     ] = 1,
     recompute: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Also compute a window of N tokens anew for every token."),
+        int | None,
+        tokens_option(
+            "--recompute", help="Also compute a window of N tokens anew for every token."
+        ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Write the report, figures and rows here.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", parser=named, help="Write the report, figures and rows here."
+        ),
     ] = Path("report"),
-    seed: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Seed everything random with N.")
-    ] = 0,
+    seed: SEED = 0,
     dtype: DTYPE = None,
     device: DEVICE = None,
-    chunk: Annotated[
-        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
-    ] = "512",
+    chunk: CHUNK = 512,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure everything again, even what FOLDER has.")
     ] = False,
@@ -81,9 +80,9 @@ def evaluate(
         lengths=lengths_of(lengths),
         depths=depths_of(depths),
         trials=trials,
-        recompute=None if recompute is None else to_tokens(recompute, "--recompute"),
+        recompute=recompute,
     )
-    sweep = Sweep(model, text, out, dtype, device, seed, tokens_of(chunk, "--chunk"), fresh)
+    sweep = Sweep(model, text, out, dtype, device, seed, chunk, fresh)
     book = sweep.read()
     record = sweep.record(book)
     results = sweep.run(plan, sweep.load(), book, record)

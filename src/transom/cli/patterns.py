@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from transom.cli.options import tokens_of
+from transom.cli.options import named, tokens_option, whole
 from transom.cli.tables import plain_flops, plain_size, print_table, result_console
 from transom.errors import InputError, MissingExtraError
 from transom.outputs import check_picture
@@ -34,15 +34,19 @@ def patterns(
             "'causal() & (sliding(512) | global_tokens(4))'; several separated by ';'.",
         ),
     ],
-    length: Annotated[str, typer.Option(metavar="N", help="Take N queries and keys.")] = "4096",
+    length: Annotated[int, tokens_option("--length", help="Take N queries and keys.")] = 4096,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the pattern, as PNG.")
+        Path | None, typer.Option(metavar="FILE", parser=named, help="Draw the pattern, as PNG.")
     ] = None,
-    heads: Annotated[int, typer.Option(metavar="N", help="Count N query heads in a layer.")] = 9,
+    heads: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Count N query heads in a layer.")
+    ] = 9,
     kv_heads: Annotated[
-        int, typer.Option(metavar="N", help="Count N heads of keys and values.")
+        int, typer.Option(metavar="N", parser=whole, help="Count N heads of keys and values.")
     ] = 3,
-    head_dim: Annotated[int, typer.Option(metavar="N", help="Count N numbers in a head.")] = 64,
+    head_dim: Annotated[
+        int, typer.Option(metavar="N", parser=whole, help="Count N numbers in a head.")
+    ] = 64,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help=f"Store keys and values as: {', '.join(ITEMSIZE)}.")
     ] = "float32",
@@ -52,7 +56,6 @@ def patterns(
     In the sketch queries go down and keys across: # all visible, + some of it, . nothing. The
     costs are those of one layer, beside full causal attention; pairs are counted, not estimated.
     """
-    count = tokens_of(length, "--length")
     shape = _shape(heads, kv_heads, head_dim, dtype)
     check_picture(plot)
     read = _reader()
@@ -65,14 +68,14 @@ def patterns(
 
     from transom.attention.patterns.picture import as_text, cells_of
 
-    shown = [cells_of(one, count, CELLS) for one in chosen]
+    shown = [cells_of(one, length, CELLS) for one in chosen]
     if plot is not None:
-        chosen[0].draw(plot, count)
+        chosen[0].draw(plot, length)
     console = result_console()
     for one, cells in zip(chosen, shown, strict=True):
-        console.print(f"{one!r}, {count:,} tokens", style="bold", soft_wrap=True)
+        console.print(f"{one!r}, {length:,} tokens", style="bold", soft_wrap=True)
         console.print(as_text(one, cells) + "\n", soft_wrap=True)
-    _print_costs(console, chosen, shown, count, shape, dtype)
+    _print_costs(console, chosen, shown, length, shape, dtype)
     if plot is not None:
         console.print(f"\n{plot}", soft_wrap=True)
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from transom.cli.compare import INTERRUPTED, Comparison, compare
-from transom.cli.options import DEVICE, DTYPE, check_placement, load, several, tokens_of
+from transom.cli.compare import INTERRUPTED, compare
+from transom.cli.figures import JSON, check_json, write_json
+from transom.cli.options import (
+    CHUNK,
+    DEVICE,
+    DTYPE,
+    MAX_NEW_TOKENS,
+    STREAM,
+    check_placement,
+    load,
+    named,
+    several,
+    tokens_option,
+)
 from transom.cli.tables import print_comparison, result_console
 from transom.cli.text import read_text
-from transom.outputs import check_picture, check_target, write_text
+from transom.outputs import check_picture
 from transom.policies import Sinks, parse
 
 __all__ = ["read"]
-
-STDOUT = "-"
 
 
 def read(
@@ -38,22 +46,17 @@ def read(
     dtype: DTYPE = None,
     device: DEVICE = None,
     limit: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Read only that many tokens, such as 4096 or 4k."),
+        int | None,
+        tokens_option("--limit", help="Read only that many tokens, such as 4096 or 4k."),
     ] = None,
     ask: Annotated[str | None, typer.Option(metavar="TEXT", help="Ask this after reading.")] = None,
-    max_new_tokens: Annotated[
-        str, typer.Option(metavar="N", help="End an answer after N tokens.")
-    ] = "128",
+    max_new_tokens: MAX_NEW_TOKENS = 128,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the loss along the text, as PNG.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=named, help="Draw the loss along the text, as PNG."),
     ] = None,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write all figures; - for standard output.")
-    ] = None,
-    chunk: Annotated[
-        str, typer.Option(metavar="N", help="Feed N tokens per forward pass.")
-    ] = "512",
+    json: JSON = None,
+    chunk: CHUNK = 512,
 ) -> None:
     """Read a text in a fixed window and see what that costs.
 
@@ -62,11 +65,8 @@ def read(
     """
     chosen = [parse(policy), *(one for given in compare_with or () for one in several(given))]
     check_placement(dtype, device)
-    most = None if limit is None else tokens_of(limit, "--limit")
-    longest = tokens_of(max_new_tokens, "--max-new-tokens")
-    each = tokens_of(chunk, "--chunk")
-    check_picture(plot)
-    check_target(None if json in (None, STDOUT) else Path(str(json)))
+    check_picture(plot, book)
+    check_json(json, book, plot)
     if plot is not None:
         from transom.evaluate.plot import plot_runs
     text = read_text(book)
@@ -74,24 +74,17 @@ def read(
         load(model, dtype, device),
         text,
         chosen,
-        limit=most,
+        limit=limit,
         ask=ask,
-        chunk=each,
-        max_new_tokens=longest,
+        chunk=chunk,
+        max_new_tokens=max_new_tokens,
     )
-    if comparison.runs:
-        print_comparison(result_console(stderr=json == STDOUT), comparison)
-    if json is not None:
-        _write_json(comparison, json)
-    if plot is not None and comparison.runs:
-        plot_runs(comparison.runs, plot, comparison.trained_length)
+    try:
+        if comparison.runs:
+            print_comparison(result_console(stderr=json == STREAM), comparison)
+    finally:  # also where nobody reads the table to its end, as in `transom read ... | head`
+        write_json(comparison.to_json(), json)
+        if plot is not None and comparison.runs:
+            plot_runs(comparison.runs, plot, comparison.trained_length)
     if comparison.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _write_json(comparison: Comparison, target: str) -> None:
-    text = json_format.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
-    if target == STDOUT:
-        sys.stdout.write(text)
-        return
-    write_text(Path(target), text)  # at once: a reader never sees half a file

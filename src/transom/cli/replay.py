@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
+from transom.cli.figures import JSON, check_json, write_json
+from transom.cli.options import STREAM, named, number, tokens_option
 from transom.cli.tables import print_table, result_console
 from transom.errors import InputError
 from transom.memory.eviction import known
 from transom.memory.replay import Prefill, Replayed, read_trace
 from transom.memory.replay import replay as run_replay
 from transom.memory.replay.picture import as_bars, draw
-from transom.outputs import check_picture, check_target, write_text
+from transom.outputs import check_picture
 
 __all__ = ["replay"]
 
@@ -29,6 +31,7 @@ def replay(
         Path,
         typer.Argument(
             metavar="TRACE",
+            parser=named,
             help="Mooncake's .jsonl, or a .csv with hash_ids and input_length, or with key and "
             "size; see the documentation of transom.memory.replay.read_trace.",
         ),
@@ -41,24 +44,33 @@ def replay(
         list[float] | None,
         typer.Option(
             metavar="PART",
+            parser=number,
             help="Of what a cache without a limit would hold, also several times; by default 0.1.",
         ),
     ] = None,
-    block_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of a block.")] = 512,
+    block_tokens: Annotated[int, tokens_option("--block-tokens", help="Tokens of a block.")] = 512,
     token_us: Annotated[
-        float, typer.Option(metavar="US", help="Microseconds to compute a token, less attention.")
+        float,
+        typer.Option(
+            metavar="US", parser=number, help="Microseconds to compute a token, less attention."
+        ),
     ] = DEFAULT.per_token * 1e6,
     pair_ns: Annotated[
-        float, typer.Option(metavar="NS", help="Nanoseconds of attention per token and token seen.")
+        float,
+        typer.Option(
+            metavar="NS", parser=number, help="Nanoseconds of attention per token and token seen."
+        ),
     ] = DEFAULT.per_pair * 1e9,
     load_us: Annotated[
-        float, typer.Option(metavar="US", help="Microseconds to load a token that is held.")
+        float,
+        typer.Option(
+            metavar="US", parser=number, help="Microseconds to load a token that is held."
+        ),
     ] = DEFAULT.load * 1e6,
-    json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures, as JSON.")
-    ] = None,
+    json: JSON = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the hits as bars, as PNG.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=named, help="Draw the hits as bars, as PNG."),
     ] = None,
 ) -> None:
     """Compare eviction policies on a trace of requests.
@@ -67,8 +79,8 @@ def replay(
     prompt is held from then on. The seconds saved are those of computing the hits less those of
     loading them, block by block; by default for a model of 8 billion weights at 400 TFLOP/s.
     """
-    check_target(json_)
-    check_picture(plot)
+    check_picture(plot, trace)
+    check_json(json, trace, plot)
     names = list(dict.fromkeys(eviction or known()))
     parts = list(dict.fromkeys(capacity or (0.1,)))
     read = read_trace(trace, Prefill(token_us / 1e6, pair_ns / 1e9, load_us / 1e6), block_tokens)
@@ -81,11 +93,12 @@ def replay(
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    _print(result)
-    if json_ is not None:
-        write_text(json_, json.dumps(to_json(result), indent=2) + "\n")
-    if plot is not None:
-        draw(result, plot)
+    try:
+        _print(result_console(stderr=json == STREAM), result)
+    finally:  # also where nobody reads all of it
+        write_json(to_json(result), json)
+        if plot is not None:
+            draw(result, plot)
 
 
 def to_json(result: Replayed) -> dict[str, Any]:
@@ -99,8 +112,7 @@ def to_json(result: Replayed) -> dict[str, Any]:
     }
 
 
-def _print(result: Replayed) -> None:
-    console = result_console()
+def _print(console: Console, result: Replayed) -> None:
     print_table(
         console,
         f"{result.trace}: {result.requests:,} requests, {result.blocks:,} different blocks; "

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from transom.cli.options import named
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.memory.stats import ContextInfo, Stats
 from transom.memory.stored import open_store
@@ -16,7 +17,10 @@ from transom.quantities import to_bytes
 __all__ = ["clear", "evict", "ls", "stats", "verify"]
 
 PATH = Annotated[
-    Path, typer.Argument(metavar="PATH", help="The folder that a manager was given as disk.")
+    Path,
+    typer.Argument(
+        metavar="PATH", parser=named, help="The folder that a manager was given as disk."
+    ),
 ]
 NAMESPACE = Annotated[str | None, typer.Option(metavar="NAME", help="Take only this namespace.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]

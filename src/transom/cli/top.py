@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from transom.cli.options import named, number
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.errors import InputError
 from transom.memory.activity import Activity
@@ -43,7 +43,7 @@ LEGEND = (
 )
 
 
-LEAST = 0.05  # seconds from one look to the next
+LEAST, MOST = 0.05, 3600.0  # seconds from one look to the next
 
 
 class Moment(NamedTuple):
@@ -55,9 +55,14 @@ class Moment(NamedTuple):
 
 def top(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The folder that a manager was given as disk.")
+        Path,
+        typer.Argument(
+            metavar="PATH", parser=named, help="The folder that a manager was given as disk."
+        ),
     ],
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="Look this often.")] = 0.5,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", parser=number, help="Look this often.")
+    ] = 0.5,
     once: Annotated[bool, typer.Option("--once", help="Print it once, as plain text.")] = False,
 ) -> None:
     """Watch a store: its budgets, and who hits, misses and evicts. Ctrl-C ends it.
@@ -65,8 +70,10 @@ def top(
     Looking changes nothing and keeps nobody waiting. Where output is piped it is printed once.
     """
     folder = path.expanduser()
-    if not LEAST <= every < math.inf:
-        raise InputError(f"--every is {every}; expected at least {LEAST} seconds.")
+    if not LEAST <= every <= MOST:
+        raise InputError(
+            f"--every is {every}; expected at least {LEAST} seconds, and at most {MOST:,.0f}."
+        )
     before = Moment(time.monotonic(), look(folder))
     console = Console(highlight=False)
     if once or not console.is_terminal:

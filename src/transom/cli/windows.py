@@ -14,10 +14,12 @@ import typer
 
 from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
+from transom.cli.options import named, tokens_option, whole
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.cli.text import read_documents, size_of
 from transom.errors import InputError
 from transom.export import TableWriter, table_writer
+from transom.outputs import check_target
 from transom.tokens import Encoder
 from transom.tokens.text import tokenize_text_with_offsets
 from transom.windows import Cut, SlidingWindow, TokenWindow
@@ -34,7 +36,7 @@ def windows(
     texts: Annotated[
         list[str],
         typer.Argument(
-            metavar="TEXT...",
+            metavar="TEXT",
             help="UTF-8 texts; - for stdin. A document is a text, or a row of .jsonl or .parquet.",
         ),
     ],
@@ -42,19 +44,25 @@ def windows(
         Path,
         typer.Option(
             metavar="PATH",
+            parser=named,
             help="Ends in .parquet, .arrow or .npy; without a suffix, a folder for datasets.",
         ),
     ],
     tokenizer: Annotated[
         str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
     ] = "smollm2",
-    size: Annotated[int, typer.Option(metavar="N", help="Ids per window.")] = 512,
+    size: Annotated[int, tokens_option("--size", help="Put N ids into a window.")] = 512,
     stride: Annotated[
         int | None,
-        typer.Option(metavar="N", help="From one start to the next; by default half of the size."),
+        tokens_option("--stride", help="Start a window every N ids. [default: half of the size]"),
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option(metavar="N", help="Shared with the window before; for --stride.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole,
+            help="Share N ids with the window before, instead of --stride.",
+        ),
     ] = None,
     field: Annotated[
         str, typer.Option(metavar="NAME", help="Key or column of rows that holds the text.")
@@ -65,8 +73,12 @@ def windows(
     eos: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Put after the tokens of each window.")
     ] = None,
-    pad_id: Annotated[int, typer.Option(metavar="ID", help="What fills a window.")] = 0,
-    padding_side: Annotated[str, typer.Option(metavar="SIDE", help="right or left.")] = "right",
+    pad_id: Annotated[
+        int, typer.Option(metavar="ID", parser=whole, help="Fill windows up with this id.")
+    ] = 0,
+    padding_side: Annotated[
+        str, typer.Option(metavar="SIDE", help="Fill them up on the right or left.")
+    ] = "right",
     drop_last: Annotated[
         bool, typer.Option("--drop-last", help="Leave out windows that are not full.")
     ] = False,
@@ -84,6 +96,8 @@ def windows(
     from transom.models import load_tokenizer
 
     sizes = [size_of(text) for text in texts]
+    if out.suffix:  # Without one it is a folder, which is refused where something is there.
+        check_target(out, *texts)
     with table_writer(out) as table:
         encoder = load_tokenizer(tokenizer, report=lambda line: print(line, file=sys.stderr))
         window = SlidingWindow(

@@ -89,7 +89,10 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
         folder.mkdir(parents=True, exist_ok=True)
         others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:
-        raise CorpusError(f"cannot make {folder}: {error.strerror}.") from error
+        what = "it is a file" if folder.is_file() else error.strerror
+        raise CorpusError(
+            f"cannot make {folder}: {what}; expected the name of a folder, new or empty."
+        ) from error
     if others:
         raise InputError(
             f"{folder} is not empty (there is {min(others)!r}); expected a folder of its own for a "

@@ -44,6 +44,11 @@ def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
     inputs: dict[str, Input] = {}
     for path in paths:
         name = str(named_path("a file's name", path))  # as documents are called by it
+        if name == "-":
+            raise InputError(
+                "- stands for standard input, which cannot be read again when a run goes on after "
+                "an interruption; expected files: save it as one first."
+            )
         known = _readable(Path(name))
         if name in inputs:
             raise InputError(f"{name} is given twice; expected each file once.")

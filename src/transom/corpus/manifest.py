@@ -131,6 +131,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is no corpus: there is no {MANIFEST} in it; expected a folder that "
             "`transom corpus build` or TokenCorpus.create made."
         ) from None
+    except NotADirectoryError:
+        raise CorpusError(
+            f"{folder} is no corpus: it is a file; expected a folder that `transom corpus build` "
+            "or TokenCorpus.create made."
+        ) from None
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror}.") from error
     except CorpusDamageError as damage:

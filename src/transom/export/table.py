@@ -56,7 +56,7 @@ class TableWriter(ABC):
         self._owner = Owner(f"the writer of {path}", InputError)
         with self._io():
             if path.exists() and not (path.is_file() and self.replaces):
-                raise InputError(f"{path} is there already; remove it, or choose another name.")
+                raise InputError(f"{path} is there already; choose another name.")
             check_target(path)
             target = Path(os.path.realpath(path))  # on whose disk all is written
             # Of a name that no process uses again: what a killed one leaves is in nobody's way.

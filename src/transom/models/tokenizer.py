@@ -40,6 +40,11 @@ def load_tokenizer(name: str, *, report: Report | None = None) -> Tokenizer:
         path = converted(ALIASES[name], report or unheard)
     if name and path.is_dir():
         path = path / FILE
+    if path.is_file() and path.suffix != ".json":
+        raise ModelNotFoundError(
+            f"{path} is a file, and no {FILE}; expected an alias ({', '.join(ALIASES)}), a folder "
+            f"that has a {FILE}, that file itself, or the id of a model on the hub."
+        )
     tokenizer: Tokenizer = _from_file(path) if path.suffix == ".json" else _from_hub(name)
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -136,5 +136,5 @@ def random_blocks(count: int, *, block: int = 64, seed: int = 0) -> Pattern:
     return _Random(
         whole_number("random_blocks", "count", count, 1, unit="blocks"),
         whole_number("random_blocks", "block", block, 1),
-        whole_number("random_blocks", "seed", seed, 0, unit="a seed"),
+        whole_number("random_blocks", "seed", seed, 0, unit="a seed", maximum=2**63 - 1),
     )

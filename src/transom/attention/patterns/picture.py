@@ -15,6 +15,7 @@ from transom.outputs import save_picture
 __all__ = ["draw", "shown_length", "sketch"]
 
 SHORTEST, LONGEST = 16, 1 << 16  # what is shown unasked; even dilated patterns take seconds there
+LONGEST_COUNTED = 1 << 31  # 64 bits hold the pairs of so many queries and keys
 FINEST = 512  # cells of a picture, each way
 WIDEST = 1024  # pixels that they take, at most
 RULED = 64  # up to so many cells, lines between them help
@@ -33,7 +34,7 @@ def shown_length(pattern: Pattern, length: int | None = None) -> int:
     if length is None:
         length = min(max(pattern.scale, SHORTEST), LONGEST)
         return length if pattern.limit is None else min(length, pattern.limit)
-    length = whole_number("pattern", "length", length, 1)
+    length = whole_number("pattern", "length", length, 1, maximum=LONGEST_COUNTED)
     if pattern.limit is not None and length > pattern.limit:
         raise InputError(
             f"length is {length} and {pattern!r} is made for {pattern.limit} tokens; expected at "

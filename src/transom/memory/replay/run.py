@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
@@ -148,9 +149,9 @@ class Cache:
 
 
 def _bytes(part: float, whole: int) -> int:
-    if not part > 0 or part * whole < 1:
+    if not 1 <= part * whole < math.inf:
         raise InputError(
-            f"capacity is {part} of what a cache without a limit holds, {whole:,}; expected a part "
-            "above 0 that is at least one of it."
+            f"capacity is {part} of the {whole:,} that a cache without a limit holds; expected "
+            f"at least {1 / whole:.2g}, which is room for one, and a finite number."
         )
     return int(part * whole)

@@ -80,7 +80,7 @@ def read_trace(
     block_tokens = whole_number("read_trace", "block_tokens", block_tokens, 1)
     make = Blocks(prefill if prefill is not None else Prefill(), block_tokens)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in SUFFIXES and path.exists():
         raise InputError(f"{path} ends in {path.suffix!r}; expected {' or '.join(SUFFIXES)}.")
     requests = []
     try:
