@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from transom.checks import named_path, known_keywords
+from transom.checks import known_keywords, named_path
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import named_path, whole_number, known_keywords
+from transom.checks import known_keywords, named_path, whole_number
 from transom.corpus.create import first_manifest, make_folder
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock

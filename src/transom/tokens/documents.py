@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from transom.checks import named_path, known_keywords
+from transom.checks import known_keywords, named_path
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.tokens.decode import (
