@@ -179,8 +179,8 @@ def test_versions_are_above_those_that_were_seen(server, monkeypatch):
     now = time.time_ns
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
-        one.add_context("a", [1])
         one.add_context("b", [1])
+        one.add_context("a", [1])  # later, and this is what the other one sees
     assert other.get_context("a").tolist() == [1]
     assert one.get_context("b").tolist() == [1]
     flush(server)

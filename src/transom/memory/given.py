@@ -62,7 +62,7 @@ def check_names(owner: str, context_id: str, namespace: str) -> None:
             )
 
 
-def check_texts(owner: str, context_id: str, namespace: str) -> None:
+def check_texts(owner: str, context_id: Any, namespace: Any) -> None:
     """See that both are text; what is too long is nowhere.
 
     Raises:
