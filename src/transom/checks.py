@@ -14,7 +14,7 @@ import numpy as np
 
 from transom.errors import InputError, TransomError
 
-__all__ = ["check_keywords", "known_keywords", "named_path", "whole_number"]
+__all__ = ["check_keywords", "given_folder", "known_keywords", "named_path", "whole_number"]
 
 # Below what 64 bits hold, with room for sums: numpy and torch would raise errors of their own, or
 # count on from the other end.
@@ -87,10 +87,34 @@ def named_path(what: str, path: str | os.PathLike[str], expected: str = "a file"
         InputError: when it is empty, which `Path` takes for the current folder, or has a zero
             character in it.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     if not name or "\0" in name:
         raise InputError(f"{what} is {name!r:.80}; expected the name of {expected}.")
-    return Path(path)
+    return Path(name)
+
+
+def given_folder(owner: str, name: str, value: Any) -> Path:
+    """`value` as the path of a folder, with `~` as the home of the user.
+
+    Raises:
+        InputError: when it is no path, or names nothing.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise InputError(
+            f"{owner}: {name} is {value!r} ({type(value).__name__}); expected the path of a folder."
+        )
+    text = os.fspath(value)
+    if not text.strip() or "\0" in text:
+        raise InputError(
+            f"{owner}: {name} is {text!r}; expected the path of a folder, such as 'contexts'."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{owner}: {name} is {text!r}, and there is no such home ({error}); expected the path "
+            "of a folder."
+        ) from error
 
 
 def whole_number(

@@ -13,7 +13,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from accelerate.state import GradientState, PartialState
 from torch import distributed, multiprocessing
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler, random_split
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from tests.data.making import SIZE, WINDOWS, numbered, numbers
@@ -121,6 +121,29 @@ def test_a_share_that_was_given_is_not_shared_again(
         numbers(way(corpus.torch_dataset(SIZE, rank=0, ranks=2), 0, 2))
     whole = corpus.torch_dataset(SIZE, rank=0, ranks=1)
     assert len({*numbers(way(whole, 0, 2))}) in (19, 20)
+
+
+@pytest.mark.parametrize("way", [by_sampler, by_accelerate], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda dataset: random_split(dataset, [0.7, 0.3])[0],  # as before training
+        lambda dataset: ConcatDataset([dataset]),
+    ],
+    ids=["split", "joined"],
+)
+def test_what_is_made_of_a_share_is_not_shared_again(
+    corpus: TokenCorpus, enter: Enter, around: Any, way: Any
+) -> None:
+    enter(0, 2)
+    part = around(corpus.torch_dataset(SIZE))
+    spawned = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    for loader in ({}, {"num_workers": 1}, spawned):
+        with pytest.raises(InputError, match=r"what is already the share of one process of 2"):
+            numbers(way(part, 0, 2, **loader))
+    assert len(numbers(by_itself(part, 0, 2))) == len(part)
+    whole = around(corpus.torch_dataset(SIZE, rank=0, ranks=1))
+    assert len(numbers(way(whole, 0, 2))) >= len(whole) // 2
 
 
 def test_nodes_may_share_and_processes_share_again(corpus: TokenCorpus, enter: Enter) -> None:

@@ -309,6 +309,9 @@ def test_a_folder_is_for_policies_that_recall(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="no file can be made"):
         Context(model, policy=SPELLED[0], cold=tmp_path / "file")
+    for name in ("", "a\0b", "~nobody-of-that-name/cold"):  # none is the current folder
+        with pytest.raises(InputError, match=r"cold is .*expected the path of a folder"):
+            Context(model, policy=SPELLED[0], cold=name)
 
 
 def test_where_cold_blocks_were_does_not_matter_when_loading(tmp_path: Path) -> None:

@@ -132,3 +132,10 @@ def test_a_fork_leaves_the_file_alone(tmp_path: Path) -> None:
 def test_hostile_settings(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         MemoryEfficientContext(**arguments)
+
+
+@pytest.mark.parametrize("spill", ["", " ", "a\0b", "~nobody-of-that-name/spill", 5])
+def test_folders_that_are_none(spill: Any) -> None:
+    """An empty name is not taken for the current folder."""
+    with pytest.raises(InputError, match=r"spill is .*expected the path of a folder"):
+        MemoryEfficientContext(100, 10, spill=spill, ram_bytes=200)

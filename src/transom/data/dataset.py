@@ -34,8 +34,8 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
 
     Epoch and position are known to workers too, also to those of `persistent_workers`. Where a
     `DistributedSampler` or Accelerate shares the items among processes already, as trainers have
-    it by default, this leaves it to them and has all of them; for a `Subset`, which they would
-    share without asking here, pass `rank=0, ranks=1`.
+    it by default, this leaves it to them and has all of them. For a `Subset`, which they would
+    share without asking here, pass `rank=0, ranks=1`; without it that is refused.
 
     Args:
         corpus, size, stride, settings: see `TokenCorpus.windows`; by default windows do not
@@ -103,6 +103,7 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
             IndexError: when there is no such item.
             InputError: when an index is no whole number.
         """
+        self._share.refuse_loaders()
         wanted = self._checked(indices)
         rank, ranks = self._share.now()
         self._place["used"] = 1

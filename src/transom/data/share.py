@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from transom.checks import whole_number
-from transom.data.askers import sharer
+from transom.data.askers import loader_that_shares, sharer
 from transom.data.shared import SharedNumbers
 from transom.errors import InputError
 
@@ -82,6 +82,18 @@ class Share:
         elif found.ranks * self._numbers["ranks"] != _processes():
             raise self.twice(found.name, found.ranks)
 
+    def refuse_loaders(self) -> None:
+        """Refuse to be shared again by a loader that shares another dataset, made of this one.
+
+        Nobody asked this one how long it is then, so it could not leave sharing to them.
+
+        Raises:
+            InputError: when a share is shared.
+        """
+        ranks = self.now()[1]
+        if ranks > 1 and (found := loader_that_shares()) and found.ranks * ranks != _processes():
+            raise self.twice(found.name, found.ranks)
+
     def twice(self, name: str, ranks: int) -> InputError:
         """The error that something else shares what is a share already."""
         mine = self.now()[1]
@@ -110,7 +122,8 @@ class Share:
             self._numbers["rank"], self._numbers["ranks"] = 0, 1
 
     def __getstate__(self) -> dict[str, Any]:
-        self.now()  # for a worker that is spawned
+        self.refuse_loaders()  # A worker that is spawned knows
+        self.now()  # neither who loads nor who it works for.
         return self.__dict__
 
 

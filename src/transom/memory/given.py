@@ -16,14 +16,7 @@ from transom.errors import InputError
 from transom.memory.label import LONGEST
 from transom.tokens import check_ids
 
-__all__ = [
-    "check_names",
-    "check_texts",
-    "given_folder",
-    "given_ids",
-    "given_quotas",
-    "given_seconds",
-]
+__all__ = ["check_names", "check_texts", "given_ids", "given_quotas", "given_seconds"]
 
 
 def given_ids(ids: Any, vocab_size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -107,27 +100,3 @@ def given_seconds(owner: str, name: str, value: Any, least: float = 1e-9) -> flo
             f"{'0 or more' if least == 0 else 'more than 0'}."
         )
     return float(value) if value else 0.0
-
-
-def given_folder(owner: str, name: str, value: Any) -> Path:
-    """`value` as the path of a folder, with `~` as the home of the user.
-
-    Raises:
-        InputError: when it is no path, or names nothing.
-    """
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
-        raise InputError(
-            f"{owner}: {name} is {value!r} ({type(value).__name__}); expected the path of a folder."
-        )
-    text = os.fspath(value)
-    if not text.strip() or "\0" in text:
-        raise InputError(
-            f"{owner}: {name} is {text!r}; expected the path of a folder, such as 'contexts'."
-        )
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise InputError(
-            f"{owner}: {name} is {text!r}, and there is no such home ({error}); expected the path "
-            "of a folder."
-        ) from error

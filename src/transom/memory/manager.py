@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords, whole_number
+from transom.checks import given_folder, known_keywords, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.activity import EVERY
@@ -25,14 +25,7 @@ from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.given import (
-    check_names,
-    check_texts,
-    given_folder,
-    given_ids,
-    given_quotas,
-    given_seconds,
-)
+from transom.memory.given import check_names, check_texts, given_folder, given_ids, given_quotas, given_seconds
 from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from transom.memory.given import given_folder
+from transom.checks import given_folder
 from transom.memory.label import Label
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.tiers.disk.tier import DiskTier

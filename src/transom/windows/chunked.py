@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
+from transom.checks import given_folder, known_keywords
 from transom.errors import InputError
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, id_dtype
@@ -67,7 +66,9 @@ class MemoryEfficientContext(TokenState):
                 f"MemoryEfficientContext: chunk_size is {chunk_size} and max_length {max_length}; "
                 "a chunk must fit, so expected chunk_size <= max_length."
             )
-        self.spill = None if spill is None else Path(spill)
+        self.spill = (
+            None if spill is None else given_folder("MemoryEfficientContext", "spill", spill)
+        )
         self.ram_bytes = ram_bytes
         self._most = -(-self.max_length // self.chunk_size)
         self._resident = self._most

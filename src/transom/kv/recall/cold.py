@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.modes import lasting
+from transom.checks import given_folder
 from transom.errors import CacheError, InputError
 from transom.forks import Owner
 
@@ -45,7 +46,7 @@ class Cold:
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.folder = None if folder is None else given_folder("a cache", "cold", folder)
         self._file = None
         self._end = 0
         self._free: dict[int, list[int]] = {}

@@ -10,11 +10,10 @@ from typing import ClassVar
 
 from xxhash import xxh3_64_intdigest
 
-from transom.checks import whole_number
+from transom.checks import given_folder, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.extents import aligned
-from transom.memory.given import given_folder
 from transom.memory.tiers.base import LONGEST_LABEL, News, Payload, Tier
 from transom.memory.tiers.disk.blockfile import (
     DamagedError,
