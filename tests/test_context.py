@@ -356,3 +356,15 @@ def test_offloaded_weights_compute_where_they_are_brought() -> None:
         context.save("nowhere")
     with pytest.raises(UnsupportedModelError, match="meta device, so it cannot be run"):
         Context(tiny("llama").to("meta"), policy="window:9").append(ids)
+
+
+@pytest.mark.parametrize("length", [3, 70_000])
+def test_a_vocabulary_without_letters_has_its_start_token_all_the_same(length: int) -> None:
+    backend = Tokenizer(BPE({"<s>": 0, "</s>": 1, "C": 2, "G": 3}, []))
+    backend.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    context = Context(tiny("llama"), tokenizer, policy="window:9")
+    assert context.encode("CG") == [0, 2, 3]
+    assert context.append(iter(["CG", "G" * (length - 2)])) == 1 + length

@@ -57,8 +57,8 @@ class Sampler:
                 raise InputError(f"{name} is {value!r:.40}; expected a number.")
         if self.temperature != 0 and self.temperature < LEAST:
             raise InputError(
-                f"temperature is {self.temperature!r}; expected 0 for the likeliest token, or at "
-                f"least {LEAST}."
+                f"temperature is {self.temperature!r}; expected 0 or more, and at least {LEAST} "
+                "where it is not 0."
             )
         if self.top_k is not None:
             whole_number("Sampler", "top_k", self.top_k, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from transom.errors import InputError
@@ -17,14 +19,25 @@ def special_before(tokenizer: Any) -> list[int]:
     Raises:
         InputError: when it does more to a text than put tokens around it.
     """
-    made, plain = (
-        list(tokenizer(SAMPLE, add_special_tokens=special, verbose=False).input_ids)
-        for special in (True, False)
-    )
-    for start in range(len(made) - len(plain) + 1):
+    sample, plain = next(_samples(tokenizer), (SAMPLE, []))
+    made = _ids(tokenizer, sample, special=True)
+    for start in range(len(made) - len(plain) + 1) if plain else ():
         if made[start : start + len(plain)] == plain:
             return made[:start]
     raise InputError(
-        f"this tokenizer makes {made} of {SAMPLE!r} with special tokens and {plain} without, so "
+        f"this tokenizer makes {made} of {sample!r} with special tokens and {plain} without, so "
         "what it puts before a text cannot be told; append token ids instead."
     )
+
+
+def _samples(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
+    """Texts with their ids; not those that have none, where the vocabulary lacks the letter."""
+    special = set(tokenizer.all_special_ids)
+    others = (tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special)
+    for sample in chain((SAMPLE,), others):
+        if ids := _ids(tokenizer, sample, special=False):
+            yield sample, ids
+
+
+def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=special, verbose=False).input_ids)

@@ -95,6 +95,8 @@ def _around(
         plain: list[int] = rust_tokenizer(tokenizer).encode("a", add_special_tokens=False).ids
     except InputError:
         return None
+    if not plain:  # a vocabulary without the letter
+        return None
     made = list(encode("a"))
     for start in range(len(made) - len(plain) + 1):
         if made[start : start + len(plain)] == plain:
