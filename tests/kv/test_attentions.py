@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, StableLmConfig
 
-from tests.kv.models import difference, tiny, tokens
+from tests.kv.models import GROUPED, difference, tiny, tokens
 from transom import BoundedCache
 from transom.attention.huggingface import use_pattern
 from transom.attention.patterns import causal, sliding
@@ -138,3 +138,17 @@ def test_assisted_decoding_under_eager_attention() -> None:
     assert [len(x) for x in ours.attentions] == [len(x) for x in theirs.attentions]
     for a, b in zip(theirs.attentions, ours.attentions, strict=True):
         assert all(difference(x, y) < 1e-4 for x, y in zip(a, b, strict=True))
+
+
+def test_models_that_do_not_hand_on_what_was_asked_give_them_too() -> None:
+    """Their attention returns weights always, and transformers gathers them or not."""
+    config = StableLmConfig(**GROUPED)
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    expected = attentions(model, DynamicCache(config=config), [9, 1, 5])
+    found = attentions(model, BoundedCache("window:40", config=model.config), [9, 1, 5])
+    for theirs, ours in zip(expected, found, strict=True):
+        assert [x.shape for x in ours] == [x.shape for x in theirs]
+        assert max(difference(x, y) for x, y in zip(ours, theirs, strict=True)) < 1e-5
+    with pytest.raises(CacheError, match="attention weights"):
+        attentions(model, BoundedCache("snapkv:40", config=model.config), [9])

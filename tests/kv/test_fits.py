@@ -259,3 +259,13 @@ def test_eager_attention_that_is_something_else_is_refused(
     for policy in POLICIES:
         with pytest.raises(UnsupportedModelError, match="changes scores or weights"):
             BoundedCache(parse(policy), config=config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("deepseek_v4", "no layer with full attention"), ("xlm", "computes attention by itself")],
+)
+def test_a_config_alone_is_enough_to_be_refused_by_name(kind: str, reason: str) -> None:
+    """Also one whose kinds of layers are known only once its model's code is imported."""
+    with pytest.raises(UnsupportedModelError, match=reason):
+        BoundedCache(parse("full"), config=CONFIG_MAPPING[kind]())

@@ -23,7 +23,7 @@ from transom.attention.patterns import Pattern, causal, padding, parse_pattern, 
 from transom.attention.patterns import pattern as as_pattern
 from transom.attention.patterns.shift import shifted
 from transom.attention.returned_weights import Columns, Shown, weights_under, weights_within
-from transom.attention.versions import warn_if_untested
+from transom.attention.versions import collects, warn_if_untested
 from transom.errors import CacheError, InputError, UnsupportedModelError
 from transom.policies import Policy
 
@@ -337,7 +337,8 @@ def _attend(
 def _wants_weights(module: Any, given: dict[str, Any]) -> bool:
     """Whether the caller asked for attention weights, in the call or in the config."""
     config = getattr(module, "config", None)
-    return bool(given.get("output_attentions", getattr(config, "output_attentions", False)))
+    asked = given.get("output_attentions", getattr(config, "output_attentions", False))
+    return bool(asked) or collects("attentions")  # not all models hand on what was asked
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

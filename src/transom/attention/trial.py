@@ -193,10 +193,10 @@ def _run(kind: Any, config: Any) -> Trial:
                 far = _Recorder()
     for index, layer in made.layers.items():
         layer.keys = near.layers.get(index, layer).keys
-        if index in far.layers:
-            keys = far.layers[index].keys
+        keys = far.layers[index].keys if index in far.layers else layer.keys[:0]
+        if len(keys):  # some cut off what they take for known from the length of the cache
             layer.far = keys[: len(NEAR)]
-            layer.middle = None if far is made else keys[len(NEAR)]
+            layer.middle = keys[len(NEAR)] if len(keys) > len(NEAR) else None
             layer.steady = _alike(near.queries.get(index), far.queries.get(index))
             layer.level = _level(far.queries.get(index)) and _level(far.layers[index].keys)
     return Trial(config, made.layers, frequencies, made.strays)

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any, Final
 
 import transformers
+from transformers.utils import output_capturing
 
-__all__ = ["cache_argument", "warn_if_untested"]
+__all__ = ["cache_argument", "collects", "warn_if_untested"]
 
 TESTED: Final = ((5, 22), (5, 24))  # the first and the last minor release
 RENAMED: Final = (5, 24)  # since then the argument for a cache is `cache`
@@ -36,6 +37,13 @@ def cache_argument(model: Any) -> str:
             return name
     # A wrapper that hands its arguments on, as PEFT's do.
     return "cache" if _release() >= RENAMED else "past_key_values"
+
+
+def collects(name: str) -> bool:
+    """Whether transformers gathers what modules return for an output of that name, just now."""
+    collector = getattr(output_capturing, "_active_collector", None)
+    gathered = None if collector is None else collector.get()
+    return gathered is not None and name in gathered
 
 
 def _release() -> tuple[int, int]:

@@ -20,7 +20,7 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary, rope_type, rotary_of
-from transom.attention.trial import Trial, scales_by_position, trial
+from transom.attention.trial import Trial, model_class, scales_by_position, trial
 from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
@@ -108,6 +108,7 @@ class BoundedCache(Cache):
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
             )
         config = config.get_text_config(decoder=True)
+        model_class(config)  # whose module makes known what kinds of layers of its own it has
         layers = DynamicCache(config=config).layers
         # What the config says of dtypes and sizes; `_fit` sees to what there is.
         shape = ModelShape.from_config(config, itemsize=_itemsize(config))
