@@ -24,6 +24,8 @@ from transom.errors import InputError
 
 __all__ = ["Sampler", "end_tokens"]
 
+COLDEST = 1e-30  # The likeliest token is all but certain here, and logits are not yet infinite.
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -71,7 +73,7 @@ class Sampler:
             if self.repetition_penalty is not None:
                 processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
             if self.temperature:
-                processors.append(TemperatureLogitsWarper(float(self.temperature)))
+                processors.append(TemperatureLogitsWarper(max(float(self.temperature), COLDEST)))
             if self.top_k is not None:
                 processors.append(TopKLogitsWarper(self.top_k))
             if self.top_p is not None:
