@@ -286,6 +286,13 @@ def test_a_file_that_something_else_has_written_is_not_overwritten(tmp_path: Pat
     assert Context.load(tmp_path / "talk", one.model).usage.seen == 2
 
 
+def test_a_pipe_or_device_is_no_session(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # from which nothing would ever come
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(InputError, match="is no regular file"):
+            Session(path)
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "talk")
     Session(tmp_path / "link").save(context(), {"turns": 0})

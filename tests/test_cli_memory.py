@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import struct
+import sys
 
 import numpy as np
 import pytest
 
+from tests.terminal import Terminal
 from transom.cli import main
+from transom.cli.top import HEADER
 from transom.memory import ContextMemoryManager
 
 
@@ -123,3 +128,23 @@ def test_top_once(store, capsys):
     assert "50.0%" in line
     assert line.split()[2] == "s"
     assert run("top", store.parent / "nothing") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_top_at_a_terminal_until_the_store_is_gone(store):
+    with opened(store) as manager:
+        manager._report()
+        with Terminal(sys.executable, "-m", "transom", "top", str(store)) as terminal:
+            shown = terminal.expect(" gone ")
+            assert [*shown.splitlines()[-1].split()] == [name for name in HEADER if name]
+            shutil.rmtree(store)
+            terminal.expect("there is no store of contexts in")
+            assert terminal.end() == 2
+
+
+def test_a_store_of_another_version(store, capsys):
+    with open(store / "shared", "r+b") as file:
+        file.seek(8)
+        file.write(struct.pack("<Q", 99))
+    assert run("top", store, "--once") == 2
+    assert "it is of another version of transom" in capsys.readouterr().err

@@ -185,6 +185,7 @@ def test_counts_that_are_none(text):
         (("patterns", "full", "--length", "9" * 20), "--length is '9999"),
         (("patterns", "full", "--length", "4000m"), "length is 4194304000; expected at most"),
         (("patterns", f"sinks({2**63})"), "expected at most"),
+        (("read", "x.txt", "--compare", ";"), "--compare is ';'; expected a policy at least"),
         (("chat", "--temperature", "x"), "'x' came; expected a number"),
         (("chat", "--seed", "-1"), "-1 came; expected at least 0"),
         (("chat", "--session", "-"), "- came; expected a name"),

@@ -68,7 +68,7 @@ def test_seconds_follow_from_the_options(trace, tmp_path):
         (["--capacity", "0"], "capacity is 0.0"),
         (["--capacity", "inf"], "capacity is inf"),
         (["--capacity", "nan"], "capacity is nan"),
-        (["--block-tokens", "0"], "block_tokens is 0"),
+        (["--block-tokens", "0"], "--block-tokens is 0; expected at least 1 token"),
         (["--load-us", "-1"], "Prefill: load"),
         (["--plot", "/no/such/folder/out.png"], "not a folder open to writing"),
     ],
@@ -79,7 +79,7 @@ def test_mistakes(trace, capsys, options, message):
 
 
 def test_figures_on_standard_output(trace, capsys):
-    assert run(str(trace), "--eviction", "lru", "--json", "-") == 0
+    assert run(str(trace), "--eviction", "lru", "--capacity", "0.5", "--json", "-") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["runs"][0]["eviction"] == "lru"
     assert "lru" in printed.err

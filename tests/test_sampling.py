@@ -28,6 +28,11 @@ def test_frequencies_follow_the_temperature() -> None:
     assert drawn(temperature=0.5)[0] > counts[0]
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-38, 1e-20])
+def test_next_to_no_temperature_takes_the_likeliest(temperature: float) -> None:
+    assert set(drawn(5, temperature=temperature)) == {0}
+
+
 @pytest.mark.parametrize(
     ("settings", "allowed"),
     [({"top_k": 2}, {0, 1}), ({"top_p": 0.75}, {0, 1}), ({"min_p": 0.2}, {0, 1, 2})],

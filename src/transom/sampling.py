@@ -23,7 +23,7 @@ from transom.errors import InputError
 
 __all__ = ["Sampler", "end_tokens"]
 
-LEAST = 1e-6  # a temperature; logits divided by less overflow in float32
+COLDEST = 1e-30  # The likeliest token is all but certain here, and logits are not yet infinite.
 HUGE = 1e30
 
 
@@ -55,11 +55,8 @@ class Sampler:
             number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not abs(value) < HUGE:  # neither NaN nor infinity
                 raise InputError(f"{name} is {value!r:.40}; expected a number.")
-        if self.temperature != 0 and self.temperature < LEAST:
-            raise InputError(
-                f"temperature is {self.temperature!r}; expected 0 or more, and at least {LEAST} "
-                "where it is not 0."
-            )
+        if self.temperature < 0:
+            raise InputError(f"temperature is {self.temperature!r}; expected 0 or more.")
         if self.top_k is not None:
             whole_number("Sampler", "top_k", self.top_k, 1)
         if not (self.seed is None or (_is_whole(self.seed) and 0 <= self.seed < 2**63)):
@@ -80,7 +77,7 @@ class Sampler:
             if self.repetition_penalty is not None:
                 processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
             if self.temperature:
-                processors.append(TemperatureLogitsWarper(float(self.temperature)))
+                processors.append(TemperatureLogitsWarper(max(float(self.temperature), COLDEST)))
             if self.top_k is not None:
                 processors.append(TopKLogitsWarper(self.top_k))
             if self.top_p is not None:

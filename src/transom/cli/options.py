@@ -112,7 +112,7 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} came; expected a number such as 0.5.") from None
 
 
-def named(text: str) -> Path:
+def named(text: str | Path) -> Path:
     """The name of a file or folder, as the parser of an option.
 
     Raises:
@@ -122,7 +122,7 @@ def named(text: str) -> Path:
     >>> named("report").name
     'report'
     """
-    if not text.strip():
+    if not str(text).strip():
         raise typer.BadParameter(f"{text!r} came; expected a name.")
     if text == STREAM:
         raise typer.BadParameter("- came; expected a name, such as ./- for one that is called so.")

@@ -23,6 +23,7 @@ from transom.cli.options import (
 )
 from transom.cli.tables import print_comparison, result_console
 from transom.cli.text import read_text
+from transom.errors import InputError
 from transom.outputs import check_picture
 from transom.policies import Sinks, parse
 
@@ -64,6 +65,8 @@ def read(
     with the figures so far; a second one aborts at once.
     """
     chosen = [parse(policy), *(one for given in compare_with or () for one in several(given))]
+    if compare_with and len(chosen) == 1:
+        raise InputError(f"--compare is {compare_with[0]!r}; expected a policy at least.")
     check_placement(dtype, device)
     check_picture(plot, book)
     check_json(json, book, plot)

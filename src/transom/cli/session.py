@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transom.errors import StateError
+from transom.errors import InputError, StateError
 from transom.outputs import check_target
 from transom.policies import parse
 
@@ -29,7 +29,7 @@ class Session:
 
     Raises:
         StateError: when there is a file that is not a state, or not a whole one.
-        InputError: when there is none and none can be written there.
+        InputError: when there is none and none can be written there, as where a device is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +39,8 @@ class Session:
         self.path = path = path.resolve() if path.is_symlink() else path
         self.note: Mapping[str, Any] | None = None
         check_target(path)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file, so no conversation can be kept in it.")
         self._stamp = _stamp(path)
         if self._stamp is not None:
             _, facts = read_state(path)  # before a model is loaded, which takes a while

@@ -94,7 +94,7 @@ def top(
 def _print(folder: Path, before: Moment, now: Moment) -> None:
     console = result_console()
     seen = now.look
-    part = f"{seen.used / seen.capacity:.0%}"
+    part = f"{seen.used / max(1, seen.capacity):.0%}"  # 0 while it is being made
     console.print(
         f"{folder}: {plain_size(seen.used)} of {plain_size(seen.capacity)} ({part}), peak "
         f"{plain_size(seen.peak)}, {_rate(before, now):,.0f} changes/s, {seen.pins:,} pins"
@@ -105,13 +105,13 @@ def _print(folder: Path, before: Moment, now: Moment) -> None:
 def _screen(folder: Path, before: Moment, now: Moment) -> RenderableType:
     seen = now.look
     budgets = Table.grid(padding=(0, 2))
-    budgets.add_column()
-    budgets.add_column()
-    budgets.add_column(justify="right")
+    budgets.add_column(no_wrap=True)
+    budgets.add_column()  # of bars, which give way to figures in a narrow terminal
+    budgets.add_column(justify="right", no_wrap=True)
     _add_bar(budgets, "disk", seen.used, seen.capacity, f"peak {plain_size(seen.peak)}")
     for pid, activity in _activities(now):
         _add_bar(budgets, f"memory of {pid}", activity.bytes, activity.capacity, "")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in HEADER:
         table.add_column(name, justify="right")
     for row in _rows(before, now):

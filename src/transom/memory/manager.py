@@ -25,7 +25,13 @@ from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.eviction import eviction as eviction_named
 from transom.memory.following import follow
-from transom.memory.given import check_names, check_texts, given_folder, given_ids, given_quotas, given_seconds
+from transom.memory.given import (
+    check_names,
+    check_texts,
+    given_ids,
+    given_quotas,
+    given_seconds,
+)
 from transom.memory.holdings import Holdings
 from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin

@@ -67,7 +67,7 @@ class Shared:
             self.fresh = not self._usable()
             if self.fresh:
                 if not writable:
-                    raise OSError(30, "the store was never written", str(path))
+                    raise OSError(30, self._why_not(), str(path))
                 self._make(8 * (CHANGES + CHANGE * ring))
             protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
             self._map = mmap.mmap(self._file, os.fstat(self._file).st_size, prot=protection)
@@ -88,6 +88,12 @@ class Shared:
         head, layout = struct.unpack("<QQ", os.pread(self._file, 16, 0))
         ring = struct.unpack("<Q", os.pread(self._file, 8, 8 * RING))[0]
         return bool(head == MAGIC and layout == VERSION and 8 * (CHANGES + CHANGE * ring) == size)
+
+    def _why_not(self) -> str:
+        head = os.pread(self._file, 16, 0)
+        if head[:8] == struct.pack("<Q", MAGIC) and head[8:] != struct.pack("<Q", VERSION):
+            return "it is of another version of transom"
+        return "the store was never written"
 
     def _make(self, size: int) -> None:
         # In place, not anew: other processes may have this very file open.
