@@ -37,6 +37,8 @@ def loud_values(layer, head, now):
 
 RULES["loud-values"] = loud_values
 """
+TWO = "half or loud"
+FEW = "not (gemma or gpt or lfm or mistral or phi or qwen or smollm)"  # families; to be quick
 SUITES = ("tests/kv/test_oracle.py", "tests/kv/test_scored.py", "tests/test_state.py")
 
 
@@ -62,20 +64,20 @@ def suites(folder: Path, plugin: str, *arguments: str) -> tuple[dict[str, str], 
 @pytest.mark.slow
 def test_a_policy_is_added_in_as_many_files_as_the_walk_says(tmp_path: Path) -> None:
     outcomes, said = suites(
-        *(tmp_path, ADDED + NAMED, "-k", "half or loud or test_contract or test_cost"),
+        *(tmp_path, ADDED + NAMED, "-k", f"({TWO} or test_contract or test_cost) and {FEW}"),
         *("tests/policies/test_contract.py", "tests/policies/test_cost.py", *SUITES),
     )
-    assert set(outcomes.values()) == {"PASSED"}, said
+    assert set(outcomes.values()) == {"PASSED"}, said[-4000:]
 
     def over(name: str, suite: str) -> int:
         return sum(suite in test and name in test for test in outcomes)
 
     assert over("half", "test_contract.py") >= 2
     assert over("loud-values", "test_contract.py") >= 5
-    assert over("half:20", "test_oracle.py") >= 15
-    assert over("loud-values:", "test_scored.py") >= 15
-    assert over("half:20", "test_state.py") >= 10
-    assert over("loud-values:20", "test_state.py") >= 10
+    assert over("half:20", "test_oracle.py") >= 6
+    assert over("loud-values:", "test_scored.py") >= 10
+    assert over("half:20", "test_state.py") >= 5
+    assert over("loud-values:20", "test_state.py") >= 5
 
 
 @pytest.mark.slow
@@ -86,7 +88,7 @@ def test_what_is_forgotten_is_found(tmp_path: Path) -> None:
         *("tests/policies/test_contract.py", "tests/kv/test_scored.py"),
     )
     failed = {test.rpartition("::")[2] for test, outcome in outcomes.items() if outcome != "PASSED"}
-    assert failed == {f"{tests[0]}[half]", f"{tests[0]}[loud-values]", tests[1]}, said
+    assert failed == {f"{tests[0]}[half]", f"{tests[0]}[loud-values]", tests[1]}, said[-4000:]
 
 
 def test_every_file_of_the_walk_is_there() -> None:
