@@ -18,25 +18,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests.kv.models import tiny, tokens
+from tests.policies.examples import examples
 from transom import Context
 from transom.errors import CacheError, InputError, StateError
 from transom.kv import BoundedCache
-from transom.policies import known, parse
+from transom.policies import parse
 from transom.state import read_state, write_state
 
 POLICIES = [
-    "full",
-    "window:20",
-    "sinks:3,window=17",
-    "chunked:20,chunk=6",
-    "hierarchical:8,global=12",
-    "hierarchical:8,global=90,recall=blocks,block=4,blocks=2,chunk=2",
-    "heavy-hitters:20",
-    "tova:20",
-    "snapkv:20",
-    "keydiff:20",
-    "key-norm:20",
-    "expected-attention:20",
+    *examples(),
     "snapkv:20,heads=adaptive",
     "tova:20,layers=pyramid",
     "full:kv=int8",
@@ -67,10 +57,6 @@ def tokenizer_of(letters: str) -> Any:
 
 def ids_of(length: int, seed: int = 0) -> list[int]:
     return tokens(length, seed=seed).tolist()
-
-
-def test_every_kind_of_policy_is_here() -> None:
-    assert {text.partition(":")[0] for text in POLICIES} == set(known())
 
 
 @pytest.mark.parametrize("policy", POLICIES)

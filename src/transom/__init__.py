@@ -12,7 +12,23 @@ from transom.corpus import TokenCorpus
 from transom.errors import MissingExtraError, TransomError
 from transom.memory import ContextMemoryManager
 from transom.monitor import ContextWindowMonitor
-from transom.policies import Chunked, Full, Hierarchical, Policy, Sinks, Window
+from transom.policies import (
+    TOVA,
+    Chunked,
+    ExpectedAttention,
+    Full,
+    HeavyHitters,
+    Hierarchical,
+    KeyDiff,
+    KeyNorm,
+    Policy,
+    Positional,
+    Scored,
+    Sinks,
+    SnapKV,
+    Window,
+    parse,
+)
 from transom.windows import (
     ContextWindow,
     ContextWindowFactory,
@@ -28,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "TOVA",
     "BoundedCache",
     "Chunked",
     "Context",
@@ -35,17 +52,25 @@ __all__ = [
     "ContextWindow",
     "ContextWindowFactory",
     "ContextWindowMonitor",
+    "ExpectedAttention",
     "Full",
+    "HeavyHitters",
     "Hierarchical",
     "HierarchicalContext",
+    "KeyDiff",
+    "KeyNorm",
     "MemoryEfficientContext",
     "Policy",
+    "Positional",
+    "Scored",
     "Sinks",
     "SlidingWindow",
+    "SnapKV",
     "TokenCorpus",
     "TransomError",
     "Usage",
     "Window",
+    "parse",
 ]
 
 _NEED_TORCH = {

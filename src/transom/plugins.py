@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import isabstract
+from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from transom.errors import TransomError
 
-__all__ = ["plugins"]
+__all__ = ["defined_in", "plugins"]
 
 T = TypeVar("T")
 
@@ -20,27 +23,47 @@ def plugins(
     """Classes by their `name`: `built_in`, then the entry points of `group`.
 
     Raises:
-        TransomError: of type `error`, when two classes claim one name, or an entry point is not a
-            subclass of `base`.
+        TransomError: of type `error`, when two classes claim one name or one has none, or an entry
+            point is not a subclass of `base`.
     """
-    found: dict[str, type[T]] = {_name(kind): kind for kind in built_in}
-    for entry in entry_points(group=group):
-        kind = entry.load()
-        if not (isinstance(kind, type) and issubclass(kind, base)):
-            raise error(
-                f"entry point {entry.name!r} ({entry.value}) is {kind!r}; "
-                f"expected a subclass of {base.__module__}.{base.__name__}."
-            )
-        name = _name(kind)
+    found: dict[str, type[T]] = {}
+    for source, kind in _all_of(group, base, built_in, error):
+        name = getattr(kind, "name", None)
+        if not (isinstance(name, str) and name):
+            raise error(f"{source} has the name {name!r}; expected text, as in name = 'window'.")
         if name in found:
             raise error(
-                f"entry point {entry.name!r} ({entry.value}) registers {name!r}, "
-                f"which {found[name].__module__} already defines; rename one of them."
+                f"{source} registers {name!r}, which {found[name].__module__} already defines; "
+                "rename one of them."
             )
         found[name] = kind
     return MappingProxyType(found)
 
 
-def _name(kind: Any) -> str:
-    name: str = kind.name
-    return name
+def defined_in(package: str, base: Any) -> list[Any]:
+    """The public classes that the modules of a package define, by module: subclasses of `base`.
+
+    Abstract ones are left out: they are there to be derived from.
+    """
+    found = []
+    for item in iter_modules(import_module(package).__path__, f"{package}."):
+        for name, kind in vars(import_module(item.name)).items():
+            own = isinstance(kind, type) and kind.__module__ == item.name
+            if own and issubclass(kind, base) and not isabstract(kind) and name[0] != "_":
+                found.append(kind)
+    return found
+
+
+def _all_of(
+    group: str, base: Any, built_in: Iterable[type[T]], error: type[TransomError]
+) -> Iterator[tuple[str, type[T]]]:
+    """Each class with where it comes from, in the words of an error."""
+    for kind in built_in:
+        yield f"{kind.__module__}.{kind.__name__}", kind
+    for entry in entry_points(group=group):
+        source, kind = f"entry point {entry.name!r} ({entry.value})", entry.load()
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise error(
+                f"{source} is {kind!r}; expected a subclass of {base.__module__}.{base.__name__}."
+            )
+        yield source, kind

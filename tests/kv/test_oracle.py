@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
+from tests.policies.examples import that_decide_by
+from tests.policies.strategies import policies
 from transom.errors import UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Chunked, Full, Policy, Sinks, Window
 
 CLOSE = 1e-3  # of logits, in float32; what is reached is 4e-5 and, on SmolLM2, 2e-4
 LENGTH = 80
-POLICIES = [Full(), Window(20), Sinks(3, 17), Chunked(20, 6)]
+POLICIES = that_decide_by("position")
 BOUNDED = [policy for policy in POLICIES if policy.capacity]
 CHUNKINGS = {
     "1": [1] * LENGTH,
@@ -58,7 +60,8 @@ def test_figure_reached(policy: Policy) -> None:
 def test_the_policies_differ_from_each_other_and_from_absolute_positions() -> None:
     """So that the equalities above say something."""
     model, ids = tiny("llama"), tokens(1, LENGTH)
-    results = [dense_logits(model, ids, policy) for policy in POLICIES]
+    unlike = [Full(), Window(20), Sinks(3, 17), Chunked(20, 6)]
+    results = [dense_logits(model, ids, policy) for policy in unlike]
     results.append(dense_logits(model, ids, Sinks(3, 17), compact=False))
     for index, one in enumerate(results):
         for other in results[index + 1 :]:
@@ -113,16 +116,7 @@ def test_any_policy_any_padding_any_chunking(data: st.DataObject) -> None:
     model = tiny("llama")
     length = data.draw(st.integers(1, 28))
     rows = data.draw(st.integers(1, 3))
-    policy: Any = data.draw(
-        st.one_of(
-            st.just(Full()),
-            st.builds(Window, st.integers(1, 30)),
-            st.builds(Sinks, st.integers(1, 6), st.integers(1, 20)),
-            st.integers(1, 20).flatmap(
-                lambda size: st.builds(Chunked, st.just(size), st.integers(1, size))
-            ),
-        )
-    )
+    policy = data.draw(policies(most=20, precision=("auto",)))
     bits = data.draw(st.lists(st.booleans(), min_size=rows * length, max_size=rows * length))
     mask = torch.tensor(bits).reshape(rows, length).long()
     sizes = []

@@ -23,8 +23,7 @@ from transom.errors import CacheError, InputError, PolicyError
 from transom.kv import BoundedCache
 from transom.kv.recall import RecallLayer
 from transom.kv.recall.frames import Frames
-from transom.policies import Hierarchical, ModelShape, kv_bytes_bound, parse
-from transom.policies.cost import attention_flops, cold_block_bytes
+from transom.policies import Hierarchical, ModelShape, attention_flops, kv_bytes_bound, parse
 
 CONTRACT = Contract(recall_reference, length=50)
 reference = CONTRACT.reference
@@ -186,7 +185,7 @@ def test_hot_bytes_are_the_bound_and_cold_bytes_are_counted(policy: Hierarchical
         assert cache.nbytes == kv_bytes_bound(policy, shape, batch=2)
     segments = -(-policy.global_blocks // 16) + 1  # one more than needed, for where they begin
     room = max(64, policy.global_blocks)
-    assert 0 < cache.cold_nbytes <= 2 * cold_block_bytes(policy, shape) * max(segments * 16, room)
+    assert 0 < cache.cold_nbytes <= 2 * policy.cold_block_bytes(shape) * max(segments * 16, room)
     full = parse("hierarchical:8,global=100000,recall=blocks,block=4,blocks=3")
     growing = BoundedCache(full, config=model.config)
     seen = []
@@ -273,7 +272,7 @@ def test_a_budget_in_bytes() -> None:
     policy = context.policy
     assert isinstance(policy, Hierarchical)
     assert isinstance(policy.global_, int)
-    block = cold_block_bytes(policy, ModelShape.from_config(model.config))
+    block = policy.cold_block_bytes(ModelShape.from_config(model.config))
     assert policy.global_blocks == 100_000 // block
     with pytest.raises(PolicyError, match="one block of 4 tokens takes"):
         Context(model, policy=text.replace("100kB", "100B"))

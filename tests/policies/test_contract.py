@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import transom
+from tests.policies.examples import examples
+from tests.policies.strategies import policies, recalling, scored_policies
 from transom.errors import PolicyError
 from transom.policies import (
     Chunked,
     Full,
-    Hierarchical,
     ModelShape,
     Policy,
     Positional,
@@ -30,45 +32,7 @@ from transom.policies import (
 )
 from transom.quantities import to_bytes
 
-SIZES = st.integers(1, 40)
-
-
-POSITIONAL = sorted(name for name, kind in known().items() if issubclass(kind, Positional))
 SCORED = sorted(name for name, kind in known().items() if issubclass(kind, Scored))
-PRECISION = st.sampled_from(["auto", "int8", "int4"])
-
-
-@st.composite
-def policies(draw: Any) -> Positional:
-    """A policy by position of any known kind, small enough to enumerate."""
-    kind = draw(st.sampled_from(POSITIONAL))
-    sizes = [x for x in dataclasses.fields(known()[kind]) if isinstance(x.default, int)]
-    values = [draw(SIZES) for _ in sizes]
-    if kind == "chunked":
-        values.sort(reverse=True)
-    return known()[kind](*values, kv=draw(PRECISION))  # type: ignore[return-value]
-
-
-@st.composite
-def recalling(draw: Any) -> Positional:
-    """A policy that recalls: what it lets be seen is more than what is seen at once."""
-    block, local, blocks = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    more = draw(st.integers(0, 40))
-    return Hierarchical(
-        local * block, blocks * block + more, recall="blocks", block=block, blocks=blocks, chunk=1
-    )
-
-
-@st.composite
-def scored_policies(draw: Any) -> Scored:
-    kind: Any = known()[draw(st.sampled_from(SCORED))]
-    sinks = draw(st.integers(0, 6))
-    recent, every = (draw(st.none() | st.integers(1, 6)) for _ in range(2))
-    size = draw(st.integers(max(8, sinks + (recent or 4) + (every or 2)) + 4, 60))
-    heads = draw(st.sampled_from(["equal", "adaptive"] if kind.per_head else ["equal"]))
-    layers = draw(st.sampled_from(["equal", "pyramid"]))
-    kv = draw(PRECISION)
-    return kind(size, sinks, recent, every, heads, layers, kv=kv)
 
 
 def visible_set(policy: Positional, q: int) -> list[int]:
@@ -226,3 +190,25 @@ def test_what_adaptive_heads_cannot_do_is_refused() -> None:
 def test_a_chunk_must_fit() -> None:
     with pytest.raises(PolicyError, match="chunk is 9 and max_length 8"):
         Chunked(8, chunk=9)
+
+
+def test_every_policy_has_an_example() -> None:
+    """So that suites which go over the examples go over every policy."""
+    assert {text.partition(":")[0] for text in examples()} == set(known())
+    assert all(str(parse(text)) == text for text in examples())
+
+
+@pytest.mark.parametrize("name", sorted(known()))
+def test_what_is_built_in_is_exported(name: str) -> None:
+    kind = known()[name]
+    if not kind.__module__.startswith("transom.policies."):
+        pytest.skip("registered by another package")
+    for module in (transom, transom.policies):
+        assert kind.__name__ in module.__all__
+        assert getattr(module, kind.__name__) is kind
+
+
+def test_what_policies_are_made_of_is_exported() -> None:
+    for name in ("Policy", "Positional", "Scored", "parse"):
+        assert name in transom.__all__
+        assert getattr(transom, name) is getattr(transom.policies, name)

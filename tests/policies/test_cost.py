@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.policies.test_contract import policies, scored_policies
+from tests.policies.strategies import policies, recalling, scored_policies
 from transom.errors import UnsupportedModelError
 from transom.policies import (
     Full,
+    Hierarchical,
     ModelShape,
     Policy,
     Positional,
@@ -32,11 +33,26 @@ def test_flops_count_every_visible_pair(policy: Positional, start: int, more: in
     assert attention_flops(policy, SHAPE, stop, start) == expected
 
 
-@given(scored_policies(), st.integers(0, 90), st.integers(0, 60))
-def test_flops_of_heads_that_turn_over(policy: Scored, start: int, more: int) -> None:
-    pairs = sum(policy.filled(seen + 1) for seen in range(start, start + more))
+@given(policies() | scored_policies(), st.integers(0, 90), st.integers(0, 60))
+def test_pairs_in_closed_form_are_those_counted_one_by_one(
+    policy: Policy, start: int, more: int
+) -> None:
+    """The slow meaning of `visible_pairs`, which every kind of policy has, is in `Policy`."""
+    pairs = policy.visible_pairs(start, start + more)
+    assert type(pairs) is int
+    assert pairs == Policy.visible_pairs(policy, start, start + more)
+    assert policy.visible_pairs(start, start - 1) == 0
     expected = pairs * SHAPE.layers * SHAPE.heads * 4 * SHAPE.head_dim
     assert attention_flops(policy, SHAPE, start + more, start) == expected
+
+
+@given(recalling(), st.integers(0, 150))
+def test_pairs_under_recall(policy: Hierarchical, q: int) -> None:
+    """The first block, those that are recalled, and the local ones with what is begun."""
+    block = policy.block_size
+    begun = q % block + 1
+    most = policy.local + (1 + policy.recalled) * block + begun
+    assert policy.visible_pairs(q, q + 1) == min(q + 1, most)
 
 
 @given(st.one_of(policies(), scored_policies()), st.integers(0, 200))

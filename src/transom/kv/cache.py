@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,13 +19,12 @@ from transom.attention.huggingface import PlannedOffset, select_attention
 from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
-from transom.attention.rotary import Rotary, rope_type, rotary_of
-from transom.attention.trial import Trial, model_class, scales_by_position, trial
+from transom.attention.trial import model_class, scales_by_position, trial
 from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.attending import AttendingLayer
-from transom.kv.fits import check_attends_once, check_layers, head_dim_of
-from transom.kv.layer import BoundedLayer
+from transom.kv.build import Asked, build
+from transom.kv.fits import check_layers
 from transom.kv.native import (
     can_crop_native,
     change_native,
@@ -35,13 +34,11 @@ from transom.kv.native import (
     tensors_of,
 )
 from transom.kv.planned import PlannedLayer
-from transom.kv.recall import Cold, RecallLayer
-from transom.kv.rounded import RoundedLayer
-from transom.kv.rounds import Round, Rounds
+from transom.kv.recall import RecallLayer
+from transom.kv.rounds import Round
 from transom.kv.rows import Positions
-from transom.kv.scored import ScoredLayer, ScoredRounds
 from transom.kv.slots import Plan, Slots
-from transom.policies import Hierarchical, ModelShape, Policy, Positional, Scored
+from transom.policies import ModelShape, Policy
 from transom.policies.parse import as_policy
 
 __all__ = ["BoundedCache"]
@@ -101,8 +98,7 @@ class BoundedCache(Cache):
             )
         if positions not in get_args(Positions):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
-        recalls = isinstance(policy, Hierarchical) and policy.recalls
-        if cold is not None and not recalls:
+        if cold is not None and policy.decides_by != "recall":
             raise InputError(
                 f"cold is {str(cold)!r}, and {policy} recalls nothing, so nothing would be stored "
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
@@ -117,33 +113,10 @@ class BoundedCache(Cache):
         check_layers(made, bounded)
         self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
         self.policy = policy = policy.on(self._shape)
-        rotary, unturned = _rotary(made, policy, bounded)
-        given = (positions, rotary, head_dim_of(made, bounded), unturned)
-        self.slots: Slots | Rounds[Any]
-        if isinstance(policy, Scored) or recalls:
-            check_attends_once(made, bounded, policy)
-        if isinstance(policy, Scored):
-            self.slots = ScoredRounds(policy, *given)
-            budgets = policy.by_layer(len(bounded))
-            for index, budget in zip(bounded, budgets, strict=True):
-                last = index == bounded[-1]
-                layers[index] = ScoredLayer(index, budget, self.slots, last)
-        elif isinstance(policy, Hierarchical) and policy.recalls:
-            self.slots = Rounds(policy, *given)
-            store = Cold(cold)
-            for index in bounded:
-                last = index == bounded[-1]
-                layers[index] = RecallLayer(index, policy, self.slots, last, store)
-        else:
-            if not isinstance(policy, Positional):
-                raise PolicyError(
-                    f"{policy!r} is neither a policy by position nor one by score; derive it from "
-                    "transom.policies.Positional or Scored."
-                )
-            self.slots = Slots(policy, *given)
-            kind = BoundedLayer if policy.kv == "auto" else RoundedLayer
-            for index in bounded:
-                layers[index] = kind(index, self.slots, last=index == bounded[-1])
+        built = build(Asked(policy, made, bounded, positions, cold))
+        self.slots = built.planner
+        for layer in built.layers:
+            layers[layer.index] = layer
         super().__init__(layers=layers)
         self.scales_by_position = scales_by_position(made)
         select_attention(config)
@@ -203,8 +176,7 @@ class BoundedCache(Cache):
         if not any(layer.is_initialized for layer in layers):
             self._shape = found
             self.policy = self.slots.policy = policy = self._asked.on(found)
-            each = policy.by_layer(len(layers)) if isinstance(policy, Scored) else repeat(policy)
-            for layer, own in zip(layers, each, strict=False):
+            for layer, own in zip(layers, policy.by_layer(len(layers)), strict=True):
                 layer.fit(own)
         elif found.token_bytes > self._shape.token_bytes:
             raise CacheError(
@@ -586,17 +558,6 @@ def _bounded_layers(config: Any, policy: Policy, layers: list[Any]) -> list[int]
             f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
         )
     return sliding
-
-
-def _rotary(
-    made: Trial, policy: Policy, bounded: list[int]
-) -> tuple[Rotary | None, frozenset[int]]:
-    """How keys are turned, and in which layers they are not; None where nothing ever is."""
-    if policy.capacity is None and (policy.kv == "auto" or rope_type(made.config) is None):
-        return None, frozenset()
-    found = rotary_of(made, bounded)
-    rotary = next((one for one in found.values() if one is not None), None)
-    return rotary, frozenset(index for index, one in found.items() if one is None)
 
 
 def _itemsize(config: Any) -> int:

@@ -2,17 +2,19 @@
 
 from transom.policies.base import Policy
 from transom.policies.chunked import Chunked
-from transom.policies.cost import ModelShape, attention_flops, kv_bytes, kv_bytes_bound
+from transom.policies.cost import attention_flops, kv_bytes, kv_bytes_bound
 from transom.policies.expected_attention import ExpectedAttention
 from transom.policies.full import Full
 from transom.policies.heavy_hitters import HeavyHitters
 from transom.policies.hierarchical import Hierarchical
 from transom.policies.key_norm import KeyNorm
 from transom.policies.keydiff import KeyDiff
-from transom.policies.parse import known, parameters, parse
+from transom.policies.parse import parameters, parse
 from transom.policies.positional import Positional, Span
 from transom.policies.precision import Precision
+from transom.policies.registry import known
 from transom.policies.scored import Coming, Kept, Scored
+from transom.policies.shape import ModelShape
 from transom.policies.sinks import Sinks
 from transom.policies.snapkv import SnapKV
 from transom.policies.tova import TOVA

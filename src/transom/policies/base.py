@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from transom.checks import check_keywords, whole_number
 from transom.errors import InputError, PolicyError
+from transom.policies.precision import EXACT, FIRST, Precision
+from transom.policies.shape import ModelShape
 from transom.quantities import to_bytes
-
-if TYPE_CHECKING:
-    from transom.policies.cost import ModelShape
 
 __all__ = ["PRECISIONS", "Policy"]
 
 PRECISIONS = ("auto", "int8", "int4")
+PINNED_KEY_BYTES = 4  # pinned keys are also kept once in float32, to be rotated from there
 
 
 @dataclass(frozen=True)
 class Policy(ABC):
     """Which past tokens a new token may see, and how exactly they are kept.
 
-    There are two kinds: `Positional` policies decide by position alone, `Scored` ones by what the
-    model attends to. Both are plain values that hold no tensors.
+    There are three kinds: `Positional` policies decide by position alone, `Scored` ones by what the
+    model attends to, and `Hierarchical` with recall brings old blocks back. All are plain values
+    that hold no tensors. Each knows its own price: `layer_bytes` and `visible_pairs`.
 
     Attributes:
         kv: how keys and values are stored: `"auto"` as the model computes them, `"int8"` or
@@ -68,9 +69,52 @@ class Policy(ABC):
     def kept(self, seen: int) -> int:
         """How many of `seen` tokens are still visible."""
 
+    @property
+    def decides_by(self) -> str:
+        """What decides which tokens stay: `"position"`, `"score"` or `"recall"`.
+
+        A cache holds each in its own way (see `transom.kv.build`). A policy of yet another kind
+        names it here; with `""` it has a price, but no cache can hold it.
+        """
+        return ""
+
     def on(self, shape: ModelShape) -> Policy:
         """The same policy for a model of these sizes, where a budget was given in bytes."""
         return self
+
+    def by_layer(self, layers: int) -> tuple[Policy, ...]:
+        """What the policy is in each of so many layers, from the first to the last."""
+        return (self,) * layers
+
+    @property
+    def exact_tokens(self) -> int:
+        """How many of the newest tokens are kept as they came where `kv` asks for few bits."""
+        return EXACT if self.capacity is None else min(EXACT, self.capacity - self.pinned)
+
+    @property
+    def exact_first(self) -> int:
+        """How many of the first tokens are, as long as the policy keeps them."""
+        return FIRST if self.capacity is None else min(FIRST, self.capacity)
+
+    def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
+        """Bytes of one layer that holds `tokens` tokens in each kv head, at least one.
+
+        As in storage where every token has a slot of its own: the newest have one among those in
+        few bits too, and pinned keys are there once more in float32.
+        """
+        precision = Precision.of(self)
+        if precision is None:
+            head = tokens * shape.head_bytes
+        else:
+            head = precision.head_bytes(shape, tokens, min(tokens, precision.exact))
+        return shape.kv_heads * (head + self.pinned * shape.head_dim * PINNED_KEY_BYTES)
+
+    def visible_pairs(self, start: int, stop: int) -> int:
+        """How many tokens the queries at positions `start` to `stop` see in all, in one head.
+
+        Counted one query at a time; a kind of policy with a closed form overrides it.
+        """
+        return sum(self.kept(query + 1) for query in range(start, stop))
 
     def __repr__(self) -> str:
         """As it is made, without what is left at the default `kv`."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from transom.errors import PolicyError
 from transom.policies.base import at_least, bytes_of, tokens_of
 from transom.policies.positional import Positional
-
-if TYPE_CHECKING:
-    from transom.policies.cost import ModelShape
+from transom.policies.shape import ModelShape
 
 __all__ = ["Hierarchical"]
 
@@ -18,6 +18,9 @@ RECALLS = ("none", "blocks")
 EXAMPLE = "2GiB"
 RECALLED = ("block", "blocks", "common", "representatives", "chunk")
 BLOCK, CHUNK, COMMON = 64, 8, 4
+NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
+SUM_BYTES = 4  # float32, for each query of the chunk under way
+FINDING_BYTES = 4  # float32: votes for cold blocks, and the keys by which these are found
 
 
 @dataclass(frozen=True)
@@ -184,16 +187,45 @@ class Hierarchical(Positional):
         block = self.block_size
         return (q // block - self.local_blocks - self.global_blocks) * block
 
-    def on(self, shape: ModelShape) -> Hierarchical:
-        from transom.policies.cost import cold_block_bytes
+    @property
+    def decides_by(self) -> str:
+        return "recall" if self.recalls else "position"
 
+    def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
+        """Bytes of one layer that holds `tokens` tokens in each kv head; cold blocks are elsewhere.
+
+        With recall there are, besides keys and values, the numbers of the recalled blocks, and the
+        queries of the chunk under way with their sums.
+        """
+        if not self.recalls:
+            return super().layer_bytes(shape, tokens)
+        head = min(tokens, self.capacity) * shape.head_bytes + self.recalled * NUMBER_BYTES
+        query = shape.head_dim * shape.itemsize + SUM_BYTES
+        return shape.kv_heads * head + shape.heads * self.chunk_size * query
+
+    def cold_block_bytes(self, shape: ModelShape) -> int:
+        """Bytes over all layers of a block that can be recalled, and of what it is found by."""
+        found_by = self.representatives_per_block * max(1, shape.head_dim // 2) + 1  # and a vote
+        finding = shape.layers * shape.kv_heads * found_by * FINDING_BYTES
+        return self.block_size * shape.token_bytes + finding
+
+    def visible_pairs(self, start: int, stop: int) -> int:
+        """As `Policy.visible_pairs`; with recall, as if all recalled blocks were seen."""
+        if not self.recalls:
+            return super().visible_pairs(start, stop)
+        queries = np.arange(start, stop, dtype=np.int64)
+        newest = self.block_size - 1 - queries % self.block_size
+        return int(np.minimum(queries + 1, self.capacity - newest).sum())
+
+    def on(self, shape: ModelShape) -> Hierarchical:
         if not isinstance(self.global_, str):
             return self
         budget = bytes_of(self, "global_", EXAMPLE)
-        blocks = budget // cold_block_bytes(self, shape)
+        each = self.cold_block_bytes(shape)
+        blocks = budget // each
         if not blocks:
             raise PolicyError(
                 f"{self.name}: global is {self.global_}, and one block of {self.block_size} tokens "
-                f"takes {cold_block_bytes(self, shape):,} bytes in this model; expected more."
+                f"takes {each:,} bytes in this model; expected more."
             )
         return replace(self, global_=blocks * self.block_size)

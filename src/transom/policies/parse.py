@@ -3,63 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import Field, fields
 from difflib import get_close_matches
-from functools import cache
 from typing import Any
 
 from transom.checks import known_keywords
 from transom.errors import InputError, PolicyError
-from transom.plugins import plugins
 from transom.policies.base import Policy, spelled
-from transom.policies.chunked import Chunked
-from transom.policies.expected_attention import ExpectedAttention
-from transom.policies.full import Full
-from transom.policies.heavy_hitters import HeavyHitters
-from transom.policies.hierarchical import Hierarchical
-from transom.policies.key_norm import KeyNorm
-from transom.policies.keydiff import KeyDiff
-from transom.policies.sinks import Sinks
-from transom.policies.snapkv import SnapKV
-from transom.policies.tova import TOVA
-from transom.policies.window import Window
+from transom.policies.registry import known
 from transom.quantities import to_tokens
 
-__all__ = ["as_policy", "known", "parameters", "parse"]
-
-BUILT_IN: tuple[type[Policy], ...] = (
-    Full,
-    Window,
-    Sinks,
-    Chunked,
-    Hierarchical,
-    HeavyHitters,
-    TOVA,
-    SnapKV,
-    KeyDiff,
-    KeyNorm,
-    ExpectedAttention,
-)
-ENTRY_POINTS = "transom.policies"
-
-
-@cache
-def known() -> Mapping[str, type[Policy]]:
-    """Every policy by name: the built-in ones, then those that installed packages register.
-
-    A package registers a policy class under the entry-point group `transom.policies`.
-
-    Raises:
-        PolicyError: when two policies claim one name, or an entry point is not a policy.
-    """
-    return plugins(ENTRY_POINTS, Policy, BUILT_IN, PolicyError)
+__all__ = ["as_policy", "parameters", "parse"]
 
 
 @known_keywords
 def parameters(policy: type[Policy]) -> dict[str, Any]:
     """The keys of a policy's text and their defaults, in order; `kv`, which all take, comes last.
 
+    >>> from transom.policies import Sinks
     >>> parameters(Sinks)
     {'sinks': 4, 'window': 1020, 'kv': 'auto'}
     """
@@ -78,6 +39,7 @@ def parse(text: str) -> Policy:
 
     >>> parse("sinks:4,window=1020")
     Sinks(sinks=4, window=1020)
+    >>> from transom.policies import Window
     >>> parse("window:size=512") == parse(str(Window(512)))
     True
     """

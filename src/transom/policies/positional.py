@@ -6,6 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from transom.policies.base import Policy
 
 __all__ = ["Positional", "Span"]
@@ -78,3 +80,11 @@ class Positional(Policy):
 
     def kept(self, seen: int) -> int:
         return sum(len(span) for span in self.spans(seen))
+
+    @property
+    def decides_by(self) -> str:
+        return "position"
+
+    def visible_pairs(self, start: int, stop: int) -> int:
+        queries = np.arange(start, stop, dtype=np.int64)
+        return int((queries + 1 - self.gap(queries)).sum())

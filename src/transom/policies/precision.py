@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
+from typing import Protocol
 
-from transom.policies.base import Policy
-from transom.policies.scored import Scored
+from transom.policies.shape import ModelShape
 
-__all__ = ["Precision"]
+__all__ = ["EXACT", "FIRST", "Precision", "Stored"]
 
 EXACT = 64  # newest tokens kept as they came
 FIRST = 4  # first tokens kept as they came
 SCALE_BYTES = 2  # a bfloat16, and a float16 for the offset
 GROUP = 32  # int4: numbers that share a scale and an offset
+CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32
+
+
+class Stored(Protocol):
+    """What a policy says about how it is stored; see `Policy` for what each means."""
+
+    @property
+    def kv(self) -> str: ...
+
+    @property
+    def exact_tokens(self) -> int: ...
+
+    @property
+    def exact_first(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -32,17 +46,12 @@ class Precision:
     first: int
 
     @classmethod
-    def of(cls, policy: Policy) -> Precision | None:
+    def of(cls, policy: Stored) -> Precision | None:
         """What a policy asks for; None where numbers are stored as they come."""
         if policy.kv == "auto":
             return None
-        if isinstance(policy, Scored):
-            most, first = policy.newest, policy.sinks
-        else:
-            most = EXACT if policy.capacity is None else policy.capacity - policy.pinned
-            first = FIRST if policy.capacity is None else policy.capacity
         bits = int(policy.kv.removeprefix("int"))
-        return cls(bits=bits, exact=min(EXACT, most), first=min(FIRST, first))
+        return cls(bits=bits, exact=policy.exact_tokens, first=policy.exact_first)
 
     def group(self, dim: int) -> int:
         """How many of `dim` numbers share a scale and an offset."""
@@ -51,3 +60,14 @@ class Precision:
     def row_bytes(self, dim: int) -> int:
         """Bytes of `dim` numbers with their scales and offsets."""
         return dim * self.bits // 8 + dim // self.group(dim) * 2 * SCALE_BYTES
+
+    def head_bytes(self, shape: ModelShape, coded: int, exact: int) -> int:
+        """Bytes of one kv head of one layer.
+
+        Args:
+            coded: how many tokens have a place among those in few bits.
+            exact: how many of the newest are kept as they came; so are the first ones besides.
+        """
+        dim = shape.head_dim
+        whole = (exact + self.first) * shape.head_bytes
+        return coded * 2 * self.row_bytes(dim) + whole + 2 * dim * CHANNEL_BYTES

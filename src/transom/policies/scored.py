@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from transom.checks import whole_number
 from transom.errors import PolicyError
 from transom.policies.base import Policy, at_least, bytes_of, tokens_of
+from transom.policies.precision import EXACT, FIRST, Precision
 from transom.policies.pyramid import pyramid
-
-if TYPE_CHECKING:
-    from transom.policies.cost import ModelShape
+from transom.policies.shape import ModelShape
 
 __all__ = ["Coming", "Kept", "Scored"]
 
@@ -20,6 +21,8 @@ HEADS = ("equal", "adaptive")
 LAYERS = ("equal", "pyramid")
 EXAMPLE = "48MiB"
 FEW = 8  # tokens; evicting fewer at a time is mostly overhead
+POSITION_BYTES = 4  # int32, for each token that is held
+RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
 class Coming(NamedTuple):
@@ -198,9 +201,41 @@ class Scored(Policy):
         sizes = pyramid(self.tokens, layers, smallest)
         return tuple(replace(self, size=size, layers="equal") for size in sizes)
 
-    def on(self, shape: ModelShape) -> Scored:
-        from transom.policies.cost import kv_bytes_bound
+    @property
+    def decides_by(self) -> str:
+        return "score"
 
+    @property
+    def exact_tokens(self) -> int:
+        return min(EXACT, self.newest)
+
+    @property
+    def exact_first(self) -> int:
+        return min(FIRST, self.sinks)
+
+    def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
+        """Bytes of one layer that holds `tokens` tokens in each kv head, at least one.
+
+        The newest tokens are held once. Besides keys and values there are the positions, the
+        attention received where the policy watches any, and the sums over queries if it `expects`.
+        """
+        precision, dim = Precision.of(self), shape.head_dim
+        if precision is None:
+            head = tokens * shape.head_bytes
+        else:
+            exact = min(tokens, precision.exact)
+            head = precision.head_bytes(shape, tokens - exact, exact)
+        head += tokens * (POSITION_BYTES + (RECEIVED_BYTES if self.watches != 0 else 0))
+        sums = shape.heads * (dim + dim * dim) * RECEIVED_BYTES if self.expects else 0
+        return shape.kv_heads * head + sums
+
+    def visible_pairs(self, start: int, stop: int) -> int:
+        held = np.arange(start, stop, dtype=np.int64) + 1
+        over = held - self.tokens - 1  # as in `filled`
+        turning = self.tokens - self.round + 1 + over % self.round
+        return int(np.where(over < 0, held, turning).sum())
+
+    def on(self, shape: ModelShape) -> Scored:
         if not isinstance(self.size, str):
             return self
         budget = bytes_of(self, "size", EXAMPLE)
@@ -208,7 +243,8 @@ class Scored(Policy):
         while low + 1 < high:  # the largest size that fits; bytes grow with it
             middle = (low + high) // 2
             try:
-                fits = (kv_bytes_bound(replace(self, size=middle), shape) or 0) <= budget
+                layers = replace(self, size=middle).by_layer(shape.layers)
+                fits = sum(x.layer_bytes(shape, x.tokens) for x in layers) <= budget
             except PolicyError:
                 fits = True  # too small for its own sinks; the last `replace` says so
             low, high = (middle, high) if fits else (low, middle)

@@ -1,0 +1,60 @@
+"""A small policy of every name that is known, for suites that hold all of them to one contract.
+
+What is not spelled here is found by trying, so that a new policy is in those suites by being known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import product
+from typing import Any
+
+from transom.errors import PolicyError
+from transom.policies import Policy, known, parse
+
+SIZE = 20  # tokens that are visible at once
+SPELLED = {
+    "sinks": ("sinks:3,window=17",),
+    "chunked": ("chunked:20,chunk=6",),
+    "hierarchical": (
+        "hierarchical:8,global=12",
+        "hierarchical:8,global=90,recall=blocks,block=4,blocks=2,chunk=2",
+    ),
+}
+
+
+def examples() -> list[str]:
+    """Spellings, at least one of each name."""
+    return [
+        text for name, kind in known().items() for text in SPELLED.get(name, (str(small(kind)),))
+    ]
+
+
+def that_decide_by(what: str) -> list[Any]:
+    """The examples of one kind of policy: by `"position"`, `"score"` or `"recall"`."""
+    return [policy for policy in map(parse, examples()) if policy.decides_by == what]
+
+
+def small(kind: type[Policy]) -> Policy:
+    """A policy that lets `SIZE` tokens be seen; without a bound, the default one.
+
+    Its first number alone is that size, if that will do. Else its numbers are those in the middle
+    of all that would.
+    """
+    numbers = [x.name for x in fields(kind) if isinstance(x.default, int) and not x.kw_only]
+    if kind().capacity is None:
+        return kind()
+    found = _made(kind, {numbers[0]: SIZE})
+    if not found:
+        values = product(range(1, SIZE + 1), repeat=len(numbers))
+        found = [p for x in values for p in _made(kind, dict(zip(numbers, x, strict=True)))]
+    assert found, f"no {kind.name} shows {SIZE} tokens; spell one in SPELLED"
+    return found[len(found) // 2]
+
+
+def _made(kind: Any, numbers: dict[str, int]) -> list[Policy]:
+    try:
+        policy: Policy = kind(**numbers)
+    except PolicyError:
+        return []
+    return [policy] if policy.capacity == SIZE else []
