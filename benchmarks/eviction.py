@@ -30,7 +30,7 @@ from cachetools import LRUCache
 
 from transom.memory.eviction import Eviction, Newcomer, eviction, known
 from transom.memory.eviction.order import Order
-from transom.memory.replay import Run, Trace, read_trace, replay
+from transom.memory.replay import Replay, Trace, read_trace, replay
 from transom.memory.replay.run import Cache
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def mooncake() -> dict[str, Any]:
     trace = read_trace(TRACE)
     result = replay(trace, list(known()), PARTS)
 
-    def by_part(value: Callable[[Run], float]) -> dict[str, dict[str, float]]:
+    def by_part(value: Callable[[Replay], float]) -> dict[str, dict[str, float]]:
         return {
             f"{part:g}": {run.eviction: value(run) for run in result.runs if run.capacity == part}
             for part in PARTS

@@ -31,11 +31,11 @@ from _measure import RESULTS, interleaved, ratio, run_claims
 
 from transom import Context, models
 from transom.evaluate.measures import Bench
-from transom.evaluate.plan import LOSS, Plan, State, carry_out
-from transom.evaluate.record import Record
+from transom.evaluate.plan import LOSS, EvaluationPlan, State, carry_out
+from transom.evaluate.record import ResultLog
 from transom.evaluate.reference import reference
 from transom.evaluate.rows import LossRow, RecallRow, Row
-from transom.evaluate.summary import Summary, summaries
+from transom.evaluate.summary import PolicySummary, summaries
 from transom.evaluate.tasks import REVISION, task
 from transom.evaluate.tasks.base import Cell
 from transom.kv.recall import RecallLayer
@@ -96,7 +96,7 @@ def chosen(policies: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(parse(policy)) for policy in given)
 
 
-def measured(claim: str, plan: Plan) -> list[Row]:
+def measured(claim: str, plan: EvaluationPlan) -> list[Row]:
     """Carry the plan out, or what is still missing of it, and give all its rows."""
     folder = RESULTS / "quality"
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def measured(claim: str, plan: Plan) -> list[Row]:
         "chunk": CHUNK,
     }
     settings["trials"] = REVISION
-    record = Record(folder / f"{claim}-{name}-{OPTIONS.dtype}.jsonl", settings)
+    record = ResultLog(folder / f"{claim}-{name}-{OPTIONS.dtype}.jsonl", settings)
     began = time.monotonic()
     shown = [began]
 
@@ -140,7 +140,7 @@ def mean_loss(row: LossRow, start: int, stop: int) -> float:
 
 
 def loss() -> dict[str, Any]:
-    plan = Plan(tuple(map(parse, chosen(AT_1024))), tasks=(LOSS,), lengths=(LONGEST,))
+    plan = EvaluationPlan(tuple(map(parse, chosen(AT_1024))), tasks=(LOSS,), lengths=(LONGEST,))
     within = min(TRAINED, LONGEST // 4)
     runs: dict[str, Any] = {}
     for one in summaries(measured("loss", plan), tuple(map(str, plan.policies))):
@@ -172,14 +172,14 @@ def loss() -> dict[str, Any]:
     }
 
 
-def answers() -> list[Summary]:
+def answers() -> list[PolicySummary]:
     """Of every policy to every pass key; what is still missing is measured."""
     policies = chosen(AT_2048)
     rows: list[Row] = []
     for policy in policies:
         longest = min(OPTIONS.longest, AT_2048.get(policy, LONGEST))
         for name in OPTIONS.tasks.split(","):
-            plan = Plan(
+            plan = EvaluationPlan(
                 (parse(policy),),
                 tasks=(name,),
                 lengths=tuple(n for n in LENGTHS if n <= longest),

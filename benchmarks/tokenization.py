@@ -32,7 +32,7 @@ from _measure import interleaved, ratio, run_claims
 from transom.models import load_tokenizer
 from transom.tokens import Encoder, IncrementalTokenizer, tokenize_files
 from transom.tokens.backends import choose_backend
-from transom.tokens.blocks import Block, Cutter
+from transom.tokens.blocks import Cutter, TextBlock
 from transom.tokens.parallel import in_order
 
 SENTENCE = "And then, as she had always known it would, the rain set in again at 7.30. "
@@ -92,7 +92,7 @@ def megabytes_per_second(steps: dict[str, Callable[[], object]], size: int, roun
     }
 
 
-def blocks_of(encoder: Encoder, texts: list[str]) -> list[Block]:
+def blocks_of(encoder: Encoder, texts: list[str]) -> list[TextBlock]:
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
     return [block for text in texts for block in (*cutter.add(text), cutter.end())]
 

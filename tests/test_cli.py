@@ -24,8 +24,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.kv.models import VOCABULARY, tiny, tokens
 from transom import Context, SlidingWindow
 from transom.cli import demo, main
-from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
+from transom.cli.progress import Bars
 from transom.cli.tables import plain_size
 from transom.evaluate import read
 

@@ -22,10 +22,10 @@ from tests.kv.models import tiny
 from tests.test_state import tokenizer_of
 from transom import Context
 from transom.cli import conversation, main
+from transom.cli.commands import ChatCommands
 from transom.cli.conversation import RECENT, Conversation, Reply
+from transom.cli.repl import Talk
 from transom.cli.session import Session
-from transom.cli.slash import Commands
-from transom.cli.talk import Talk
 from transom.cli.wrapping import Wrapping
 from transom.errors import InputError, StateError
 from transom.state import remove_leftovers
@@ -354,7 +354,7 @@ def test_bytes_that_are_no_text(
 def test_commands(tmp_path: Path) -> None:
     said: list[str] = []
     talk = Conversation(context(), "tiny")
-    command = Commands(talk, said.append)
+    command = ChatCommands(talk, said.append)
     reply = talk.ask("abc", max_new_tokens=3)
     list(reply)
     talk.keep(reply)
@@ -510,7 +510,7 @@ class Typing:
 
 
 def talk_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Talk:
-    monkeypatch.setattr("transom.cli.talk.Prompt", lambda earlier: Typing(*lines))
+    monkeypatch.setattr("transom.cli.repl.Prompt", lambda earlier: Typing(*lines))
     talk = Talk(Conversation(context(), "tiny"), {"max_new_tokens": 5})
     talk.typed = True
     return talk

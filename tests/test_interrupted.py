@@ -17,7 +17,7 @@ from transom import Context
 from transom import context as module
 from transom.errors import CacheError, InputError
 from transom.kv import BoundedCache
-from transom.kv.planned import PlannedLayer
+from transom.kv.cache_layer import CacheLayer
 
 TRACED = ("heavy", "expected", "pyramid")  # every token has a say in the scores of all others
 MORE = ids_of(20, seed=2)
@@ -242,4 +242,4 @@ def test_a_cache_goes_back_only_without_a_trace() -> None:
         model(tokens(1, 9), past_key_values=cache)
     assert not cache.go_back(4, 0)
     assert cache.seen == 13
-    assert all(isinstance(layer, PlannedLayer) for layer in cache.layers)
+    assert all(isinstance(layer, CacheLayer) for layer in cache.layers)

@@ -13,8 +13,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from transom.atomic_files import atomic_write, publish
 from transom.attention.patterns import causal
-from transom.durable import publish, replacing
 from transom.errors import InputError
 from transom.export import TableWriter, table_writer
 from transom.outputs import check_picture, check_target, write_text
@@ -114,7 +114,7 @@ def test_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_text("old")
 
     def cut_short() -> None:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"new")
             raise KeyboardInterrupt
 

@@ -23,7 +23,7 @@ from transom.checks import check_keywords, known_keywords, whole_number
 from transom.errors import CacheError, InputError, StateError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
-from transom.kv.rows import Positions
+from transom.kv.planner import Positions
 from transom.policies import Policy, Sinks, parse
 from transom.sampling import Draw, Sampler, end_tokens
 from transom.scoring import by_windows, losses
@@ -180,7 +180,7 @@ class Context:
     def usage(self) -> Usage:
         """Tokens seen, kept and dropped, bytes held, the next position, bytes in cold storage."""
         cache = self.cache
-        position = cache.seen - cache.slots.base
+        position = cache.seen - cache.planner.base
         return Usage(
             cache.seen, cache.kept, cache.dropped, cache.nbytes, position, cache.cold_nbytes
         )
@@ -398,7 +398,7 @@ class Context:
         facts = {
             **fingerprint(self.model, self.tokenizer),
             "policy": str(self.policy),
-            "positions": self.cache.slots.positions,
+            "positions": self.cache.planner.positions,
             "chunk": self.chunk,
             "dialogue": self._dialogue._asdict(),
             "note": self.note,
@@ -544,7 +544,7 @@ class Context:
     def _all_or_nothing(self) -> Iterator[None]:
         """What raises inside leaves everything as it was; or else nothing more can be done."""
         cache = self.cache
-        before = cache.seen, cache.slots.base
+        before = cache.seen, cache.planner.base
         kept = self._logits, self._dialogue
         self._stopped = True
         try:
@@ -590,7 +590,7 @@ class Context:
     def _forward(self, ids: Tensor, every: bool) -> Tensor:
         """Feed `(tokens,)` ids; logits `(tokens, vocabulary)`, or of the last one only."""
         self._rebase(len(ids))
-        start = self.cache.seen - self.cache.slots.base
+        start = self.cache.seen - self.cache.planner.base
         logits: Tensor
         if self._compiled is not None and len(ids) == 1 and self._compiled.ready:
             logits = self._compiled(ids, start)
@@ -610,13 +610,13 @@ class Context:
 
         Not in a model to whose queries the true position matters.
         """
-        cache, slots = self.cache, self.cache.slots
+        cache, planner = self.cache, self.cache.planner
         capacity = self.policy.capacity
-        if capacity is None or slots.positions == "absolute" or not cache.is_bounded_throughout:
+        if capacity is None or planner.positions == "absolute" or not cache.is_bounded_throughout:
             return
         if cache.scales_by_position:
             return
-        position = cache.seen - slots.base
+        position = cache.seen - planner.base
         if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
             cache.rebase(position - capacity)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from transom.durable import replacing
+from transom.atomic_files import atomic_write
 from transom.errors import InputError
 
 __all__ = ["check_picture", "check_target", "output", "save_picture", "write_text"]
@@ -70,13 +70,13 @@ def check_picture(path: Path | None, *others: Path | str | None) -> None:
 
 @contextmanager
 def output(path: Path | str) -> Iterator[BinaryIO]:
-    """A file that is at `path` once it is complete; see `transom.durable.replacing`.
+    """A file that is at `path` once it is complete; see `transom.atomic_files.atomic_write`.
 
     Raises:
         InputError: when it cannot be written; a regular file that was there is unchanged.
     """
     try:
-        with replacing(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             yield file
     except OSError as error:
         raise _unwritable(path, error) from error

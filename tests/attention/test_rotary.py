@@ -50,7 +50,7 @@ def test_turns_as_the_model_does(family: str) -> None:
         )[1]
         for position in (5, 95)
     }
-    turned = rotary.turn(placed[5], *rotary.angles(torch.tensor(90)))
+    turned = rotary.rotate(placed[5], *rotary.angles(torch.tensor(90)))
     torch.testing.assert_close(turned, placed[95], atol=2e-5, rtol=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_matrix_turns_like_turn_and_leaves_the_rest(interleaved: bool) -> None:
     rotary = Rotary(torch.tensor([1.0, 0.1, 0.003], dtype=torch.float64), interleaved)
     x, by = torch.randn(2, 4, 10), torch.tensor([7, -300])
     cos, sin = rotary.angles(by)
-    turned = rotary.turn(x, cos[:, None], sin[:, None])
+    turned = rotary.rotate(x, cos[:, None], sin[:, None])
     torch.testing.assert_close(x @ rotary.matrix(by, 10), turned, atol=1e-5, rtol=1e-5)
     assert torch.equal(turned[..., 6:], x[..., 6:])
     torch.testing.assert_close(turned.norm(), x.norm())
@@ -68,17 +68,17 @@ def test_matrix_turns_like_turn_and_leaves_the_rest(interleaved: bool) -> None:
 def test_a_million_positions_away_and_back() -> None:
     rotary = Rotary.from_config(CONFIGS["llama"])
     x = torch.randn(3, 8)
-    there = rotary.turn(x, *rotary.angles(torch.tensor(1_000_003)))
-    back = rotary.turn(there, *rotary.angles(torch.tensor(-1_000_000)))
+    there = rotary.rotate(x, *rotary.angles(torch.tensor(1_000_003)))
+    back = rotary.rotate(there, *rotary.angles(torch.tensor(-1_000_000)))
     torch.testing.assert_close(
-        back, rotary.turn(x, *rotary.angles(torch.tensor(3))), atol=1e-5, rtol=1e-5
+        back, rotary.rotate(x, *rotary.angles(torch.tensor(3))), atol=1e-5, rtol=1e-5
     )
 
 
 def test_bfloat16_in_bfloat16_out() -> None:
     rotary = Rotary.from_config(CONFIGS["llama"])
     x = torch.randn(3, 8, dtype=torch.bfloat16)
-    assert rotary.turn(x, *rotary.angles(torch.tensor(3))).dtype == torch.bfloat16
+    assert rotary.rotate(x, *rotary.angles(torch.tensor(3))).dtype == torch.bfloat16
 
 
 def rope(kind: str, **more: Any) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_what_is_found_is_what_the_real_model_does(name: str) -> None:
         rotary = rotary_of(trial(config), [index])[index]
         expected = keys[4][index]
         if rotary is not None:
-            expected = rotary.turn(expected, *rotary.angles(torch.tensor(57)))
+            expected = rotary.rotate(expected, *rotary.angles(torch.tensor(57)))
         torch.testing.assert_close(keys[61][index], expected, atol=1e-4, rtol=1e-3)
 
 

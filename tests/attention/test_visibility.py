@@ -31,10 +31,10 @@ def test_equals_the_reference(policy: Policy, length: int) -> None:
         queries=positions,
         keys=positions[:, shuffled],
         rotary=ROTARY,
-        turn=ROTARY.angles(-policy.gap(positions)) if policy.pinned else None,
+        rotation=ROTARY.angles(-policy.gap(positions)) if policy.pinned else None,
     )
-    keys = ROTARY.turn(k, cos, sin)[:, :, shuffled]
-    fast = seen.attend(ROTARY.turn(q, cos, sin), keys, v[:, :, shuffled])
+    keys = ROTARY.rotate(k, cos, sin)[:, :, shuffled]
+    fast = seen.attend(ROTARY.rotate(q, cos, sin), keys, v[:, :, shuffled])
     slow = reference_attention(q, k, v, policy, ROTARY)
     torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
 
@@ -43,10 +43,10 @@ def test_the_split_softmax_runs_in_bfloat16() -> None:
     policy, length = Sinks(3, 6), 40
     q, k, v = (torch.randn(2, 4, length, 8, dtype=torch.bfloat16) for _ in range(3))
     positions = torch.arange(length)[None]
-    turn = ROTARY.angles(-policy.gap(positions))
-    exact = Visibility(policy, positions, positions, ROTARY, turn)
+    rotation = ROTARY.angles(-policy.gap(positions))
+    exact = Visibility(policy, positions, positions, ROTARY, rotation)
     fast = exact.attend(q, k, v)
-    same = Visibility(policy, positions, positions, ROTARY, turn)
+    same = Visibility(policy, positions, positions, ROTARY, rotation)
     slow = same.attend(q.float(), k.float(), v.float())
     assert fast.dtype == torch.bfloat16
     torch.testing.assert_close(fast.float(), slow, atol=0.03, rtol=0.03)
@@ -61,8 +61,8 @@ def test_what_a_pattern_hides_from_everything_gives_zeros(
     some = chunked(25) & ~sliding(2)
     q, k, v = torch.randn(1, 6, length, 8), *torch.randn(2, 1, 2, length, 8)
     positions = torch.arange(length)[None]
-    turn = ROTARY.angles(torch.zeros_like(positions)) if turned and policy.pinned else None
-    seen = Visibility(policy, positions, positions, ROTARY, turn, pattern=some)
+    rotation = ROTARY.angles(torch.zeros_like(positions)) if turned and policy.pinned else None
+    seen = Visibility(policy, positions, positions, ROTARY, rotation, pattern=some)
     fast, slow = seen.attend(q, k, v), naive(q, k, v, pattern(policy) & some, 8**-0.5)
     torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
     assert not fast[:, :, 25:27].any()

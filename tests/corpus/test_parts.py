@@ -18,13 +18,13 @@ from tests.corpus.test_build import Killed, kill_after, stop_after, tokenizer, w
 from transom.corpus import Done, TokenCorpus, Watch, append_files, build
 from transom.corpus.job import inputs_of
 from transom.corpus.parts import PARTS, join, make_part, plan
-from transom.corpus.reading import Task
+from transom.corpus.reading import ReadTask
 from transom.errors import CorpusError, InputError, MissingExtraError
 
 WORKERS = 2
 
 
-def here(task: Task) -> Done:
+def here(task: ReadTask) -> Done:
     """An engine that makes each part twice, the last one first, and loses one half-way."""
     parts = plan(task.inputs, task.job.inputs, size=1)
     folder = task.writer.folder / PARTS
@@ -55,7 +55,7 @@ def test_parts_join_in_order(tmp_path: Path) -> None:
 def test_a_part_cut_short_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [part] = plan(inputs_of(write(tmp_path / "texts")), "")
 
-    def killed(task: Task) -> Done:
+    def killed(task: ReadTask) -> Done:
         raise Killed
 
     monkeypatch.setattr("transom.corpus.parts.read_inputs", killed)

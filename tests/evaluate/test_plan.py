@@ -12,14 +12,14 @@ from tests.kv.models import tiny, tokens
 from transom import Context, SlidingWindow
 from transom.errors import InputError, PolicyError
 from transom.evaluate.measures import Bench, Hooks, RecomputedLoss
-from transom.evaluate.plan import Plan, carry_out, known_tasks
-from transom.evaluate.record import Record
+from transom.evaluate.plan import EvaluationPlan, carry_out, known_tasks
+from transom.evaluate.record import ResultLog
 from transom.evaluate.rows import LossRow, RecallRow, SpeedRow, from_json, to_json
 from transom.policies import parse
 
 SETTINGS = {"model": "fake", "seed": 0}
 POLICIES = (parse("full"), parse("window:700"))
-PLAN = Plan(POLICIES, lengths=(900, 1800), depths=(0.0, 1.0), trials=2, recompute=256)
+PLAN = EvaluationPlan(POLICIES, lengths=(900, 1800), depths=(0.0, 1.0), trials=2, recompute=256)
 
 
 def bench(made: list[Reader] | None = None) -> Bench:
@@ -39,12 +39,12 @@ def timeless(rows):
     ]
 
 
-def recorded(path) -> Record:
-    return Record(path, SETTINGS)
+def recorded(path) -> ResultLog:
+    return ResultLog(path, SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Record:
+def whole(tmp_path_factory) -> ResultLog:
     """The plan carried out in one go."""
     record = recorded(tmp_path_factory.mktemp("whole") / "rows.jsonl")
     assert carry_out(PLAN, bench(), record)
@@ -147,7 +147,7 @@ def test_what_is_there_is_not_measured_again(whole):
     assert carry_out(PLAN, bench(made), whole)
     assert made == []
     wider = replace(PLAN, lengths=(900, 1800, 2000), tasks=("passkey",))
-    assert carry_out(wider, bench(made), Record(whole.path, SETTINGS))
+    assert carry_out(wider, bench(made), ResultLog(whole.path, SETTINGS))
     assert {len(one.ids) // 900 for one in made if one.ids} == {2}
 
 
@@ -217,9 +217,9 @@ def test_what_cannot_work_is_refused_before_anything_is_measured(tmp_path):
 
 def test_every_known_task_makes_a_measure():
     for name in known_tasks():
-        [one] = Plan(POLICIES[:1], tasks=(name,), lengths=(900,)).measures(bench())
+        [one] = EvaluationPlan(POLICIES[:1], tasks=(name,), lengths=(900,)).measures(bench())
         assert one.title.startswith(name)
-    assert set(Plan.tasks) < set(known_tasks())
+    assert set(EvaluationPlan.tasks) < set(known_tasks())
 
 
 def test_rows_survive_json(whole):
@@ -230,10 +230,10 @@ def test_rows_survive_json(whole):
 def test_a_record_of_something_else_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     row = LossRow("full", 1, None, ((0, 1, None),), 0.1, 1, 0)
-    Record(path, {"model": "one", "seed": 0}).add([row])
+    ResultLog(path, {"model": "one", "seed": 0}).add([row])
     with pytest.raises(InputError, match="model 'one'; this one has model 'two'"):
-        Record(path, {"model": "two", "seed": 0})
-    assert Record(path, {"model": "one", "seed": 0}).rows == [row]
+        ResultLog(path, {"model": "two", "seed": 0})
+    assert ResultLog(path, {"model": "one", "seed": 0}).rows == [row]
 
 
 @pytest.mark.parametrize("text", ["no json\n", "[1]\n", '{"kind": "recall"}\n', "{}\n"])
@@ -241,7 +241,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match="no record of an evaluation"):
-        Record(path, SETTINGS)
+        ResultLog(path, SETTINGS)
     assert path.read_text() == text
 
 
@@ -250,8 +250,8 @@ def test_a_record_that_was_hardly_begun_is_begun_again(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     row = LossRow("full", 1, None, ((0, 1, None),), 0.1, 1, 0)
-    Record(path, SETTINGS).add([row])
-    assert Record(path, SETTINGS).rows == [row]
+    ResultLog(path, SETTINGS).add([row])
+    assert ResultLog(path, SETTINGS).rows == [row]
 
 
 def test_a_row_is_kept_once(tmp_path):

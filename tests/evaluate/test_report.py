@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transom.cli.standing import columns, lines
+from transom.cli.live_table import columns, lines
 from transom.evaluate.front import front
 from transom.evaluate.report import page
 from transom.evaluate.report.svg import Axis, Chart
 from transom.evaluate.results import Results
 from transom.evaluate.rows import LossRow, RecallRow, SpeedRow
 from transom.evaluate.summary import Score, summaries
-from transom.quantities import plain_seconds, plain_size
+from transom.units import plain_seconds, plain_size
 
 LENGTHS = (1000, 2000)
 DEPTHS = (0.0, 0.5, 1.0)

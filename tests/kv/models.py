@@ -140,7 +140,7 @@ def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
             places = (valid.long().cumsum(1) - 1).clamp(min=0)
         if rotary is not None:
             cos, sin = rotary.angles(-places)
-            q, k = (rotary.turn(x, cos[:, None], sin[:, None]) for x in (q, k))
+            q, k = (rotary.rotate(x, cos[:, None], sin[:, None]) for x in (q, k))
         return reference_attention(
             q, k, v, policy, rotary, valid=valid, compact=compact, scaling=scaling
         )

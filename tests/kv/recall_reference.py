@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.kv.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
-from transom.kv.recall.votes import AT_LEAST, IN_COMMON
+from transom.kv.recall.scoring import AT_LEAST, IN_COMMON
 
 
 class ReferenceRecall:
@@ -193,7 +193,7 @@ class ReferenceRecall:
     def turned(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:
             return x
-        return self.rotary.turn(x, *self.rotary.angles(torch.tensor(place)))
+        return self.rotary.rotate(x, *self.rotary.angles(torch.tensor(place)))
 
 
 def rounded(x: float) -> float:

@@ -51,7 +51,7 @@ class ReferenceLayer:
     def turned(self, x: Tensor, places: Any) -> Tensor:
         if self.rotary is None:
             return x
-        return self.rotary.turn(x, *self.rotary.angles(torch.as_tensor(places)))
+        return self.rotary.rotate(x, *self.rotary.angles(torch.as_tensor(places)))
 
     def keys(self, head: Head) -> Tensor:
         """`(tokens, dim)`, at their angles."""
@@ -179,11 +179,11 @@ def expected_attention(layer: ReferenceLayer, head: Head, now: int) -> list[floa
         mean = seen.mean(0)
         centred = seen - mean
         covariance = centred.T @ centred / len(seen)
-        turn = torch.eye(len(mean), dtype=torch.double)
+        rotation = torch.eye(len(mean), dtype=torch.double)
         if layer.rotary is not None:
-            turns = layer.rotary.matrix(torch.arange(first, first + 512), len(mean)).double()
-            turn = turns.mean(0)
-        mean, covariance = mean @ turn, turn.T @ covariance @ turn
+            rotations = layer.rotary.matrix(torch.arange(first, first + 512), len(mean)).double()
+            rotation = rotations.mean(0)
+        mean, covariance = mean @ rotation, rotation.T @ covariance @ rotation
         keys = layer.keys(head).double()
         exponents = [
             float(key @ mean) * layer.scale + float(key @ covariance @ key) * layer.scale**2 / 2

@@ -129,7 +129,7 @@ def test_any_policy_any_padding_any_chunking(data: st.DataObject) -> None:
     real = mask.bool()
     if real.any():
         assert difference(got[real], expected[real]) < CLOSE
-    assert cache.slots.lengths == mask.sum(1).tolist()
+    assert cache.planner.lengths == mask.sum(1).tolist()
 
 
 @pytest.mark.parametrize("policy", BOUNDED, ids=str)
@@ -156,7 +156,7 @@ def test_rebasing_changes_nothing(policy: Policy) -> None:
         for start in range(0, LENGTH, 8):
             if start in (32, 56):
                 cache.rebase(20)
-            places = torch.arange(start, start + 8)[None] - cache.slots.base
+            places = torch.arange(start, start + 8)[None] - cache.planner.base
             chunk = ids[:, start : start + 8]
             logits.append(model(chunk, past_key_values=cache, position_ids=places).logits)
     assert difference(torch.cat(logits, 1), expected) < CLOSE

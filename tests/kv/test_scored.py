@@ -166,7 +166,7 @@ def test_any_budget_any_padding_any_chunking(data: st.DataObject) -> None:
     real = mask.bool()
     if real.any():
         assert difference(got[real], expected[real]) < CLOSE
-    assert cache.slots.lengths == mask.sum(1).tolist()
+    assert cache.planner.lengths == mask.sum(1).tolist()
 
 
 def test_tokens_that_watch_stay_whatever_other_heads_receive() -> None:

@@ -40,7 +40,7 @@ def token_by_token(model: Any, make: Callable[[int, Rotary | None, float], Stepp
                 mine = [x[row, :, column] for x in (q, k)]
                 if rotary is not None:
                     back = rotary.angles(torch.tensor(-position))
-                    mine = [rotary.turn(x, *back) for x in mine]
+                    mine = [rotary.rotate(x, *back) for x in mine]
                 out[row, :, column] = stepper.step(position, *mine, v[row, :, column])
         return out
 

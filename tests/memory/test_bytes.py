@@ -105,8 +105,8 @@ def test_the_budget_holds_among_threads():
             found = manager.get_context(f"{(which + 1) % 4}/{number % 40}")
             if found is not None and number % 50 == 0:
                 views.append((found, found.copy()))
-            if manager._ledger.bytes > budget:
-                over.append(manager._ledger.bytes)
+            if manager._budget.bytes > budget:
+                over.append(manager._budget.bytes)
 
     threads = [threading.Thread(target=work, args=(which,)) for which in range(4)]
     for thread in threads:
@@ -114,7 +114,7 @@ def test_the_budget_holds_among_threads():
     for thread in threads:
         thread.join()
     assert not over
-    assert manager._ledger.peak <= budget
+    assert manager._budget.peak <= budget
     assert manager.verify().ok
     for view, copy in views:
         np.testing.assert_array_equal(view, copy)
@@ -164,7 +164,7 @@ def test_namespaces_that_are_empty_take_nothing():
     for number in range(5000):
         assert manager.add_context("a", range(100), namespace=f"tenant {number}")
         assert manager.remove_context("a", namespace=f"tenant {number}")
-    assert len(manager._holdings.spaces) < 200
+    assert len(manager._store.spaces) < 200
     assert manager.verify().ok
     assert manager.stats().bytes < 200_000
 
@@ -198,7 +198,7 @@ def test_tenants_share_nothing():
     assert manager.stats().shared == 0
     assert manager.add_context("b", range(5000), namespace="other")
     assert manager.stats().shared == 2 * 4864
-    spaces = manager._holdings.spaces
+    spaces = manager._store.spaces
     assert not set(spaces["one"].blocks) & set(spaces["other"].blocks)
 
 

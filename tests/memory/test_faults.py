@@ -23,7 +23,7 @@ from transom.errors import InputError, StoreError
 from transom.memory import ContextMemoryManager
 from transom.memory.stored import open_store
 from transom.memory.tiers.disk import DiskTier
-from transom.memory.tiers.disk.look import look
+from transom.memory.tiers.disk.inspection import inspect_store
 
 VOCABULARY = 50_000
 
@@ -360,7 +360,7 @@ def test_the_store_of_another_user(tmp_path):
 
     try:
         (folder / "store").chmod(0o755)
-        for call in (lambda: opened(folder / "store"), lambda: look(folder / "store")):
+        for call in (lambda: opened(folder / "store"), lambda: inspect_store(folder / "store")):
             with pytest.raises(StoreError, match="Permission denied"):
                 as_nobody(call)
         with pytest.raises(StoreError, match="it may belong to another user"):
@@ -389,9 +389,9 @@ def test_an_empty_payload_and_a_huge_label(tmp_path):
     with DiskTier(tmp_path / "store", 1 << 20) as tier:
         assert tier.store(1, b"", b"L" * 4096)
         assert not tier.store(2, b"", b"L" * 4097)
-        assert tier.label(1) == b"L" * 4096
+        assert tier.header(1) == b"L" * 4096
     with DiskTier(tmp_path / "store", 1 << 20) as tier:
-        assert tier.label(1) == b"L" * 4096
+        assert tier.header(1) == b"L" * 4096
         assert bytes(tier[1]) == b""
 
 

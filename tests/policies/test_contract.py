@@ -30,7 +30,7 @@ from transom.policies import (
     kv_bytes_bound,
     parse,
 )
-from transom.quantities import to_bytes
+from transom.units import to_bytes
 
 SCORED = sorted(name for name, kind in known().items() if issubclass(kind, Scored))
 

@@ -50,8 +50,8 @@ def reference_attention(
             places = torch.arange(len(seen)) if compact else torch.tensor(seen)
             keys, query = k[row][:, columns], q[row][:, token, None]
             if rotary is not None:
-                keys = rotary.turn(keys, *rotary.angles(places))
-                query = rotary.turn(query, *rotary.angles(places[-1:]))
+                keys = rotary.rotate(keys, *rotary.angles(places))
+                query = rotary.rotate(query, *rotary.angles(places[-1:]))
             keys = keys.repeat_interleave(groups, dim=0)
             values = v[row][:, columns].repeat_interleave(groups, dim=0)
             weights = torch.softmax(query @ keys.transpose(1, 2) * scaling, dim=-1)

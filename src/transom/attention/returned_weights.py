@@ -85,10 +85,10 @@ def weights_under(
     if visible.pattern is not None:
         seen = seen & visible.pattern.at(queries, keys.clamp(min=0))
     scores = _scores(q, k)
-    if visible.turn is not None and layer not in visible.unturned:
+    if visible.rotation is not None and layer not in visible.layers_without_rope:
         assert visible.rotary is not None
-        turned = visible.rotary.turn(q, *(table[:, None] for table in visible.turn))
-        scores = torch.where(keys < visible.policy.pinned, _scores(turned, k), scores)
+        rotated = visible.rotary.rotate(q, *(table[:, None] for table in visible.rotation))
+        scores = torch.where(keys < visible.policy.pinned, _scores(rotated, k), scores)
     return columns.spread(_softmax(scores * scale, seen, q))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transom.attention.trial import MIDDLE, NEAR, Trial, TrialLayer, trial
+from transom.attention.trial import MIDDLE, NEAR, ModelTrial, TrialLayer, trial
 from transom.errors import UnsupportedModelError
 
 __all__ = ["Rotary", "rotary_of"]
@@ -50,20 +50,20 @@ class Rotary:
         )
         return pairs.cos().float(), pairs.sin().float()
 
-    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`x`, `(..., head_dim)`, turned by the given angles; computed in float32, dtype kept."""
         pairs = x[..., : self.dim].float()
-        turned = (pairs * cos + self._quarter(pairs) * sin).to(x.dtype)
+        rotated = (pairs * cos + self._quarter(pairs) * sin).to(x.dtype)
         if self.dim == x.shape[-1]:
-            return turned
-        rest = x[..., self.dim :].expand(*turned.shape[:-1], -1)
-        return torch.cat((turned, rest), dim=-1)
+            return rotated
+        rest = x[..., self.dim :].expand(*rotated.shape[:-1], -1)
+        return torch.cat((rotated, rest), dim=-1)
 
     def matrix(self, by: Tensor, head_dim: int) -> Tensor:
         """`(*by.shape, head_dim, head_dim)` float32: `x @ matrix` is `x` turned by `by`."""
         identity = torch.eye(head_dim, dtype=torch.float32, device=by.device)
         cos, sin = self.angles(by)
-        return self.turn(identity, cos[..., None, :], sin[..., None, :])
+        return self.rotate(identity, cos[..., None, :], sin[..., None, :])
 
     def cis(self, by: Tensor) -> Tensor:
         """Turns by `by` positions as complex numbers, `(*by.shape, rotary_dim / 2)` complex64."""
@@ -71,7 +71,7 @@ class Rotary:
         return torch.polar(torch.ones_like(theta), theta).to(torch.complex64)
 
     def paired(self, x: Tensor) -> Tensor:
-        """`x` with the two dimensions of each pair beside each other, as `spin` takes it.
+        """`x` with the two dimensions of each pair beside each other, as `rotate_paired` takes it.
 
         A product of two vectors does not depend on the order of their dimensions, so keys and
         queries that are both paired attend as before.
@@ -88,17 +88,17 @@ class Rotary:
         halves = x[..., : self.dim].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
         return halves if self.dim == x.shape[-1] else torch.cat((halves, x[..., self.dim :]), -1)
 
-    def spin(self, x: Tensor, cis: Tensor) -> Tensor:
+    def rotate_paired(self, x: Tensor, cis: Tensor) -> Tensor:
         """`x`, `(..., head_dim)` paired, turned by `cis`; both broadcast; float32.
 
-        One complex product, five times as fast as `turn`.
+        One complex product, five times as fast as `rotate`.
         """
         pairs = torch.view_as_complex(x[..., : self.dim].float().unflatten(-1, (-1, 2)))
-        turned = torch.view_as_real(pairs * cis).flatten(-2)
+        rotated = torch.view_as_real(pairs * cis).flatten(-2)
         if self.dim == x.shape[-1]:
-            return turned
-        rest = x[..., self.dim :].float().expand(*turned.shape[:-1], -1)
-        return torch.cat((turned, rest), dim=-1)
+            return rotated
+        rest = x[..., self.dim :].float().expand(*rotated.shape[:-1], -1)
+        return torch.cat((rotated, rest), dim=-1)
 
     def _quarter(self, x: Tensor) -> Tensor:
         if self.interleaved:
@@ -147,13 +147,13 @@ class Rotary:
                 continue
             for interleaved, sign in product((False, True), (1, -1)):
                 rotary = cls(sign * inv_freq, interleaved)
-                off = float((rotary.turn(keys[0], *rotary.angles(by)) - keys).abs().max())
+                off = float((rotary.rotate(keys[0], *rotary.angles(by)) - keys).abs().max())
                 if off < tolerance:
                     best, tolerance = rotary, off
         return best
 
 
-def rotary_of(made: Trial, layers: Iterable[int]) -> dict[int, Rotary | None]:
+def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | None]:
     """How each of the given layers of a cache turns its keys; None for those that do not.
 
     Raises:
@@ -178,7 +178,7 @@ def rotary_of(made: Trial, layers: Iterable[int]) -> dict[int, Rotary | None]:
     return found
 
 
-def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
+def _rotary_of(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
     kind, keys = made.config.model_type, layer.keys
     if not all(call.repeated for call in layer.calls):
         raise UnsupportedModelError(
@@ -187,8 +187,8 @@ def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
         )
     close = 1e-4 * float(keys.abs().max())
     still = len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close
-    turned = None if still else _turned(made, layer)
-    if not (still or turned or made.frequencies):
+    rotated = None if still else _rotated(made, layer)
+    if not (still or rotated or made.frequencies):
         if layer.level and layer.far is not None:
             raise UnsupportedModelError(
                 f"{kind} turns its keys by frequencies that it keeps nowhere; expected them as a "
@@ -199,7 +199,7 @@ def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
             "bounded policy needs keys whose position can be changed. Use the policy 'full', "
             "or a model with rotary positions."
         )
-    if not (still or turned):
+    if not (still or rotated):
         raise UnsupportedModelError(
             f"{kind} turns its keys neither by halves nor by neighbouring pairs, or changes them "
             "once they are turned (by a norm with weights, say), so they cannot be moved to "
@@ -218,7 +218,7 @@ def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
         )
     if (
         layer.middle is not None
-        and float((layer.middle - _at(MIDDLE, keys, turned)).abs().max()) > 10 * close
+        and float((layer.middle - _at(MIDDLE, keys, rotated)).abs().max()) > 10 * close
     ):
         raise UnsupportedModelError(
             f"{kind} turns its keys at position {MIDDLE} otherwise than at the first ones "
@@ -230,18 +230,18 @@ def _rotary_of(made: Trial, layer: TrialLayer) -> Rotary | None:
             f"{kind} changes its queries by how many tokens the cache has seen, besides turning "
             "them, which is not supported with compact positions yet. Use the policy 'full'."
         )
-    return turned
+    return rotated
 
 
 def _at(position: int, keys: Tensor, rotary: Rotary | None) -> Tensor:
     """The key that is at the first of `NEAR`, at another position."""
     if rotary is None:
         return keys[0]
-    return rotary.turn(keys[0], *rotary.angles(torch.tensor(position - NEAR[0], device="cpu")))
+    return rotary.rotate(keys[0], *rotary.angles(torch.tensor(position - NEAR[0], device="cpu")))
 
 
 @lru_cache(maxsize=4096)
-def _turned(made: Trial, layer: TrialLayer) -> Rotary | None:
+def _rotated(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
     if len(layer.keys) != len(NEAR):
         return None
     return Rotary.of_keys(layer.keys, torch.tensor(NEAR, device="cpu"), made.frequencies)

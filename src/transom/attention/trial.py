@@ -41,7 +41,7 @@ __all__ = [
     "MIDDLE",
     "NEAR",
     "Call",
-    "Trial",
+    "ModelTrial",
     "TrialLayer",
     "model_class",
     "scales_by_position",
@@ -105,7 +105,7 @@ class TrialLayer:
 
 
 @dataclass(eq=False)
-class Trial:
+class ModelTrial:
     """What a model did.
 
     Attributes:
@@ -124,7 +124,7 @@ class Trial:
     failure: str | None = None
 
 
-def trial(config: Any) -> Trial:
+def trial(config: Any) -> ModelTrial:
     """Run the model of a config once, or recall what it did.
 
     Takes half a second for a model of 30 layers, some seconds for one of 90, and no memory for its
@@ -147,7 +147,7 @@ def trial(config: Any) -> Trial:
     return made
 
 
-_remembered: dict[tuple[Any, str], Trial] = {}
+_remembered: dict[tuple[Any, str], ModelTrial] = {}
 _remembering = Lock()
 
 
@@ -166,7 +166,7 @@ def model_class(config: Any) -> Any:
     )
 
 
-def _run(kind: Any, config: Any) -> Trial:
+def _run(kind: Any, config: Any) -> ModelTrial:
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
     config = copy.deepcopy(config)
@@ -183,7 +183,7 @@ def _run(kind: Any, config: Any) -> Trial:
                     near = _feed(model, prompt.after(len(NEAR)), NEAR)
         except Exception as error:  # whatever the model's own code raises is the answer
             reason = " ".join(str(error).split())[:200]
-            return Trial(config, failure=f"{type(error).__name__}: {reason}")
+            return ModelTrial(config, failure=f"{type(error).__name__}: {reason}")
         if near is not made:  # else the model counts by itself, and cannot be told
             length = max(FAR, 4 * (getattr(config, "max_position_embeddings", None) or 0))
             positions = (*NEAR, MIDDLE, length)
@@ -199,10 +199,10 @@ def _run(kind: Any, config: Any) -> Trial:
             layer.middle = keys[len(NEAR)] if len(keys) > len(NEAR) else None
             layer.steady = _alike(near.queries.get(index), far.queries.get(index))
             layer.level = _level(far.queries.get(index)) and _level(far.layers[index].keys)
-    return Trial(config, made.layers, frequencies, made.strays)
+    return ModelTrial(config, made.layers, frequencies, made.strays)
 
 
-def scales_by_position(made: Trial) -> bool:
+def scales_by_position(made: ModelTrial) -> bool:
     """Whether a model's queries or keys are larger at some positions than at others.
 
     So Llama 4 and Ministral 3 keep attention sharp in long texts. Then positions cannot start over,

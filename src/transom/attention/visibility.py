@@ -28,7 +28,7 @@ QUERY_BLOCK = 512  # bounds the scratch memory of a long prompt; larger is no fa
 WORTH_BLOCKS = 32  # queries; for fewer, one masked call of the fused kernel is as fast
 
 
-class Run(NamedTuple):
+class KeyRun(NamedTuple):
     """Local keys that follow each other without a gap, the queries being the last of them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Run(NamedTuple):
     apart: Tensor | None
 
 
-class Block(NamedTuple):
+class VisibleBlock(NamedTuple):
     """What a block of queries sees: which columns of the keys, and who sees which of them."""
 
     queries: slice
@@ -63,7 +63,7 @@ class Visibility(Attending):
         policy: decides what is visible.
         queries: `(rows, q_len)` int64 positions; `rows` is 1 when all rows of the batch agree.
         keys: `(rows, kv_len)` int64 positions in any order, -1 where there is no key.
-        rotary: how the model turns its queries; needed with `turn`.
+        rotary: how the model turns its queries; needed with `rotation`.
         turn: `(rows, q_len, rotary_dim)` cosines and sines that bring each query to where the
             pinned keys, at the angles they came with, are at their compact distance; None when
             every key is at the right distance already.
@@ -79,11 +79,11 @@ class Visibility(Attending):
     queries: Tensor
     keys: Tensor
     rotary: Rotary | None = None
-    turn: tuple[Tensor, Tensor] | None = None
-    unturned: frozenset[int] = frozenset()
+    rotation: tuple[Tensor, Tensor] | None = None
+    layers_without_rope: frozenset[int] = frozenset()
     pattern: Pattern | None = None
     stored: set[int] | None = None
-    _shared: dict[bool, Block] = field(default_factory=dict, repr=False)
+    _shared: dict[bool, VisibleBlock] = field(default_factory=dict, repr=False)
 
     @property
     def positions(self) -> Tensor:
@@ -100,12 +100,12 @@ class Visibility(Attending):
         if self.stored is not None and layer not in self.stored:
             raise left_out(layer)
         scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
-        split = self.turn is not None and layer not in self.unturned
+        split = self.rotation is not None and layer not in self.layers_without_rope
         run = self._run
         if run is not None:
             blocks = layout(run.pattern, q.shape[2], run.length, q.device)
             if blocks_pay(blocks.columns / (q.shape[2] * k.shape[2]), q):
-                return self._attend_run(q, k, v, scaling, run, blocks, turned=split)
+                return self._attend_run(q, k, v, scaling, run, blocks, rotated=split)
         attend = self._attend_split if split else self._attend_together
         starts = range(0, q.shape[2], QUERY_BLOCK)
         parts = (self._block(start, local_only=split) for start in starts)  # one at a time
@@ -118,9 +118,9 @@ class Visibility(Attending):
         k: Tensor,
         v: Tensor,
         scaling: float,
-        run: Run,
+        run: KeyRun,
         blocks: Layout,
-        turned: bool,
+        rotated: bool,
     ) -> Tensor:
         """By blocks of queries that gather the keys they see, in one softmax with the pinned."""
         local_k, local_v = k[:, :, run.columns], v[:, :, run.columns]
@@ -128,32 +128,32 @@ class Visibility(Attending):
             return block_sparse(q, local_k, local_v, blocks, scaling)
         where, _ = self._pinned
         met = q
-        if turned:
-            assert self.turn is not None and self.rotary is not None
-            met = self.rotary.turn(q, *(table[:, None] for table in self.turn))
+        if rotated:
+            assert self.rotation is not None and self.rotary is not None
+            met = self.rotary.rotate(q, *(table[:, None] for table in self.rotation))
         where = F.pad(where, (0, -self.policy.pinned % ALIGNED))
         apart = Apart(met, _take(k, where), _take(v, where), run.apart)
         return block_sparse(q, local_k, local_v, blocks, scaling, apart)
 
     def _attend_together(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
     ) -> Tensor:
         out = masked(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
         return out if block.blind is None else out.masked_fill(block.blind, 0)
 
     def _attend_split(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: Block
+        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
     ) -> Tensor:
         """One softmax over pinned and local keys, though they meet the query at two angles.
 
         The scores of the pinned keys are computed apart and enter the fused attention as the bias
         of keys that are zero.
         """
-        assert self.turn is not None and self.rotary is not None
-        cos, sin = (table[:, None, block.queries] for table in self.turn)
+        assert self.rotation is not None and self.rotary is not None
+        cos, sin = (table[:, None, block.queries] for table in self.rotation)
         where, present = self._pinned
         pinned = _take(k, where)
-        scores = _scores(self.rotary.turn(q, cos, sin), pinned) * scaling
+        scores = _scores(self.rotary.rotate(q, cos, sin), pinned) * scaling
         order = torch.arange(self.policy.pinned, device=q.device)
         queries = self.queries[:, None, block.queries, None]
         seen = (order <= queries) & present[:, None, None]
@@ -169,7 +169,7 @@ class Visibility(Attending):
         sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)
         return out.masked_fill(~sighted, 0)
 
-    def _bias(self, block: Block, q: Tensor, scores: Tensor) -> Tensor:
+    def _bias(self, block: VisibleBlock, q: Tensor, scores: Tensor) -> Tensor:
         """The scores of the pinned keys, then the mask of the local ones, per head."""
         pinned = self.policy.pinned
         size = (*q.shape[:3], pinned + block.mask.shape[3])
@@ -188,7 +188,7 @@ class Visibility(Attending):
         block.bias[-1][..., :pinned] = scores
         return block.bias[-1]
 
-    def _block(self, start: int, local_only: bool) -> Block:
+    def _block(self, start: int, local_only: bool) -> VisibleBlock:
         """The block of queries from `start`, computed once per pass when it is the only one."""
         if local_only in self._shared:
             return self._shared[local_only]
@@ -213,13 +213,13 @@ class Visibility(Attending):
             blind = ~mask.any(dim=-1, keepdim=True)
             mask |= blind
         apart = local_only or self.pattern is None
-        block = Block(span, columns, mask, bias=[], blind=None if apart else blind)
+        block = VisibleBlock(span, columns, mask, bias=[], blind=None if apart else blind)
         if self.queries.shape[1] <= QUERY_BLOCK:
             self._shared[local_only] = block
         return block
 
     @cached_property
-    def _run(self) -> Run | None:
+    def _run(self) -> KeyRun | None:
         """The local keys as a run; None where rows differ, or a GPU's fused kernel is better."""
         if len(self.keys) > 1 or len(self.queries) > 1 or self.keys.is_cuda:
             return None
@@ -256,7 +256,7 @@ class Visibility(Attending):
         columns: Tensor | slice = order[begin:]
         if bool((order[begin:].diff() == 1).all()):
             columns = slice(int(order[begin]), int(order[-1]) + 1)
-        return Run(columns, len(local), pattern, hidden)
+        return KeyRun(columns, len(local), pattern, hidden)
 
     @cached_property
     def _pinned(self) -> tuple[Tensor, Tensor]:

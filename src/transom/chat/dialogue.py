@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transom.chat.turns import Message, Turns
+from transom.chat.template import Message, Turns
 from transom.errors import InputError
 
 __all__ = ["Dialogue"]

@@ -35,7 +35,7 @@ MISTAKE = 2  # exit codes
 CUT_SHORT = 1
 
 
-class Commands(TyperGroup):
+class CommandGroup(TyperGroup):
     """The commands; says what to do where a file is given in the place of one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -54,7 +54,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     name="transom",
-    cls=Commands,
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},  # of all commands below it, too
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help and plain usage errors, also where output is piped

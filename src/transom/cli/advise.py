@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from transom.cli.compare import INTERRUPTED
+from transom.cli.evaluation_run import Sweep
 from transom.cli.figures import JSON, check_json, write_json
 from transom.cli.options import (
     CHUNK,
@@ -23,11 +24,10 @@ from transom.cli.options import (
     tokens_option,
     whole,
 )
-from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
 from transom.evaluate.advisor import Advice, Option, Wish, advise, candidates
-from transom.evaluate.plan import LOSS, SPEED, Plan
-from transom.quantities import plain_seconds, plain_size, to_bytes, to_seconds
+from transom.evaluate.plan import LOSS, SPEED, EvaluationPlan
+from transom.units import plain_seconds, plain_size, to_bytes, to_seconds
 
 __all__ = ["advise_command"]
 
@@ -96,7 +96,7 @@ def advise_command(
         known = facts(loaded)
         shape, trained = shape_of(loaded.model), known["trained_length"]
         tried = candidates(families, shape, wish, length, trained)
-        plan = Plan(
+        plan = EvaluationPlan(
             policies=tuple(one.policy for one in tried),
             tasks=(LOSS, NEEDLES, SPEED),
             lengths=(length,),

@@ -21,8 +21,8 @@ from transom.cli.options import (
     named,
     number,
 )
+from transom.cli.repl import Talk
 from transom.cli.session import Session
-from transom.cli.talk import Talk
 from transom.errors import InputError, StateError
 from transom.models.load import require_torch
 from transom.models.packaged import ALIASES

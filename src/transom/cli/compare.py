@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transom.cli.bars import Bars
 from transom.cli.interrupt import Interrupt
+from transom.cli.progress import Bars
 from transom.cli.tables import plain_size
 from transom.errors import InputError
-from transom.evaluate import Progress, Run, read
+from transom.evaluate import Progress, ReadingResult, read
 from transom.policies import Policy
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Comparison:
     characters: int
     tokens: int
     trained_length: int | None
-    runs: tuple[Run, ...]
+    runs: tuple[ReadingResult, ...]
     interrupted: bool
 
     def to_json(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.corpus_build import Folder, append, build
 from transom.cli.options import whole
+from transom.cli.progress import Bars
 from transom.cli.tables import plain_size, result_console
 from transom.corpus import TokenCorpus
 from transom.corpus import verify as verify_corpus

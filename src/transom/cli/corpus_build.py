@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.interrupt import Interrupt
 from transom.cli.options import at_least, named
+from transom.cli.progress import Bars
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.corpus import Done, TokenCorpus, Watch, append_files
 from transom.corpus import build as build_corpus

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from transom.cli.compare import INTERRUPTED
+from transom.cli.evaluation_run import Sweep
+from transom.cli.live_table import columns, lines
 from transom.cli.options import (
     CHUNK,
     DEVICE,
@@ -23,10 +25,8 @@ from transom.cli.options import (
     tokens_option,
     whole,
 )
-from transom.cli.standing import columns, lines
-from transom.cli.sweep import Sweep
 from transom.cli.tables import print_table, result_console
-from transom.evaluate.plan import Plan, known_tasks
+from transom.evaluate.plan import EvaluationPlan, known_tasks
 
 __all__ = ["evaluate"]
 
@@ -39,7 +39,7 @@ def evaluate(
     text: TEXT = None,
     tasks: Annotated[
         str, typer.Option(metavar="NAMES", help=f"Do some of {', '.join(known_tasks())}.")
-    ] = ",".join(Plan.tasks),
+    ] = ",".join(EvaluationPlan.tasks),
     lengths: Annotated[
         str, typer.Option(metavar="LENGTHS", help="Ask at these lengths of prompts, in tokens.")
     ] = "2k,4k,8k",
@@ -74,7 +74,7 @@ def evaluate(
     Loss along the text, recall by length and depth, memory and speed, all in one HTML page.
     Ctrl-C ends it with the figures so far; the same command then goes on from there.
     """
-    plan = Plan(
+    plan = EvaluationPlan(
         policies=tuple(several(policies)),
         tasks=tuple(names_of(tasks)),
         lengths=lengths_of(lengths),

@@ -13,7 +13,7 @@ import typer
 from transom.errors import InputError
 from transom.models.placement import DTYPES, check_device, check_dtype
 from transom.policies import Policy, parse
-from transom.quantities import to_tokens
+from transom.units import to_tokens
 
 if TYPE_CHECKING:
     from transom.models import Loaded

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.figures import JSON, check_json, write_json
 from transom.cli.options import STREAM, named, number, tokens_option
+from transom.cli.progress import Bars
 from transom.cli.tables import print_table, result_console
 from transom.errors import InputError
 from transom.memory.eviction import known

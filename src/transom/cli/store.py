@@ -12,7 +12,7 @@ from transom.cli.options import named
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.memory.stats import ContextInfo, Stats
 from transom.memory.stored import open_store
-from transom.quantities import to_bytes
+from transom.units import to_bytes
 
 __all__ = ["clear", "evict", "ls", "stats", "verify"]
 

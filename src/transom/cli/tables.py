@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transom.evaluate.reading import COLUMNS
-from transom.quantities import plain_flops, plain_size
+from transom.units import plain_flops, plain_size
 
 if TYPE_CHECKING:
     from transom.cli.compare import Comparison

@@ -18,7 +18,7 @@ from transom.cli.options import named, number
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.errors import InputError
 from transom.memory.activity import Activity
-from transom.memory.tiers.disk.look import Look, look
+from transom.memory.tiers.disk.inspection import StoreInspection, inspect_store
 
 __all__ = ["top"]
 
@@ -50,7 +50,7 @@ class Moment(NamedTuple):
     """A store, and when it was looked at."""
 
     at: float
-    look: Look
+    inspect_store: StoreInspection
 
 
 def top(
@@ -74,17 +74,17 @@ def top(
         raise InputError(
             f"--every is {every}; expected at least {LEAST} seconds, and at most {MOST:,.0f}."
         )
-    before = Moment(time.monotonic(), look(folder))
+    before = Moment(time.monotonic(), inspect_store(folder))
     console = Console(highlight=False)
     if once or not console.is_terminal:
         time.sleep(every)
-        _print(folder, before, Moment(time.monotonic(), look(folder)))
+        _print(folder, before, Moment(time.monotonic(), inspect_store(folder)))
         return
     try:
         with Live(_screen(folder, before, before), console=console, screen=True) as live:
             while True:
                 time.sleep(every)
-                now = Moment(time.monotonic(), look(folder))
+                now = Moment(time.monotonic(), inspect_store(folder))
                 live.update(_screen(folder, before, now), refresh=True)
                 before = now
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def top(
 
 def _print(folder: Path, before: Moment, now: Moment) -> None:
     console = result_console()
-    seen = now.look
+    seen = now.inspect_store
     part = f"{seen.used / max(1, seen.capacity):.0%}"  # 0 while it is being made
     console.print(
         f"{folder}: {plain_size(seen.used)} of {plain_size(seen.capacity)} ({part}), peak "
@@ -103,7 +103,7 @@ def _print(folder: Path, before: Moment, now: Moment) -> None:
 
 
 def _screen(folder: Path, before: Moment, now: Moment) -> RenderableType:
-    seen = now.look
+    seen = now.inspect_store
     budgets = Table.grid(padding=(0, 2))
     budgets.add_column(no_wrap=True)
     budgets.add_column()  # of bars, which give way to figures in a narrow terminal
@@ -164,10 +164,10 @@ def _rows(before: Moment, now: Moment) -> list[tuple[str, ...]]:
 
 
 def _activities(moment: Moment) -> list[tuple[int, Activity]]:
-    processes: Sequence[tuple[int, Sequence[int]]] = moment.look.processes
+    processes: Sequence[tuple[int, Sequence[int]]] = moment.inspect_store.processes
     return [(pid, Activity.of(numbers)) for pid, numbers in processes]
 
 
 def _rate(before: Moment, now: Moment) -> float:
     seconds = max(1e-6, now.at - before.at)
-    return max(0, now.look.changes - before.look.changes) / seconds
+    return max(0, now.inspect_store.changes - before.inspect_store.changes) / seconds

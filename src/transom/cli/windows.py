@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from transom.cli.bars import Bars
 from transom.cli.compare import INTERRUPTED
 from transom.cli.options import named, tokens_option, whole
+from transom.cli.progress import Bars
 from transom.cli.tables import plain_size, print_table, result_console
 from transom.cli.text import read_documents, size_of
 from transom.errors import InputError

@@ -13,7 +13,7 @@ from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of
 from transom.corpus.parts import PARTS
-from transom.corpus.reading import Done, Task, Watch, read_inputs
+from transom.corpus.reading import Done, ReadTask, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
 from transom.tokens.backends import Backend
@@ -21,7 +21,7 @@ from transom.tokens.backends import Backend
 __all__ = ["Engine", "append_files", "build", "forget_job"]
 
 # Adds the documents of files from where the job is; the last commit ends the job.
-Engine = Callable[[Task], Done]
+Engine = Callable[[ReadTask], Done]
 
 SILENT = Watch()
 
@@ -66,7 +66,9 @@ def build(
         if writer.committed.job is None and writer.committed.commit:
             return _complete(writer, inputs)
         job = _job("build", inputs, field, writer)
-        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
+        return _run(
+            ReadTask(writer, job, inputs, tokenizer, field, watch), engine, workers, backend
+        )
 
 
 @known_keywords
@@ -102,7 +104,9 @@ def append_files(
         if writer.committed.job is None and not again:
             _refuse_known(writer, inputs)
         job = _job("append", inputs, field, writer)
-        return _run(Task(writer, job, inputs, tokenizer, field, watch), engine, workers, backend)
+        return _run(
+            ReadTask(writer, job, inputs, tokenizer, field, watch), engine, workers, backend
+        )
 
 
 def forget_job(path: str | os.PathLike[str]) -> str | None:
@@ -125,7 +129,7 @@ def _forget(writer: CorpusWriter) -> str | None:
     return None if job is None else job.name
 
 
-def _run(task: Task, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
+def _run(task: ReadTask, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
     done = engine(task) if engine is not None else read_inputs(task, workers, backend)
     if done.complete:  # Another engine may have begun it.
         shutil.rmtree(task.writer.folder / PARTS, ignore_errors=True)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transom.atomic_files import sync_folder
 from transom.checks import known_keywords
 from transom.corpus.sums import DIGITS, digest
-from transom.durable import sync_folder
 from transom.errors import CorpusDamageError, CorpusError
 
 __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]

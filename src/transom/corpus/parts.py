@@ -13,16 +13,16 @@ from tokenizers import Tokenizer
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.job import Input, Job, digest_of
 from transom.corpus.manifest import MANIFEST
-from transom.corpus.reading import Task, Watch, read_inputs
+from transom.corpus.reading import ReadTask, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 
-__all__ = ["PARTS", "Part", "join", "make_part", "plan"]
+__all__ = ["PARTS", "CorpusPart", "join", "make_part", "plan"]
 
 PARTS = "parts"  # a folder in the corpus', while it is being built
 PART_BYTES = 256 << 20  # of files as they are on the disk
 
 
-class Part(NamedTuple):
+class CorpusPart(NamedTuple):
     """Files that are read into a corpus of their own.
 
     Attributes:
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     inputs: tuple[Input, ...]
 
 
-def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[Part]:
+def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[CorpusPart]:
     """Files in order, in shares of `size` bytes or a file more.
 
     >>> files = [Input("a", 5, 0), Input("b", 2, 0), Input("c", 9, 0)]
@@ -46,10 +46,10 @@ def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[Par
         if sum(known.bytes for known in shares[-1]) >= size:
             shares.append([])
         shares[-1].append(file)
-    return [Part(digest_of(share, what), tuple(share)) for share in shares if share]
+    return [CorpusPart(digest_of(share, what), tuple(share)) for share in shares if share]
 
 
-def make_part(folder: Path, part: Part, tokenizer: str, field: str) -> Path:
+def make_part(folder: Path, part: CorpusPart, tokenizer: str, field: str) -> Path:
     """Read the files of a part, unless that was done; returns the corpus it is.
 
     Several may make the same part at once: each does so aside, and what one of them has completed
@@ -69,7 +69,7 @@ def make_part(folder: Path, part: Part, tokenizer: str, field: str) -> Path:
         with TokenCorpus.create(aside, tokenizer=encoder) as writer:
             inputs = list(part.inputs)
             job = Job("build", part.name, len(inputs), inputs[0].path)
-            read_inputs(Task(writer, job, inputs, encoder, field, Watch()))
+            read_inputs(ReadTask(writer, job, inputs, encoder, field, Watch()))
         try:
             aside.rename(made)
         except OSError:

@@ -11,8 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from transom.corpus.corpus import TokenCorpus
-from transom.corpus.parts import PART_BYTES, PARTS, Part, join, make_part, plan
-from transom.corpus.reading import Done, Task
+from transom.corpus.parts import PART_BYTES, PARTS, CorpusPart, join, make_part, plan
+from transom.corpus.reading import Done, ReadTask
 from transom.errors import CorpusError, InputError, MissingExtraError, TransomError
 
 __all__ = ["RayEngine"]
@@ -49,7 +49,7 @@ class RayEngine:
         self._part_bytes = part_bytes
         self._workers = workers
 
-    def __call__(self, task: Task) -> Done:
+    def __call__(self, task: ReadTask) -> Done:
         """Read everything; the last commit ends the job."""
         if task.job.done or task.job.documents:
             raise CorpusError(
@@ -81,7 +81,7 @@ class RayEngine:
         )
 
     def _made(
-        self, folder: Path, parts: list[Part], tokenizer: str, field: str
+        self, folder: Path, parts: list[CorpusPart], tokenizer: str, field: str
     ) -> Iterator[dict[str, Any]]:
         """Have all parts made; what each of them came to, as it is there."""
         ray = self._ray

@@ -14,7 +14,7 @@ from transom.tokens.backends import Backend
 from transom.tokens.documents import Known
 from transom.tokens.files import Tokenized, tokenize_files
 
-__all__ = ["Done", "Task", "Watch", "read_inputs"]
+__all__ = ["Done", "ReadTask", "Watch", "read_inputs"]
 
 COMMIT_SECONDS = 10.0  # of work that a kill may cost, and that is then done again
 
@@ -54,7 +54,7 @@ class Watch(NamedTuple):
     stopping: Callable[[], bool] = lambda: False
 
 
-class Task(NamedTuple):
+class ReadTask(NamedTuple):
     """What is to be read into what.
 
     Attributes:
@@ -74,7 +74,7 @@ class Task(NamedTuple):
     watch: Watch
 
 
-def read_inputs(task: Task, workers: int = 1, backend: Backend | None = None) -> Done:
+def read_inputs(task: ReadTask, workers: int = 1, backend: Backend | None = None) -> Done:
     """Add the documents of all files from where the job is; the last commit ends the job."""
     return _Reading(task).run(Encoder(task.tokenizer, backend), workers)
 
@@ -82,7 +82,7 @@ def read_inputs(task: Task, workers: int = 1, backend: Backend | None = None) ->
 class _Reading:
     """The state of one run: which file is being read, and how many documents it had so far."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ReadTask) -> None:
         self.task = task
         self.writer, self.job = task.writer, task.job
         self.left = task.inputs[task.job.done :]  # each as it was when it was read

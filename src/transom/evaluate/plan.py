@@ -18,23 +18,23 @@ from transom.evaluate.measures import (
     Speed,
     recomputed,
 )
-from transom.evaluate.record import Record
+from transom.evaluate.record import ResultLog
 from transom.evaluate.rows import Row
 from transom.evaluate.tasks import TASKS, task
 from transom.policies import Policy
 
-__all__ = ["LOSS", "SPEED", "Plan", "State", "carry_out", "known_tasks"]
+__all__ = ["LOSS", "SPEED", "EvaluationPlan", "State", "carry_out", "known_tasks"]
 
 LOSS, SPEED = "loss", "speed"
 
 
 def known_tasks() -> tuple[str, ...]:
-    """The names that `Plan.tasks` may have."""
+    """The names that `EvaluationPlan.tasks` may have."""
     return (LOSS, *TASKS, SPEED)
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """Policies and what is measured under each.
 
     Attributes:
@@ -115,9 +115,9 @@ class State(NamedTuple):
 
 
 def carry_out(
-    plan: Plan,
+    plan: EvaluationPlan,
     bench: Bench,
-    record: Record,
+    record: ResultLog,
     *,
     on_state: Callable[[State], None] = lambda state: None,
     on_row: Callable[[Row], None] = lambda row: None,
@@ -169,7 +169,7 @@ def _moving(state: State, size: int, on_state: Callable[[State], None]) -> Calla
     return on_tokens
 
 
-def _missing(measure: Measure, record: Record) -> set[tuple[Any, ...]]:
+def _missing(measure: Measure, record: ResultLog) -> set[tuple[Any, ...]]:
     return {key for key in measure.keys if key not in record}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import MissingExtraError
-from transom.evaluate.reading import Run
+from transom.evaluate.reading import ReadingResult
 from transom.outputs import save_picture
 
 try:
@@ -27,7 +27,9 @@ POINTS = 64  # at most, per line
 SMOOTHED = 5  # points that each drawn one is the mean of
 
 
-def plot_runs(runs: Sequence[Run], path: Path | str, trained_length: int | None = None) -> None:
+def plot_runs(
+    runs: Sequence[ReadingResult], path: Path | str, trained_length: int | None = None
+) -> None:
     """Draw the loss of every run along the text as a PNG file at `path`.
 
     Faint lines are means over equal stretches, bold ones those smoothed. Where the text passes

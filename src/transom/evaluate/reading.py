@@ -21,7 +21,7 @@ from transom.policies import kv_bytes_bound
 if TYPE_CHECKING:
     from transom.context import Context
 
-__all__ = ["Progress", "Run", "passes", "read"]
+__all__ = ["Progress", "ReadingResult", "passes", "read"]
 
 COLUMNS = 8  # stretches that a table has room for
 RECENT = 1024  # tokens that the running loss is over
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
 
 @known_keywords
 @dataclass(frozen=True)
-class Run:
+class ReadingResult:
     """What reading a text under one policy came to.
 
     Attributes:
@@ -119,7 +119,7 @@ def read(
     max_new_tokens: int = 128,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Run:
+) -> ReadingResult:
     """Append `ids` to a fresh context, scoring and timing them, then ask about them.
 
     Args:
@@ -148,7 +148,7 @@ def read(
             on_progress(Progress(curve.tokens, len(ids), speed, usage.kv_bytes, loss))
     usage = context.usage
     answer = None if ask is None or stop() else _answer(context, ask, max_new_tokens, stop)
-    return Run(
+    return ReadingResult(
         policy=str(context.policy),
         curve=curve,
         kept=usage.kept,

@@ -10,10 +10,10 @@ from typing import Any
 from transom.errors import InputError
 from transom.evaluate.rows import Row, from_json, to_json
 
-__all__ = ["Record"]
+__all__ = ["ResultLog"]
 
 
-class Record:
+class ResultLog:
     """A file of one line for the settings and one for each row, appended to and never rewritten.
 
     A line that was cut off when the process ended is dropped when the file is opened again.

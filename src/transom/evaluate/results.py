@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from transom.evaluate.rows import Row, to_json
-from transom.evaluate.summary import Held, Summary, by_bytes, comparable, summaries
+from transom.evaluate.summary import Held, PolicySummary, by_bytes, comparable, summaries
 
 __all__ = ["Results"]
 
@@ -38,7 +38,7 @@ class Results:
         return comparable(self.rows, self.order)
 
     @cached_property
-    def policies(self) -> list[Summary]:
+    def policies(self) -> list[PolicySummary]:
         """What each policy came to, in what they can be compared by."""
         return summaries(self.compared, self.order)
 

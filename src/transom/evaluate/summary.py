@@ -12,7 +12,7 @@ import numpy as np
 from transom.evaluate.front import front
 from transom.evaluate.rows import LossRow, RecallRow, Row, SpeedRow
 
-__all__ = ["Held", "Score", "Summary", "by_bytes", "comparable", "score", "summaries"]
+__all__ = ["Held", "PolicySummary", "Score", "by_bytes", "comparable", "score", "summaries"]
 
 Held = Literal["hot_bytes", "total_bytes"]
 
@@ -45,7 +45,7 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class PolicySummary:
     """What one policy came to.
 
     Attributes:
@@ -162,7 +162,7 @@ def comparable(rows: Sequence[Row], order: Sequence[str] = ()) -> list[Row]:
     return [row for row in rows if _group(row) not in alike or _matter(row) in alike[_group(row)]]
 
 
-def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[Summary]:
+def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[PolicySummary]:
     """A summary for each policy: those of `order` first, then others as they come."""
     found: dict[str, list[Row]] = {policy: [] for policy in order}
     for row in rows:
@@ -170,7 +170,7 @@ def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[Summary]:
     return [_summary(policy, of) for policy, of in found.items() if of]
 
 
-def by_bytes(found: Sequence[Summary], quality: str, held: Held = "hot_bytes") -> list[int]:
+def by_bytes(found: Sequence[PolicySummary], quality: str, held: Held = "hot_bytes") -> list[int]:
     """Which summaries are on the front of `quality`, `"loss"` or `"recall"`, against bytes.
 
     Only those that have that figure, in order of bytes: hot ones, or all of them.
@@ -195,9 +195,9 @@ def _matter(row: Row) -> tuple[Any, ...]:
     return kind, *others
 
 
-def _summary(policy: str, rows: Sequence[Row]) -> Summary:
+def _summary(policy: str, rows: Sequence[Row]) -> PolicySummary:
     losses = [row for row in rows if isinstance(row, LossRow)]
-    return Summary(
+    return PolicySummary(
         policy=policy,
         loss=max(losses, key=lambda row: row.tokens, default=None),
         recall=tuple(row for row in rows if isinstance(row, RecallRow)),

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from transom.durable import publish
+from transom.atomic_files import publish
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
 from transom.forks import closed_in_forks
 
-__all__ = ["Writer", "record_batch"]
+__all__ = ["ArrowWriter", "record_batch"]
 
 
-class Writer(TableWriter):
+class ArrowWriter(TableWriter):
     """One file; a batch of rows becomes a record batch, or a row group of Parquet."""
 
     def __init__(self, path: Path) -> None:

@@ -15,10 +15,10 @@ from transom.errors import InputError
 from transom.export.arrow import record_batch
 from transom.export.table import Ragged, TableWriter
 
-__all__ = ["Writer"]
+__all__ = ["FolderWriter"]
 
 
-class Writer(TableWriter):
+class FolderWriter(TableWriter):
     """An Arrow stream, which `datasets` then puts into a folder of its own shape."""
 
     replaces: ClassVar[bool] = False

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from transom.durable import publish
+from transom.atomic_files import publish
 from transom.errors import InputError
 from transom.export.table import Ragged, TableWriter
 from transom.forks import closed_in_forks
 
-__all__ = ["Writer"]
+__all__ = ["NpyWriter"]
 
 
-class Writer(TableWriter):
+class NpyWriter(TableWriter):
     """Arrays that grow in their files: numpy leaves room in a header for a larger first axis."""
 
     def __init__(self, path: Path) -> None:

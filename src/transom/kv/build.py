@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transom.attention.rotary import Rotary, rope_type, rotary_of
-from transom.attention.trial import Trial
+from transom.attention.trial import ModelTrial
 from transom.errors import PolicyError
+from transom.kv.bounded_layer import BoundedLayer
+from transom.kv.cache_layer import CacheLayer
 from transom.kv.fits import check_attends_once, head_dim_of
-from transom.kv.layer import BoundedLayer
-from transom.kv.planned import PlannedLayer
-from transom.kv.recall import Cold, RecallLayer
-from transom.kv.rounded import RoundedLayer
-from transom.kv.rounds import Rounds
-from transom.kv.rows import Positions
-from transom.kv.scored import ScoredLayer, ScoredRounds
-from transom.kv.slots import Slots
+from transom.kv.headwise_planner import HeadwisePlanner
+from transom.kv.planner import Positions
+from transom.kv.quantized import QuantizedLayer
+from transom.kv.recall import BlockStore, RecallLayer
+from transom.kv.scored import ScoredLayer, ScoredPlanner
+from transom.kv.slot_planner import SlotPlanner
 from transom.policies import Policy
 
 __all__ = ["Asked", "Built", "build"]
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     """
 
     policy: Any
-    made: Trial
+    made: ModelTrial
     indices: list[int]
     positions: Positions
     cold: Path | str | None
@@ -48,8 +48,8 @@ class Asked(NamedTuple):
 class Built(NamedTuple):
     """What plans a forward pass, and the layers that do as planned."""
 
-    planner: Slots | Rounds[Any]
-    layers: list[PlannedLayer]
+    planner: SlotPlanner | HeadwisePlanner[Any]
+    layers: list[CacheLayer]
 
 
 def build(asked: Asked) -> Built:
@@ -59,8 +59,8 @@ def build(asked: Asked) -> Built:
         UnsupportedModelError: when the model's positions cannot be bounded, or its layers cannot.
         PolicyError: when the policy is of a kind that no cache can hold.
     """
-    rotary, unturned = _rotary(asked)
-    given = (asked.positions, rotary, head_dim_of(asked.made, asked.indices), unturned)
+    rotary, layers_without_rope = _rotary(asked)
+    given = (asked.positions, rotary, head_dim_of(asked.made, asked.indices), layers_without_rope)
     kind = KINDS.get(asked.policy.decides_by)
     if kind is None:
         raise PolicyError(
@@ -71,14 +71,14 @@ def build(asked: Asked) -> Built:
 
 
 def _by_position(asked: Asked, given: tuple[Any, ...]) -> Built:
-    planner = Slots(asked.policy, *given)
-    kind = BoundedLayer if asked.policy.kv == "auto" else RoundedLayer
+    planner = SlotPlanner(asked.policy, *given)
+    kind = BoundedLayer if asked.policy.kv == "auto" else QuantizedLayer
     return Built(planner, [kind(index, planner, last) for index, last in _marked(asked)])
 
 
 def _by_score(asked: Asked, given: tuple[Any, ...]) -> Built:
     check_attends_once(asked.made, asked.indices, asked.policy)
-    planner = ScoredRounds(asked.policy, *given)
+    planner = ScoredPlanner(asked.policy, *given)
     budgets = asked.policy.by_layer(len(asked.indices))
     return Built(
         planner,
@@ -91,8 +91,8 @@ def _by_score(asked: Asked, given: tuple[Any, ...]) -> Built:
 
 def _by_recall(asked: Asked, given: tuple[Any, ...]) -> Built:
     check_attends_once(asked.made, asked.indices, asked.policy)
-    planner: Rounds[Any] = Rounds(asked.policy, *given)
-    store = Cold(asked.cold)
+    planner: HeadwisePlanner[Any] = HeadwisePlanner(asked.policy, *given)
+    store = BlockStore(asked.cold)
     return Built(
         planner,
         [RecallLayer(index, asked.policy, planner, last, store) for index, last in _marked(asked)],

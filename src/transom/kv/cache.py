@@ -22,9 +22,10 @@ from transom.attention.returned_weights import Columns
 from transom.attention.trial import model_class, scales_by_position, trial
 from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
-from transom.kv.attending import AttendingLayer
 from transom.kv.build import Asked, build
+from transom.kv.cache_layer import CacheLayer
 from transom.kv.fits import check_layers
+from transom.kv.headwise_planner import HeadwisePlan
 from transom.kv.native import (
     can_crop_native,
     change_native,
@@ -33,11 +34,10 @@ from transom.kv.native import (
     restore_native,
     tensors_of,
 )
-from transom.kv.planned import PlannedLayer
+from transom.kv.planner import Positions
 from transom.kv.recall import RecallLayer
-from transom.kv.rounds import Round
-from transom.kv.rows import Positions
-from transom.kv.slots import Plan, Slots
+from transom.kv.self_attending import SelfAttendingLayer
+from transom.kv.slot_planner import SlotPlan, SlotPlanner
 from transom.policies import ModelShape, Policy
 from transom.policies.parse import as_policy
 
@@ -114,7 +114,7 @@ class BoundedCache(Cache):
         self._config, self._asked, self._shape = config, policy, replace(shape, layers=len(bounded))
         self.policy = policy = policy.on(self._shape)
         built = build(Asked(policy, made, bounded, positions, cold))
-        self.slots = built.planner
+        self.planner = built.planner
         for layer in built.layers:
             layers[layer.index] = layer
         super().__init__(layers=layers)
@@ -131,19 +131,19 @@ class BoundedCache(Cache):
         pattern: Pattern | None = None,
     ) -> Tensor | Attending | None:
         """Plan a forward pass; called by the mask function, before any layer runs."""
-        slots: Any = self.slots
-        plan = slots.begin(tokens, batch, attention_mask, device, pattern)
-        if isinstance(plan, Round):
+        planner: Any = self.planner
+        plan = planner.begin(tokens, batch, attention_mask, device, pattern)
+        if isinstance(plan, HeadwisePlan):
             plan.layers = self._attending
-        visible: Tensor | Attending | None = slots.visible(plan)
+        visible: Tensor | Attending | None = planner.visible(plan)
         return visible
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values; all that the new queries may see of it."""
-        plan = self.slots.plan
-        if isinstance(plan, Plan) and not plan.commits:  # CompiledStep's, and so is the graph
+        plan = self.planner.plan
+        if isinstance(plan, SlotPlan) and not plan.commits:  # CompiledStep's, and so is the graph
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         return self._update(key_states, value_states, layer_idx, *args, **kwargs)
 
@@ -152,7 +152,7 @@ class BoundedCache(Cache):
     def _update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if isinstance(self.layers[layer_idx], AttendingLayer):
+        if isinstance(self.layers[layer_idx], SelfAttendingLayer):
             key_states, value_states = as_autocast(key_states, value_states)
             self._fit(key_states, value_states)
         with without_autocast(key_states.device):
@@ -175,7 +175,7 @@ class BoundedCache(Cache):
         layers = list(self._attending.values())
         if not any(layer.is_initialized for layer in layers):
             self._shape = found
-            self.policy = self.slots.policy = policy = self._asked.on(found)
+            self.policy = self.planner.policy = policy = self._asked.on(found)
             for layer, own in zip(layers, policy.by_layer(len(layers)), strict=True):
                 layer.fit(own)
         elif found.token_bytes > self._shape.token_bytes:
@@ -200,7 +200,7 @@ class BoundedCache(Cache):
     @property
     def columns(self) -> Columns | None:
         """Where the keys of the pass under way are in the text; None where heads keep others."""
-        return self.slots.columns if isinstance(self.slots, Slots) else None
+        return self.planner.columns if isinstance(self.planner, SlotPlanner) else None
 
     @uncompiled
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
@@ -209,36 +209,38 @@ class BoundedCache(Cache):
             # transformers 5.22 means the first layer with full attention, and asks a linear one.
             layer_idx = self._planned[0].index
         length, offset = super().get_mask_sizes(query_length, layer_idx)
-        if isinstance(self.layers[layer_idx], PlannedLayer):
+        if isinstance(self.layers[layer_idx], CacheLayer):
             offset = PlannedOffset.of(offset, self)
         return length, offset
 
     @property
-    def _planned(self) -> list[PlannedLayer]:
-        return [layer for layer in self.layers if isinstance(layer, PlannedLayer)]
+    def _planned(self) -> list[CacheLayer]:
+        return [layer for layer in self.layers if isinstance(layer, CacheLayer)]
 
     @property
     def _native(self) -> list[Any]:
-        return [layer for layer in self.layers if not isinstance(layer, PlannedLayer)]
+        return [layer for layer in self.layers if not isinstance(layer, CacheLayer)]
 
     @property
-    def _attending(self) -> dict[int, AttendingLayer]:
-        return {layer.index: layer for layer in self.layers if isinstance(layer, AttendingLayer)}
+    def _attending(self) -> dict[int, SelfAttendingLayer]:
+        return {
+            layer.index: layer for layer in self.layers if isinstance(layer, SelfAttendingLayer)
+        }
 
     @property
     def seen(self) -> int:
         """Tokens fed so far, per row, padding included."""
-        return self.slots.seen
+        return self.planner.seen
 
     @property
     def kept(self) -> int:
         """Tokens still visible to the next forward pass, in the longest row."""
-        return self.policy.kept(self.slots.longest)
+        return self.policy.kept(self.planner.longest)
 
     @property
     def dropped(self) -> int:
         """Tokens no longer visible, in the longest row."""
-        return self.slots.longest - self.kept
+        return self.planner.longest - self.kept
 
     @property
     def nbytes(self) -> int:
@@ -273,19 +275,19 @@ class BoundedCache(Cache):
                 f"rebase needs a model to which only distances matter; {self._config.model_type} "
                 "scales its queries by their position. Go on with the true positions."
             )
-        slots = self.slots
+        planner = self.planner
         bounded = self.policy.capacity is not None and self.is_bounded_throughout
-        if slots.positions != "compact" or not bounded:
+        if planner.positions != "compact" or not bounded:
             raise CacheError(
                 "rebase needs a bounded policy with compact positions on every layer; "
-                f"this cache has {self.policy} with {slots.positions} positions."
+                f"this cache has {self.policy} with {planner.positions} positions."
             )
-        if min(slots.lengths, default=0) < (self.policy.capacity or 0):
+        if min(planner.lengths, default=0) < (self.policy.capacity or 0):
             raise CacheError(
                 f"rebase needs a full cache: every row must have seen {self.policy.capacity} "
-                f"tokens; the shortest has seen {min(slots.lengths, default=0)}."
+                f"tokens; the shortest has seen {min(planner.lengths, default=0)}."
             )
-        slots.base += by
+        planner.base += by
         for layer in self._planned:
             layer.rebase(by)
 
@@ -299,10 +301,10 @@ class BoundedCache(Cache):
         self._at_rest("fork")
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
-        twin.slots = self.slots.fork()
+        twin.planner = self.planner.fork()
         twin.layers = [
-            layer.fork(twin.slots)
-            if isinstance(layer, PlannedLayer)
+            layer.fork(twin.planner)
+            if isinstance(layer, CacheLayer)
             else copy_native(layer, Tensor.clone)
             for layer in self.layers
         ]
@@ -321,7 +323,7 @@ class BoundedCache(Cache):
     def __getstate__(self) -> dict[str, Any]:
         self._at_rest("copy")
         layers = [
-            layer if isinstance(layer, PlannedLayer) else copy_native(layer, Tensor.detach)
+            layer if isinstance(layer, CacheLayer) else copy_native(layer, Tensor.detach)
             for layer in self.layers
         ]
         return vars(self) | {"layers": layers}
@@ -341,18 +343,18 @@ class BoundedCache(Cache):
             UnsupportedModelError: when a layer of the model's own holds what cannot be saved.
         """
         self._at_rest("state_dict")
-        slots = self.slots
+        planner = self.planner
         state = {
-            "seen": torch.tensor(slots.seen, device="cpu"),
-            "base": torch.tensor(slots.base, device="cpu"),
-            "lengths": torch.tensor(slots.lengths, dtype=torch.int64, device="cpu"),
-            **({} if slots.real is None else {"real": slots.real}),
+            "seen": torch.tensor(planner.seen, device="cpu"),
+            "base": torch.tensor(planner.base, device="cpu"),
+            "lengths": torch.tensor(planner.lengths, dtype=torch.int64, device="cpu"),
+            **({} if planner.real is None else {"real": planner.real}),
             "made_for": torch.tensor(
                 list(self._made_for.encode()), dtype=torch.uint8, device="cpu"
             ),
         }
         for index, layer in enumerate(self.layers):
-            held = layer.state if isinstance(layer, PlannedLayer) else tensors_of(layer)
+            held = layer.state if isinstance(layer, CacheLayer) else tensors_of(layer)
             state |= {f"layers.{index}.{name}": tensor for name, tensor in held.items()}
         return state
 
@@ -380,22 +382,22 @@ class BoundedCache(Cache):
                     )
                 layers[int(index)][own] = tensor
         for layer, held in zip(self.layers, layers, strict=True):
-            if isinstance(layer, PlannedLayer):
+            if isinstance(layer, CacheLayer):
                 layer.restore(held, device)
             else:
                 restore_native(layer, held, device)
-        slots = self.slots
-        slots.clear()
-        slots.seen, slots.base = int(state["seen"]), int(state["base"])
-        slots.lengths = state["lengths"].tolist()
-        slots.real = state["real"].cpu() if "real" in state else None
+        planner = self.planner
+        planner.clear()
+        planner.seen, planner.base = int(state["seen"]), int(state["base"])
+        planner.lengths = state["lengths"].tolist()
+        planner.real = state["real"].cpu() if "real" in state else None
 
     @property
     def _made_for(self) -> str:
-        return f"{self.policy} with {self.slots.positions} positions"
+        return f"{self.policy} with {self.planner.positions} positions"
 
     def _at_rest(self, name: str) -> None:
-        if self.slots.plan is not None and self.slots.plan.started:
+        if self.planner.plan is not None and self.planner.plan.started:
             raise CacheError(
                 f"{name}: a forward pass stopped half-way (an interrupt or an error), so some "
                 "layers are a step ahead of others. Call reset() and feed the text again."
@@ -406,18 +408,18 @@ class BoundedCache(Cache):
 
         Whether that could be done without a trace; if not, the cache is of no use until `reset`.
         """
-        slots = self.slots
-        plan, stopped = slots.plan, (slots.seen, slots.lengths, slots.real)
+        planner = self.planner
+        plan, stopped = planner.plan, (planner.seen, planner.lengths, planner.real)
         if plan is not None and (plan.started or self._native):
             # Layers that the pass has not reached yet hold less, which cropping cannot harm.
-            slots.commit()
-        tokens = slots.seen - seen
-        exact = base == slots.base and (tokens == 0 or not self._native) and self.can_crop(tokens)
+            planner.commit()
+        tokens = planner.seen - seen
+        exact = base == planner.base and (tokens == 0 or not self._native) and self.can_crop(tokens)
         if exact:
-            slots.plan = None
-            slots.crop(tokens)
+            planner.plan = None
+            planner.crop(tokens)
         else:
-            slots.plan, (slots.seen, slots.lengths, slots.real) = plan, stopped
+            planner.plan, (planner.seen, planner.lengths, planner.real) = plan, stopped
         return exact
 
     @lasting
@@ -431,7 +433,7 @@ class BoundedCache(Cache):
     def reset(self) -> None:
         """Forget every token; storage stays allocated."""
         super().reset()  # type: ignore[no-untyped-call]
-        self.slots.clear()
+        self.planner.clear()
 
     @property
     def is_croppable(self) -> bool:
@@ -454,12 +456,12 @@ class BoundedCache(Cache):
     def _crop_obstacle(self, tokens: int) -> str | None:
         if tokens == 0:
             return None
-        if (reason := self.slots.crop_obstacle(tokens)) is not None:
+        if (reason := self.planner.crop_obstacle(tokens)) is not None:
             return reason
-        for length, dropped in zip(self.slots.lengths, self.slots.newest(tokens), strict=True):
+        for length, dropped in zip(self.planner.lengths, self.planner.newest(tokens), strict=True):
             fits = (layer.can_crop(length, dropped) for layer in self._attending.values())
             if dropped and not all(fits):
-                return self.slots.trace(length) or (
+                return self.planner.trace(length) or (
                     "they had a say in what is kept of others; use a policy by position that is "
                     "large enough, or 'full'"
                 )
@@ -497,7 +499,7 @@ class BoundedCache(Cache):
             )
         for layer in self._native:
             crop_native(layer, tokens_to_remove)
-        self.slots.crop(-tokens_to_remove)
+        self.planner.crop(-tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row `i` becomes what row `beam_idx[i]` was, for beam search."""
@@ -505,12 +507,12 @@ class BoundedCache(Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row `repeats` times in a row."""
-        rows = torch.arange(len(self.slots.lengths), device="cpu").repeat_interleave(repeats)
+        rows = torch.arange(len(self.planner.lengths), device="cpu").repeat_interleave(repeats)
         self._take_rows(rows, lambda layer: layer.batch_repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the given rows only; `indices` as for indexing, a bool mask included."""
-        rows = torch.arange(len(self.slots.lengths), device="cpu")[indices.cpu()]
+        rows = torch.arange(len(self.planner.lengths), device="cpu")[indices.cpu()]
         self._take_rows(rows, lambda layer: layer.batch_select_indices(indices))
 
     @lasting
@@ -519,7 +521,7 @@ class BoundedCache(Cache):
             native(layer)
         for layer in self._planned:
             layer.take_rows(rows)
-        self.slots.reorder(rows.tolist())
+        self.planner.reorder(rows.tolist())
 
     def __repr__(self) -> str:
         return (
@@ -566,7 +568,7 @@ def _itemsize(config: Any) -> int:
 
 
 def _layer_bytes(layer: Any) -> int:
-    if isinstance(layer, PlannedLayer):
+    if isinstance(layer, CacheLayer):
         return layer.nbytes
     attention = [getattr(layer, name, None) for name in ("keys", "values")]
     linear = [getattr(layer, name, {}).values() for name in ("conv_states", "recurrent_states")]

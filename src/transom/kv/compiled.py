@@ -14,7 +14,7 @@ from transom.attention.versions import cache_argument
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
-from transom.kv.slots import Plan, Slots
+from transom.kv.slot_planner import SlotPlan, SlotPlanner
 
 __all__ = ["CompiledStep"]
 
@@ -33,20 +33,20 @@ class CompiledStep:
 
     @lasting
     def __init__(self, model: Any, cache: BoundedCache) -> None:
-        slots = cache.slots
-        plain = isinstance(slots, Slots) and cache.policy.kv == "auto"
+        planner = cache.planner
+        plain = isinstance(planner, SlotPlanner) and cache.policy.kv == "auto"
         if cache.policy.capacity is None or not cache.is_bounded_throughout or not plain:
             raise UnsupportedModelError(
                 f"compile=True needs storage of fixed shape: a bounded policy by position, kept as "
                 f"it comes (this is {cache.policy}), on every layer of {model.config.model_type}, "
                 "none of which may slide by itself. Leave compile off."
             )
-        assert isinstance(slots, Slots)
-        self._slots = slots
+        assert isinstance(planner, SlotPlanner)
+        self._planner = planner
         self._cache = cache
         self._model = model
-        self._plan: Plan | None = None
-        self._unturned = torch.eye(cache.slots.head_dim, dtype=torch.float32, device="cpu")
+        self._plan: SlotPlan | None = None
+        self._no_rotation = torch.eye(cache.planner.head_dim, dtype=torch.float32, device="cpu")
         given = {cache_argument(model): cache}
 
         def step(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class CompiledStep:
     @property
     def ready(self) -> bool:
         """Whether the pinned tokens have all arrived; before that, steps run uncompiled."""
-        lengths = self._slots.lengths
+        lengths = self._planner.lengths
         return len(lengths) == 1 and lengths[0] > self._cache.policy.pinned
 
     @lasting
@@ -81,9 +81,9 @@ class CompiledStep:
                 "compiled steps do not follow a pattern; use a context without compile=True inside "
                 "use_pattern."
             )
-        slots = self._slots
+        planner = self._planner
         self._cache.own()
-        plan = slots.begin(1, 1, None, ids.device)
+        plan = planner.begin(1, 1, None, ids.device)
         if self._plan is None:
             self._plan = self._fixed(plan, ids.device)
         fixed = self._plan
@@ -93,26 +93,26 @@ class CompiledStep:
         # Whole, not only what this step changes: before a reset there were other values.
         fixed.visible.zero_()
         fixed.visible[..., : plan.stored] = True if plan.visible is None else plan.visible
-        if fixed.turn is not None:
-            fixed.turn.copy_(self._unturned if plan.turn is None else plan.turn)
+        if fixed.rotation is not None:
+            fixed.rotation.copy_(self._no_rotation if plan.rotation is None else plan.rotation)
         positions = torch.full((1, 1), position, device=ids.device)
         fixed.started = True
-        slots.plan = fixed
+        planner.plan = fixed
         logits = self._step(ids[None], positions, fixed.visible)
-        slots.commit()
+        planner.commit()
         return logits[0].clone()
 
-    def _fixed(self, plan: Plan, device: torch.device) -> Plan:
-        policy, slots = self._cache.policy, self._slots
+    def _fixed(self, plan: SlotPlan, device: torch.device) -> SlotPlan:
+        policy, planner = self._cache.policy, self._planner
         assert policy.capacity is not None
-        turn = None
-        if policy.pinned and slots.rotary is not None and slots.positions == "compact":
-            turn = self._unturned.to(device, copy=True)[None, None]
+        rotation = None
+        if policy.pinned and planner.rotary is not None and planner.positions == "compact":
+            rotation = self._no_rotation.to(device, copy=True)[None, None]
         return replace(
             plan,
             slots=plan.slots.clone(),
             stored=policy.capacity,
-            turn=turn,
+            rotation=rotation,
             visible=torch.zeros((1, 1, 1, policy.capacity), dtype=torch.bool, device=device),
             commits=False,
         )

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from transom.attention.huggingface import NOT_COMPUTED
-from transom.attention.trial import Call, Trial, TrialLayer
+from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 
 __all__ = ["check_attends_once", "check_layers", "head_dim_of"]
 
 
-def check_layers(made: Trial, layers: list[int]) -> None:
+def check_layers(made: ModelTrial, layers: list[int]) -> None:
     """Check that what a plan says of these layers of the cache will be followed.
 
     Raises:
@@ -34,7 +34,7 @@ def check_layers(made: Trial, layers: list[int]) -> None:
         )
 
 
-def head_dim_of(made: Trial, layers: list[int]) -> int:
+def head_dim_of(made: ModelTrial, layers: list[int]) -> int:
     """The dimensions of a key in these layers of the cache.
 
     Raises:
@@ -49,7 +49,7 @@ def head_dim_of(made: Trial, layers: list[int]) -> int:
     return sizes[0]
 
 
-def check_attends_once(made: Trial, layers: list[int], policy: Any) -> None:
+def check_attends_once(made: ModelTrial, layers: list[int], policy: Any) -> None:
     """Check that a layer of the cache can attend in the model's stead.
 
     Raises:

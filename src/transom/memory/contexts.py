@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.memory.entry import Entry, Namespace
-from transom.memory.holdings import Holdings
-from transom.memory.label import LISTED
+from transom.memory.entry_header import LISTED
+from transom.memory.entry_store import EntryStore
 from transom.memory.tiers.base import Payload
-from transom.memory.tree import Match, holder, match, number_of
+from transom.memory.tree import Match, holder, key_hash, match
 
 __all__ = ["Contexts"]
 
@@ -33,26 +33,26 @@ class Contexts:
         Has no lock of its own; whoever uses it holds the manager's.
     """
 
-    def __init__(self, holdings: Holdings, block_size: int) -> None:
-        self.holdings = holdings
+    def __init__(self, store: EntryStore, block_size: int) -> None:
+        self.store = store
         self._block_size = block_size
         self.hits = self.misses = self.refused = 0
         self.refusal: str | None = None
 
     def get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
         """The ids of a context; None on a miss, which is counted."""
-        holdings = self.holdings
+        store = self.store
         entry = self.named(context_id, namespace)
         if entry is None:
             self.misses += 1
             return None
-        fast = holdings.fast
+        fast = store.fast
         found: NDArray[Any] | None
-        if entry.parent is None and holdings.slow is None and fast.held.get(entry.key) is entry:
+        if entry.parent is None and store.slow is None and fast.held.get(entry.key) is entry:
             # What the rest comes to for most contexts, at half the time.
             fast.hits += 1
             fast.eviction.touch(entry.key)
-            found = fast.tier.typed(entry.key, holdings.dtype)
+            found = fast.tier.typed(entry.key, store.dtype)
         else:
             found = self.gather(entry)
         if found is None:
@@ -63,12 +63,12 @@ class Contexts:
 
     def longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
         """The context that has most of `ids` from the start, and how many; None on a miss."""
-        space = self.holdings.spaces.get(namespace)
+        space = self.store.spaces.get(namespace)
         found = None if space is None else self._match(space, ids)
         held = None
         if found is not None and found.parent is not None:
-            held = holder(found.parent, found.at, self.holdings.kids)
-            self.holdings.touch(found.parent)
+            held = holder(found.parent, found.at, self.store.kids)
+            self.store.touch(found.parent)
         if held is None:
             self.misses += 1
         else:
@@ -81,44 +81,44 @@ class Contexts:
         found = None if entry is None else self.gather(entry)
         if entry is None or found is None:
             raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
-        self.holdings.pin_for_all(entry)
+        self.store.pin_for_all(entry)
         return found, entry
 
     def get_state(self, context_id: str, namespace: str) -> Payload | None:
         """The state of a context; None on a miss, which is counted."""
         entry = self.named(context_id, namespace)
         state = None if entry is None else entry.state
-        found = None if state is None else self.holdings.read(state)
+        found = None if state is None else self.store.read(state)
         if state is None or found is None:
             self.misses += 1
             return None
         self.hits += 1
-        self.holdings.touch(state)
+        self.store.touch(state)
         return found
 
     def named(self, context_id: str, namespace: str) -> Entry | None:
         """The entry that a context ends with; None when it is not held."""
-        space = self.holdings.spaces.get(namespace)
-        return None if space is None else self.holdings.named(space, context_id)
+        space = self.store.spaces.get(namespace)
+        return None if space is None else self.store.named(space, context_id)
 
     def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
-        holdings = self.holdings
-        return match(space, ids, self._block_size, holdings.token_pieces, holdings.listed)
+        store = self.store
+        return match(space, ids, self._block_size, store.token_pieces, store.listed)
 
     def gather(self, entry: Entry) -> NDArray[Any] | None:
         """All ids of a context, in one array; None when some were found damaged."""
-        holdings = self.holdings
-        last = holdings.tokens(entry)
+        store = self.store
+        last = store.tokens(entry)
         if last is None:
             return None
-        holdings.touch(entry)
+        store.touch(entry)
         if entry.start == 0:
             return last
-        ids = np.empty(entry.start + len(last), dtype=holdings.dtype)
+        ids = np.empty(entry.start + len(last), dtype=store.dtype)
         ids[entry.start :] = last
         while entry.parent is not None:
             at, entry = entry.at, entry.parent
-            part = holdings.tokens(entry)
+            part = store.tokens(entry)
             if part is None:
                 return None
             ids[entry.start : entry.start + at] = part[:at]
@@ -135,35 +135,35 @@ class Contexts:
         version: int,
     ) -> bool:
         """Hold a context that is not held; False when there is no room, and `refusal` says why."""
-        holdings = self.holdings
+        store = self.store
         found = self._match(space, ids)
         key = found.key
         if key is None:
-            key = number_of(space.name, name)
-        free = holdings.free_key(key, space.name, name)
+            key = key_hash(space.name, name)
+        free = store.free_key(key, space.name, name)
         expires = math.inf if ttl is None else time.monotonic() + ttl
         own = ids[found.length :]
         entry = Entry(free, space, name, own.nbytes, found.parent, found.at, cost, expires)
         entry.version = version
         if found.key == free and free not in space.blocks:
             entry.flags |= LISTED
-        return holdings.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
+        return store.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
 
     def add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
         """Hold a state of a context that has none."""
         assert entry.name is not None
         space = entry.space
-        key = self.holdings.free_key(number_of(space.name, entry.name, "state"), entry.name)
+        key = self.store.free_key(key_hash(space.name, entry.name, "state"), entry.name)
         state = Entry(
             key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
         )
         state.version = version
-        return self.holdings.put(state, payload) or self._refuse_entry(
+        return self.store.put(state, payload) or self._refuse_entry(
             state, f"the state of {entry.name!r}"
         )
 
     def _refuse_entry(self, entry: Entry, what: str) -> bool:
-        sizes = [(s.tier.name, s.tier.capacity) for s in self.holdings.shelves]
+        sizes = [(s.tier.name, s.tier.capacity) for s in self.store.levels]
         if entry.space.quota is not None and entry.size > entry.space.quota:
             sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
         limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
-from transom.memory.label import LISTED, STATE
+from transom.memory.entry_header import LISTED, STATE
 
 __all__ = ["ENTRY_BYTES", "Entry", "Namespace"]
 

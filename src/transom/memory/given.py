@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transom.checks import whole_number
 from transom.errors import InputError
-from transom.memory.label import LONGEST
+from transom.memory.entry_header import LONGEST
 from transom.tokens import check_ids
 
 __all__ = ["check_names", "check_texts", "given_ids", "given_quotas", "given_seconds"]

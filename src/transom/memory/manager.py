@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from transom.checks import given_folder, known_keywords, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
+from transom.memory.accounting import contexts, report_activity, stats, verified
 from transom.memory.activity import EVERY
+from transom.memory.byte_budget import ByteBudget
 from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
+from transom.memory.entry_store import EntryStore
 from transom.memory.eviction import eviction as eviction_named
-from transom.memory.following import follow
 from transom.memory.given import (
     check_names,
     check_texts,
@@ -32,14 +34,12 @@ from transom.memory.given import (
     given_quotas,
     given_seconds,
 )
-from transom.memory.holdings import Holdings
-from transom.memory.ledger import Ledger
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
-from transom.memory.report import contexts, report_activity, stats, verified
 from transom.memory.rest import ChangedError
-from transom.memory.shelf import Shelf
 from transom.memory.stats import ContextInfo, Stats, Verified
+from transom.memory.sync import sync_from_tier
+from transom.memory.tier_with_eviction import TierWithEviction
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tiers.redis import RedisTier
@@ -120,7 +120,7 @@ class ContextMemoryManager:
         self._report_at = 0.0
         self._process = Owner(f"this {owner}", StoreError)
         self._threads = threading.RLock()
-        self._ledger = Ledger(self.max_memory, owner, "max_memory")
+        self._budget = ByteBudget(self.max_memory, owner, "max_memory")
         if disk is None and max_disk is not None:
             raise InputError(f"{owner}: max_disk is {max_disk!r}, but no folder is given as disk.")
         if write not in ("through", "back"):
@@ -129,13 +129,13 @@ class ContextMemoryManager:
             raise InputError(
                 f"{owner}: shared is {shared!r}; expected a RedisTier, as RedisTier(url) makes it."
             )
-        fast = Shelf(RamTier(self._ledger), eviction_named(eviction, self.max_memory))
+        fast = TierWithEviction(RamTier(self._budget), eviction_named(eviction, self.max_memory))
         slow = None
         if disk is not None:
             tier = _disk_tier(given_folder(owner, "disk", disk), max_disk)
-            slow = Shelf(tier, eviction_named(eviction, tier.capacity))
-        self._holdings = Holdings(
-            self._ledger,
+            slow = TierWithEviction(tier, eviction_named(eviction, tier.capacity))
+        self._store = EntryStore(
+            self._budget,
             fast,
             slow,
             id_dtype(self.vocab_size),
@@ -143,11 +143,11 @@ class ContextMemoryManager:
             self.quotas,
             slow.tier.salt if slow is not None else secrets.randbits(63),
         )
-        self._contexts = Contexts(self._holdings, self.block_size)
-        self._remote = None if shared is None else Remote(shared, self._holdings.dtype)
+        self._contexts = Contexts(self._store, self.block_size)
+        self._remote = None if shared is None else Remote(shared, self._store.dtype)
         self._turn = nullcontext() if slow is None else slow.tier.exclusive()
         with self._turn:
-            follow(self._holdings, first=True)
+            sync_from_tier(self._store, first=True)
 
     # Contexts
 
@@ -180,14 +180,14 @@ class ContextMemoryManager:
             InputError: on ids, a state or settings that cannot be used; nothing is changed.
         """
         check_names(self._owner, context_id, namespace)
-        array = given_ids(ids, self.vocab_size, self._holdings.dtype)
+        array = given_ids(ids, self.vocab_size, self._store.dtype)
         payload = None if state is None else as_payload(state)
         cost = given_seconds(self._owner, "cost", cost, least=0.0) if cost != 0.0 else 0.0
         ttl = self.ttl if ttl is None else given_seconds(self._owner, "ttl", ttl)
         with self._lock, self._turn:
             self._follow()
-            space = self._holdings.space(namespace)
-            self._holdings.remove_context(space, context_id)
+            space = self._store.space(namespace)
+            self._store.remove_context(space, context_id)
             version = self._publish(namespace, context_id, array, cost, ttl)
             held = self._contexts.add(space, context_id, array, cost, ttl, version)
             return (held or version > 0) and (
@@ -213,7 +213,7 @@ class ContextMemoryManager:
         check_texts(self._owner, context_id, namespace)
         with self._lock, self._turn:
             self._follow()
-            held = self._holdings.remove_context(self._holdings.space(namespace), context_id)
+            held = self._store.remove_context(self._store.space(namespace), context_id)
             if self._remote is not None:
                 self._remote.remove(namespace, context_id)
             return held
@@ -233,11 +233,11 @@ class ContextMemoryManager:
         context is held.
         """
         check_texts(self._owner, context_id, namespace)
-        array = given_ids(more_ids, self.vocab_size, self._holdings.dtype)
+        array = given_ids(more_ids, self.vocab_size, self._store.dtype)
         with self._lock, self._turn:
             held = self.get_context(context_id, namespace=namespace)
             if held is None:
-                self._holdings.remove_context(self._holdings.space(namespace), context_id)
+                self._store.remove_context(self._store.space(namespace), context_id)
                 return self._contexts.refuse(
                     f"{context_id!r} is not held, so it cannot be extended"
                 )
@@ -254,7 +254,7 @@ class ContextMemoryManager:
         check_texts(self._owner, "", namespace)
         return self._read(
             self._contexts.longest_prefix,
-            given_ids(ids, self.vocab_size, self._holdings.dtype),
+            given_ids(ids, self.vocab_size, self._store.dtype),
             namespace,
         )
 
@@ -291,7 +291,7 @@ class ContextMemoryManager:
         cost = given_seconds(self._owner, "cost", cost, least=0.0)
         with self._lock, self._turn:
             self._follow()
-            self._holdings.remove_state(self._holdings.space(namespace), context_id)
+            self._store.remove_state(self._store.space(namespace), context_id)
             entry = self._contexts.named(context_id, namespace)
             version = 0
             if self._remote is not None:
@@ -319,19 +319,19 @@ class ContextMemoryManager:
         """Counts and bytes at this moment."""
         with self._lock:
             self._follow()
-            return stats(self._contexts, self._ledger, self._remote)
+            return stats(self._contexts, self._budget, self._remote)
 
     def contexts(self) -> Iterator[ContextInfo]:
         """Every context held at this moment."""
         with self._lock:
             self._follow()
-            return iter(contexts(self._holdings))
+            return iter(contexts(self._store))
 
     def verify(self) -> Verified:
         """Read everything, and see whether all sums come out."""
         with self._lock, self._turn:
             self._follow()
-            return verified(self._holdings, self._ledger)
+            return verified(self._store, self._budget)
 
     def evict(self, size: int) -> int:
         """Let go of contexts, least worth first, until `size` bytes of them are gone; how many are.
@@ -340,25 +340,25 @@ class ContextMemoryManager:
         """
         with self._lock, self._turn:
             self._follow()
-            return self._holdings.evict_bytes(whole_number("evict", "size", size, 0, unit="bytes"))
+            return self._store.evict_bytes(whole_number("evict", "size", size, 0, unit="bytes"))
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Let go of all contexts, or of all of a namespace; how many there were."""
         check_texts(self._owner, "", "" if namespace is None else namespace)
         with self._lock, self._turn:
             self._follow()
-            spaces = self._holdings.spaces
+            spaces = self._store.spaces
             chosen = [s for name, s in spaces.items() if namespace is None or name == namespace]
-            known = sum(self._holdings.clear(space) for space in chosen)
-            return known + self._holdings.rest.clear_unknown(namespace)
+            known = sum(self._store.clear(space) for space in chosen)
+            return known + self._store.rest.clear_unknown(namespace)
 
     def flush(self) -> None:
         """Have everything on disk, as far as there is room, safe from a loss of power."""
         with self._lock, self._turn:
             self._follow()
-            self._holdings.save()
-            for shelf in self._holdings.shelves:
-                shelf.tier.flush()
+            self._store.save()
+            for level in self._store.levels:
+                level.tier.flush()
 
     def close(self) -> None:
         """Let go of everything; what is on disk stays there, with write-back everything is."""
@@ -370,11 +370,11 @@ class ContextMemoryManager:
                 return
             with self._turn:
                 self._follow()
-                if not self._holdings.through:
-                    self._holdings.save()
+                if not self._store.through:
+                    self._store.save()
             self._closed = True
-            for shelf in self._holdings.shelves:
-                shelf.tier.close()
+            for level in self._store.levels:
+                level.tier.close()
             if self._remote is not None:
                 self._remote.tier.close()
 
@@ -397,7 +397,7 @@ class ContextMemoryManager:
     def __len__(self) -> int:
         with self._lock:
             self._follow()
-            return self._holdings.contexts
+            return self._store.contexts
 
     def __contains__(self, context_id: object) -> bool:
         if not isinstance(context_id, str):
@@ -405,8 +405,8 @@ class ContextMemoryManager:
         return self._read(self._contexts.named, context_id, "") is not None
 
     def __repr__(self) -> str:
-        count = self._holdings.contexts
-        size = f"{self._ledger.bytes:,} of {self.max_memory:,} bytes"
+        count = self._store.contexts
+        size = f"{self._budget.bytes:,} of {self.max_memory:,} bytes"
         return f"<{type(self).__name__}: {count:,} contexts, {size}>"
 
     # Within the lock
@@ -421,7 +421,7 @@ class ContextMemoryManager:
         """What `read` returns, when no other process changes that under its hands."""
         with self._lock:
             # What is read comes into memory, and with write-back something may go to disk for it.
-            if self._holdings.through:
+            if self._store.through:
                 try:
                     self._follow()
                     return read(what, namespace)
@@ -437,15 +437,15 @@ class ContextMemoryManager:
             raise StoreError(f"this {type(self).__name__} was closed; make another one.")
         if self._released:
             self._unpin()
-        if self._holdings.slow is not None:
-            follow(self._holdings)
+        if self._store.slow is not None:
+            sync_from_tier(self._store)
             if time.monotonic() >= self._report_at:
                 self._report()
-        self._holdings.rest.settle()
-        if self._holdings.next_expiry <= time.monotonic():
+        self._store.rest.settle()
+        if self._store.next_expiry <= time.monotonic():
             with self._turn:
-                follow(self._holdings)
-                self._holdings.expire()
+                sync_from_tier(self._store)
+                self._store.expire()
 
     def _report(self) -> None:
         """Tell `transom top` what this process does."""
@@ -486,22 +486,22 @@ class ContextMemoryManager:
                 remote.delete_until(space, name, state, had)
                 version = 0
             if state:
-                self._holdings.remove_state(self._holdings.space(space), name)
+                self._store.remove_state(self._store.space(space), name)
             else:
-                self._holdings.remove_context(self._holdings.space(space), name)
+                self._store.remove_context(self._store.space(space), name)
             found = remote.get(space, name, state) if version else None
             if found is None:
                 return None
             self._contexts.hits += 1
-            left = found.label.left(time.time())
+            left = found.header.left(time.time())
             ttl = None if left == math.inf else left
             if not state:
-                ids = given_ids(found.payload, self.vocab_size, self._holdings.dtype)
+                ids = given_ids(found.payload, self.vocab_size, self._store.dtype)
                 self._contexts.add(
-                    self._holdings.space(space), name, ids, found.label.cost, ttl, found.version
+                    self._store.space(space), name, ids, found.header.cost, ttl, found.version
                 )
             elif entry is not None:
-                self._contexts.add_state(entry, found.payload, found.label.cost, found.version)
+                self._contexts.add_state(entry, found.payload, found.header.cost, found.version)
             return found.payload
 
     def _left(self, entry: Entry | None) -> float:
@@ -514,7 +514,7 @@ class ContextMemoryManager:
             return
         with self._lock:
             while self._released and not self._closed:
-                self._holdings.unpin_for_all(self._released.popleft())
+                self._store.unpin_for_all(self._released.popleft())
 
 
 def _disk_tier(path: Path, capacity: int | None) -> Tier:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.memory.label import Label
+from transom.memory.entry_header import EntryHeader
 from transom.memory.tiers.redis import RedisTier
-from transom.memory.tree import number_of
+from transom.memory.tree import key_hash
 
 __all__ = ["Fetched", "Remote"]
 
@@ -21,7 +21,7 @@ MOST_OWED = 10_000  # ids; beyond that, all that the server had by then is to be
 class Fetched(NamedTuple):
     """A payload that another machine may have stored, with what is known about it."""
 
-    label: Label
+    header: EntryHeader
     payload: NDArray[Any]
     version: int
 
@@ -64,9 +64,11 @@ class Remote:
         Then what the server had is deleted, so that nobody takes it for the newest.
         """
         itemsize = 1 if state else self._dtype.itemsize
-        label = Label(space, name, False, state, False, itemsize, 0, 0, cost, time.time(), ttl, 0)
+        header = EntryHeader(
+            space, name, False, state, False, itemsize, 0, 0, cost, time.time(), ttl, 0
+        )
         key = self._key(space, name, state)
-        version = self.tier.put(key, payload, label.pack())
+        version = self.tier.put(key, payload, header.pack())
         if version:
             self._owed.pop(key, None)
         else:
@@ -89,14 +91,23 @@ class Remote:
         if found is None:
             return None
         version, packed, payload = found
-        label = Label.unpack(packed)
+        header = EntryHeader.unpack(packed)
         itemsize = 1 if state else self._dtype.itemsize
-        known = label is not None and (label.space, label.name, label.state) == (space, name, state)
-        if label is None or not known or label.itemsize != itemsize or label.left(time.time()) <= 0:
+        known = header is not None and (header.space, header.name, header.state) == (
+            space,
+            name,
+            state,
+        )
+        if (
+            header is None
+            or not known
+            or header.itemsize != itemsize
+            or header.left(time.time()) <= 0
+        ):
             return None
         self.hits += 1
         tokens: NDArray[Any] = payload if state else payload.view(self._dtype)
-        return Fetched(label, tokens, version)
+        return Fetched(header, tokens, version)
 
     def remove(self, space: str, name: str) -> None:
         """Delete a context and its state for all machines."""
@@ -130,4 +141,4 @@ class Remote:
                 break
 
     def _key(self, space: str, name: str, state: bool) -> int:
-        return number_of(space, name, STATE) if state else number_of(space, name)
+        return key_hash(space, name, STATE) if state else key_hash(space, name)

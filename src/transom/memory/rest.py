@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transom.memory.entry import Entry, Namespace
-from transom.memory.label import LISTED, NAMELESS, STATE, Label
+from transom.memory.entry_header import LISTED, NAMELESS, STATE, EntryHeader
 from transom.memory.resting import HAS_STATE, Resting, Row, hash_of
 from transom.memory.unknown import Unknown
 
 if TYPE_CHECKING:
-    from transom.memory.holdings import Holdings
+    from transom.memory.entry_store import EntryStore
 
 __all__ = ["ChangedError", "Rest"]
 
@@ -28,13 +28,13 @@ class Rest:
         unknown: what is on the second shelf and there was no room in the books for.
     """
 
-    def __init__(self, holdings: Holdings, rows: Resting) -> None:
-        self._holdings = holdings
+    def __init__(self, store: EntryStore, rows: Resting) -> None:
+        self._store = store
         self._rows = rows
         self.unknown = Unknown()
         self._restless: dict[int, Entry] = {}  # on the second shelf only, since they were looked at
 
-    def wake(self, key: int, label: Label | None = None) -> Entry | None:
+    def wake(self, key: int, header: EntryHeader | None = None) -> Entry | None:
         """The entry of `key`, which rests, with what it continues and its state.
 
         None when it was found damaged, and is gone, or there is no memory for it now.
@@ -46,7 +46,7 @@ class Rest:
         Raises:
             ChangedError: when another process may have deleted it meanwhile.
         """
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         chain = []
         above = key
@@ -57,18 +57,18 @@ class Rest:
             above = row.above
         entry = None
         for row in reversed(chain):
-            entry = self._wake(row, label if row.key == key else None)
+            entry = self._wake(row, header if row.key == key else None)
             if entry is None:
                 return None
         return entry
 
-    def _wake(self, row: Row, label: Label | None = None) -> Entry | None:
-        slow, resting = self._holdings.slow, self._rows
+    def _wake(self, row: Row, header: EntryHeader | None = None) -> Entry | None:
+        slow, resting = self._store.slow, self._rows
         assert slow is not None
         if row.key not in resting:
             return slow.held.get(row.key)  # a state, which woke with its context
-        label = label or resting.label(row.key)
-        if label is None:
+        header = header or resting.header(row.key)
+        if header is None:
             if not slow.tier.steady:
                 raise ChangedError
             slow.tier.corrupt += 1
@@ -79,21 +79,21 @@ class Rest:
         entry = Entry(
             row.key,
             row.space,
-            None if row.flags & NAMELESS else label.name,
+            None if row.flags & NAMELESS else header.name,
             row.size,
             None if state else above,
-            label.at,
-            label.cost,
+            header.at,
+            header.cost,
             row.expires,
             above if state else None,
         )
-        entry.version = label.version
+        entry.version = header.version
         entry.flags |= row.flags & LISTED
         entry.resting_kids = row.kids
         resting.add_kids(row.key, 1)  # so that it does not leave to make room for itself
         if above is not None:
             above.pins += 1
-        known = self._holdings.books.enter(entry)
+        known = self._store.overhead.enter(entry)
         if above is not None:
             above.pins -= 1
         if not known:
@@ -106,17 +106,17 @@ class Rest:
         entry.attach()
         if above is not None:
             self.add_kids_of(above, -1)
-        self._holdings.know_names(entry)
+        self._store.know_names(entry)
         self._restless[row.key] = entry
         if row.flags & HAS_STATE:
-            found = resting.state(entry.key, entry.space, label.name)
+            found = resting.state(entry.key, entry.space, header.name)
             if found is not None and self._wake(found) is None and found.key in resting:
                 self.drop(found.key, evicted=True)  # without memory to know it, it goes
         return entry
 
     def add_kids_of(self, entry: Entry, more: int) -> None:
         """One more, or fewer, at rest continues `entry`, which may not leave before that does."""
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         entry.resting_kids += more
         if more > 0:
@@ -140,7 +140,7 @@ class Rest:
                     entries.append(above)
 
     def _only_below(self, entry: Entry) -> bool:
-        fast, slow = self._holdings.fast, self._holdings.slow
+        fast, slow = self._store.fast, self._store.slow
         return slow is not None and entry in slow and entry not in fast
 
     def notice(self, entry: Entry | None) -> None:
@@ -154,7 +154,7 @@ class Rest:
             not entry.pins
             and not entry.is_state
             and entry.first_kid is None
-            and (state is None or not (state.pins or state in self._holdings.fast))
+            and (state is None or not (state.pins or state in self._store.fast))
         )
 
     def _rest(self, entry: Entry) -> None:
@@ -170,10 +170,10 @@ class Rest:
 
         What makes room may have continued it, so it is looked at only then.
         """
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         if not self.row_room():
-            self._holdings.evict_slow(entry)
+            self._store.evict_slow(entry)
             if not slow.tier.writable:
                 self.not_known(entry.key)
             return
@@ -192,7 +192,7 @@ class Rest:
             entry.expires,
         )
         if entry.name is None and not entry.resting_kids:
-            self._holdings.doubtful.append(entry.key)
+            self._store.doubtful.append(entry.key)
         slow.leave(entry)
         if entry.listed:
             del entry.space.blocks[entry.key]
@@ -201,7 +201,7 @@ class Rest:
         entry.detach()
         if above is not None:
             self.add_kids_of(above, 1)
-        self._holdings.books.leave(entry)
+        self._store.overhead.leave(entry)
         self._rows.add(row, entry.name or "")
 
     def row_room(self) -> bool:
@@ -209,7 +209,7 @@ class Rest:
 
         That leaves the disk, unless there is what is not known here, which leaves it before.
         """
-        if not self._rows.full or self._holdings.books.grow():
+        if not self._rows.full or self._store.overhead.grow():
             return True
         return (len(self.unknown) > 0 and self._unlearn_oldest()) or self.evict() > 0
 
@@ -218,7 +218,7 @@ class Rest:
 
         If need be, what was not used for longest is no longer known here, and stays there.
         """
-        return not self._rows.full or self._holdings.books.grow() or self._unlearn_oldest(above)
+        return not self._rows.full or self._store.overhead.grow() or self._unlearn_oldest(above)
 
     def _unlearn_oldest(self, above: int = 0) -> bool:
         row = self._rows.oldest(lambda row: row.key != above and bool(self._line(row, above)))
@@ -237,7 +237,7 @@ class Rest:
         Without the first, the others would be taken for what nothing continues. None of them
         when that leads to one that is awake.
         """
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         line = [row]
         while row.above:
@@ -262,7 +262,7 @@ class Rest:
 
     def forget_gone(self) -> None:
         """Keep no more keys of what is not known than there are payloads."""
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         if len(self.unknown) > 2 * len(slow.tier) + FEW:
             there = dict(self.unknown.items())
@@ -274,8 +274,8 @@ class Rest:
 
     def hash_at(self, key: int) -> int:
         """The hash of the id that `key` has on the second shelf; 0 where it cannot be read."""
-        label = self._rows.label(key)
-        return 0 if label is None else hash_of(label.space, label.name)
+        header = self._rows.header(key)
+        return 0 if header is None else hash_of(header.space, header.name)
 
     def remove_unknown(self, space: str, name: str, *, states: bool = False) -> bool:
         """Take the name off a context that is not known here, for who will know it; if there is.
@@ -285,33 +285,33 @@ class Rest:
             name: its id.
             states: its state only.
         """
-        slow, found = self._holdings.slow, False
+        slow, found = self._store.slow, False
         for key in self.unknown.of(hash_of(space, name)) if self.unknown else ():
-            label = self._rows.label(key)
+            header = self._rows.header(key)
             assert slow is not None
             known = key in slow.held or key in self._rows or key not in slow.tier
-            if known or label is None or (label.space, label.name) != (space, name):
+            if known or header is None or (header.space, header.name) != (space, name):
                 continue
-            if label.state or not (states or label.nameless):
-                self._holdings.check_removable(name, True)
-                found = found or not label.state
-                if label.state:
+            if header.state or not (states or header.nameless):
+                self._store.check_removable(name, True)
+                found = found or not header.state
+                if header.state:
                     del slow.tier[key]
                 else:  # What others may continue.
-                    slow.tier.relabel(key, label._replace(nameless=True).pack())
+                    slow.tier.replace_header(key, header._replace(nameless=True).pack())
         return found
 
     def clear_unknown(self, space: str | None) -> int:
         """Delete what is not known here, of a namespace or of all; how many contexts it was."""
-        slow, contexts = self._holdings.slow, 0
+        slow, contexts = self._store.slow, 0
         for key in list(self.unknown):
-            label = self._rows.label(key)
+            header = self._rows.header(key)
             assert slow is not None
             known = key in slow.held or key in self._rows or key not in slow.tier
-            if known or label is None or space not in (None, label.space):
+            if known or header is None or space not in (None, header.space):
                 continue
-            self._holdings.check_removable(label.name, True)
-            contexts += not (label.state or label.nameless)
+            self._store.check_removable(header.name, True)
+            contexts += not (header.state or header.nameless)
             del slow.tier[key]
         return contexts
 
@@ -321,7 +321,7 @@ class Rest:
         Args:
             space: of which namespace; None for whichever.
         """
-        slow = self._holdings.slow
+        slow = self._store.slow
         if slow is None or not slow.tier.writable:
             return 0
         row = self._rows.oldest(
@@ -334,7 +334,7 @@ class Rest:
 
     def evict_unknown(self) -> int:
         """Evict from the disk one of those that are not known here; its bytes, 0 without one."""
-        slow = self._holdings.slow
+        slow = self._store.slow
         while slow is not None and slow.tier.writable and self.unknown:
             key = self.unknown.pop()
             known = key in slow.held or key in self._rows
@@ -347,13 +347,13 @@ class Rest:
 
     def drop(self, key: int, *, evicted: bool = False) -> None:
         """Delete `key`, which rests, and which nothing continues."""
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
         row = self._rows.remove(key)
         row.space.bytes -= row.size
         slow.evicted += evicted
         if slow.following:
-            self._holdings.useless.append(key)  # if it is still there when all is learnt
+            self._store.useless.append(key)  # if it is still there when all is learnt
         elif slow.tier.writable and key in slow.tier:
             del slow.tier[key]
         if row.above:
@@ -361,11 +361,11 @@ class Rest:
 
     def _kid_gone(self, key: int, state: bool) -> None:
         """What continued `key` at rest, or was its state, is gone."""
-        assert self._holdings.slow is not None
-        entry = self._holdings.slow.held.get(key)
+        assert self._store.slow is not None
+        entry = self._store.slow.held.get(key)
         if entry is not None:
             self.add_kids_of(entry, -1)
-            self._holdings.discard_unless_needed(entry)
+            self._store.discard_unless_needed(entry)
             self.notice(entry)
         elif key in self._rows:
             if state:
@@ -375,12 +375,12 @@ class Rest:
 
     def drop_unless_needed(self, key: int) -> None:
         row = self._rows.get(key)
-        assert self._holdings.slow is not None
+        assert self._store.slow is not None
         if row is not None and not row.kids and row.flags & NAMELESS:
-            if self._holdings.slow.tier.steady and not self._holdings.slow.following:
+            if self._store.slow.tier.steady and not self._store.slow.following:
                 self.drop(key)
             else:
-                self._holdings.doubtful.append(key)
+                self._store.doubtful.append(key)
 
     def lose(self, key: int) -> None:
         """`key`, which rests, is damaged or gone, and with it what continues it."""
@@ -393,24 +393,24 @@ class Rest:
 
     def remove(self, row: Row) -> None:
         """Take the name off a context that rests; it goes as soon as nothing continues it."""
-        slow = self._holdings.slow
+        slow = self._store.slow
         assert slow is not None
-        label = self._rows.label(row.key)
-        if label is None:
+        header = self._rows.header(row.key)
+        if header is None:
             self.lose(row.key)
             return
-        self._holdings.check_removable(label.name, True)
-        self.remove_state(row, label)
+        self._store.check_removable(header.name, True)
+        self.remove_state(row, header)
         if self._rows.add_kids(row.key, 0):
-            slow.tier.relabel(row.key, label._replace(nameless=True).pack())
+            slow.tier.replace_header(row.key, header._replace(nameless=True).pack())
             self._rows.unname(row.key)
         else:
             self.drop(row.key)
 
-    def remove_state(self, row: Row, label: Label) -> None:
+    def remove_state(self, row: Row, header: EntryHeader) -> None:
         """Delete the state of a context that rests, if it has one."""
         state = None
         if row.flags & HAS_STATE:
-            state = self._rows.state(row.key, row.space, label.name)
+            state = self._rows.state(row.key, row.space, header.name)
         if state is not None:
             self.drop(state.key)

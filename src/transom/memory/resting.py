@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transom.memory.entry import Namespace
-from transom.memory.label import NAMELESS, STATE, Label
-from transom.memory.rows import NOT_THERE, Rows
+from transom.memory.entry_header import NAMELESS, STATE, EntryHeader
+from transom.memory.record_table import NOT_THERE, RecordTable
 from transom.memory.tiers.base import Tier
-from transom.memory.tree import number_of
+from transom.memory.tree import key_hash
 
 __all__ = ["HAS_STATE", "Resting", "Row", "Sums", "hash_of"]
 
@@ -73,7 +73,7 @@ class Resting:
 
     def __init__(self, tier: Tier) -> None:
         self._tier = tier
-        self._rows = Rows(
+        self._rows = RecordTable(
             above="Q",
             name="I",
             size="Q",
@@ -173,20 +173,20 @@ class Resting:
 
     # Looking for some
 
-    def named(self, space: Namespace, name: str) -> tuple[Row, Label] | None:
+    def named(self, space: Namespace, name: str) -> tuple[Row, EntryHeader] | None:
         """The end of a context, by its id, and what the tier has beside it."""
         for at in self._names.rows(hash_of(space.name, name)):
             row = self._row(at)
             if row.space is space:
-                label = self.label(row.key)
-                if label is not None and label.name == name:
-                    return row, label
+                header = self.header(row.key)
+                if header is not None and header.name == name:
+                    return row, header
         return None
 
-    def label(self, key: int) -> Label | None:
+    def header(self, key: int) -> EntryHeader | None:
         """What the tier has beside the payload; None when that cannot be read any more."""
         try:
-            return Label.unpack(self._tier.label(key))
+            return EntryHeader.unpack(self._tier.header(key))
         except KeyError:
             return None
 
@@ -197,7 +197,7 @@ class Resting:
 
     def state(self, key: int, space: Namespace, name: str) -> Row | None:
         """The state of the context that ends with `key`."""
-        found = self.get(number_of(space.name, name, "state"))
+        found = self.get(key_hash(space.name, name, "state"))
         if found is not None and found.above == key and found.flags & STATE:
             return found
         return next((row for row in self.kids(key) if row.flags & STATE), None)
@@ -334,4 +334,4 @@ class Resting:
 
 def hash_of(space: str, name: str) -> int:
     """A number of 32 bits by which the ids of contexts are found."""
-    return number_of(space, name) & HASH
+    return key_hash(space, name) & HASH

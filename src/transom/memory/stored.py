@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from transom.checks import given_folder
-from transom.memory.label import Label
+from transom.memory.entry_header import EntryHeader
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.tiers.disk.tier import DiskTier
 
@@ -22,7 +22,7 @@ def open_store(path: str | os.PathLike[str], max_memory: int = 2**28) -> Context
     """
     folder = given_folder("open_store", "path", path)
     with DiskTier(folder) as tier:
-        labels = map(Label.unpack, map(tier.label, tier))
-        sizes = (label.itemsize for label in labels if label is not None and not label.state)
+        headers = map(EntryHeader.unpack, map(tier.header, tier))
+        sizes = (header.itemsize for header in headers if header is not None and not header.state)
         itemsize = next(sizes, 4)  # where there is nothing, any will do
     return ContextMemoryManager(max_memory, disk=folder, vocab_size=VOCABULARIES[itemsize])

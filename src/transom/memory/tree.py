@@ -10,7 +10,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from transom.memory.entry import Entry, Namespace
 
-__all__ = ["Match", "common_length", "holder", "match", "number_of"]
+__all__ = ["Match", "common_length", "holder", "key_hash", "match"]
 
 Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
 Listed = Callable[[Namespace, int], Entry | None]
@@ -104,10 +104,10 @@ def holder(entry: Entry, at: int, kids: Kids) -> tuple[str, int] | None:
     return None
 
 
-def number_of(*parts: str | int) -> int:
+def key_hash(*parts: str | int) -> int:
     """A number of 64 bits for something that has no first block.
 
-    >>> number_of("a", "b") == number_of("ab")
+    >>> key_hash("a", "b") == key_hash("ab")
     False
     """
     text = "\0".join(map(str, parts))

@@ -19,17 +19,17 @@ from transom.monitor.moments import Moments
 if TYPE_CHECKING:
     from datasketches import tdigest_double
 
-__all__ = ["QUANTILES", "Series", "Summary", "finite", "merged"]
+__all__ = ["QUANTILES", "Quantiles", "Series", "finite", "merged"]
 
 BUFFER = 1024  # values that wait to be summed up together
-DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Summary` says
+DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Quantiles` says
 LOWEST, HIGHEST = -math.inf, math.inf
 SCALE = 2.0**-64  # at which digests can add up and subtract what is near the largest float
 RATE_SECONDS = 60.0  # that a rate looks back, about
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
-class Summary:
+class Quantiles:
     """How many values there were and how they were spread; two of them can be put together.
 
     Percentiles are those of a t-digest (Dunning and Ertl, arXiv 1902.04023): the rank of p50 is
@@ -54,7 +54,7 @@ class Summary:
         self.maximum = max(self.maximum, float(values[-1]))
         self.digest.update(values * SCALE)
 
-    def merge(self, other: Summary) -> None:
+    def merge(self, other: Quantiles) -> None:
         """Take what another one has taken."""
         if other.moments.count:
             self.moments.merge(other.moments)
@@ -96,7 +96,7 @@ class Series:
         self._lock = ThreadLock()
         self._waiting: deque[float] = deque()  # which any thread may append to without the lock
         self._recorded = 0
-        self._summary = Summary()
+        self._summary = Quantiles()
         self._marks: deque[tuple[float, int]] = deque([(monotonic(), 0)], maxlen=64)
 
     def record(self, value: float) -> None:
@@ -115,9 +115,9 @@ class Series:
             with self._lock:
                 self._fold()
 
-    def summary(self) -> Summary:
+    def summary(self) -> Quantiles:
         """Of all values so far, a copy."""
-        copy = Summary()
+        copy = Quantiles()
         with self._lock:
             self._fold()
             copy.merge(self._summary)
@@ -191,9 +191,9 @@ def finite(value: Any) -> float:
     return number
 
 
-def merged(series: Iterable[Series]) -> Summary:
+def merged(series: Iterable[Series]) -> Quantiles:
     """All values of several series together."""
-    together = Summary()
+    together = Quantiles()
     for one in series:
         together.merge(one.summary())
     return together

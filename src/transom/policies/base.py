@@ -10,7 +10,7 @@ from transom.checks import check_keywords, whole_number
 from transom.errors import InputError, PolicyError
 from transom.policies.precision import EXACT, FIRST, Precision
 from transom.policies.shape import ModelShape
-from transom.quantities import to_bytes
+from transom.units import to_bytes
 
 __all__ = ["PRECISIONS", "Policy"]
 

@@ -11,7 +11,7 @@ from transom.checks import known_keywords
 from transom.errors import InputError, PolicyError
 from transom.policies.base import Policy, spelled
 from transom.policies.registry import known
-from transom.quantities import to_tokens
+from transom.units import to_tokens
 
 __all__ = ["as_policy", "parameters", "parse"]
 

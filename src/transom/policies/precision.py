@@ -8,7 +8,7 @@ from typing import Protocol
 
 from transom.policies.shape import ModelShape
 
-__all__ = ["EXACT", "FIRST", "Precision", "Stored"]
+__all__ = ["EXACT", "FIRST", "Precision", "StoredTokens"]
 
 EXACT = 64  # newest tokens kept as they came
 FIRST = 4  # first tokens kept as they came
@@ -17,7 +17,7 @@ GROUP = 32  # int4: numbers that share a scale and an offset
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32
 
 
-class Stored(Protocol):
+class StoredTokens(Protocol):
     """What a policy says about how it is stored; see `Policy` for what each means."""
 
     @property
@@ -46,7 +46,7 @@ class Precision:
     first: int
 
     @classmethod
-    def of(cls, policy: Stored) -> Precision | None:
+    def of(cls, policy: StoredTokens) -> Precision | None:
         """What a policy asks for; None where numbers are stored as they come."""
         if policy.kv == "auto":
             return None

@@ -15,7 +15,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from transom.durable import replacing
+from transom.atomic_files import atomic_write
 from transom.errors import StateError
 
 __all__ = ["read_state", "remove_leftovers", "write_state"]
@@ -46,7 +46,7 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
 
     The file is in the safetensors format: a header with names, dtypes and shapes, then the bytes.
     The facts are JSON in its metadata, beside a checksum of the whole file. It is written to a
-    temporary file in the same folder, brought to disk and renamed; see `transom.durable`.
+    temporary file in the same folder, brought to disk and renamed; see `transom.atomic_files`.
 
     Returns:
         The bytes of the file.
@@ -64,7 +64,7 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
         sum_.update(data)
     header = header.replace(UNKNOWN, UNKNOWN.replace(b"0" * 32, sum_.hexdigest().encode()))
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             for part in (header, *flat.values()):
                 file.write(part)
     except OSError as error:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from transom.errors import InputError
 from transom.tokens.boundaries import Boundaries
 
-__all__ = ["Block", "Cutter"]
+__all__ = ["Cutter", "TextBlock"]
 
 
-class Block(NamedTuple):
+class TextBlock(NamedTuple):
     """A stretch of a text.
 
     Attributes:
@@ -42,7 +42,7 @@ class Cutter:
         self._parts: list[str] = []
         self._held = 0
 
-    def add(self, text: str) -> list[Block]:
+    def add(self, text: str) -> list[TextBlock]:
         """Take the text that comes next; gives the blocks that it completes.
 
         Raises:
@@ -67,13 +67,13 @@ class Cutter:
         return blocks
 
     @property
-    def rest(self) -> Block:
+    def rest(self) -> TextBlock:
         """What has been added and is in no block yet."""
         if len(self._parts) > 1:
             self._parts = ["".join(self._parts)]
-        return Block(self._lead, self._parts[0] if self._parts else "")
+        return TextBlock(self._lead, self._parts[0] if self._parts else "")
 
-    def end(self) -> Block:
+    def end(self) -> TextBlock:
         """What is left; the text that comes next is another one."""
         rest = self.rest
         self._begin("")
@@ -85,8 +85,8 @@ class Cutter:
         twin._lead, twin._parts, twin._held = self._lead, [*self._parts], self._held
         return twin
 
-    def _cut(self, text: str, start: int, at: int) -> Block:
-        block = Block(self._lead, "".join([*self._parts, text[start:at]]))
+    def _cut(self, text: str, start: int, at: int) -> TextBlock:
+        block = TextBlock(self._lead, "".join([*self._parts, text[start:at]]))
         self._begin(text[at - 1])
         return block
 

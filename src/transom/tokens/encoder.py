@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transom.checks import known_keywords
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
-from transom.tokens.blocks import Block
+from transom.tokens.blocks import TextBlock
 from transom.tokens.boundaries import Boundaries
 from transom.tokens.ids import id_dtype
 
@@ -52,7 +52,7 @@ class Encoder:
         """`tokenizer` if it is one already, else a new one."""
         return tokenizer if isinstance(tokenizer, cls) else cls(tokenizer)
 
-    def encode(self, blocks: Sequence[Block]) -> list[NDArray[Any]]:
+    def encode(self, blocks: Sequence[TextBlock]) -> list[NDArray[Any]]:
         """The ids of each block, `(tokens,)` of `dtype`."""
         texts = [lead + text for lead, text in blocks]
         return [
@@ -60,7 +60,7 @@ class Encoder:
             for (lead, _), ids in zip(blocks, self.backend.encode(texts), strict=True)
         ]
 
-    def encode_with_offsets(self, block: Block) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def encode_with_offsets(self, block: TextBlock) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The ids of a block, and where in it each of them is: `(tokens, 2)`, in characters."""
         ids, offsets = self.reference.encode_with_offsets(block.lead + block.text)
         start = self._of_lead(block.lead)

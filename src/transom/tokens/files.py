@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
-from transom.tokens.blocks import Block, Cutter
+from transom.tokens.blocks import Cutter, TextBlock
 from transom.tokens.documents import Document, Documents, Known, documents
 from transom.tokens.encoder import Encoder
 from transom.tokens.parallel import in_order
@@ -62,7 +62,7 @@ def sample(
 class _Part(NamedTuple):
     number: int  # of the document
     document: str
-    block: Block
+    block: TextBlock
     last: bool
     read: int
 

@@ -13,13 +13,13 @@ from transom.tokens import TokenRuns
 from transom.windows.batch import Batch
 from transom.windows.cut import Cut
 
-__all__ = ["Rows", "fill", "score_pattern"]
+__all__ = ["WindowRows", "fill", "score_pattern"]
 
 ROWS_AT_ONCE = 256  # gathered together: few enough for them to stay in a core's cache
 RUN = 8  # windows in a row that are worth a strided copy of their own
 
 
-class Rows(NamedTuple):
+class WindowRows(NamedTuple):
     """Which tokens each of some windows has; an element per window.
 
     Attributes:
@@ -32,9 +32,9 @@ class Rows(NamedTuple):
     length: NDArray[np.int64]
     opening: NDArray[np.bool_]
 
-    def of(self, which: Any) -> Rows:
+    def of(self, which: Any) -> WindowRows:
         """Those that an index names."""
-        return Rows(self.start[which], self.length[which], self.opening[which])
+        return WindowRows(self.start[which], self.length[which], self.opening[which])
 
     def padding(self, cut: Cut) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many ids of padding stand before, and how many ids that are none follow."""
@@ -56,7 +56,7 @@ def score_pattern(cut: Cut, opening: bool) -> NDArray[np.uint8]:
 def fill(
     cut: Cut,
     tokens: TokenRuns,
-    rows: Rows,
+    rows: WindowRows,
     batch: Batch,
     edges: NDArray[np.int64],
     first: int = 0,
@@ -88,7 +88,7 @@ def fill(
 
 
 def _copy(
-    cut: Cut, tokens: TokenRuns, rows: Rows, full: NDArray[np.bool_], out: NDArray[Any]
+    cut: Cut, tokens: TokenRuns, rows: WindowRows, full: NDArray[np.bool_], out: NDArray[Any]
 ) -> None:
     """Write the tokens; where a window is not full, what stands beside them is anything."""
     regular = rows.start[1:] - rows.start[:-1] == cut.stride
@@ -109,7 +109,7 @@ def _copy(
             _gather(cut, tokens, rows.of(slice(a, b)), out[a:b])
 
 
-def _gather(cut: Cut, tokens: TokenRuns, rows: Rows, out: NDArray[Any]) -> None:
+def _gather(cut: Cut, tokens: TokenRuns, rows: WindowRows, out: NDArray[Any]) -> None:
     content = cut.content
     where = rows.start
     if cut.padding_side == "left":  # then the tokens of a window that is not full end where it does
@@ -123,7 +123,7 @@ def _gather(cut: Cut, tokens: TokenRuns, rows: Rows, out: NDArray[Any]) -> None:
             out[row, column : column + length] = tokens.read(first, first + length)
 
 
-def _trim(cut: Cut, rows: Rows, which: Any, batch: Batch) -> None:
+def _trim(cut: Cut, rows: WindowRows, which: Any, batch: Batch) -> None:
     """Put padding and special ids beside the tokens of some windows, and mask them."""
     rows = rows.of(which)
     before, used = rows.padding(cut)
@@ -157,7 +157,7 @@ def _trim(cut: Cut, rows: Rows, which: Any, batch: Batch) -> None:
 
 def _separate(
     cut: Cut,
-    rows: Rows,
+    rows: WindowRows,
     edges: NDArray[np.int64],
     first: int,
     score_mask: NDArray[Any],

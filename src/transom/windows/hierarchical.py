@@ -12,7 +12,7 @@ from transom.errors import InputError
 from transom.policies import Hierarchical
 from transom.tokens import ANY_VOCABULARY, TokenBuffer
 from transom.windows.base import TokenState, ones
-from transom.windows.older import Compress, Compressed, Older, Recent, Uniform
+from transom.windows.evicted import Compress, Compressed, Older, Recent, Uniform
 
 __all__ = ["HierarchicalContext", "HierarchicalIds"]
 

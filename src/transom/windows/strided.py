@@ -13,7 +13,7 @@ from transom.errors import InputError
 from transom.tokens import TokenRuns
 from transom.windows.batch import Batch, TokenWindow, writable
 from transom.windows.cut import Cut
-from transom.windows.fill import ROWS_AT_ONCE, Rows, fill, score_pattern
+from transom.windows.fill import ROWS_AT_ONCE, WindowRows, fill, score_pattern
 
 __all__ = ["TokenWindows"]
 
@@ -142,7 +142,7 @@ class TokenWindows(Sequence[TokenWindow]):
             )
         return numbers
 
-    def _rows(self, numbers: NDArray[np.int64]) -> Rows:
+    def _rows(self, numbers: NDArray[np.int64]) -> WindowRows:
         if self._skipped:
             numbers = numbers + self._skipped
         if len(self._units) == 2:
@@ -156,7 +156,7 @@ class TokenWindows(Sequence[TokenWindow]):
         length = np.minimum(self.cut.content, end - start)
         if self._first:
             start -= self._first
-        return Rows(start, length, nth == 0)
+        return WindowRows(start, length, nth == 0)
 
     def _document(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._edges, start, side="right") - 1 + self._first_document
@@ -209,7 +209,7 @@ class TokenWindows(Sequence[TokenWindow]):
                     ids = self._ids.read(here.start, here.stop)
                     yield TokenWindow(ids, ones, score, start, document, offsets)
 
-    def _placed_offsets(self, row: Rows) -> NDArray[np.int64] | None:
+    def _placed_offsets(self, row: WindowRows) -> NDArray[np.int64] | None:
         if self._offsets is None:
             return None
         placed = np.zeros((self.cut.size, 2), dtype=np.int64)
@@ -219,7 +219,7 @@ class TokenWindows(Sequence[TokenWindow]):
         _freeze(placed)
         return placed
 
-    def _cu_seqlens(self, row: Rows) -> NDArray[np.int32]:
+    def _cu_seqlens(self, row: WindowRows) -> NDArray[np.int32]:
         before, used = (int(item[0]) for item in row.padding(self.cut))
         start = int(row.start[0]) + self._first
         a, b = np.searchsorted(self._edges, (start + 1, start + int(row.length[0])))

@@ -153,7 +153,7 @@ def test_any_policy_any_padding_any_chunks(data: st.DataObject) -> None:
     got, expected = fed(module, x, cache, sizes, mask), dense(module, x, policy, mask)
     assert got.isfinite().all()
     assert not mask.any() or far(got[mask], expected[mask]) < CLOSE
-    assert cache.slots.lengths == mask.sum(1).tolist()
+    assert cache.planner.lengths == mask.sum(1).tolist()
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -210,12 +210,12 @@ def test_the_layer_can_be_named_in_the_call() -> None:
 def test_layers_without_rotary_among_others(policy: Policy) -> None:
     sizes = config(num_hidden_layers=2).to_dict()
     made = SmolLM3Config(**{**sizes, "model_type": "smollm3", "no_rope_layers": [1, 0]})
-    turned, unturned, x = layers()[0], layers(rotary=False)[0], tokens(1, LENGTH)
-    expected = dense(unturned, dense(turned, x, policy), policy)
+    turned, layers_without_rope, x = layers()[0], layers(rotary=False)[0], tokens(1, LENGTH)
+    expected = dense(layers_without_rope, dense(turned, x, policy), policy)
     cache, outputs = BoundedCache(policy, config=made), []
     with torch.no_grad():
         for part in x.split([14, 1, 1, 24], dim=1):
-            outputs.append(unturned(turned(part, cache=cache), cache=cache, layer_idx=1))
+            outputs.append(layers_without_rope(turned(part, cache=cache), cache=cache, layer_idx=1))
     assert far(torch.cat(outputs, dim=1), expected) < CLOSE
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from transom.errors import InputError
 from transom.memory.eviction import eviction, known
-from transom.memory.replay import Block, Prefill, Run, Trace, replay
+from transom.memory.replay import Prefill, Replay, Trace, TraceBlock, replay
 from transom.memory.replay.run import Cache
 
 PATHS = st.lists(st.integers(0, 2), max_size=5)
@@ -22,7 +22,7 @@ def traces(draw: Any) -> Trace:
     requests = []
     for path in draw(st.lists(PATHS, min_size=1, max_size=40)):
         keys = [tuple(path[: at + 1]) for at in range(len(path))]
-        requests.append(tuple(Block(key, 1 + sum(key) % 3, 2, 0.5 * len(key)) for key in keys))
+        requests.append(tuple(TraceBlock(key, 1 + sum(key) % 3, 2, 0.5 * len(key)) for key in keys))
     return Trace("drawn", tuple(requests))
 
 
@@ -96,11 +96,11 @@ def test_without_a_limit_everything_seen_is_a_hit(trace: Trace) -> None:
     assert result.infinite_seconds == pytest.approx(seconds)
     assert (result.requests, result.blocks) == (len(trace.requests), len(seen))
     for run in result.runs:
-        assert run == Run(run.eviction, 1.0, result.infinite_hit, pytest.approx(seconds))
+        assert run == Replay(run.eviction, 1.0, result.infinite_hit, pytest.approx(seconds))
 
 
 def test_runs_are_by_capacity_and_in_the_order_asked_for() -> None:
-    trace = Trace("t", tuple((Block(key, 1, 1, 1.0),) for key in (1, 2, 1, 2, 3, 1)))
+    trace = Trace("t", tuple((TraceBlock(key, 1, 1, 1.0),) for key in (1, 2, 1, 2, 3, 1)))
     steps: list[Any] = []
     result = replay(trace, ["sieve", "lru"], [0.4, 1.0], lambda *step: steps.append(step))
     assert [(run.capacity, run.eviction) for run in result.runs] == [
@@ -116,7 +116,7 @@ def test_runs_are_by_capacity_and_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("part", [0, -1, float("nan"), 0.01])
 def test_capacities_that_make_no_sense(part: float) -> None:
-    trace = Trace("t", ((Block(1, 10, 1, 1.0),),))
+    trace = Trace("t", ((TraceBlock(1, 10, 1, 1.0),),))
     with pytest.raises(InputError, match="capacity is"):
         replay(trace, ["lru"], [part])
 

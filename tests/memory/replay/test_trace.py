@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from transom.errors import InputError
-from transom.memory.replay import Block, Prefill, read_trace
+from transom.memory.replay import Prefill, TraceBlock, read_trace
 
 PREFILL = Prefill(per_token=1.0, per_pair=0.0, load=0.0)
 
@@ -20,8 +20,8 @@ def test_mooncake(tmp_path):
     line = '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [7, 8]}'
     trace = read(tmp_path, "t.jsonl", line + "\n\n" + line.replace("600", "1024"))
     assert trace.requests == (
-        (Block(7, 1, 512, 512.0), Block(8, 1, 88, 88.0)),
-        (Block(7, 1, 512, 512.0), Block(8, 1, 512, 512.0)),
+        (TraceBlock(7, 1, 512, 512.0), TraceBlock(8, 1, 88, 88.0)),
+        (TraceBlock(7, 1, 512, 512.0), TraceBlock(8, 1, 512, 512.0)),
     )
     assert trace.tokens == 1624
     assert trace.sizes() == {7: 1, 8: 1}
@@ -41,9 +41,9 @@ def test_csv_of_prompts(tmp_path):
 def test_csv_of_keys(tmp_path):
     trace = read(tmp_path, "t.csv", "key,size,tokens,seconds\nx,100,7,0.5\ny,,,\nz,3,2,\n")
     assert trace.requests == (
-        (Block("x", 100, 7, 0.5),),
-        (Block("y", 1, 1, 1.0),),
-        (Block("z", 3, 2, 2.0),),
+        (TraceBlock("x", 100, 7, 0.5),),
+        (TraceBlock("y", 1, 1, 1.0),),
+        (TraceBlock("z", 3, 2, 2.0),),
     )
 
 

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from tests.memory.server import Server
-from transom.memory.ledger import Ledger
+from transom.memory.byte_budget import ByteBudget
 from transom.memory.tiers import RamTier, Tier
 from transom.memory.tiers.disk import DiskTier
 from transom.memory.tiers.redis import RedisTier
@@ -39,7 +39,7 @@ class Opened:
 
     def _open(self) -> Tier:
         if self.kind == "ram":
-            return RamTier(Ledger(self.capacity))
+            return RamTier(ByteBudget(self.capacity))
         assert self.folder is not None
         if self.kind == "redis":
             return RedisTier(shared_server().url, self.capacity, prefix=self.prefix)
@@ -57,7 +57,7 @@ class Opened:
     def check(self) -> None:
         """What the tier counts is what there is."""
         if self.kind == "ram":
-            assert self.tier.used == self.tier.ledger.bytes
+            assert self.tier.used == self.tier.budget.bytes
         if self.kind == "redis":
             assert self.tier.failures == 0
         if self.kind == "disk":

@@ -31,7 +31,7 @@ def test_a_tier_is_a_mapping(opened):
     with pytest.raises(KeyError):
         del tier[1]
     with pytest.raises(KeyError):
-        tier.label(1)
+        tier.header(1)
     tier[1] = b"one"
     tier[2] = bytearray(b"two")
     tier[3] = np.arange(5, dtype=np.int32)
@@ -62,23 +62,23 @@ def test_values_are_read_only_bytes(opened):
 def test_labels(opened):
     tier = opened.tier
     assert tier.store(1, b"x", b"label")
-    assert tier.label(1) == b"label"
-    tier.relabel(1, b"LABEL")
-    assert tier.label(1) == b"LABEL"
+    assert tier.header(1) == b"label"
+    tier.replace_header(1, b"LABEL")
+    assert tier.header(1) == b"LABEL"
     assert bytes(tier[1]) == b"x"
     assert tier.store(2, b"y")
-    assert tier.label(2) == b""
+    assert tier.header(2) == b""
     buffer = bytearray(b"ab")
     assert tier.store(3, b"z", buffer)
     buffer[:] = b"cd"
-    assert tier.label(3) == b"ab"
-    for label in ("ab", None, 5, [1]):
-        with pytest.raises(InputError, match="is no label; expected bytes"):
-            tier.store(4, b"z", label)
-        with pytest.raises(InputError, match="is no label; expected bytes"):
-            tier.relabel(3, label)
+    assert tier.header(3) == b"ab"
+    for header in ("ab", None, 5, [1]):
+        with pytest.raises(InputError, match="is no header; expected bytes"):
+            tier.store(4, b"z", header)
+        with pytest.raises(InputError, match="is no header; expected bytes"):
+            tier.replace_header(3, header)
     assert 4 not in tier
-    assert tier.label(3) == b"ab"
+    assert tier.header(3) == b"ab"
 
 
 def test_larger_than_the_tier_is_refused_by_name(opened):
@@ -126,7 +126,7 @@ def test_what_is_no_key_is_refused_by_name_and_never_held(opened, key):
     assert key not in tier
     assert tier.get(key) is None
     assert tier.pop(key, "none") == "none"
-    for call in (tier.__getitem__, tier.__delitem__, tier.size, tier.label):
+    for call in (tier.__getitem__, tier.__delitem__, tier.size, tier.header):
         with pytest.raises(KeyError):
             call(key)
     assert len(tier) == 0
@@ -153,7 +153,7 @@ def test_a_set_that_fails_keeps_what_was_there(opened, former, seen):
     with pytest.raises(InputError, match="cannot store str"):
         tier[1] = "text"
     assert bytes(tier[1]) == former
-    assert tier.label(1) == b"label"
+    assert tier.header(1) == b"label"
     assert view is None or bytes(view) == former
     opened.check()
     del view
@@ -210,9 +210,9 @@ def test_a_key_that_is_held_is_not_stored_again(opened):
     assert bytes(opened.tier[1]) == b"one"
     assert not opened.tier.store(2, b"x", b"L" * 4097)
     with pytest.raises(InputError, match="label of entry 1 has 5 bytes, and 3 were given"):
-        opened.tier.relabel(1, b"new")
+        opened.tier.replace_header(1, b"new")
     with pytest.raises(KeyError):
-        opened.tier.relabel(2, b"label")
+        opened.tier.replace_header(2, b"label")
     opened.check()
 
 
@@ -231,9 +231,9 @@ def test_closed(opened):
         lambda: list(tier),
         lambda: tier.pop(1),
         lambda: tier.store(2, b"x"),
-        lambda: tier.label(1),
+        lambda: tier.header(1),
         lambda: tier.size(1),
-        lambda: tier.relabel(1, b""),
+        lambda: tier.replace_header(1, b""),
         lambda: tier.verify(),
         lambda: tier.flush(),
         lambda: tier == {1: b"one"},
@@ -252,7 +252,7 @@ def test_reopened(opened):
     tier = opened.again()
     if tier.durable:
         assert {key: bytes(value) for key, value in tier.items()} == {5: b"five"}
-        assert tier.label(5) == b"label"
+        assert tier.header(5) == b"label"
     else:
         assert len(tier) == 0
 
@@ -293,7 +293,7 @@ def test_like_a_dictionary(kind, tmp_path_factory):
         def read(self, key):
             if key in self.model:
                 assert bytes(self.opened.tier[key]) == self.model[key]
-                assert self.opened.tier.label(key) == b"L" * (key % 9)
+                assert self.opened.tier.header(key) == b"L" * (key % 9)
             else:
                 assert key not in self.opened.tier
 
@@ -325,7 +325,7 @@ def test_ram_gives_pages_back(sizes):
             del tier[key]
         before = tier.used
         given_back = tier.shrink(2**20)
-        assert tier.used == before - given_back == tier.ledger.bytes
+        assert tier.used == before - given_back == tier.budget.bytes
         assert all(bytes(tier[k]) == bytes([k]) * sizes[k - 1] for k in range(2, len(sizes) + 1, 2))
         if not len(tier):
             assert tier.used == 0

@@ -9,7 +9,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from tests.tokens.families import CL100K, LLAMA3, O200K
 from transom.tokens.boundaries.parse import Unprovable
-from transom.tokens.boundaries.pattern import Pattern
+from transom.tokens.boundaries.pattern import SplitPattern
 from transom.tokens.boundaries.splits import GPT2
 
 EXPRESSIONS = [
@@ -36,7 +36,7 @@ EXPRESSIONS = [
     r"a$",
 ]
 ALPHABET = "abcASs'kKßſ .1[]\n\u212a漢"
-PATTERNS = {expression: Pattern(expression) for expression in EXPRESSIONS}
+PATTERNS = {expression: SplitPattern(expression) for expression in EXPRESSIONS}
 
 
 def matches(expression: str, text: str) -> list[tuple[int, int]]:
@@ -67,11 +67,11 @@ def test_characters_that_are_always_or_never_matched(expression: str, text: str)
 
 
 def test_enough_is_known() -> None:
-    pattern = Pattern(GPT2)
+    pattern = SplitPattern(GPT2)
     assert not pattern.joins("d", " ")
     assert not pattern.joins(".", "\n")
     assert all(pattern.matches(c) for c in "a1. \n漢")
-    assert Pattern("[a-y]+").matches("z") is False
+    assert SplitPattern("[a-y]+").matches("z") is False
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_enough_is_known() -> None:
 )
 def test_what_is_not_understood_is_named(expression: str, unknown: str) -> None:
     with pytest.raises(Unprovable, match=f"{unknown}.*in the regular expression"):
-        Pattern(expression)
+        SplitPattern(expression)
 
 
 def test_what_may_match_nothing_says_nothing() -> None:
-    pattern = Pattern("a*")
+    pattern = SplitPattern("a*")
     assert pattern.joins("b", "c")
     assert pattern.matches("b") is None

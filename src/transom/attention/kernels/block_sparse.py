@@ -56,7 +56,7 @@ class Apart(NamedTuple):
     hidden: Tensor | None = None
 
 
-class Room:
+class Scratch:
     """Scratch memory for one thread, used again for every block."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ def _forward(
     out: Tensor = q.new_empty(*q.shape[:3], v.shape[3])
 
     def work(pieces: Iterable[Piece]) -> None:
-        room = Room()
+        room = Scratch()
         for piece in pieces:
             target = piece.queries(out)
             if not piece.block.columns and apart is None:
@@ -173,7 +173,7 @@ def _backward(
     sums: list[list[Tensor]] = []
 
     def work(pieces: Iterable[Piece]) -> None:
-        room = Room()
+        room = Scratch()
         # Blocks share keys, so every thread adds up its own, in float32 at least.
         d_k, d_v, *d_apart = shared = [
             torch.zeros(x.shape, dtype=_summed(x), device=x.device)
@@ -225,7 +225,7 @@ def _summed(x: Tensor) -> torch.dtype:
 
 
 def _weights(
-    piece: Piece, q: Tensor, k: Tensor, scale: float, room: Room, apart: Apart | None = None
+    piece: Piece, q: Tensor, k: Tensor, scale: float, room: Scratch, apart: Apart | None = None
 ) -> Tensor:
     """Attention of a piece, `(kv, group * queries, columns)`; leaves scaled queries in `room`.
 
@@ -244,8 +244,8 @@ def _weights(
     if apart is not None:
         # Written over: their product with these queries is not the one they are to be seen by.
         ahead = first[0].shape[1]
-        turned = (piece.queries(apart.q) * scale).reshape(kv, group * rows, dim)
-        met = torch.bmm(turned, first[0].transpose(1, 2)).view(kv, group, rows, ahead)
+        rotated = (piece.queries(apart.q) * scale).reshape(kv, group * rows, dim)
+        met = torch.bmm(rotated, first[0].transpose(1, 2)).view(kv, group, rows, ahead)
         if apart.hidden is not None:
             met.masked_fill_(apart.hidden[slice(*piece.block.queries)], -math.inf)
         by_query[..., :ahead] = met
@@ -266,7 +266,7 @@ def _weights(
     return weights
 
 
-def _joined(parts: list[Tensor], name: str, room: Room, packed: bool = False) -> Tensor:
+def _joined(parts: list[Tensor], name: str, room: Scratch, packed: bool = False) -> Tensor:
     """Stretches of keys or values as one, `(kv, columns, dim)`.
 
     A single one is not copied unless it is to be `packed`: given transposed keys of half precision

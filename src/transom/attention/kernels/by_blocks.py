@@ -18,7 +18,7 @@ __all__ = ["attend_by_blocks"]
 BLOCK = 128  # queries; bounds the scratch memory
 
 
-class Span(NamedTuple):
+class KeySpan(NamedTuple):
     """A block of queries and the keys between the first and the last that it sees: positions."""
 
     queries: range
@@ -78,7 +78,7 @@ def _attend(
     v: Tensor,
     mask: Tensor | None,
     pattern: Pattern,
-    span: Span,
+    span: KeySpan,
     scale: float,
     dropout: float,
 ) -> Tensor:
@@ -105,18 +105,18 @@ def _attend(
     return (weights @ v).reshape(batch, heads, q_len, v.shape[3]).to(dtype)
 
 
-def _visible(pattern: Pattern, span: Span, device: torch.device) -> Tensor:
+def _visible(pattern: Pattern, span: KeySpan, device: torch.device) -> Tensor:
     """`(batch or 1, heads or 1, queries, keys)` bool."""
     q = torch.arange(span.queries.start, span.queries.stop, device=device)[:, None]
     k = torch.arange(span.keys.start, span.keys.stop, device=device)
     return pattern.at(q, k)
 
 
-def _span(pattern: Pattern, start: int, stop: int, kv_len: int) -> Span:
+def _span(pattern: Pattern, start: int, stop: int, kv_len: int) -> KeySpan:
     first = torch.arange(0, kv_len, BLOCK, device="cpu")
     last = (first + BLOCK - 1).clamp(max=kv_len - 1)
     start_stop = torch.tensor([[start], [stop - 1]], device="cpu")
     some = pattern.tiles(Grid(start_stop[:1], start_stop[1:], first[None], last[None])).some
     some = some.expand(*some.shape[:-1], len(first)).reshape(-1, len(first))
     seen = some.any(dim=0).nonzero().flatten().tolist() or [0]
-    return Span(range(start, stop), range(seen[0] * BLOCK, int(last[seen[-1]]) + 1))
+    return KeySpan(range(start, stop), range(seen[0] * BLOCK, int(last[seen[-1]]) + 1))

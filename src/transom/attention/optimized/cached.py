@@ -24,7 +24,7 @@ class KeptKeys(Protocol):
     def layers(self) -> Sequence[Any]: ...
 
     @property
-    def slots(self) -> Any: ...
+    def planner(self) -> Any: ...
 
     def begin(
         self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
@@ -47,15 +47,15 @@ def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None
             f"layer_idx is {layer}; the cache's policy applies to the layers {bounded}. Pass the "
             "layer's own index, and a cache whose config has as many layers."
         )
-    slots = cache.slots
-    if slots.rotary is None or layer in slots.unturned:
+    planner = cache.planner
+    if planner.rotary is None or layer in planner.layers_without_rope:
         return
-    if slots.head_dim != head_dim:
+    if planner.head_dim != head_dim:
         raise CacheError(
-            f"the cache was made for heads of {slots.head_dim} dimensions and the layer has "
+            f"the cache was made for heads of {planner.head_dim} dimensions and the layer has "
             f"{head_dim}; make it with a config of the same head_dim."
         )
-    if rotary is None or not _alike(rotary, slots.rotary):
+    if rotary is None or not _alike(rotary, planner.rotary):
         raise CacheError(
             "the cache turns keys otherwise than the layer does; expected the same rotary "
             "positions: OptimizedAttention(..., rotary=Rotary.from_config(config)) with the "
@@ -82,19 +82,19 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
     first = _bounded(cache)[0]
     if layer == first:
         cache.begin(tokens, batch, mask, x.device)
-    plan = cache.slots.plan
+    plan = cache.planner.plan
     if plan is None or plan.tokens != tokens or not (plan.started or layer == first):
         raise CacheError(
             f"layer {layer} was called with {tokens} tokens, and no pass of that many is under "
             f"way; expected the layers {_bounded(cache)} in order, each once for the same tokens."
         )
-    visible = cache.slots.visible(plan)
+    visible = cache.planner.visible(plan)
     if isinstance(visible, Attending):
         positions = visible.positions.to(x.device)
     else:
         ends = torch.tensor(plan.lengths, device=x.device)
         positions = (ends[:, None] - 1).clamp(min=0)
-    base: int = cache.slots.base
+    base: int = cache.planner.base
     return positions - base
 
 
@@ -113,7 +113,7 @@ def attend_kept(
     Returns:
         `(batch, heads, tokens, head_dim)`.
     """
-    visible = cache.slots.visible(cache.slots.plan)  # before the update, which may end the pass
+    visible = cache.planner.visible(cache.planner.plan)  # before the update, which may end the pass
     keys, values = cache.update(k, v, layer)
     if isinstance(visible, Attending):
         return visible.attend(q, keys, values, scale, layer=layer)
@@ -125,7 +125,7 @@ def attend_kept(
 
 def _bounded(cache: KeptKeys) -> list[int]:
     layers = enumerate(cache.layers)
-    return [index for index, layer in layers if getattr(layer, "slots", None) is cache.slots]
+    return [index for index, layer in layers if getattr(layer, "planner", None) is cache.planner]
 
 
 def _alike(one: Rotary, other: Rotary) -> bool:

@@ -168,7 +168,7 @@ class OptimizedAttention(nn.Module):
         real = None
         if mask is not None:
             batch, seq = x.shape[:2]
-            real = real_tokens(mask, batch, cache.slots.seen + seq).expand(batch, -1)
+            real = real_tokens(mask, batch, cache.planner.seen + seq).expand(batch, -1)
         q, k, v = self._project(x, begin_pass(cache, layer, x, real))
         return self._join(attend_kept(q, k, v, cache=cache, layer=layer, scale=self.scale))
 
@@ -207,7 +207,7 @@ class OptimizedAttention(nn.Module):
         if self.rotary is None:
             return q, k, v
         cos, sin = self.rotary.angles(positions.view(-1, 1, x.shape[1]))
-        return self.rotary.turn(q, cos, sin), self.rotary.turn(k, cos, sin), v
+        return self.rotary.rotate(q, cos, sin), self.rotary.rotate(k, cos, sin), v
 
     def _join(self, heads: Tensor) -> Tensor:
         output: Tensor = self.o_proj(heads.transpose(1, 2).flatten(2))
@@ -216,8 +216,8 @@ class OptimizedAttention(nn.Module):
     def extra_repr(self) -> str:
         """What `print(module)` says of it."""
         heads = f"{self.num_heads} heads, {self.num_kv_heads} kv heads of {self.head_dim}"
-        turned = f", rotary over {self.rotary.dim}" if self.rotary else ""
-        return f"{heads}, {self.pattern or causal()!r}{turned}, dropout={self.dropout}"
+        rotated = f", rotary over {self.rotary.dim}" if self.rotary else ""
+        return f"{heads}, {self.pattern or causal()!r}{rotated}, dropout={self.dropout}"
 
     @classmethod
     def from_llama(

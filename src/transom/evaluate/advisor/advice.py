@@ -8,7 +8,7 @@ from typing import Any
 
 from transom.errors import InputError
 from transom.evaluate.advisor.candidates import Candidate, Wish
-from transom.evaluate.summary import Score, Summary
+from transom.evaluate.summary import PolicySummary, Score
 
 __all__ = ["LOSS_TOLERANCE", "RECALL_TOLERANCE", "Advice", "Option", "advise"]
 
@@ -95,7 +95,7 @@ class Advice:
         }
 
 
-def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[Summary]) -> Advice:
+def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[PolicySummary]) -> Advice:
     """Choose among candidates: of those nearly as good as the best that fits, the smallest.
 
     Nearly is within 0.02 nats of the least loss, and within 5 % of the most answers.
@@ -132,7 +132,7 @@ def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[Summary]) 
     )
 
 
-def _option(wish: Wish, candidate: Candidate, summary: Summary | None) -> Option:
+def _option(wish: Wish, candidate: Candidate, summary: PolicySummary | None) -> Option:
     if summary is None or summary.loss is None or summary.loss.loss is None or not summary.speeds:
         raise InputError(f"{candidate.policy} was not measured; expected its loss and its speed.")
     bytes_ = max(candidate.bytes, summary.total_bytes)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from transom.evaluate.report.svg import Axis, Chart
 from transom.evaluate.results import Results
-from transom.evaluate.summary import Held, Summary, by_bytes
-from transom.quantities import plain_seconds, plain_size
+from transom.evaluate.summary import Held, PolicySummary, by_bytes
+from transom.units import plain_seconds, plain_size
 
 __all__ = ["HELD", "Style", "against_bytes", "by_length", "loss_along"]
 
@@ -115,7 +115,7 @@ def by_length(results: Results, what: str, style: Style) -> str:
     return _both(x, y, f"{what} by length of the prompt", draw)
 
 
-def _quality(one: Summary, quality: str) -> float | None:
+def _quality(one: PolicySummary, quality: str) -> float | None:
     if quality == "loss":
         return one.loss.loss if one.loss else None
     return one.recalled.rate if one.recalled else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transom.evaluate.summary import Score, Summary, score
+from transom.evaluate.summary import PolicySummary, Score, score
 from transom.evaluate.tasks import TASKS
 
-__all__ = ["Grid", "TaskGrids", "grids"]
+__all__ = ["TaskGrids", "TrialGrid", "grids"]
 
 
 @dataclass(frozen=True)
-class Grid:
+class TrialGrid:
     """One policy's trials of one task: rows by depth, columns by length, None without trials."""
 
     policy: str
@@ -27,16 +27,16 @@ class TaskGrids:
     task: str
     summary: str
     lengths: tuple[int, ...]
-    grids: tuple[Grid, ...]
+    grids: tuple[TrialGrid, ...]
 
 
-def grids(found: Sequence[Summary]) -> list[TaskGrids]:
+def grids(found: Sequence[PolicySummary]) -> list[TaskGrids]:
     """The grids of every task that was tried, policies in their order."""
     tried = {row.task for one in found for row in one.recall}
     return [_of_task(task, found) for task in TASKS if task in tried]
 
 
-def _of_task(task: str, found: Sequence[Summary]) -> TaskGrids:
+def _of_task(task: str, found: Sequence[PolicySummary]) -> TaskGrids:
     rows = {one.policy: [row for row in one.recall if row.task == task] for one in found}
     rows = {policy: of for policy, of in rows.items() if of}
     every = [row for of in rows.values() for row in of]
@@ -50,5 +50,5 @@ def _of_task(task: str, found: Sequence[Summary]) -> TaskGrids:
             cells.append(
                 (TASKS[task].where(depth), tuple(score(some) if some else None for some in here))
             )
-        made.append(Grid(policy, score(of), tuple(cells)))
+        made.append(TrialGrid(policy, score(of), tuple(cells)))
     return TaskGrids(task, TASKS[task].summary, lengths, tuple(made))

@@ -14,8 +14,8 @@ from transom.evaluate.report.charts import HELD, Style, against_bytes, by_length
 from transom.evaluate.report.grids import grids
 from transom.evaluate.results import Results
 from transom.evaluate.rows import RecallRow
-from transom.evaluate.summary import Held, Summary
-from transom.quantities import plain_seconds, plain_size
+from transom.evaluate.summary import Held, PolicySummary
+from transom.units import plain_seconds, plain_size
 
 __all__ = ["page"]
 
@@ -115,7 +115,7 @@ def _styles(results: Results) -> dict[str, str]:
     return styles
 
 
-def _longest(found: Sequence[Summary]) -> int:
+def _longest(found: Sequence[PolicySummary]) -> int:
     """The longest prompt or reading of all."""
     lengths = [0]
     for one in found:
@@ -144,7 +144,7 @@ def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
     }
 
 
-def _of_full(one: Summary, longest: int, full_bytes: int) -> float | None:
+def _of_full(one: PolicySummary, longest: int, full_bytes: int) -> float | None:
     """Its hot bytes over those of full attention at the longest prompt.
 
     None where it was given no such prompt, or has room for more, so that none filled it. 1 for full
@@ -202,7 +202,7 @@ def _in_words(results: Results, longest: int, full_bytes: int) -> list[str]:
     return said
 
 
-def _loss(one: Summary) -> float:
+def _loss(one: PolicySummary) -> float:
     assert one.loss is not None and one.loss.loss is not None
     return one.loss.loss
 

@@ -1,6 +1,6 @@
 """Layers that recall old blocks from a cold store."""
 
-from transom.kv.recall.cold import Cold
+from transom.kv.recall.block_store import BlockStore
 from transom.kv.recall.layer import RecallLayer
 
-__all__ = ["Cold", "RecallLayer"]
+__all__ = ["BlockStore", "RecallLayer"]

@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from transom.kv.planned import zeros
-from transom.kv.recall.votes import (
+from transom.kv.cache_layer import zeros
+from transom.kv.recall.scoring import (
     AT_LEAST,
     HOPEFUL,
     IN_COMMON,
@@ -22,7 +22,7 @@ from transom.kv.recall.votes import (
 )
 from transom.policies import Hierarchical
 
-__all__ = ["TABLES", "Index"]
+__all__ = ["TABLES", "BlockIndex"]
 
 TABLES = ("found_by", "votes", "moments", "basis")
 GROWTH = 64  # blocks by which tables grow at least
@@ -30,7 +30,7 @@ FORGOTTEN = 0.7  # by which a vote counts less at each later selection
 CERTAIN = 2.0  # more than any vote
 
 
-class Index:
+class BlockIndex:
     """Tables of cold blocks, kept among the tensors of a layer.
 
     These are `found_by`, `(batch, kv_heads, representatives, directions, blocks)`, what each block

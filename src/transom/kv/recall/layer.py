@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from transom.attention.kernels.parts import Attended, attend_part, together
-from transom.kv.attending import AttendingLayer, States
+from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.gradients import without_gradient
-from transom.kv.planned import PlannedLayer, zeros
-from transom.kv.recall.cold import SEGMENT, Cold, Segment, Shelf
+from transom.kv.headwise_planner import HeadwisePlanner, RowGroup
+from transom.kv.planner import PassPlanner
+from transom.kv.recall.attention import attended_by_stage, bias_of_held, bias_of_later
+from transom.kv.recall.block_store import SEGMENT, BlockSegment, BlockStore, RowBlocks
 from transom.kv.recall.frames import Frames
-from transom.kv.recall.index import TABLES, Index
-from transom.kv.recall.moves import Held, Move, Stages, exchanges
-from transom.kv.recall.seen import attended_by_stage, bias_of_held, bias_of_later
-from transom.kv.rounds import Rounds, Run
-from transom.kv.rows import Rows
+from transom.kv.recall.index import TABLES, BlockIndex
+from transom.kv.recall.placement import BlockMove, Held, Stages, exchanges
+from transom.kv.self_attending import AttentionInputs, SelfAttendingLayer
 from transom.policies import Hierarchical
 
 __all__ = ["RecallLayer"]
@@ -28,7 +28,7 @@ NO_GRADIENT = (
 )
 
 
-class RecallLayer(AttendingLayer):
+class RecallLayer(SelfAttendingLayer):
     """Keys and values of the first block, of recalled ones and of the local tokens.
 
     A query sees the first block, those of the recalled ones that its kv head wants, and the local
@@ -39,25 +39,25 @@ class RecallLayer(AttendingLayer):
     In `tensors` are, besides keys and values: `held`, the numbers of the blocks in the frames for
     recalled ones, negative while nobody wants them; `queries` of the newest chunk, turned as far
     as blocks are away when recalled, and `sums`, the logs of the sums of the exponents of their
-    scores with what they see whatever is recalled; and the tables of an `Index`.
+    scores with what they see whatever is recalled; and the tables of an `BlockIndex`.
 
     Attributes:
         shelves: the cold blocks of each row.
     """
 
-    slots: Rounds[Hierarchical]
+    planner: HeadwisePlanner[Hierarchical]
 
     def __init__(
         self,
         index: int,
         policy: Hierarchical,
-        slots: Rounds[Hierarchical],
+        planner: HeadwisePlanner[Hierarchical],
         last: bool,
-        cold: Cold,
+        cold: BlockStore,
     ) -> None:
-        super().__init__(index, slots, last)
+        super().__init__(index, planner, last)
         self.cold = cold
-        self.shelves: list[Shelf] = []
+        self.shelves: list[RowBlocks] = []
         self.fit(policy)
 
     def fit(self, policy: Hierarchical) -> None:
@@ -70,7 +70,7 @@ class RecallLayer(AttendingLayer):
         self.tensors["keys"] = zeros(key_states, *shape, key_states.shape[3])
         self.tensors["values"] = zeros(value_states, *shape, value_states.shape[3])
         self.tensors["held"] = zeros(key_states, self.policy.recalled, dtype=torch.int64)
-        self.shelves = [Shelf(self.cold) for _ in range(len(key_states))]
+        self.shelves = [RowBlocks(self.cold) for _ in range(len(key_states))]
 
     def in_use(self, name: str, seen: int | None) -> int | None:
         if name not in ("keys", "values"):
@@ -109,7 +109,7 @@ class RecallLayer(AttendingLayer):
 
     def recalled(self, row: int = 0) -> list[list[int]]:
         """The numbers of the blocks that each kv head of a row sees recalled, ascending."""
-        cold = self._cold(self.slots.lengths[row])
+        cold = self._cold(self.planner.lengths[row])
         if cold <= self.frames.recalled:
             return [list(range(1, cold + 1)) for _ in self.tensors["held"][row]]
         return [sorted(b for b in held if b > 0) for held in self.tensors["held"][row].tolist()]
@@ -118,7 +118,7 @@ class RecallLayer(AttendingLayer):
         """The newest cold block once `seen` tokens are in, and before the next one is."""
         return self.frames.leaving((seen - 1) // self.policy.block_size)
 
-    def _run(self, run: Run, states: States, scale: float) -> Tensor:
+    def _run(self, run: RowGroup, states: AttentionInputs, scale: float) -> Tensor:
         """Rows that agree, cut where blocks end."""
         self.cold.check()
         length, tokens, block = run.before, states.q.shape[2], self.policy.block_size
@@ -129,11 +129,13 @@ class RecallLayer(AttendingLayer):
             count = min(tokens - start, block - length % block)
             new = slice(start, start + count)
             mine = run._replace(before=length, back=None if run.back is None else run.back[new])
-            outputs.append(self._piece(mine, States(*(x[:, :, new] for x in states)), scale))
+            outputs.append(
+                self._piece(mine, AttentionInputs(*(x[:, :, new] for x in states)), scale)
+            )
             start, length = new.stop, length + count
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _piece(self, run: Run, states: States, scale: float) -> Tensor:
+    def _piece(self, run: RowGroup, states: AttentionInputs, scale: float) -> Tensor:
         """Tokens of one block; `(rows, heads, tokens, value_dim)`.
 
         What they vote with depends on nothing that is recalled. So all selections among them come
@@ -154,8 +156,8 @@ class RecallLayer(AttendingLayer):
         if not left_out:
             self._remember(rows, before, asking, near.sums)
             return near.out.to(self.dtype)
-        if self._rotary is not None and self.slots.positions == "compact":
-            q = self._rotary.spin(q, self._turn(-left_out))
+        if self._rotary is not None and self.planner.positions == "compact":
+            q = self._rotary.rotate_paired(q, self._rotation(-left_out))
         base = together(near, self._attended(rows, q, slice(1), None, scale))
         queries, sums = self._remember(rows, before, asking, base.sums)
         held: Held = self.tensors["held"][rows].tolist()
@@ -172,17 +174,19 @@ class RecallLayer(AttendingLayer):
         self._receive(rows, after, moves, fetched)
         return out.to(self.dtype)
 
-    def _stored(self, run: Run, states: States, frame: int, places: slice) -> tuple[Tensor, Tensor]:
+    def _stored(
+        self, run: RowGroup, states: AttentionInputs, frame: int, places: slice
+    ) -> tuple[Tensor, Tensor]:
         """Store keys and values; gives the queries for local keys, and those that vote."""
         (q, k, v), rotary = states, self._rotary
         asking = q
         if rotary is not None:
             assert run.back is not None
             q, k = rotary.paired(q), rotary.paired(k)
-            asking = rotary.spin(q, run.back * self._away)
-            if self.slots.base:
-                origin = self.slots.turn(self.slots.base, self.device)
-                q, k = rotary.spin(q, origin), rotary.spin(k, origin)
+            asking = rotary.rotate_paired(q, run.back * self._away)
+            if self.planner.base:
+                origin = self.planner.rotation(self.planner.base, self.device)
+                q, k = rotary.rotate_paired(q, origin), rotary.rotate_paired(k, origin)
         for name, x in (("keys", k), ("values", v)):
             self.tensors[name][run.rows, :, frame, places] = x.to(self.dtype)
         return q, asking
@@ -194,14 +198,14 @@ class RecallLayer(AttendingLayer):
         keys, values = (self.tensors[name][rows, :, frames] for name in ("keys", "values"))
         return _part(q, keys, values, bias, scale)
 
-    def _turn(self, blocks: int) -> Tensor:
+    def _rotation(self, blocks: int) -> Tensor:
         """`(rotary_dim / 2,)` complex: by so many blocks."""
-        return self.slots.turn(blocks * self.policy.block_size, self.device)
+        return self.planner.rotation(blocks * self.policy.block_size, self.device)
 
     @property
     def _away(self) -> Tensor:
         """`(rotary_dim / 2,)` complex: over as many tokens as recalled blocks are away, about."""
-        return self._turn(self.frames.local + (self.frames.recalled + 1) // 2)
+        return self._rotation(self.frames.local + (self.frames.recalled + 1) // 2)
 
     def _remember(
         self, rows: slice, before: int, asking: Tensor, sums: Tensor
@@ -246,25 +250,25 @@ class RecallLayer(AttendingLayer):
             still = []
             for number in range(1, block + 1):
                 kept = [self.shelves[row].keys(number) for row in self._rows(rows)]
-                still.append(self._still(torch.stack(kept).to(self.device), number))
+                still.append(self._unrotated(torch.stack(kept).to(self.device), number))
             self._index.begin(rows, still)
         else:
-            self._index.enter(rows, block, self._still(keys, block))
+            self._index.enter(rows, block, self._unrotated(keys, block))
 
-    def _still(self, keys: Tensor, block: int) -> Tensor:
+    def _unrotated(self, keys: Tensor, block: int) -> Tensor:
         """Keys of a block `(rows, kv_heads, block, dim)` at no angle."""
         if self._rotary is None:
             return keys
-        within = self.slots.turns(self.policy.block_size, self.device).conj()
-        return self._rotary.spin(keys, within * self._turn(-block))
+        within = self.planner.rotations(self.policy.block_size, self.device).conj()
+        return self._rotary.rotate_paired(keys, within * self._rotation(-block))
 
     @property
-    def _index(self) -> Index:
-        return Index(self.policy, self.tensors)
+    def _index(self) -> BlockIndex:
+        return BlockIndex(self.policy, self.tensors)
 
     def _select(
-        self, run: Run, held: Held, queries: Tensor, sums: Tensor, scale: float
-    ) -> tuple[list[list[Stages]], list[Move]]:
+        self, run: RowGroup, held: Held, queries: Tensor, sums: Tensor, scale: float
+    ) -> tuple[list[list[Stages]], list[BlockMove]]:
         """Which cold blocks come, and which frames they take, after each of several chunks.
 
         A block that is wanted takes the frame of one that is not; those that nobody wants stay
@@ -294,7 +298,7 @@ class RecallLayer(AttendingLayer):
             return None
         return self._attended(rows, q, slice(self.frames.far), bias.to(self.device), scale)
 
-    def _fetched(self, rows: slice, moves: list[Move]) -> list[Tensor]:
+    def _fetched(self, rows: slice, moves: list[BlockMove]) -> list[Tensor]:
         """Keys, turned to their frames, and values of cold blocks, `(moves, block, dim)` each."""
         pools = [self.tensors[name] for name in ("keys", "values")]
         if not moves:
@@ -305,14 +309,14 @@ class RecallLayer(AttendingLayer):
             torch.stack(pool).to(self.device, non_blocking=True)
             for pool in zip(*found, strict=True)
         )
-        if self._rotary is not None and self.slots.positions == "compact":
+        if self._rotary is not None and self.planner.positions == "compact":
             by = torch.tensor([1 + move.place - move.block for move in moves], device="cpu")
-            turns = self._rotary.cis(by * self.policy.block_size).to(self.device)
-            keys = self._rotary.spin(keys, turns[:, None])
+            rotations = self._rotary.cis(by * self.policy.block_size).to(self.device)
+            keys = self._rotary.rotate_paired(keys, rotations[:, None])
         return [keys.to(self.dtype), values.to(self.dtype)]
 
     def _receive(
-        self, rows: slice, states: list[list[Stages]], moves: list[Move], fetched: list[Tensor]
+        self, rows: slice, states: list[list[Stages]], moves: list[BlockMove], fetched: list[Tensor]
     ) -> None:
         """Put what comes into its frames, now that all have seen what was there before."""
         now = [[after[-1] for after in heads] for heads in states]
@@ -329,8 +333,8 @@ class RecallLayer(AttendingLayer):
     def _rows(self, rows: slice) -> range:
         return range(*rows.indices(self.batch_size))
 
-    def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
-        twin = super().fork(slots)
+    def fork(self, planner: PassPlanner[Any, Any]) -> CacheLayer:
+        twin = super().fork(planner)
         assert isinstance(twin, RecallLayer)
         twin.shelves = [shelf.fork() for shelf in self.shelves]
         return twin
@@ -343,24 +347,24 @@ class RecallLayer(AttendingLayer):
             state[f"cold.{row}"] = torch.tensor([shelf.first, shelf.stored], device="cpu")
             for number, segment in enumerate(shelf.segments):
                 blocks = shelf.stored - (shelf.first + number) * SEGMENT
-                for name, pool in zip(Segment._fields, segment, strict=True):
+                for name, pool in zip(BlockSegment._fields, segment, strict=True):
                     state[f"cold.{row}.{number}.{name}"] = pool[:, :blocks]
         return state
 
     def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
         super().restore({k: x for k, x in state.items() if not k.startswith("cold.")}, device)
-        self.shelves = [Shelf(self.cold) for _ in range(self.batch_size if state else 0)]
+        self.shelves = [RowBlocks(self.cold) for _ in range(self.batch_size if state else 0)]
         for row, shelf in enumerate(self.shelves):
             shelf.first, shelf.stored = state[f"cold.{row}"].tolist()
             for number in range(-(-shelf.stored // SEGMENT) - shelf.first):
-                saved = [state[f"cold.{row}.{number}.{name}"] for name in Segment._fields]
-                shelf.take(Segment(*saved), device)
+                saved = [state[f"cold.{row}.{number}.{name}"] for name in BlockSegment._fields]
+                shelf.take(BlockSegment(*saved), device)
 
     def reset(self) -> None:
         super().reset()
         for name in TABLES:
             self.tensors.pop(name, None)
-        self.shelves = [Shelf(self.cold) for _ in self.shelves]
+        self.shelves = [RowBlocks(self.cold) for _ in self.shelves]
 
     def take_rows(self, rows: Tensor) -> None:
         super().take_rows(rows)

@@ -1,6 +1,6 @@
 """Layers that keep the tokens a policy scores highest."""
 
 from transom.kv.scored.layer import ScoredLayer
-from transom.kv.scored.rounds import ScoredRounds
+from transom.kv.scored.planner import ScoredPlanner
 
-__all__ = ["ScoredLayer", "ScoredRounds"]
+__all__ = ["ScoredLayer", "ScoredPlanner"]

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from transom.attention.kernels.masked import masked
-from transom.kv.attending import AttendingLayer, States, causal
-from transom.kv.layer import fewest
-from transom.kv.planned import PlannedLayer, zeros
-from transom.kv.rounding import Codes
-from transom.kv.rounds import Run
-from transom.kv.rows import Rows
+from transom.kv.bounded_layer import fewest
+from transom.kv.cache_layer import CacheLayer, zeros
+from transom.kv.headwise_planner import RowGroup
+from transom.kv.planner import PassPlanner
+from transom.kv.quantization import Codes
 from transom.kv.scored import choose, queries
-from transom.kv.scored.pool import Move, Part
-from transom.kv.scored.rounds import ScoredRounds
+from transom.kv.scored.planner import ScoredPlanner
+from transom.kv.scored.pool import PoolPart, SlotMove
 from transom.kv.scored.states import states
+from transom.kv.self_attending import AttentionInputs, SelfAttendingLayer, causal
 from transom.policies import Kept, Precision, Scored
 
 __all__ = ["ScoredLayer"]
@@ -26,7 +26,7 @@ __all__ = ["ScoredLayer"]
 SCRATCH = 2**24  # attention weights computed together, numbers
 
 
-class ScoredLayer(AttendingLayer):
+class ScoredLayer(SelfAttendingLayer):
     """Keys and values of at most `policy.size` tokens per head, chosen by the policy's scores.
 
     Tokens are in the order of the text, so that a token's slot is its compact position. Keys are
@@ -38,10 +38,10 @@ class ScoredLayer(AttendingLayer):
         extra: for each row and head, by how many tokens more than equal heads it holds.
     """
 
-    slots: ScoredRounds
+    planner: ScoredPlanner
 
-    def __init__(self, index: int, policy: Scored, slots: ScoredRounds, last: bool) -> None:
-        super().__init__(index, slots, last)
+    def __init__(self, index: int, policy: Scored, planner: ScoredPlanner, last: bool) -> None:
+        super().__init__(index, planner, last)
         self.extra: list[list[int]] = []
         self.fit(policy)
 
@@ -73,7 +73,7 @@ class ScoredLayer(AttendingLayer):
         few = {"newest": exact, "first": self.precision.first}
         return fewest(seen, few[part]) if part in few else None
 
-    def _run(self, run: Run, states: States, scale: float) -> Tensor:
+    def _run(self, run: RowGroup, states: AttentionInputs, scale: float) -> Tensor:
         """Rows that agree, without padding, cut where heads are full and where watching begins."""
         policy, length, tokens = self.policy, run.before, states.q.shape[2]
         if policy.expects and "queries.sum" not in self.tensors:
@@ -88,7 +88,7 @@ class ScoredLayer(AttendingLayer):
             count, watched = self._stretch(held, tokens - start, states.q.shape[:2].numel())
             new = slice(start, start + count)
             back = None if run.back is None else run.back[new]
-            block = States(*(x[:, :, new] for x in states))
+            block = AttentionInputs(*(x[:, :, new] for x in states))
             outputs.append(self._block(run.rows, back, held, length, block, scale, watched))
             start, length = new.stop, length + count
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
@@ -110,21 +110,21 @@ class ScoredLayer(AttendingLayer):
         back: Tensor | None,
         held: int,
         length: int,
-        states: States,
+        states: AttentionInputs,
         scale: float,
         watched: bool,
     ) -> Tensor:
         """Tokens that fit in, where heads hold `held` on average; `(rows, heads, tokens, dim)`."""
         q, k, v = states
         rotary, dtype, group = self._rotary, q.dtype, q.shape[1] // k.shape[1]
-        compact = self.slots.positions == "compact"
+        compact = self.planner.positions == "compact"
         if rotary is not None:
             assert back is not None
             q, k = rotary.paired(q), rotary.paired(k)
             if compact:
-                k = rotary.spin(k, back).to(dtype)
+                k = rotary.rotate_paired(k, back).to(dtype)
         if self.policy.expects:
-            still = q if rotary is None or back is None else rotary.spin(q, back)
+            still = q if rotary is None or back is None else rotary.rotate_paired(q, back)
             sinks = max(0, self.policy.sinks - length)
             queries.add(self.tensors, rows, still[:, :, sinks:].detach().float())
         outputs = []
@@ -136,9 +136,9 @@ class ScoredLayer(AttendingLayer):
             keys, values = self._write(part, at, length, local.heads(k), local.heads(v))
             if rotary is not None and compact:
                 assert back is not None
-                turns = self.slots.turns(stop, self.device)
-                keys = rotary.spin(keys, turns)
-                mine = rotary.spin(mine, back * turns[at:]).to(dtype)
+                rotations = self.planner.rotations(stop, self.device)
+                keys = rotary.rotate_paired(keys, rotations)
+                mine = rotary.rotate_paired(mine, back * rotations[at:]).to(dtype)
             keys, values = keys.to(dtype), values.to(dtype)
             if watched:
                 out, weights = weighed(mine, keys, values, scale)
@@ -152,7 +152,7 @@ class ScoredLayer(AttendingLayer):
         return heads.view(len(q), -1, *heads.shape[2:])
 
     def _write(
-        self, part: Part, at: int, length: int, k: Tensor, v: Tensor
+        self, part: PoolPart, at: int, length: int, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens; give all that their queries see, the new ones exactly as they are."""
         new = slice(at, at + k.shape[2])
@@ -178,7 +178,7 @@ class ScoredLayer(AttendingLayer):
         parts = [part for part, _ in self._parts(rows)]
         scores = [self._scores(part, length, scale) for part in parts]
         if policy.heads == "equal":
-            move = Move([choose.equal(scores[0], keep)], parts, parts)
+            move = SlotMove([choose.equal(scores[0], keep)], parts, parts)
         else:
             heads = len(self.extra[0])
             kept = []
@@ -187,7 +187,7 @@ class ScoredLayer(AttendingLayer):
                 chosen = choose.adaptive([x.flatten() for x in scores[first : first + heads]], keep)
                 self.extra[row] = [len(stays) - keep for stays in chosen]
                 kept += [stays[None, None] for stays in chosen]
-            move = Move(kept, parts, [part for part, _ in self._parts(rows)])
+            move = SlotMove(kept, parts, [part for part, _ in self._parts(rows)])
         self._keys.move(self.tensors, move)
         self._values.move(self.tensors, move)
         move.apply(self.tensors["positions"])
@@ -197,7 +197,7 @@ class ScoredLayer(AttendingLayer):
             else:
                 self.tensors["received"][rows] = 0
 
-    def _scores(self, part: Part, length: int, scale: float) -> Tensor:
+    def _scores(self, part: PoolPart, length: int, scale: float) -> Tensor:
         """`(rows, heads, slots)` float32 of a full part; only those that must stay are infinite."""
         policy, lowest = self.policy, torch.finfo(torch.float32).min
         with torch.no_grad():
@@ -207,25 +207,25 @@ class ScoredLayer(AttendingLayer):
         scores[..., scores.shape[-1] - policy.newest :] = torch.inf
         return scores
 
-    def look(self, part: Part, length: int, scale: float) -> Kept:
+    def look(self, part: PoolPart, length: int, scale: float) -> Kept:
         """What a part holds once its rows have seen `length` tokens."""
         policy, rotary = self.policy, self._rotary
         held = policy.filled(length) + part.extra
         keys = self._keys.read(self.tensors, part, held).float()
-        compact = self.slots.positions == "compact"
+        compact = self.planner.positions == "compact"
         if rotary is not None and compact:
-            keys = rotary.spin(keys, self.slots.turns(held, self.device))
+            keys = rotary.rotate_paired(keys, self.planner.rotations(held, self.device))
         positions = part.slots(self.tensors["positions"])[:, :, :held].long()
         received = self.tensors.get("received")
         coming = None
         if policy.expects:
-            first = torch.tensor(held if compact else length - self.slots.base, device="cpu")
+            first = torch.tensor(held if compact else length - self.planner.base, device="cpu")
             coming = queries.coming(
                 {name: x[part.rows] for name, x in self.tensors.items() if "queries." in name},
                 len(self.extra[0]),
                 length - policy.sinks,
                 rotary,
-                None if rotary is None else rotary.cis(first) * self.slots.ahead,
+                None if rotary is None else rotary.cis(first) * self.planner.ahead,
             )
             if part.head is not None:
                 coming = type(coming)(*(x[:, part.head, None] for x in coming))
@@ -243,7 +243,7 @@ class ScoredLayer(AttendingLayer):
 
     def kept_positions(self, row: int = 0) -> list[Tensor]:
         """Which tokens of a row each kv head holds now: their positions, ascending, int64."""
-        length = self.slots.lengths[row]
+        length = self.planner.lengths[row]
         heads = len(self.extra[row])
         found = []
         for part, _ in self._parts(slice(row, row + 1)):
@@ -253,16 +253,16 @@ class ScoredLayer(AttendingLayer):
         assert len(found) == heads
         return found
 
-    def _parts(self, rows: slice) -> list[tuple[Part, Part]]:
+    def _parts(self, rows: slice) -> list[tuple[PoolPart, PoolPart]]:
         """Where rows are in the storage, and the same among those rows alone."""
         if self.policy.heads == "equal":
-            return [(Part(rows), Part(slice(None)))]
+            return [(PoolPart(rows), PoolPart(slice(None)))]
         parts = []
         for place, row in enumerate(range(*rows.indices(len(self.extra)))):
             before = 0
             for head, extra in enumerate(self.extra[row]):
-                part = Part(slice(row, row + 1), head, before, extra)
-                parts.append((part, Part(slice(place, place + 1), head)))
+                part = PoolPart(slice(row, row + 1), head, before, extra)
+                parts.append((part, PoolPart(slice(place, place + 1), head)))
                 before += extra
         return parts
 
@@ -278,8 +278,8 @@ class ScoredLayer(AttendingLayer):
             return False
         return seen <= policy.tokens or tokens < held - (policy.tokens - policy.round)
 
-    def fork(self, slots: Rows[Any, Any]) -> PlannedLayer:
-        twin = super().fork(slots)
+    def fork(self, planner: PassPlanner[Any, Any]) -> CacheLayer:
+        twin = super().fork(planner)
         assert isinstance(twin, ScoredLayer)
         twin.extra = copy.deepcopy(self.extra)
         return twin

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Move", "Part"]
+__all__ = ["PoolPart", "SlotMove"]
 
 
-class Part(NamedTuple):
+class PoolPart(NamedTuple):
     """Some rows and heads that are handled together, and where they are in a pool.
 
     A pool is a tensor `(batch, kv_heads, slots, ...)`. Where heads have equal budgets, `slots` is
@@ -43,7 +43,7 @@ class Part(NamedTuple):
         return x[self.rows, self.head * group : (self.head + 1) * group]
 
 
-class Move(NamedTuple):
+class SlotMove(NamedTuple):
     """Which slots stay, and where they go, in the order of the parts.
 
     Attributes:
@@ -53,8 +53,8 @@ class Move(NamedTuple):
     """
 
     kept: list[Tensor]
-    parts: list[Part]
-    to: list[Part]
+    parts: list[PoolPart]
+    to: list[PoolPart]
 
     def apply(self, pool: Tensor, tail: int = 0) -> None:
         """Move the slots of a pool, but for the last `tail` of each part, which are elsewhere."""
@@ -68,7 +68,7 @@ class Move(NamedTuple):
         flat.index_copy_(0, torch.cat(target), flat.index_select(0, torch.cat(source)))
 
 
-def _first(part: Part, pool: Tensor, kept: Tensor) -> Tensor:
+def _first(part: PoolPart, pool: Tensor, kept: Tensor) -> Tensor:
     """`(rows, heads, 1)`: where each of a part's stretches begins in the flattened pool."""
     heads, slots = pool.shape[1:3]
     rows = torch.arange(len(pool), device=kept.device)[part.rows]

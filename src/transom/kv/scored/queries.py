@@ -26,17 +26,17 @@ def add(tensors: Tensors, rows: slice, q: Tensor) -> None:
 
 
 def coming(
-    tensors: Tensors, kv_heads: int, count: int, rotary: Rotary | None, turn: Tensor | None
+    tensors: Tensors, kv_heads: int, count: int, rotary: Rotary | None, rotation: Tensor | None
 ) -> Coming:
-    """The queries to come if they are like the `count` so far, turned by `turn` on average."""
+    """The queries to come if they are like the `count` so far, turned by `rotation` on average."""
     mean = tensors["queries.sum"] / max(1, count)
     outer = tensors["queries.outer"] / max(1, count)
     covariance = outer - mean[..., :, None] * mean[..., None, :]
-    if rotary is not None and turn is not None:
-        turn = turn.to(mean.device)
-        mean = rotary.spin(mean, turn)
+    if rotary is not None and rotation is not None:
+        rotation = rotation.to(mean.device)
+        mean = rotary.rotate_paired(mean, rotation)
         identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-        matrix = rotary.spin(identity, turn)
+        matrix = rotary.rotate_paired(identity, rotation)
         covariance = matrix.T @ covariance @ matrix
     groups = mean.shape[1] // kv_heads
     return Coming(

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transom.kv.planned import zeros
-from transom.kv.rounding import Channels, Codes, decode, encode, storage
-from transom.kv.scored.pool import Move, Part
+from transom.kv.cache_layer import zeros
+from transom.kv.quantization import Channels, Codes, decode, encode, storage
+from transom.kv.scored.pool import PoolPart, SlotMove
 from transom.policies import Precision
 
-__all__ = ["Exact", "Rounded", "States", "states"]
+__all__ = ["ExactStates", "QuantizedStates", "TokenStates", "states"]
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class States(ABC):
+class TokenStates(ABC):
     """How the vectors of a layer's tokens are stored, in tensors that someone else holds.
 
     Attributes:
@@ -33,36 +33,36 @@ class States(ABC):
         """Empty storage for `slots` tokens per head, for states `(batch, kv_heads, _, dim)`."""
 
     @abstractmethod
-    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+    def write(self, tensors: Tensors, part: PoolPart, at: int, x: Tensor) -> None:
         """Put `x`, `(rows, heads, tokens, dim)`, after the `at` tokens that a part holds."""
 
     @abstractmethod
-    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+    def read(self, tensors: Tensors, part: PoolPart, stop: int) -> Tensor:
         """All `stop` tokens that a part holds, `(rows, heads, stop, dim)`; maybe a view."""
 
     @abstractmethod
-    def move(self, tensors: Tensors, move: Move) -> None:
+    def move(self, tensors: Tensors, move: SlotMove) -> None:
         """Keep some of the tokens, among them the newest."""
 
 
-class Exact(States):
+class ExactStates(TokenStates):
     """As they come."""
 
     def allocate(self, like: Tensor, slots: int) -> Tensors:
         return {self.name: zeros(like, slots, like.shape[3])}
 
-    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+    def write(self, tensors: Tensors, part: PoolPart, at: int, x: Tensor) -> None:
         part.slots(tensors[self.name])[:, :, at : at + x.shape[2]] = x
 
-    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+    def read(self, tensors: Tensors, part: PoolPart, stop: int) -> Tensor:
         return part.slots(tensors[self.name])[:, :, :stop]
 
-    def move(self, tensors: Tensors, move: Move) -> None:
+    def move(self, tensors: Tensors, move: SlotMove) -> None:
         move.apply(tensors[self.name])
 
 
 @dataclass(frozen=True)
-class Rounded(States):
+class QuantizedStates(TokenStates):
     """The newest few as they come, the others rounded when they stop being new.
 
     Attributes:
@@ -78,7 +78,7 @@ class Rounded(States):
         body = slots - self.precision.exact
         return storage(self.name, like, body, self.precision, self.by_channel)
 
-    def write(self, tensors: Tensors, part: Part, at: int, x: Tensor) -> None:
+    def write(self, tensors: Tensors, part: PoolPart, at: int, x: Tensor) -> None:
         exact, first = self.precision.exact, self.precision.first
         if at < first:
             part.heads(tensors[f"{self.name}.first"])[:, :, at : at + x.shape[2]] = x[
@@ -102,7 +102,7 @@ class Rounded(States):
         for pool, states in zip(self._pools(tensors), rounded, strict=True):
             part.slots(pool)[:, :, at - held : at - held + leaving] = states
 
-    def read(self, tensors: Tensors, part: Part, stop: int) -> Tensor:
+    def read(self, tensors: Tensors, part: PoolPart, stop: int) -> Tensor:
         newest = part.heads(tensors[f"{self.name}.newest"])
         exact = min(stop, self.precision.exact)
         if stop == exact:
@@ -115,19 +115,19 @@ class Rounded(States):
         old[:, :, : first.shape[2]] = first
         return torch.cat((old, newest), dim=2)
 
-    def move(self, tensors: Tensors, move: Move) -> None:
+    def move(self, tensors: Tensors, move: SlotMove) -> None:
         for pool in self._pools(tensors):
             move.apply(pool, tail=self.precision.exact)
 
     def _pools(self, tensors: Tensors) -> tuple[Tensor, ...]:
         return tuple(tensors[f"{self.name}.{name}"] for name in Codes._fields)
 
-    def _channels(self, tensors: Tensors, part: Part) -> Channels:
+    def _channels(self, tensors: Tensors, part: PoolPart) -> Channels:
         return Channels(*(part.heads(tensors[f"{self.name}.{x}"]) for x in Channels._fields))
 
 
-def states(precision: Precision | None) -> tuple[States, States]:
+def states(precision: Precision | None) -> tuple[TokenStates, TokenStates]:
     """How keys and values are stored."""
     if precision is None:
-        return Exact("keys"), Exact("values")
-    return Rounded("keys", precision, True), Rounded("values", precision, False)
+        return ExactStates("keys"), ExactStates("values")
+    return QuantizedStates("keys", precision, True), QuantizedStates("values", precision, False)

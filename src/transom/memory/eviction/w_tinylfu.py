@@ -42,9 +42,9 @@ class WTinyLFU(Eviction):
         super().__init__(capacity)
         self._uses = 0
         self._sketch = FrequencySketch()
-        self._window = Segment(self._pins, WINDOW * capacity)
-        self._probation = Segment(self._pins, float(capacity))
-        self._protected = Segment(self._pins, PROTECTED * (1 - WINDOW) * capacity)
+        self._window = LruSegment(self._pins, WINDOW * capacity)
+        self._probation = LruSegment(self._pins, float(capacity))
+        self._protected = LruSegment(self._pins, PROTECTED * (1 - WINDOW) * capacity)
         self._segments = (self._window, self._probation, self._protected)
 
     @property
@@ -103,19 +103,19 @@ class WTinyLFU(Eviction):
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         self._part(key).remove(key)
 
-    def _part(self, key: Hashable) -> Segment:
+    def _part(self, key: Hashable) -> LruSegment:
         return next(part for part in self._segments if key in part.sizes)
 
-    def _put(self, part: Segment, key: Hashable) -> None:
+    def _put(self, part: LruSegment, key: Hashable) -> None:
         self._uses += 1
         part.put(key, self._sizes[key], self._uses)
 
-    def _move(self, key: Hashable, source: Segment, target: Segment) -> None:
+    def _move(self, key: Hashable, source: LruSegment, target: LruSegment) -> None:
         source.remove(key)
         self._put(target, key)
 
 
-class Segment:
+class LruSegment:
     """Keys in the order of use, also those that are pinned, with a share of the room."""
 
     def __init__(self, pins: dict[Hashable, int], most: float) -> None:

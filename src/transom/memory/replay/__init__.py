@@ -1,7 +1,7 @@
 """Requests of the past through a cache: what each eviction policy makes of a trace."""
 
 from transom.memory.replay.prefill import Prefill
-from transom.memory.replay.run import Replayed, Run, replay
-from transom.memory.replay.trace import Block, Trace, read_trace
+from transom.memory.replay.run import Replay, Replayed, replay
+from transom.memory.replay.trace import Trace, TraceBlock, read_trace
 
-__all__ = ["Block", "Prefill", "Replayed", "Run", "Trace", "read_trace", "replay"]
+__all__ = ["Prefill", "Replay", "Replayed", "Trace", "TraceBlock", "read_trace", "replay"]

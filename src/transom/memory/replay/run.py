@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from transom.errors import InputError
 from transom.memory.eviction import Eviction, Newcomer, eviction
-from transom.memory.replay.trace import Block, Trace
+from transom.memory.replay.trace import Trace, TraceBlock
 
-__all__ = ["Replayed", "Run", "replay"]
+__all__ = ["Replay", "Replayed", "replay"]
 
 
-class Run(NamedTuple):
+class Replay(NamedTuple):
     """What came of a trace under one policy.
 
     Attributes:
@@ -46,7 +46,7 @@ class Replayed(NamedTuple):
     blocks: int
     infinite_hit: float
     infinite_seconds: float
-    runs: tuple[Run, ...]
+    runs: tuple[Replay, ...]
 
 
 def replay(
@@ -77,13 +77,13 @@ def replay(
     runs = []
     for part, policy in [(1.0, infinite.eviction), *caches]:
         cache = infinite if policy is infinite.eviction else Cache(policy)
-        label = f"{policy.name} at {part:.3g}"
+        header = f"{policy.name} at {part:.3g}"
         for request in trace.requests:
             if done % 256 == 0:
-                on_request(done, label)
+                on_request(done, header)
             cache.request(request)
             done += 1
-        runs.append(Run(policy.name, part, cache.tokens_hit / trace.tokens, cache.seconds_saved))
+        runs.append(Replay(policy.name, part, cache.tokens_hit / trace.tokens, cache.seconds_saved))
     on_request(done, "")
     return Replayed(
         trace=trace.name,
@@ -108,7 +108,7 @@ class Cache:
         self.seconds_saved = 0.0
         self._before: dict[Hashable, Hashable | None] = {}
 
-    def request(self, blocks: tuple[Block, ...]) -> None:
+    def request(self, blocks: tuple[TraceBlock, ...]) -> None:
         """Look a prompt up, and hold what was not held of it."""
         held = 0
         for block in blocks:
@@ -131,7 +131,7 @@ class Cache:
         if last is not None:
             self.eviction.unpin(last)
 
-    def _hold(self, block: Block, before: Hashable | None) -> bool:
+    def _hold(self, block: TraceBlock, before: Hashable | None) -> bool:
         """Hold a block after `before`, whose pin then is that of its child; whether it fits."""
         policy = self.eviction
         new = Newcomer(block.key, block.size, block.seconds)

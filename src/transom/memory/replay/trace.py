@@ -13,13 +13,13 @@ from transom.errors import InputError
 from transom.memory.replay.prefill import Prefill
 from transom.tokens.json_line import read_object
 
-__all__ = ["Block", "Trace", "read_trace"]
+__all__ = ["Trace", "TraceBlock", "read_trace"]
 
 BLOCK_TOKENS = 512
 SUFFIXES = (".jsonl", ".csv")
 
 
-class Block(NamedTuple):
+class TraceBlock(NamedTuple):
     """A piece of a prompt.
 
     Attributes:
@@ -45,7 +45,7 @@ class Trace:
     """
 
     name: str
-    requests: tuple[tuple[Block, ...], ...]
+    requests: tuple[tuple[TraceBlock, ...], ...]
 
     @property
     def tokens(self) -> int:
@@ -107,7 +107,7 @@ class Blocks:
         self._before: dict[Hashable, Hashable] = {}
         self._costs: dict[tuple[int, int], float] = {}
 
-    def __call__(self, fields: dict[str, Any]) -> tuple[Block, ...]:
+    def __call__(self, fields: dict[str, Any]) -> tuple[TraceBlock, ...]:
         """The blocks of one line.
 
         Raises:
@@ -121,7 +121,7 @@ class Blocks:
             return (self._single(fields),)
         raise InputError(f"no hash_ids and no key; there are {', '.join(map(str, fields))}.")
 
-    def _chain(self, ids: Any, length: Any) -> tuple[Block, ...]:
+    def _chain(self, ids: Any, length: Any) -> tuple[TraceBlock, ...]:
         if isinstance(ids, str):
             ids = ids.split()
         elif not isinstance(ids, list) or any(isinstance(one, (list, dict)) for one in ids):
@@ -146,17 +146,17 @@ class Blocks:
             blocks.append(self._block(key, start, min(start + self._tokens, tokens)))
         return tuple(blocks)
 
-    def _block(self, key: Hashable, start: int, stop: int) -> Block:
+    def _block(self, key: Hashable, start: int, stop: int) -> TraceBlock:
         if (start, stop) not in self._costs:
             self._costs[start, stop] = self._saved(start, stop)
-        return Block(key, 1, stop - start, self._costs[start, stop])
+        return TraceBlock(key, 1, stop - start, self._costs[start, stop])
 
-    def _single(self, fields: dict[str, Any]) -> Block:
+    def _single(self, fields: dict[str, Any]) -> TraceBlock:
         tokens = whole_number("request", "tokens", int(fields.get("tokens") or 1), 1)
         size = whole_number("request", "size", int(fields.get("size") or 1), 1, unit="bytes")
         given = fields.get("seconds")
         seconds = self._saved(0, tokens) if given in (None, "") else float(given)
-        return Block(fields["key"], size, tokens, seconds)
+        return TraceBlock(fields["key"], size, tokens, seconds)
 
 
 def _jsonl(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from transom.checks import known_keywords
 from transom.errors import BudgetError, InputError, StoreError, TransomError
 
-__all__ = ["LONGEST_LABEL", "News", "Payload", "Tier", "as_payload"]
+__all__ = ["LONGEST_LABEL", "Payload", "Tier", "TierEvent", "as_payload"]
 
 Payload = NDArray[np.uint8]
 
@@ -29,15 +29,15 @@ LARGEST_KEY = 2**64 - 1
 LONGEST_LABEL = 4096  # bytes
 
 
-class News(NamedTuple):
+class TierEvent(NamedTuple):
     """What another process did to a tier, or what was there when it was opened.
 
     Attributes:
-        what: `add`, `drop` or `relabel`.
+        what: `add`, `drop` or `replace_header`.
         key: of which entry.
     """
 
-    what: Literal["add", "drop", "relabel"]
+    what: Literal["add", "drop", "new header"]
     key: int
 
 
@@ -109,7 +109,7 @@ class Tier(MutableMapping[int, Any]):
 
     # Payloads
 
-    def store(self, key: int, payload: Any, label: bytes = b"") -> bool:
+    def store(self, key: int, payload: Any, header: bytes = b"") -> bool:
         """Hold a copy of `payload` under `key`; False, and nothing changed, when that cannot be.
 
         That is so when there is no room, the tier cannot be written to, or the key is held already.
@@ -125,33 +125,33 @@ class Tier(MutableMapping[int, Any]):
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
-        label = self._given_label(label)
-        return self.writable and len(label) <= LONGEST_LABEL and self._store(key, source, label)
+        header = self._given_header(header)
+        return self.writable and len(header) <= LONGEST_LABEL and self._store(key, source, header)
 
     def size(self, key: int) -> int:
         """Bytes of a payload; raises KeyError when it is not held."""
         return self._size(self._held_key(key))
 
-    def label(self, key: int) -> bytes:
+    def header(self, key: int) -> bytes:
         """What was stored with the payload; raises KeyError when it is not held."""
-        return self._label(self._held_key(key))
+        return self._header(self._held_key(key))
 
-    def relabel(self, key: int, label: bytes) -> None:
-        """Put `label` in place of another one of the same length.
+    def replace_header(self, key: int, header: bytes) -> None:
+        """Put `header` in place of another one of the same length.
 
         Raises:
             KeyError: when `key` is not held.
             InputError: when the length is another, or it is no bytes.
             StoreError: when the tier cannot be written to.
         """
-        former, label = self.label(key), self._given_label(label)
-        if len(former) != len(label):
+        former, header = self.header(key), self._given_header(header)
+        if len(former) != len(header):
             raise InputError(
                 f"{self.name} tier: the label of entry {key} has {len(former):,} bytes, and "
-                f"{len(label):,} were given in its place; expected as many."
+                f"{len(header):,} were given in its place; expected as many."
             )
         self._check_writable(key)
-        self._relabel(key, label)
+        self._replace_header(key, header)
 
     def __getitem__(self, key: int) -> Payload:
         return self._load(self._held_key(key))
@@ -208,7 +208,7 @@ class Tier(MutableMapping[int, Any]):
 
     # For those who share it
 
-    def news(self) -> Iterable[News]:
+    def news(self) -> Iterable[TierEvent]:
         """What changed since the last call by others; at the first call, everything there is."""
         return ()
 
@@ -270,7 +270,7 @@ class Tier(MutableMapping[int, Any]):
     # What a tier implements
 
     @abstractmethod
-    def _store(self, key: int, source: Payload, label: bytes) -> bool:
+    def _store(self, key: int, source: Payload, header: bytes) -> bool:
         """As `store` does."""
 
     @abstractmethod
@@ -289,10 +289,10 @@ class Tier(MutableMapping[int, Any]):
     def _size(self, key: int) -> int: ...
 
     @abstractmethod
-    def _label(self, key: int) -> bytes: ...
+    def _header(self, key: int) -> bytes: ...
 
     @abstractmethod
-    def _relabel(self, key: int, label: bytes) -> None: ...
+    def _replace_header(self, key: int, header: bytes) -> None: ...
 
     @abstractmethod
     def _close(self) -> None: ...
@@ -302,11 +302,11 @@ class Tier(MutableMapping[int, Any]):
 
         A copy of the former payload is kept until the new one is held.
         """
-        former, label = self._load(key).copy(), self._label(key)
+        former, header = self._load(key).copy(), self._header(key)
         self._delete(key)
         if self._store(key, source, b""):
             return True
-        self._store(key, former, label)  # where it was before, so there is room
+        self._store(key, former, header)  # where it was before, so there is room
         return False
 
     def _not_stored(self, key: int, size: int) -> TransomError:
@@ -337,15 +337,15 @@ class Tier(MutableMapping[int, Any]):
             )
         return int(key)
 
-    def _given_label(self, label: Any) -> bytes:
-        if type(label) is bytes:
-            return label
-        if not isinstance(label, (bytes, bytearray, memoryview)):
+    def _given_header(self, header: Any) -> bytes:
+        if type(header) is bytes:
+            return header
+        if not isinstance(header, (bytes, bytearray, memoryview)):
             raise InputError(
-                f"{self.name} tier: {label!r:.100} ({type(label).__name__}) is no label; expected "
-                "bytes."
+                f"{self.name} tier: {header!r:.100} ({type(header).__name__}) is no header; "
+                "expected bytes."
             )
-        return bytes(label)
+        return bytes(header)
 
     def _held_key(self, key: Any) -> int:
         """`key` as a number; KeyError when it cannot be held."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
+from transom.memory.byte_budget import ByteBudget
 from transom.memory.extents import Extents, aligned
-from transom.memory.ledger import Ledger
 from transom.memory.tiers.base import Payload, Tier
 
 __all__ = ["RamTier"]
@@ -42,7 +42,7 @@ class RamTier(Tier):
     Args:
         ledger: what pages are charged to; others may charge it too.
 
-    >>> tier = RamTier(Ledger(2**20))
+    >>> tier = RamTier(ByteBudget(2**20))
     >>> tier[7] = b"seven"
     >>> bytes(tier[7]), len(tier), tier.used
     (b'seven', 1, 65536)
@@ -51,9 +51,9 @@ class RamTier(Tier):
     name: ClassVar[str] = "ram"
     durable: ClassVar[bool] = False
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.capacity = ledger.capacity
+    def __init__(self, budget: ByteBudget) -> None:
+        self.budget = budget
+        self.capacity = budget.capacity
         huge = self.capacity >= MANY * HUGE and hasattr(mmap, "MADV_HUGEPAGE")
         self._page = HUGE if huge else SMALL
         pages = self.capacity // self._page
@@ -103,7 +103,7 @@ class RamTier(Tier):
         """Whether somebody has a view of the payload, so that deleting it would free nothing."""
         return sys.getrefcount(self._views[key]) > HELD  # never of pieces: they are not given out
 
-    def _store(self, key: int, source: Payload, label: bytes) -> bool:
+    def _store(self, key: int, source: Payload, header: bytes) -> bool:
         if key in self._views:
             return False
         size = source.nbytes
@@ -115,18 +115,18 @@ class RamTier(Tier):
                 if self._grow(whole):
                     start = self._warm.take(whole)
             if start is None:
-                return self._store_scattered(key, source, label)
+                return self._store_scattered(key, source, header)
             view: Payload = np.ndarray((size,), np.uint8, self._map, start)
             view[:] = source
         else:
             view = np.empty(0, dtype=np.uint8)
         view.setflags(write=False)
         self._views[key] = view
-        if label:
-            self._labels[key] = label
+        if header:
+            self._labels[key] = header
         return True
 
-    def _store_scattered(self, key: int, source: Payload, label: bytes) -> bool:
+    def _store_scattered(self, key: int, source: Payload, header: bytes) -> bool:
         """Use what is free here and there; to be read, it is copied together."""
         taken = self._warm.take_scattered(aligned(source.nbytes), PIECES)
         if taken is None:
@@ -142,20 +142,20 @@ class RamTier(Tier):
             at += size
         self._views[key] = tuple(pieces)
         self._pieces += len(pieces)
-        if label:
-            self._labels[key] = label
+        if header:
+            self._labels[key] = header
         return True
 
     def _size(self, key: int) -> int:
         return sum(view.nbytes for view in _pieces(self._views[key]))
 
-    def _label(self, key: int) -> bytes:
+    def _header(self, key: int) -> bytes:
         self._views[key]
         return self._labels.get(key, b"")
 
-    def _relabel(self, key: int, label: bytes) -> None:
-        if label:
-            self._labels[key] = label
+    def _replace_header(self, key: int, header: bytes) -> None:
+        if header:
+            self._labels[key] = header
 
     def may_go(self, key: int) -> bool:
         self._check_open()
@@ -214,13 +214,13 @@ class RamTier(Tier):
         if not self.in_use(key):
             return super()._replace(key, source)
         # To let go of what somebody sees frees nothing, so it may as well wait for the new one.
-        former, label = self._views.pop(key), self._labels.pop(key, b"")
+        former, header = self._views.pop(key), self._labels.pop(key, b"")
         if self._store(key, source, b""):
             self._lent.append(former)  # type: ignore[arg-type]  # never in pieces
             return True
         self._views[key] = former
-        if label:
-            self._labels[key] = label
+        if header:
+            self._labels[key] = header
         return False
 
     def _delete(self, key: int) -> None:
@@ -269,7 +269,7 @@ class RamTier(Tier):
         """Charge and touch pages until `size` bytes in a row are free, if that can be."""
         if self._warm.largest >= size:
             return True
-        if self.ledger.room < self._page:
+        if self.budget.room < self._page:
             return False
         least = self._whole(size)
         for amount in (max(self._step, least), least):
@@ -281,7 +281,7 @@ class RamTier(Tier):
 
     def _grow_last(self, size: int) -> bool:
         """Lengthen a stretch that is free already, by as little as there must be."""
-        room = min(self.ledger.room, size)
+        room = min(self.budget.room, size)
         if room < self._page:
             return False
         for start, cold in self._cold:
@@ -309,7 +309,7 @@ class RamTier(Tier):
         return -(-size // self._page) * self._page
 
     def _charge(self, size: int) -> bool:
-        if not self.ledger.charge(size):
+        if not self.budget.charge(size):
             return False
         self._used += size
         self._peak = max(self._peak, self._used)

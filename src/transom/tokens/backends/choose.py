@@ -14,7 +14,7 @@ from transom.errors import InputError, MissingExtraError
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
 
-__all__ = ["Choice", "backends", "choose_backend"]
+__all__ = ["BackendChoice", "backends", "choose_backend"]
 
 CLASSES = {"fastokens": "Fastokens", "gigatoken": "Gigatoken"}
 AUTO = "auto"
@@ -39,7 +39,7 @@ HARD = (
 )
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """What is to tokenize.
 
     Attributes:
@@ -56,7 +56,7 @@ def backends() -> tuple[str, ...]:
     return (AUTO, Reference.name, *CLASSES)
 
 
-def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> Choice:
+def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> BackendChoice:
     """The fastest library that gives the ids that tokenizers gives for a sample.
 
     Checked are the sample, text known to be hard, and both around each of the added tokens. That
@@ -77,7 +77,7 @@ def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> C
         raise InputError(f"no backend is called {name!r}; known: {', '.join(backends())}.")
     reference = Reference(tokenizer)
     if name == Reference.name:
-        return Choice(reference, f"{name} {version(name)}")
+        return BackendChoice(reference, f"{name} {version(name)}")
     texts = _texts(reference, sample)
     characters = sum(len(text) for text in texts)
     expected = reference.encode(texts)
@@ -88,7 +88,7 @@ def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> C
             reason = _disagreement(made, texts, expected)
             if reason is None:
                 agreed = f"agrees with tokenizers on {characters:,} characters"
-                return Choice(made, f"{candidate} {version(candidate)}, which {agreed}")
+                return BackendChoice(made, f"{candidate} {version(candidate)}, which {agreed}")
         elif name != AUTO and reason is None:
             raise MissingExtraError(
                 f"{candidate} is not installed: pip install 'transom[fast]'.", name=candidate
@@ -96,7 +96,9 @@ def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> C
         found.append(f"{candidate} {reason or 'is not installed'}")
     if name != AUTO:
         raise InputError(f"cannot use {'; '.join(found)}; expected another backend.")
-    return Choice(reference, f"{Reference.name} {version(Reference.name)}: {'; '.join(found)}")
+    return BackendChoice(
+        reference, f"{Reference.name} {version(Reference.name)}: {'; '.join(found)}"
+    )
 
 
 def _made(name: str, reference: Reference) -> tuple[Backend | None, str | None]:

@@ -11,7 +11,7 @@ from tokenizers import normalizers
 
 from transom.tokens.boundaries.forms import apart_from_before, apart_from_behind
 from transom.tokens.boundaries.parse import Unprovable
-from transom.tokens.boundaries.pattern import Pattern
+from transom.tokens.boundaries.pattern import SplitPattern
 from transom.tokens.boundaries.precompiled import images_of_graphemes
 
 __all__ = ["Normalizing"]
@@ -34,14 +34,14 @@ class Normalizing:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._kind = settings["type"]
-        self._pattern: Pattern | None = None
+        self._pattern: SplitPattern | None = None
         self._content = settings.get("content", "")
         self._normalizer = normalizers.Sequence([])
         self._normalizer.__setstate__(json.dumps(settings).encode())
         if self._kind == "Replace":
             [(kind, text)] = settings["pattern"].items()
             if kind == "Regex" or len(text) != 1:
-                self._pattern = Pattern(text if kind == "Regex" else re.escape(text))
+                self._pattern = SplitPattern(text if kind == "Regex" else re.escape(text))
         elif self._kind not in CHARACTER_BY_CHARACTER | FORMS | OTHERS:
             raise Unprovable(f"the normalizer {self._kind}")
 
@@ -70,7 +70,7 @@ class Normalizing:
         left, right = (self._normalizer.normalize_str(text) for text in (left, right))
         return (left, right) if left and right else None
 
-    def _replaced(self, pattern: Pattern, left: str, right: str) -> tuple[str, str] | None:
+    def _replaced(self, pattern: SplitPattern, left: str, right: str) -> tuple[str, str] | None:
         if any(pattern.matches(c) is not False for c in left):
             return None
         if all(pattern.matches(c) is False for c in right):

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Choice", "Look", "Node", "Reader", "Repeat", "Series", "Unprovable", "parse"]
+__all__ = [
+    "Alternatives",
+    "Concatenation",
+    "Lookahead",
+    "Node",
+    "Reader",
+    "Repeat",
+    "Unprovable",
+    "parse",
+]
 
 # What an escape may be that reads one character: a class, a property, a code, or the character.
 ESCAPE = re.compile(
@@ -29,7 +38,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Look:
+class Lookahead:
     """Reads nothing, but looks at the next character."""
 
 
@@ -44,20 +53,20 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Alternatives:
     """One of its options, the first that will do."""
 
     options: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
-class Series:
+class Concatenation:
     """Its parts, one after the other."""
 
     parts: tuple[Node, ...]
 
 
-Node = Reader | Look | Repeat | Choice | Series
+Node = Reader | Lookahead | Repeat | Alternatives | Concatenation
 
 
 def parse(expression: str) -> Node:
@@ -97,17 +106,17 @@ class _Parser:
         options = [self.series(ignores_case)]
         while self.take("|"):
             options.append(self.series(ignores_case))
-        return options[0] if len(options) == 1 else Choice(tuple(options))
+        return options[0] if len(options) == 1 else Alternatives(tuple(options))
 
     def series(self, ignores_case: bool) -> Node:
         parts: list[Node] = []
         while self.rest and self.rest[0] not in "|)":
             parts.append(self.counted(self.single(ignores_case)))
-        return Series(tuple(parts))
+        return Concatenation(tuple(parts))
 
     def counted(self, node: Node) -> Node:
         while sign := self.take("*", "+", "?", "{"):
-            if isinstance(node, Look):
+            if isinstance(node, Lookahead):
                 raise self.unknown()
             at_least, at_most = {"*": (0, 2), "+": (1, 2), "?": (0, 1)}.get(sign) or self.count()
             # After a count, + is another repetition; after a sign, it takes and never gives back.
@@ -137,7 +146,7 @@ class _Parser:
         if self.take("(?!", "(?="):
             return self.look(ignores_case)
         if self.take("$", r"\z"):
-            return Look()
+            return Lookahead()
         if self.rest[0] == "(":
             if self.rest.startswith("(?"):
                 raise self.unknown()
@@ -153,13 +162,13 @@ class _Parser:
     def look(self, ignores_case: bool) -> Node:
         before = self._at
         inner = self.closed(self.choice(ignores_case))
-        options = inner.options if isinstance(inner, Choice) else (inner,)
+        options = inner.options if isinstance(inner, Alternatives) else (inner,)
         for option in options:
-            parts = option.parts if isinstance(option, Series) else (option,)
-            if len(parts) != 1 or not isinstance(parts[0], Reader | Look):
+            parts = option.parts if isinstance(option, Concatenation) else (option,)
+            if len(parts) != 1 or not isinstance(parts[0], Reader | Lookahead):
                 self._at = before
                 raise self.unknown()
-        return Look()
+        return Lookahead()
 
     def reader(self, ignores_case: bool) -> Reader:
         start = self._at

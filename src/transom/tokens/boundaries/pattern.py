@@ -15,21 +15,21 @@ from typing import Any
 from tokenizers import Regex, pre_tokenizers
 
 from transom.tokens.boundaries.parse import (
-    Choice,
-    Look,
+    Alternatives,
+    Concatenation,
+    Lookahead,
     Node,
     Reader,
     Repeat,
-    Series,
     parse,
 )
 
-__all__ = ["Pattern"]
+__all__ = ["SplitPattern"]
 
 Edge = tuple[Reader, Reader | None]  # None: what comes next is looked at, not read
 
 
-class Pattern:
+class SplitPattern:
     r"""What is known of the matches of an expression without knowing the text.
 
     Args:
@@ -38,7 +38,7 @@ class Pattern:
     Raises:
         Unprovable: when it has something in it whose reach is not understood.
 
-    >>> words = Pattern(r" ?\w+|\s+")
+    >>> words = SplitPattern(r" ?\w+|\s+")
     >>> words.joins("a", "b"), words.joins("a", " "), words.joins(" ", "a")
     (True, False, True)
     >>> words.matches("a"), words.matches("!")
@@ -104,9 +104,9 @@ class _Shape:
 def _shape(node: Node) -> _Shape:
     if isinstance(node, Reader):
         return _Shape(False, {node}, {node}, alone=[(node, frozenset())])
-    if isinstance(node, Look):
+    if isinstance(node, Lookahead):
         return _Shape(True, looks=True)
-    if isinstance(node, Choice):
+    if isinstance(node, Alternatives):
         return _one_of([_shape(option) for option in node.options])
     if isinstance(node, Repeat):
         return _repeated(node)
@@ -134,7 +134,7 @@ def _repeated(node: Repeat) -> _Shape:
     return shape
 
 
-def _in_series(node: Series) -> _Shape:
+def _in_series(node: Concatenation) -> _Shape:
     whole = _Shape(True)
     taken: frozenset[Reader] = frozenset()
     conditional = False

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import pre_tokenizers
 
 from transom.tokens.boundaries.parse import Unprovable
-from transom.tokens.boundaries.pattern import Pattern
+from transom.tokens.boundaries.pattern import SplitPattern
 
 __all__ = ["Splitting", "Verdict"]
 
@@ -57,12 +57,12 @@ class Splitting:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self._kind = settings["type"]
-        self._pattern: Pattern | None = None
+        self._pattern: SplitPattern | None = None
         if self._kind == "Split":
             [(kind, text)] = settings["pattern"].items()
-            self._pattern = Pattern(text if kind == "Regex" else re.escape(text))
+            self._pattern = SplitPattern(text if kind == "Regex" else re.escape(text))
         elif self._kind == "ByteLevel":
-            self._pattern = Pattern(GPT2) if settings.get("use_regex", True) else None
+            self._pattern = SplitPattern(GPT2) if settings.get("use_regex", True) else None
         elif self._kind not in BY_TWO | {"Metaspace"}:
             raise Unprovable(f"the pre-tokenizer {self._kind}")
         self._engine = pre_tokenizers.Sequence([])
@@ -91,7 +91,7 @@ class Splitting:
             return _as_bytes(left)[-1], _as_bytes(right)[0]
         return left, right
 
-    def _by_pattern(self, pattern: Pattern, left: str, right: str) -> Verdict:
+    def _by_pattern(self, pattern: SplitPattern, left: str, right: str) -> Verdict:
         if pattern.joins(left, right):
             return Verdict.UNKNOWN
         before, after = pattern.matches(left), pattern.matches(right)

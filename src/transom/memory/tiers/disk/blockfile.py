@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from transom.durable import sync_folder
+from transom.atomic_files import sync_folder
 from transom.memory.tiers.base import Payload
 
 __all__ = ["DamagedError", "file_size", "in_use", "map_file", "on_disk", "write_file"]

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from transom.memory.extents import Extents
-from transom.memory.tiers.base import News
+from transom.memory.tiers.base import TierEvent
 from transom.memory.tiers.disk.blockfile import DamagedError
 from transom.memory.tiers.disk.datafile import FIRST, DataFile
 from transom.memory.tiers.disk.index import item_size, load_index
 from transom.memory.tiers.disk.places import Places
-from transom.memory.tiers.disk.record import HEADER, Place, Record
+from transom.memory.tiers.disk.record import HEADER, DiskRecord, Place
 from transom.memory.tiers.disk.shared import ADD, DROP, GENERATION, RELABEL, Change, Shared
 
 __all__ = ["Catalogue"]
 
-KINDS: dict[int, Literal["add", "drop", "relabel"]] = {
+KINDS: dict[int, Literal["add", "drop", "new header"]] = {
     ADD: "add",
     DROP: "drop",
-    RELABEL: "relabel",
+    RELABEL: "new header",
 }
 
 
@@ -60,13 +60,13 @@ class Catalogue:
         """Bytes that it may take beyond that when it grows next."""
         return self.places.growth + self.free.nbytes // 3
 
-    def news(self) -> Iterable[News]:
+    def news(self) -> Iterable[TierEvent]:
         """What was learnt from others since the last call."""
         kinds, keys = self._kinds, self._keys
         if not kinds:
             return ()
         self._kinds, self._keys = bytearray(), array("Q")
-        return (News(KINDS[kind], key) for kind, key in zip(kinds, keys, strict=True))
+        return (TierEvent(KINDS[kind], key) for kind, key in zip(kinds, keys, strict=True))
 
     def _tell(self, kind: int, key: int) -> None:
         self._kinds.append(kind)
@@ -140,7 +140,7 @@ class Catalogue:
             self._shared.words[GENERATION] = latest
         self.seen = self._shared.generation
 
-    def learn(self, record: Record) -> None:
+    def learn(self, record: DiskRecord) -> None:
         """There is this record, in place of another one of its key."""
         place = record.place
         if place.start + place.length > self.reach:
@@ -148,7 +148,7 @@ class Catalogue:
         self.unlearn(record.key)
         if self.free.take_at(place.start, place.length):
             self.places.add(record.key, place)
-            self.items += item_size(len(record.label))
+            self.items += item_size(len(record.header))
             self._tell(ADD, record.key)
 
     def unlearn(self, key: int) -> None:
@@ -177,11 +177,11 @@ class Catalogue:
             self.free.take_at(self.reach, free)
         return free
 
-    def add(self, record: Record) -> None:
+    def add(self, record: DiskRecord) -> None:
         """This process has stored a record, in a place that it took."""
         self.seen += 1
         self.places.add(record.key, record.place)
-        self.items += item_size(len(record.label))
+        self.items += item_size(len(record.header))
 
     def drop(self, key: int) -> None:
         """This process has dropped a record."""

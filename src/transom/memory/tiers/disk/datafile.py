@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 from transom.memory.extents import ALIGNMENT
 from transom.memory.tiers.base import LONGEST_LABEL, Payload
 from transom.memory.tiers.disk.blockfile import on_disk
-from transom.memory.tiers.disk.record import HEADER, MAGIC, Place, Record
+from transom.memory.tiers.disk.record import HEADER, MAGIC, DiskRecord, Place
 
 __all__ = ["DataFile"]
 
@@ -90,7 +90,7 @@ class DataFile:
         """Bytes the file system has set aside."""
         return os.fstat(self._file).st_blocks * 512
 
-    def write(self, record: Record, payload: Payload | None) -> None:
+    def write(self, record: DiskRecord, payload: Payload | None) -> None:
         """Write a record where it belongs."""
         head = record.pack(self.salt)
         parts: list[Any] = [head] if payload is None or not payload.nbytes else [head, payload.data]
@@ -117,16 +117,16 @@ class DataFile:
         payload.setflags(write=False)
         return payload
 
-    def record(self, start: int) -> Record | None:
+    def record(self, start: int) -> DiskRecord | None:
         """The record that starts there; None when there is none."""
         data = os.pread(self._file, HEADER + 512, start)
-        found = Record.unpack(data, start, self.salt)
+        found = DiskRecord.unpack(data, start, self.salt)
         if found is None and data[:8] == MAGIC:
             data = os.pread(self._file, HEADER + LONGEST_LABEL, start)
-            found = Record.unpack(data, start, self.salt)
+            found = DiskRecord.unpack(data, start, self.salt)
         return found
 
-    def scan(self) -> Iterator[Record]:
+    def scan(self) -> Iterator[DiskRecord]:
         """Every record there is, by looking at all places where one may start."""
         at = FIRST
         while at < self.size:

@@ -11,7 +11,7 @@ import numpy as np
 
 from transom.memory.tiers.base import Payload
 from transom.memory.tiers.disk.blockfile import DamagedError, file_size, map_file, write_file
-from transom.memory.tiers.disk.record import HEADER, Record
+from transom.memory.tiers.disk.record import HEADER, DiskRecord
 
 __all__ = ["index_file_size", "item_size", "load_index", "write_index"]
 
@@ -30,7 +30,7 @@ def index_file_size(items: int) -> int:
     return file_size(HEAD.size + items)
 
 
-def write_index(path: Path, records: Iterable[Record], generation: int, salt: int) -> None:
+def write_index(path: Path, records: Iterable[DiskRecord], generation: int, salt: int) -> None:
     """Write which records there are after so many changes.
 
     Raises:
@@ -57,7 +57,7 @@ class Indexed(NamedTuple):
 
     generation: int
     total: int
-    records: Iterator[Record]
+    records: Iterator[DiskRecord]
 
 
 def load_index(path: Path, salt: int) -> Indexed | None:
@@ -74,14 +74,14 @@ def load_index(path: Path, salt: int) -> Indexed | None:
     return Indexed(generation, count, _records(data, count, salt))
 
 
-def _records(data: Payload, count: int, salt: int) -> Iterator[Record]:
+def _records(data: Payload, count: int, salt: int) -> Iterator[DiskRecord]:
     at = HEAD.size
     for _ in range(count):
         if at + ITEM.size > len(data):
             raise DamagedError(f"the index ends before its {count:,} records do")
         start, size = ITEM.unpack_from(data.data, at)
         at += ITEM.size
-        record = Record.unpack(data[at : at + size].tobytes(), start, salt)
+        record = DiskRecord.unpack(data[at : at + size].tobytes(), start, salt)
         if record is None:
             raise DamagedError(f"the index has no record at byte {at:,}")
         yield record

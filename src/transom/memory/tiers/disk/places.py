@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transom.memory.extents import ALIGNMENT
-from transom.memory.rows import NOT_THERE, Rows
+from transom.memory.record_table import NOT_THERE, RecordTable
 from transom.memory.tiers.disk.record import HEADER, Place
 
 __all__ = ["Places"]
@@ -18,8 +18,8 @@ class Places(Mapping[int, Place]):
     """Places by key."""
 
     def __init__(self) -> None:
-        self._rows = Rows(
-            start="Q", length="I", label="H", size="Q", check="Q", generation="Q", large="B"
+        self._rows = RecordTable(
+            start="Q", length="I", header="H", size="Q", check="Q", generation="Q", large="B"
         )
 
     @property
@@ -46,7 +46,7 @@ class Places(Mapping[int, Place]):
         row, columns = self._rows.add(key), self._rows.columns
         columns["start"][row] = place.start
         columns["length"][row] = place.length // ALIGNMENT
-        columns["label"][row] = place.payload - place.start - HEADER
+        columns["header"][row] = place.payload - place.start - HEADER
         columns["size"][row] = place.size
         columns["check"][row] = place.check
         columns["generation"][row] = place.generation
@@ -89,7 +89,7 @@ class Places(Mapping[int, Place]):
         return Place(
             start,
             columns["length"][row] * ALIGNMENT,
-            start + HEADER + columns["label"][row],
+            start + HEADER + columns["header"][row],
             columns["size"][row],
             columns["check"][row],
             columns["generation"][row],

@@ -9,7 +9,7 @@ from xxhash import xxh3_64_intdigest
 
 from transom.memory.extents import aligned
 
-__all__ = ["HEADER", "MAGIC", "Place", "Record"]
+__all__ = ["HEADER", "MAGIC", "DiskRecord", "Place"]
 
 MAGIC = b"\xf7transom"
 # magic, bytes of the label, flags, key, generation, bytes and checksum of the payload, of all that
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     large: bool
 
 
-class Record(NamedTuple):
+class DiskRecord(NamedTuple):
     """What the header of a record says.
 
     Attributes:
@@ -59,7 +59,7 @@ class Record(NamedTuple):
     size: int
     check: int
     large: bool
-    label: bytes
+    header: bytes
 
     @property
     def place(self) -> Place:
@@ -67,8 +67,8 @@ class Record(NamedTuple):
         inline = 0 if self.large else self.size
         return Place(
             self.start,
-            aligned(HEADER + len(self.label) + inline),
-            self.start + HEADER + len(self.label),
+            aligned(HEADER + len(self.header) + inline),
+            self.start + HEADER + len(self.header),
             self.size,
             self.check,
             self.generation,
@@ -79,7 +79,7 @@ class Record(NamedTuple):
         """The header and the label as bytes."""
         head = HEAD.pack(
             MAGIC,
-            len(self.label),
+            len(self.header),
             LARGE * self.large,
             0,
             self.key,
@@ -87,11 +87,11 @@ class Record(NamedTuple):
             self.size,
             self.check,
         )
-        check = xxh3_64_intdigest(head + self.label, salt ^ self.start)
-        return head + struct.pack("<Q", check) + self.label
+        check = xxh3_64_intdigest(head + self.header, salt ^ self.start)
+        return head + struct.pack("<Q", check) + self.header
 
     @classmethod
-    def unpack(cls, data: bytes, start: int, salt: int) -> Record | None:
+    def unpack(cls, data: bytes, start: int, salt: int) -> DiskRecord | None:
         """The record whose header and label `data` starts with; None when it is none.
 
         The checksum is salted with a number that only the store knows and with the place, so that
@@ -100,10 +100,10 @@ class Record(NamedTuple):
         if len(data) < HEADER or data[:8] != MAGIC:
             return None
         _, label_size, flags, _, key, generation, size, check = HEAD.unpack_from(data)
-        label = bytes(data[HEADER : HEADER + label_size])
+        header = bytes(data[HEADER : HEADER + label_size])
         expected = struct.unpack_from("<Q", data, HEAD.size)[0]
-        if len(label) != label_size:
+        if len(header) != label_size:
             return None
-        if xxh3_64_intdigest(bytes(data[: HEAD.size]) + label, salt ^ start) != expected:
+        if xxh3_64_intdigest(bytes(data[: HEAD.size]) + header, salt ^ start) != expected:
             return None
-        return cls(key, start, generation, size, check, bool(flags & LARGE), label)
+        return cls(key, start, generation, size, check, bool(flags & LARGE), header)

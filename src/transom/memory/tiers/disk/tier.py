@@ -14,7 +14,7 @@ from transom.checks import given_folder, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.extents import aligned
-from transom.memory.tiers.base import LONGEST_LABEL, News, Payload, Tier
+from transom.memory.tiers.base import LONGEST_LABEL, Payload, Tier, TierEvent
 from transom.memory.tiers.disk.blockfile import (
     DamagedError,
     file_size,
@@ -26,12 +26,12 @@ from transom.memory.tiers.disk.blockfile import (
 )
 from transom.memory.tiers.disk.catalogue import Catalogue
 from transom.memory.tiers.disk.datafile import FIRST, DataFile
+from transom.memory.tiers.disk.free_space import FreeSpace
 from transom.memory.tiers.disk.index import index_file_size, item_size, write_index
+from transom.memory.tiers.disk.inspection import known_capacity
 from transom.memory.tiers.disk.lock import FolderLock
-from transom.memory.tiers.disk.look import known_capacity
-from transom.memory.tiers.disk.record import HEADER, Place, Record
-from transom.memory.tiers.disk.room import Room
-from transom.memory.tiers.disk.settling import finish_intent, settle
+from transom.memory.tiers.disk.record import HEADER, DiskRecord, Place
+from transom.memory.tiers.disk.recovery import finish_intent, recover
 from transom.memory.tiers.disk.shared import (
     ADD,
     DROP,
@@ -89,7 +89,7 @@ class DiskTier(Tier):
         self._failures = 0
         self._lingering: list[Path] = []  # files to be deleted once that can be
         self._slot = -1
-        self._turn = Turn(self)
+        self._turn = ExclusiveLock(self)
         try:
             self._open()
         except StoreError:
@@ -128,8 +128,8 @@ class DiskTier(Tier):
         self._fixed = self._shared.used + FIRST + 2 * index_file_size(item_size(LONGEST_LABEL))
         index = self.path / "index"
         self._known = Catalogue(self._data, self._shared, index, self.writable)
-        self._room = Room(self.capacity, self._shared, self._data, self._known)
-        alone = self.writable and settle(self.path, self._shared, self._data, self.capacity)
+        self._room = FreeSpace(self.capacity, self._shared, self._data, self._known)
+        alone = self.writable and recover(self.path, self._shared, self._data, self.capacity)
         self.salt = self._data.salt
         self._known.load()
         if self.writable:
@@ -179,10 +179,10 @@ class DiskTier(Tier):
     def steady(self) -> bool:
         return self._lock.depth > 0
 
-    def exclusive(self) -> Turn:
+    def exclusive(self) -> ExclusiveLock:
         return self._turn
 
-    def news(self) -> Iterable[News]:
+    def news(self) -> Iterable[TierEvent]:
         self._check_open()
         self._follow()
         return self._known.news()
@@ -224,30 +224,30 @@ class DiskTier(Tier):
 
     # Payloads
 
-    def _store(self, key: int, source: Payload, label: bytes) -> bool:
+    def _store(self, key: int, source: Payload, header: bytes) -> bool:
         with self._turn:
             if key in self._known.places:
                 return False  # another process was faster
-            record = self._write(key, source, label)
+            record = self._write(key, source, header)
             if record is None:
                 return False
             self._known.add(record)
             return True
 
-    def _write(self, key: int, source: Payload, label: bytes) -> Record | None:
+    def _write(self, key: int, source: Payload, header: bytes) -> DiskRecord | None:
         """Write a record and tell the others; None when there is no room."""
         if self._lingering:
             self._remove_lingering()
         large = self.maps(source.nbytes)
-        items = item_size(len(label))
-        length = aligned(HEADER + len(label) + (0 if large else source.nbytes))
+        items = item_size(len(header))
+        length = aligned(HEADER + len(header) + (0 if large else source.nbytes))
         start = self._room.take(length, items)
         if start is None:
             return None
         shared = self._shared
         check = 0 if large else xxh3_64_intdigest(source.data, key)
         generation = shared.words[GENERATION]
-        record = Record(key, start, generation, source.nbytes, check, large, label)
+        record = DiskRecord(key, start, generation, source.nbytes, check, large, header)
         if large and not self._write_large(record, source, items):
             self._known.free.give(start, length)
             return None
@@ -287,7 +287,7 @@ class DiskTier(Tier):
         if place.large:
             self._remove_file(self._path(key, place))
 
-    def _write_large(self, record: Record, payload: Payload, items: int) -> bool:
+    def _write_large(self, record: DiskRecord, payload: Payload, items: int) -> bool:
         size = file_size(payload.nbytes)
         if not self._room.holds(size, items):
             return False
@@ -366,16 +366,16 @@ class DiskTier(Tier):
     def _size(self, key: int) -> int:
         return self._known.places[key].size
 
-    def _label(self, key: int) -> bytes:
+    def _header(self, key: int) -> bytes:
         record = self._data.record(self._known.places[key].start)
-        return b"" if record is None or record.key != key else record.label
+        return b"" if record is None or record.key != key else record.header
 
-    def _relabel(self, key: int, label: bytes) -> None:
+    def _replace_header(self, key: int, header: bytes) -> None:
         with self._turn:
             place = self._known.places[key]
             record = self._data.record(place.start)
             if record is not None and record.key == key:
-                self._data.write(record._replace(label=label), None)
+                self._data.write(record._replace(header=header), None)
                 self._shared.publish(RELABEL, place.start, key)
                 self._known.seen += 1
 
@@ -428,7 +428,7 @@ class DiskTier(Tier):
             if allowed:
                 write_index(path, map(self._record, places), self._shared.generation, self.salt)
 
-    def _record(self, place: Place) -> Record:
+    def _record(self, place: Place) -> DiskRecord:
         record = self._data.record(place.start)
         if record is None:  # Looking through the data file will find out what there is.
             raise DamagedError(f"{self.path}: no record at byte {place.start:,} of the data file")
@@ -465,7 +465,7 @@ class DiskTier(Tier):
         self._owner.check()
 
 
-class Turn:
+class ExclusiveLock:
     """While it lasts, only this process changes the store, and knows all that others changed."""
 
     __slots__ = ("_tier",)

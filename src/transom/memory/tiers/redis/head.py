@@ -36,7 +36,7 @@ class Head(NamedTuple):
     version: int
     size: int
     check: int
-    label: int
+    header: int
     chunks: int
 
     def pack(self, key: int) -> bytes:
@@ -81,6 +81,6 @@ class Versions:
         return self._latest
 
 
-def checksum(payload: Payload, label: bytes, key: int) -> int:
+def checksum(payload: Payload, header: bytes, key: int) -> int:
     """A checksum of both, salted with the key."""
-    return xxh3_64_intdigest(payload.data, xxh3_64_intdigest(label, key))
+    return xxh3_64_intdigest(payload.data, xxh3_64_intdigest(header, key))

@@ -123,15 +123,15 @@ class RedisTier(Tier):
 
     # Versions
 
-    def put(self, key: int, payload: Any, label: bytes = b"") -> int:
+    def put(self, key: int, payload: Any, header: bytes = b"") -> int:
         """Like `store`, in place of what is held under `key`; its version, 0 when that failed.
 
         What was held then still is.
         """
         self._check_open()
         key, source = self._given_key(key), as_payload(payload)
-        label = self._given_label(label)
-        return self._server.ask(lambda: self._put(key, source, label), 0)
+        header = self._given_header(header)
+        return self._server.ask(lambda: self._put(key, source, header), 0)
 
     def version(self, key: int) -> int | None:
         """The version of `key` that is held; 0 when none is, None when the server does not say."""
@@ -186,8 +186,8 @@ class RedisTier(Tier):
 
     # What a tier implements
 
-    def _store(self, key: int, source: Payload, label: bytes) -> bool:
-        return not self._has(key) and self.put(key, source, label) > 0
+    def _store(self, key: int, source: Payload, header: bytes) -> bool:
+        return not self._has(key) and self.put(key, source, header) > 0
 
     def _replace(self, key: int, source: Payload) -> bool:
         return self.put(key, source) > 0
@@ -201,15 +201,15 @@ class RedisTier(Tier):
             "answers, can be written to, and has memory left."
         )
 
-    def _put(self, key: int, source: Payload, label: bytes) -> int:
-        size = _taken(source.nbytes, len(label))
+    def _put(self, key: int, source: Payload, header: bytes) -> int:
+        size = _taken(source.nbytes, len(header))
         former = self._head(key)
         if not self._sizes.charge(key, size):
             return 0
         version = self._versions.next()
         pieces = [source[at : at + CHUNK] for at in range(0, source.nbytes, CHUNK)]
         chunks = len(pieces) if len(pieces) > 1 else 0
-        head = Head(version, source.nbytes, checksum(source, label, key), len(label), chunks)
+        head = Head(version, source.nbytes, checksum(source, header, key), len(header), chunks)
         inline = pieces[0].tobytes() if len(pieces) == 1 else b""
         try:
             for first in range(0, chunks, AT_ONCE):
@@ -219,7 +219,7 @@ class RedisTier(Tier):
                     pipe.set(name, pieces[number].tobytes(), px=self._ttl)
                 pipe.execute()
             # Who reads sees all of this version from here on, and nothing of it before.
-            value = head.pack(key) + label + inline
+            value = head.pack(key) + header + inline
             self._client.set(self._name(f"{key:016x}"), value, px=self._ttl)
         except BaseException:
             with contextlib.suppress(Exception):  # The server did not do as it was told as it is.
@@ -243,24 +243,24 @@ class RedisTier(Tier):
             if data is None:
                 return None
             head = self._unpacked(data, key)
-            if head is None or len(data) < HEAD_BYTES + head.label:
+            if head is None or len(data) < HEAD_BYTES + head.header:
                 self._damaged(key)
                 return None
-            label = bytes(data[HEAD_BYTES : HEAD_BYTES + head.label])
+            header = bytes(data[HEAD_BYTES : HEAD_BYTES + head.header])
             payload = self._payload(key, head, data)
             if payload is not None:
-                if payload.nbytes != head.size or checksum(payload, label, key) != head.check:
+                if payload.nbytes != head.size or checksum(payload, header, key) != head.check:
                     self._damaged(key)
                     return None
                 payload.setflags(write=False)
-                return head.version, label, payload
+                return head.version, header, payload
             # A chunk is gone: it expired, was evicted, or all was replaced meanwhile.
         return None
 
     def _payload(self, key: int, head: Head, data: bytes) -> Payload | None:
         """The bytes that belong to `head`; None when a chunk is missing."""
         if not head.chunks:
-            return np.frombuffer(data, dtype=np.uint8, offset=HEAD_BYTES + head.label).copy()
+            return np.frombuffer(data, dtype=np.uint8, offset=HEAD_BYTES + head.header).copy()
         pieces: list[bytes] = []
         for first in range(0, head.chunks, AT_ONCE):
             pipe = self._client.pipeline(transaction=False)
@@ -310,14 +310,14 @@ class RedisTier(Tier):
             raise KeyError(key)
         return head.size
 
-    def _label(self, key: int) -> bytes:
+    def _header(self, key: int) -> bytes:
         found = self.get_version(key)
         if found is None:
             raise KeyError(key)
         return found[1]
 
-    def _relabel(self, key: int, label: bytes) -> None:
-        self._server.ask(lambda: self._put(key, self._load(key), label), 0)
+    def _replace_header(self, key: int, header: bytes) -> None:
+        self._server.ask(lambda: self._put(key, self._load(key), header), 0)
 
     def _close(self) -> None:
         self._client.close()
@@ -338,7 +338,7 @@ class RedisTier(Tier):
     def _size_there(self, key: int) -> int:
         """Bytes that `key` takes on the server."""
         head = self._head(key)
-        return 0 if head is None else _taken(head.size, head.label)
+        return 0 if head is None else _taken(head.size, head.header)
 
     def _delete_chunks(self, key: int, head: Head) -> None:
         for number in range(head.chunks):
@@ -359,7 +359,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _taken(payload: int, label: int) -> int:
+def _taken(payload: int, header: int) -> int:
     """Bytes that the server takes for a payload."""
     chunks = -(-payload // CHUNK)
-    return HEAD_BYTES + label + payload + OVERHEAD * (2 + (chunks if chunks > 1 else 0))
+    return HEAD_BYTES + header + payload + OVERHEAD * (2 + (chunks if chunks > 1 else 0))

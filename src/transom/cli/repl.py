@@ -1,0 +1,196 @@
+"""A conversation as it is typed and shown, and what Ctrl-C does to it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from transom.cli.commands import ChatCommands, count, transcript
+from transom.cli.conversation import Conversation, Reply
+from transom.cli.interrupt import Interrupt
+from transom.cli.prompt import Prompt
+from transom.cli.tables import plain_size, result_console
+from transom.cli.wrapping import Wrapping
+from transom.errors import TransomError
+from transom.policies import Sinks
+
+__all__ = ["Talk"]
+
+SHOWN_AGAIN = 2  # turns, when a conversation is gone on with
+
+
+class Talk:
+    """Asks, shows and keeps, until there are no more questions.
+
+    Args:
+        conversation: to go on with.
+        settings: arguments of `Conversation.ask`.
+    """
+
+    def __init__(self, conversation: Conversation, settings: dict[str, Any]) -> None:
+        self.conversation = conversation
+        self.typed = sys.stdin.isatty()
+        self._settings = settings
+        self._console = result_console(stderr=True)
+        self._commands = ChatCommands(conversation, self._say)
+
+    def introduce(self) -> None:
+        """Say what the conversation goes on from, or under what it begins."""
+        talk = self.conversation
+        policy = talk.context.policy
+        if talk.session is not None and talk.session.note is not None:
+            usage = talk.usage
+            self._say(
+                f"goes on from {talk.session.path}: {count(talk.turns, 'turn')}, "
+                f"{count(usage.seen, 'token')} seen, {usage.kept:,} kept, {talk.model} under "
+                f"{policy}"
+            )
+            if self.typed and talk.recent:
+                self._say("\n" + transcript(talk, SHOWN_AGAIN))
+        elif self.typed:
+            self._say(f"{talk.model} under {policy}; /help lists commands, Ctrl-D ends")
+        if not talk.turns:
+            self._warn_of_system_prompt()
+        if self.typed:
+            self._say("")
+
+    def at_terminal(self) -> bool:
+        """Until Ctrl-D or /exit; false when Ctrl-C ended it."""
+        prompt = Prompt(turn.question for turn in self.conversation.recent)
+        stopped = False
+        while True:
+            try:
+                line = prompt()
+            except EOFError:
+                self._say("")
+                return True
+            except KeyboardInterrupt:
+                self._say("")
+                if stopped:
+                    return False
+                stopped = True
+                self._say("Ctrl-C again ends; so do Ctrl-D and /exit")
+                continue
+            if not line:
+                continue
+            stopped = False
+            try:
+                if not line.startswith("/") or prompt.spaced:
+                    stopped = not self._answer(line)
+                elif not self._commands(line):
+                    return True
+            except KeyboardInterrupt:
+                return False
+            except TransomError as error:
+                self._say(str(error))
+            self._say("")
+
+    def through(self, questions: Iterable[str]) -> bool:
+        """Answer all of these; false when Ctrl-C ended it."""
+        separator = ""
+        for question in questions:
+            sys.stdout.write(separator)
+            try:
+                if not self._answer(question):
+                    return False
+            except KeyboardInterrupt:
+                return False
+            separator = "\n"
+        return True
+
+    def close(self) -> None:
+        """Say what is saved where."""
+        talk = self.conversation
+        if talk.session is None:
+            since = " since /save" if self._commands.copies else ""
+            if talk.unsaved or not since:
+                self._say(f"nothing was saved{since}; --session FILE keeps a conversation")
+        elif talk.unsaved:
+            self._say(f"{talk.session.path} does not have the last of this: it could not be saved")
+        elif talk.turns:
+            self._say(f"{count(talk.turns, 'turn')} in {talk.session.path}")
+
+    def _answer(self, question: str) -> bool:
+        """Show an answer and keep it; false when Ctrl-C stopped it.
+
+        A first Ctrl-C while the question is read takes it back; later it ends the answer where it
+        is. What was stopped is kept only where somebody has seen it.
+
+        Raises:
+            KeyboardInterrupt: on a second Ctrl-C, with the conversation as it was before.
+        """
+        self._warn_of_length(question)
+        try:
+            reply = self.conversation.ask(question, **self._settings)
+        except KeyboardInterrupt:
+            self._say("\nstopped; the question was not taken in")
+            return False
+        with Interrupt() as interrupt:
+            self._show(reply, interrupt)
+            if interrupt.requested and not self.typed:
+                return False
+            self.conversation.keep(reply)
+        if interrupt.requested:
+            self._say("stopped; what there is of the answer is kept, /undo takes the turn back")
+        elif reply.unfinished:
+            longest = self._settings["max_new_tokens"]
+            self._say(f"cut at {count(longest, 'token')}; --max-new-tokens allows more")
+        usage, capacity = self.conversation.usage, self.conversation.context.policy.capacity
+        bound = "" if capacity is None else f" of {capacity:,}"
+        size = plain_size(usage.kv_bytes)
+        if usage.cold_bytes:
+            size += f" hot, {plain_size(usage.total_bytes)} with cold blocks"
+        self._say(f"seen {usage.seen:,}, kept {usage.kept:,}{bound}, {size}")
+        return not interrupt.requested
+
+    def _show(self, reply: Reply, interrupt: Interrupt) -> None:
+        show = Wrapping(_write, _width) if sys.stdout.isatty() else None
+        for piece in reply:
+            if show is None:
+                _write(piece)
+            else:
+                show(piece)
+            if interrupt.requested:
+                break
+        if show is None:
+            _write("\n")
+        else:
+            show.end()
+        if not reply.text.strip() and not interrupt.requested:
+            self._say("(the model said nothing)")
+
+    def _warn_of_length(self, question: str) -> None:
+        context = self.conversation.context
+        tokens, capacity = len(context.encode(question)), context.policy.capacity
+        if capacity is not None and tokens > capacity:
+            self._say(
+                f"the question has {count(tokens, 'token')}, more than the {capacity:,} that "
+                f"{context.policy} keeps: the answer will not have seen all of it"
+            )
+        elif tokens > context.chunk and self.typed:
+            self._say(f"reading {count(tokens, 'token')} ...")
+
+    def _warn_of_system_prompt(self) -> None:
+        context = self.conversation.context
+        tokens, capacity = self.conversation.system_tokens, context.policy.capacity
+        if tokens > context.policy.pinned and capacity is not None:
+            example = Sinks(tokens, window=max(1, capacity - tokens))
+            self._say(
+                f"the system prompt takes {count(tokens, 'token')} and may go out of view once "
+                f"more than {capacity:,} are seen; --policy {example} keeps it for ever"
+            )
+
+    def _say(self, text: str) -> None:
+        sys.stdout.flush()
+        self._console.print(text, style="dim")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns

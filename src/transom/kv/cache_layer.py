@@ -1,0 +1,237 @@
+"""What the layers of a bounded cache have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from transom.attention.rotary import Rotary
+from transom.errors import CacheError
+from transom.kv.planner import PassPlanner
+
+__all__ = ["CacheLayer"]
+
+
+class CacheLayer(CacheLayerMixin):
+    """One layer's storage, written and read as its cache plans.
+
+    Storage is allocated at the first token and, under a bounded policy, never changes its shape
+    again. A fork shares it until one of the two writes.
+
+    Attributes:
+        tensors: the storage by name, each `(batch, ...)`; empty before the first token.
+        record_past: whether tokens will be taken back, as transformers announces; for layers of a
+            model's own that says what to record.
+    """
+
+    batch_size: int
+    record_past: bool = False
+
+    def __init__(self, index: int, planner: PassPlanner[Any, Any], last: bool) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.index = index
+        self.planner = planner
+        self.last = last
+        self._sharers: WeakSet[CacheLayer] = WeakSet([self])
+        self._recorded = False  # whether a gradient may need the storage as it is
+
+    @abstractmethod
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for the batch, heads, dtype and device of the first keys and values."""
+
+    @property
+    def keys(self) -> Tensor | None:
+        """Keys stored as they are, `(batch, kv_heads, slots, head_dim)`, if they are."""
+        return self.tensors.get("keys")
+
+    @keys.setter
+    def keys(self, tensor: Tensor | None) -> None:
+        self._hold("keys", tensor)
+
+    @property
+    def values(self) -> Tensor | None:
+        """Values stored as they are, if they are."""
+        return self.tensors.get("values")
+
+    @values.setter
+    def values(self, tensor: Tensor | None) -> None:
+        self._hold("values", tensor)
+
+    def _hold(self, name: str, tensor: Tensor | None) -> None:
+        if tensor is None:
+            self.tensors.pop(name, None)
+        else:
+            self.tensors[name] = tensor
+
+    @property
+    def _rotary(self) -> Rotary | None:
+        """How keys of this layer are turned; None where they are not."""
+        return None if self.index in self.planner.layers_without_rope else self.planner.rotary
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for this layer, also where a fork shares them."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def ready(self, key_states: Tensor, value_states: Tensor) -> Any:
+        """The plan of the pass under way, with storage allocated that is nobody else's.
+
+        Raises:
+            CacheError: when there is no plan, because the model does not run transom's attention.
+        """
+        plan = self.planner.plan
+        if plan is None:
+            raise CacheError(
+                "this model does not run transom's attention, so the policy would not be applied. "
+                "Build the cache with the model's own config, BoundedCache(policy, "
+                "config=model.config), after any set_attn_implementation; for one that was copied "
+                "or unpickled without its model, call select_attention(model.config). Pass a 2-D "
+                "attention_mask or none."
+            )
+        if not self.is_initialized or self.batch_size != key_states.shape[0]:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.batch_size = key_states.shape[0]
+            self.tensors = {}
+            self.lazy_initialization(key_states, value_states)
+            self.is_initialized = True
+            self._sharers, self._recorded = WeakSet([self]), False
+        self.own()
+        self._widen(key_states, value_states)
+        self.dtype, self._recorded = key_states.dtype, torch.is_grad_enabled()
+        if not plan.started:  # so before anything is written
+            plan.started = True
+        return plan
+
+    def own(self) -> None:
+        """Copy the storage if a fork still shares it, or a gradient needs it as it was.
+
+        Also if it came in inference mode, from a file or a copy, and cannot be written to outside.
+        """
+        shared = len(self._sharers) > 1 or self._recorded
+        if not torch.compiler.is_compiling():  # which cannot ask
+            shared |= any(tensor.is_inference() for tensor in self.tensors.values())
+        if shared:
+            # In this order: whoever is interrupted in between still counts as sharing.
+            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+            self._sharers.discard(self)
+            self._sharers = WeakSet([self])
+
+    def _widen(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Store in a wider dtype from now on, where what comes has one: outside autocast, say."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            for part in (name, f"{name}.newest", f"{name}.first"):
+                if part in self.tensors and self.tensors[part].dtype != states.dtype:
+                    wider = torch.promote_types(self.tensors[part].dtype, states.dtype)
+                    self.tensors[part] = self.tensors[part].to(wider)
+
+    def detach(self) -> None:
+        """Gradients of later passes end here."""
+        self.tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+
+    def fork(self, planner: PassPlanner[Any, Any]) -> CacheLayer:
+        """The same layer for another cache, sharing storage until either writes."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        twin.planner, twin.tensors = planner, dict(self.tensors)
+        if self.is_initialized:
+            self._sharers.add(twin)
+        else:
+            twin._sharers = WeakSet([twin])
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_sharers"}
+        shared = len(self._sharers) > 1  # by two forks that may be copied together
+        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        copied = {name: tensor.clone() if shared else tensor for name, tensor in tensors.items()}
+        return state | {"tensors": copied, "_recorded": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._sharers = WeakSet([self])
+
+    def in_use(self, name: str, seen: int | None) -> int | None:
+        """How many of a tensor's slots, its dimension 2, are in use once a row has seen so many.
+
+        With None, how many there are. None of a tensor without slots, or with no bound to them.
+        """
+        return None
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that this layer holds, as tensors without empty slots; not copied."""
+        held = {}
+        for name, tensor in self.tensors.items():
+            slots = self.in_use(name, self.planner.longest)
+            # At least one, since from no numbers at all the dtype and shape are not always kept.
+            used = tensor if slots is None else tensor[:, :, : max(1, slots)]
+            held[name] = used.detach()
+        return held
+
+    def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Take over what `state` gave in a layer of the same kind."""
+        self.tensors = {}
+        for name, tensor in state.items():
+            slots = self.in_use(name, None)
+            self.tensors[name] = tensor.to(device)
+            if slots is not None and slots > tensor.shape[2]:
+                shape = (*tensor.shape[:2], slots, *tensor.shape[3:])
+                self.tensors[name] = torch.zeros(shape, dtype=tensor.dtype, device=device)
+                self.tensors[name][:, :, : tensor.shape[2]] = tensor
+        self.is_initialized = bool(state)
+        for name in ("values", "values.newest"):
+            if name in self.tensors:
+                values = self.tensors[name]
+                self.dtype, self.device, self.batch_size = values.dtype, device, len(values)
+        self._sharers, self._recorded = WeakSet([self]), False
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """What the keys will span, and the offset of the first."""
+        return self.planner.filled + query_length, self.planner.seen - self.planner.filled
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, padding included, not tokens kept: transformers feeds what is past it."""
+        return self.planner.seen
+
+    def get_max_length(self) -> int:
+        """-1: any number of tokens can be fed."""
+        return -1
+
+    def activate_past_recording(self) -> None:
+        """Be told that tokens will be taken back: assisted decoding says so at its start."""
+        self.record_past = True
+
+    def reset(self) -> None:
+        """Empty the storage; it stays allocated."""
+        self.own()
+        for tensor in self.tensors.values():
+            tensor.zero_()
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Row `i` becomes what row `rows[i]` was. In place if the batch stays as large."""
+        if not self.is_initialized:
+            return
+        self.own()
+        rows = rows.to(self.device)
+        for name, tensor in list(self.tensors.items()):
+            taken = tensor.index_select(0, rows)
+            if taken.shape == tensor.shape:
+                tensor.copy_(taken)
+            else:
+                self.tensors[name] = taken
+        self.batch_size = len(rows)
+
+    def rebase(self, by: int) -> None:
+        """The model's positions start lower by `by` from now on."""
+
+
+def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Storage `(batch, kv_heads, *shape)` for states like these."""
+    # Zeros rather than uninitialised: an empty slot is masked, but 0 * NaN is still NaN.
+    return like.new_zeros((*like.shape[:2], *shape), dtype=dtype)

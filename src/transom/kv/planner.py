@@ -1,0 +1,247 @@
+"""How many tokens each row of a batch has seen, from one forward pass to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from transom.attention.patterns import Pattern
+from transom.attention.rotary import Rotary
+from transom.errors import CacheError, InputError
+from transom.kv.gradients import in_backward
+from transom.policies import Policy, Precision
+
+__all__ = ["PassPlanner", "PolicyT", "Positions"]
+
+Positions = Literal["compact", "absolute"]
+
+
+class Pass(Protocol):
+    """A forward pass under way: what is needed to count its tokens."""
+
+    tokens: int
+    lengths: list[int]
+    started: bool
+
+
+class _Asked(NamedTuple):
+    """What a pass was planned for; see `PassPlanner.begin`."""
+
+    tokens: int
+    before: list[int]
+    base: int
+    device: torch.device
+    valid: Tensor | None
+    pattern: Pattern | None
+
+    def same(self, other: _Asked | None) -> bool:
+        """Whether a plan made for the other one serves this one, too."""
+        if other is None or self[:4] != other[:4] or self.pattern is not other.pattern:
+            return False
+        if self.valid is None or other.valid is None:
+            return self.valid is other.valid
+        return torch.equal(self.valid, other.valid)
+
+
+PassT = TypeVar("PassT", bound=Pass)
+PolicyT = TypeVar("PolicyT", bound=Policy)
+
+
+class PassPlanner(ABC, Generic[PolicyT, PassT]):
+    """Counts tokens, real ones and padding, and plans each forward pass once for all layers.
+
+    Mutated by `begin` (the pending plan), `commit`, `reorder`, `crop` and `clear`.
+
+    Attributes:
+        seen: columns fed to the model, padding included; what transformers counts.
+        lengths: real tokens per row; empty before the first pass.
+        real: `(batch, seen)` bool on the CPU, which columns are real tokens; None if all are. Never
+            written to, so that copies can share it.
+        base: positions by which the model's positions start lower, see `BoundedCache.rebase`.
+        plan: the pass under way, if any.
+        unturned: layers without rotary positions.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyT,
+        positions: Positions,
+        rotary: Rotary | None,
+        head_dim: int,
+        layers_without_rope: frozenset[int],
+    ) -> None:
+        self.policy = policy
+        self.positions = positions
+        self.rotary = rotary
+        self.head_dim = head_dim
+        self.layers_without_rope = layers_without_rope
+        self.clear()
+
+    def fork(self) -> Self:
+        """The same counts for another cache, and what has been worked out from them."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self) | {"plan": None, "_asked": None})
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is worked out again stays behind: a copy made in inference mode could not use it.
+        return vars(self) | {"plan": None, "_asked": None}
+
+    def clear(self) -> None:
+        """Forget every token."""
+        self.seen = 0
+        self.base = 0
+        self.lengths: list[int] = []
+        self.real: Tensor | None = None
+        self.plan: PassT | None = None
+        self._asked: _Asked | None = None
+
+    @property
+    def longest(self) -> int:
+        """Real tokens in the longest row."""
+        return max(self.lengths, default=0)
+
+    @property
+    @abstractmethod
+    def filled(self) -> int:
+        """Slots in use in the fullest row."""
+
+    @abstractmethod
+    def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> PassT:
+        """Plan a pass; `valid` is `(batch, tokens)` bool on the CPU, None for no padding."""
+
+    @abstractmethod
+    def visible(self, plan: PassT) -> Any:
+        """What the attention function gets in place of a mask."""
+
+    def newest(self, columns: int) -> list[int]:
+        """How many of the newest columns are real tokens, in each row."""
+        if self.real is None:
+            return [columns] * len(self.lengths)
+        return [int(row) for row in self.real[:, self.seen - columns :].sum(1)]
+
+    def crop_obstacle(self, columns: int) -> str | None:
+        """Why the newest columns cannot be dropped, going by their counts; None if they can."""
+        return f"only {self.seen} have been seen" if columns > self.seen else None
+
+    def trace(self, length: int) -> str | None:
+        """What the newest tokens of a row of so many have done that cannot be undone, if it is so.
+
+        That they quantized or evicted others follows from the count alone.
+        """
+        precision, capacity = Precision.of(self.policy), self.policy.capacity
+        if capacity is not None and length > capacity:
+            return "they have evicted others, which cannot come back; use a larger policy or 'full'"
+        if precision is not None and length > precision.exact:
+            return f"some have been stored in {self.policy.kv}, which stays so; leave kv off"
+        return None
+
+    def begin(
+        self,
+        tokens: int,
+        batch: int,
+        attention_mask: Tensor | None,
+        device: torch.device,
+        pattern: Pattern | None = None,
+    ) -> PassT:
+        """Plan a forward pass of `tokens` new tokens for each of `batch` rows.
+
+        Args:
+            attention_mask: `(batch, seen + tokens)`, nonzero for real tokens; None for all real.
+            pattern: what must let a key through besides the policy.
+
+        Raises:
+            CacheError: when the pass before this one did not finish, or the batch size changed.
+            InputError: when the mask has the wrong shape.
+        """
+        if tokens == 0:
+            raise InputError(
+                f"a forward pass of no tokens: the cache has seen {self.seen} already, and what "
+                "was given has no more. Expected the whole text so far and something new, or a new "
+                "cache (or reset()) for another text."
+            )
+        if batch == 0:
+            raise InputError("a forward pass of no rows; expected a batch of at least 1.")
+        if in_backward():
+            raise CacheError(
+                "a backward pass computes a forward pass again (gradient checkpointing), and its "
+                "tokens would be fed to the cache twice. Leave the cache or the checkpoint out."
+            )
+        if self.plan is not None and self.plan.started:
+            raise CacheError(
+                "the forward pass before this one stopped half-way (an interrupt or an error), so "
+                "some layers are a step ahead of others. Call reset() and feed the text again."
+            )
+        if self.lengths and batch != len(self.lengths):
+            raise CacheError(
+                f"the cache holds a batch of {len(self.lengths)} and the model was given {batch}; "
+                "expected the same batch, or a new cache (or reset()) for a new one."
+            )
+        before = self.lengths or [0] * batch
+        valid = self._valid(attention_mask, tokens, batch)
+        asked = _Asked(tokens, before, self.base, device, valid, pattern)
+        if self.plan is None or not asked.same(self._asked):
+            self._asked = asked
+            self.plan = self._plan(before, valid, tokens, device, pattern)
+        return self.plan  # once: models with layers of two types ask for a mask of each
+
+    @property
+    def real_after(self) -> Tensor | None:
+        """What `real` will be once the pass under way is done."""
+        assert self.plan is not None
+        entering = None if self._asked is None else self._asked.valid
+        if self.real is None and entering is None:
+            return None
+        parts = ((self.real, self.seen), (entering, self.plan.tokens))
+        batch = len(self.plan.lengths)
+        return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
+
+    def commit(self) -> None:
+        """The pass is done in every layer: count its tokens."""
+        assert self.plan is not None
+        self.real = self.real_after
+        self.seen += self.plan.tokens
+        self.lengths = self.plan.lengths
+        self.plan = self._asked = None
+
+    def crop(self, columns: int) -> None:
+        """Drop the newest columns; only when there is no obstacle."""
+        dropped = self.newest(columns)
+        self.lengths = [length - new for length, new in zip(self.lengths, dropped, strict=True)]
+        self.seen -= columns
+        if self.real is not None:
+            left = self.real[:, : self.seen]
+            self.real = None if bool(left.all()) else left
+
+    def reorder(self, rows: list[int]) -> None:
+        """Row `i` becomes what row `rows[i]` was; also repeats or drops rows."""
+        self.lengths = [self.lengths[row] for row in rows] if self.lengths else []
+        self.real = None if self.real is None else self.real[rows]
+
+    def _valid(self, attention_mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
+        if attention_mask is None:
+            return None
+        expected = (batch, self.seen + tokens)
+        if tuple(attention_mask.shape) != expected:
+            raise InputError(
+                f"attention_mask is {tuple(attention_mask.shape)}; expected {expected}: one column "
+                f"for each of the {self.seen} tokens already seen and the {tokens} new ones."
+            )
+        valid = attention_mask[:, self.seen :].bool()
+        return None if bool(valid.all()) else valid.cpu()
+
+
+def _as_tensor(real: Tensor | None, columns: int, batch: int) -> Tensor:
+    if real is not None:
+        return real
+    return torch.ones(batch, columns, dtype=torch.bool, device="cpu")

@@ -1,0 +1,271 @@
+"""Which token lives in which slot: the plan of one forward pass, made once for all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transom.attention.patterns import Pattern
+from transom.attention.returned_weights import Columns
+from transom.attention.rotary import Rotary
+from transom.attention.visibility import Visibility
+from transom.kv.planner import PassPlanner
+from transom.policies import Positional
+
+__all__ = ["SlotPlan", "SlotPlanner"]
+
+
+@dataclass(eq=False)
+class SlotPlan:
+    """What one forward pass writes to and reads from every layer's storage.
+
+    Attributes:
+        tokens: new tokens per row, padding included.
+        lengths: real tokens per row once the pass is done.
+        rows, source, slots: new token `source[i]` of row `rows[i]` is written to `slots[i]`. With
+            `rows` None the same is done in every row; with `source` None, to every new token.
+        stored: how many slots are read; those past it are still empty.
+        in_place: written first, then read from storage; otherwise the new tokens are read after
+            the stored ones and written afterwards, since they may take the slots of the oldest.
+        turn: `(rows, head_dim, head_dim)` float32 by which pinned keys are turned, or None. Only
+            for a single query; several are turned themselves (see `Visibility`).
+        visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
+            when it sees all of them; for several a `Visibility`.
+        keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
+        valid: `(rows, tokens)` bool, which new tokens are real; None for all.
+        fills_pinned: some new token may be among the pinned ones.
+        started: some layer has already run.
+        commits: the last layer ends the pass; a compiled step does so itself, outside its graph.
+    """
+
+    tokens: int
+    lengths: list[int]
+    rows: Tensor | None
+    source: Tensor | None
+    slots: Tensor
+    stored: int
+    in_place: bool
+    rotation: Tensor | None
+    visible: Tensor | Visibility | None
+    keys: Tensor
+    valid: Tensor | None
+    fills_pinned: bool
+    started: bool = False
+    commits: bool = True
+
+
+class SlotPlanner(PassPlanner[Positional, SlotPlan]):
+    """Which slot each token is in, in closed form.
+
+    The first `policy.pinned` tokens of a row have a slot each; the others go round a ring. So slot
+    positions and validity are functions of the row's length, padding never takes a slot, and a
+    padded row behaves exactly like the same row alone.
+    """
+
+    _rotated: tuple[tuple[object, ...], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_rotated": None}
+
+    @property
+    def ring(self) -> int | None:
+        """Slots of the ring; None when storage grows instead."""
+        capacity = self.policy.capacity
+        return None if capacity is None else capacity - self.policy.pinned
+
+    @property
+    def filled(self) -> int:
+        """Slots in use in the fullest row."""
+        return self._bounded(self.longest)
+
+    def visible(self, plan: SlotPlan) -> Tensor | Visibility | None:
+        return plan.visible
+
+    @property
+    def columns(self) -> Columns | None:
+        """Where the keys of the pass under way are in the text."""
+        if self.plan is None:
+            return None
+        return Columns(self.plan.keys, self.real_after, self.seen + self.plan.tokens)
+
+    def slots_of(self, positions: Tensor) -> Tensor:
+        """The slot of each position."""
+        if self.ring is None:
+            return positions
+        pinned = self.policy.pinned
+        return torch.where(positions < pinned, positions, pinned + (positions - pinned) % self.ring)
+
+    def positions_of(self, lengths: Tensor, stored: int) -> Tensor:
+        """`(rows, stored)`: the position in each slot of rows of the given lengths, -1 if empty."""
+        slots = torch.arange(stored, device="cpu")
+        newest = lengths[:, None] - 1
+        positions = slots.expand(len(lengths), -1)
+        if self.ring is not None:
+            pinned = self.policy.pinned
+            behind = (newest - pinned - (slots - pinned)) % self.ring
+            positions = torch.where(slots < pinned, positions, newest - behind)
+            positions = torch.where((slots >= pinned) & (positions < pinned), -1, positions)
+        return torch.where(positions <= newest, positions, -1)
+
+    def rotations(self, by: Tensor) -> Tensor:
+        """Complex turns by so many positions, `(*by.shape, rotary_dim / 2)`."""
+        assert self.rotary is not None
+        return self.rotary.cis(by)
+
+    def rotations_of(self, lengths: list[int], stored: int, device: torch.device) -> Tensor:
+        """Turns from no angle to that of the token in each slot, `(rows, 1, stored, ...)` complex.
+
+        They are the same for every layer of a pass, so the latest are kept.
+        """
+        key = (*lengths, stored, self.base)
+        if self._rotated is None or self._rotated[0] != key:
+            places = self.positions_of(torch.tensor(lengths, device="cpu"), stored).clamp(min=0)
+            self._rotated = (key, self.rotations((places - self.base)[:, None]).to(device))
+        return self._rotated[1]
+
+    def crop_obstacle(self, columns: int) -> str | None:
+        if (reason := super().crop_obstacle(columns)) is not None:
+            return reason
+        dropping = zip(self.lengths, self.newest(columns), strict=True)
+        longest = max((length for length, dropped in dropping if dropped), default=0)
+        return self.trace(longest)
+
+    def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> SlotPlan:
+        if valid is None and len(set(before)) == 1:
+            return self._uniform(before, tokens, device, pattern)
+        if valid is None:
+            valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
+        return self._ragged(before, valid, device, pattern)
+
+    def _bounded(self, length: int) -> int:
+        capacity = self.policy.capacity
+        return length if capacity is None else min(length, capacity)
+
+    def _uniform(
+        self, before: list[int], tokens: int, device: torch.device, pattern: Pattern | None
+    ) -> SlotPlan:
+        length = before[0]
+        end = length + tokens
+        fresh = torch.arange(length, end, device="cpu")
+        source = None
+        if self.ring is not None and tokens > 1 and end > self._bounded(end):
+            kept = (fresh < self.policy.pinned) | (fresh >= end - self.ring)
+            source = kept.nonzero().flatten()
+        slots = self.slots_of(fresh if source is None else fresh[source])
+        return self._made(
+            before=torch.tensor([length], device="cpu"),
+            after=[end] * len(before),
+            fresh=fresh[None],
+            queries=fresh[None],
+            write=(None, source, slots),
+            device=device,
+            pattern=pattern,
+        )
+
+    def _ragged(
+        self, before: list[int], valid: Tensor, device: torch.device, pattern: Pattern | None
+    ) -> SlotPlan:
+        starts = torch.tensor(before, device="cpu")
+        queries = (starts[:, None] + valid.cumsum(dim=1) - 1).clamp_(min=0)
+        fresh = torch.where(valid, queries, -1)
+        ends = starts + valid.sum(dim=1)
+        kept = valid
+        if self.ring is not None:
+            recent = fresh >= (ends - self.ring)[:, None]
+            kept = valid & ((fresh < self.policy.pinned) | recent)
+        rows, source = kept.nonzero(as_tuple=True)
+        return self._made(
+            before=starts,
+            after=ends.tolist(),
+            fresh=fresh,
+            queries=queries,
+            write=(rows, source, self.slots_of(fresh[rows, source])),
+            device=device,
+            pattern=pattern,
+        )
+
+    def _made(
+        self,
+        before: Tensor,
+        after: list[int],
+        fresh: Tensor,
+        queries: Tensor,
+        write: tuple[Tensor | None, Tensor | None, Tensor],
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> SlotPlan:
+        """From positions, all on the CPU, to a plan on `device`."""
+        tokens = fresh.shape[1]
+        longest = max(after)
+        in_place = tokens == 1 or longest == self._bounded(longest)
+        ends = torch.tensor(after[: len(before)], device="cpu")
+        stored = self._bounded(longest if in_place else int(before.max()))
+        keys = self.positions_of(ends if in_place else before, stored)
+        if not in_place:
+            keys = torch.cat((keys, fresh), dim=1)
+
+        # How far pinned keys are from where this query should find them.
+        shift = self.policy.gap(queries) - self.base
+        shifted = (
+            self.rotary is not None
+            and self.policy.pinned > 0
+            and self.positions == "compact"
+            and bool((shift != 0).any() or self.base)
+        )
+        plan = SlotPlan(
+            tokens=tokens,
+            lengths=after,
+            rows=_to(write[0], device),
+            source=_to(write[1], device),
+            slots=write[2].to(device),
+            stored=stored,
+            in_place=in_place,
+            rotation=None,
+            visible=None,
+            keys=keys,
+            valid=None if write[0] is None else fresh >= 0,
+            fills_pinned=int(before.min()) < self.policy.pinned,
+        )
+        if tokens == 1:
+            mask = (self.policy.visible(queries, keys) & (keys >= 0))[:, None, None, :]
+            if pattern is not None:
+                held = keys[:, None, None].clamp(min=0)
+                mask = mask & pattern.at(queries[:, None, :, None], held)
+            mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
+            if not bool(mask.all()):
+                plan.visible = mask.to(device)
+            if shifted:
+                assert self.rotary is not None
+                plan.rotation = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
+        else:
+            plan.visible = Visibility(
+                policy=self.policy,
+                queries=queries.to(device),
+                keys=keys.to(device),
+                rotary=self.rotary if shifted else None,
+                rotation=_angles(self.rotary, -shift, device) if shifted else None,
+                layers_without_rope=self.layers_without_rope,
+                pattern=pattern,
+                stored=set(),
+            )
+        return plan
+
+
+def _to(x: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if x is None else x.to(device)
+
+
+def _angles(rotary: Rotary | None, by: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    assert rotary is not None
+    cos, sin = rotary.angles(by)
+    return cos.to(device), sin.to(device)

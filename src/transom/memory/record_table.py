@@ -1,0 +1,233 @@
+"""Many small records in columns of numbers: some bytes each, where objects take hundreds."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["NOT_THERE", "HashIndex", "RecordTable"]
+
+NOT_THERE = -1
+SPREAD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keys may be 1, 2, 3
+WORD = (1 << 64) - 1
+FIRST = 64  # rows and places that there are from the start
+GROWTH = 8  # a part of the rows: so many are added at a time
+
+
+class HashIndex:
+    """Where the values of a column are, by hashes that probe one place after the other.
+
+    Takes 6 to 12 bytes a row.
+
+    Args:
+        values: the column, to which rows are added while they have their value.
+    """
+
+    def __init__(self, values: array[int]) -> None:
+        self._values = values
+        self._places = array("I", bytes(4 * FIRST))  # row + 1; 0 where there is none
+
+    def rows(self, value: int) -> Iterator[int]:
+        """Every row that has `value`."""
+        places, values, mask = self._places, self._values, len(self._places) - 1
+        at = ((value * SPREAD) & WORD) >> 32 & mask
+        while row := places[at]:
+            if values[row - 1] == value:
+                yield row - 1
+            at = at + 1 & mask
+
+    def first(self, value: int) -> int:
+        """A row that has `value`; NOT_THERE without one."""
+        places, values, mask = self._places, self._values, len(self._places) - 1
+        at = ((value * SPREAD) & WORD) >> 32 & mask
+        while row := places[at]:
+            if values[row - 1] == value:
+                return row - 1
+            at = at + 1 & mask
+        return NOT_THERE
+
+    def add(self, row: int) -> None:
+        """There is one more row, for which room was reserved."""
+        places, mask = self._places, len(self._places) - 1
+        at = ((self._values[row] * SPREAD) & WORD) >> 32 & mask
+        while places[at]:
+            at = at + 1 & mask
+        places[at] = row + 1
+
+    def discard(self, row: int) -> None:
+        """A row is there no longer; it still has its value."""
+        places, values, mask = self._places, self._values, len(self._places) - 1
+        hole = ((values[row] * SPREAD) & WORD) >> 32 & mask
+        while places[hole] != row + 1:
+            hole = hole + 1 & mask
+        # What was put behind it only because it was there moves up.
+        at = hole + 1 & mask
+        while other := places[at]:
+            home = ((values[other - 1] * SPREAD) & WORD) >> 32 & mask
+            if (at - home & mask) >= (at - hole & mask):
+                places[hole] = other
+                hole = at
+            at = at + 1 & mask
+        places[hole] = 0
+
+    def reserve(self, rows: int) -> None:
+        """Have room for so many rows, of which at most two thirds of the places are taken."""
+        size = self._size(rows)
+        if size == len(self._places):
+            return
+        old = np.frombuffer(self._places, dtype=np.uint32)
+        self._places = self._placed(old[old > 0], size)
+
+    def rebuild(self, rows: int) -> None:
+        """Have the first so many rows, and no others, in no more room than that takes."""
+        size = self._size(rows, FIRST)
+        self._places = self._placed(np.arange(1, rows + 1, dtype=np.uint32), size)
+
+    def _placed(self, waiting: Any, size: int) -> array[int]:
+        values = np.frombuffer(self._values, dtype=f"u{self._values.itemsize}")
+        values = values[waiting - 1].astype(np.uint64)
+        at = (values * np.uint64(SPREAD) >> np.uint64(32) & np.uint64(size - 1)).astype(np.int64)
+        places = np.zeros(size, dtype=np.uint32)
+        while len(waiting):
+            free = np.flatnonzero(places[at] == 0)
+            taken, first = np.unique(at[free], return_index=True)
+            places[taken] = waiting[free[first]]
+            left = np.ones(len(waiting), dtype=bool)
+            left[free[first]] = False
+            waiting, at = waiting[left], at[left] + 1 & size - 1
+        return array("I", places.tobytes())
+
+    def growth(self, rows: int) -> int:
+        """Bytes that it takes beyond what it does, while it is made anew for so many rows."""
+        size = self._size(rows)
+        return 0 if size == len(self._places) else 4 * (size + len(self._places))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory taken."""
+        return sys.getsizeof(self._places)
+
+    def _size(self, rows: int, size: int = 0) -> int:
+        size = size or len(self._places)
+        while 3 * rows > 2 * size:
+            size *= 2
+        return size
+
+
+class RecordTable:
+    """Records under keys of 64 bits, in columns.
+
+    Attributes:
+        keys: the keys by row; 0 where there is none.
+        columns: further numbers by name and row; 0 in a new one.
+
+    >>> rows = RecordTable(size="I")
+    >>> row = rows.add(7)
+    >>> rows.columns["size"][row] = 300
+    >>> rows.find(7) == row, rows.find(8) == NOT_THERE, len(rows)
+    (True, True, 1)
+    """
+
+    def __init__(self, **columns: str) -> None:
+        self.keys = array("Q")
+        self.columns = {name: array(code) for name, code in columns.items()}
+        self._index = HashIndex(self.keys)
+        self._indexes = [self._index]
+        self._free = array("I")
+        self._count = 0
+        self._used = 0  # rows from the start that have ever been in use
+
+    def index(self, column: str) -> HashIndex:
+        """A new index of another column, to which rows are added when they have their value."""
+        found = HashIndex(self.columns[column])
+        found.reserve(len(self.keys))
+        self._indexes.append(found)
+        return found
+
+    def find(self, key: int) -> int:
+        """The row of `key`; NOT_THERE without one."""
+        return self._index.first(key)
+
+    def add(self, key: int) -> int:
+        """A row for `key`, which has none; all its numbers are 0."""
+        if self._free:
+            row = self._free.pop()
+        else:
+            if self._used == len(self.keys):
+                self._extend(self._step())
+            row = self._used
+            self._used += 1
+        self.keys[row] = key
+        self._index.add(row)
+        self._count += 1
+        return row
+
+    def remove(self, row: int) -> None:
+        """The row is there no longer."""
+        self._index.discard(row)
+        self.keys[row] = 0
+        for column in self.columns.values():
+            column[row] = 0
+        self._free.append(row)
+        self._count -= 1
+
+    def compact(self) -> None:
+        """Have no room for more rows than there are, if they are less than half of it.
+
+        They get other numbers then, so this is for those who keep none; indexes are to have all.
+        """
+        if 2 * self._count >= len(self.keys) or len(self.keys) <= 2 * FIRST:
+            return
+        there = np.flatnonzero(np.array(self.keys, dtype=np.uint64))
+        for column in (self.keys, *self.columns.values()):
+            kept = np.array(column)[there]
+            column[:] = array(column.typecode, kept.tobytes())
+        for index in self._indexes:
+            index.rebuild(self._count)
+        self._free = array("I")
+        self._used = self._count
+
+    @property
+    def full(self) -> bool:
+        """Whether one more row makes it grow."""
+        return self._count == len(self.keys)
+
+    @property
+    def growth(self) -> int:
+        """Bytes that it takes beyond what it does when it grows."""
+        step = self._step()
+        each = sum(column.itemsize for column in (self.keys, *self.columns.values()))
+        indexes = sum(index.growth(len(self.keys) + step) for index in self._indexes)
+        # A column that grows is made somewhat larger than it was to be.
+        return each * (step + (len(self.keys) + step) // 16) + indexes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory taken."""
+        columns = (self.keys, self._free, *self.columns.values())
+        return sum(map(sys.getsizeof, columns)) + sum(index.nbytes for index in self._indexes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows that are there."""
+        return (row for row in range(self._used) if self.keys[row])
+
+    def reserve(self, rows: int) -> None:
+        """Have room for so many rows at once, which leaves fewer holes than to grow to it."""
+        if rows > len(self.keys):
+            self._extend(rows - len(self.keys))
+
+    def _step(self) -> int:
+        return max(FIRST, len(self.keys) // GROWTH)
+
+    def _extend(self, step: int) -> None:
+        for column in (self.keys, *self.columns.values()):
+            column.frombytes(bytes(step * column.itemsize))
+        for index in self._indexes:
+            index.reserve(len(self.keys))
