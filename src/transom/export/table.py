@@ -15,10 +15,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.errors import InputError, MissingExtraError
 from transom.forks import Owner
 from transom.outputs import check_target
+from transom.validation import known_keywords
 
 __all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
 
