@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transom.corpus import TokenCorpus
+from transom.corpus.datasets import register_dataset
 from transom.errors import MissingExtraError, TransomError
 from transom.memory import ContextMemoryManager
 from transom.monitor import ContextWindowMonitor
@@ -80,18 +81,36 @@ _NEED_TORCH = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _NEED_TORCH:
-        raise AttributeError(f"module 'transom' has no attribute {name!r}")
+def _import(module: str, name: str, what: str) -> Any:
     try:
-        return getattr(import_module(_NEED_TORCH[name]), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers"):
             raise
         raise MissingExtraError(
-            f"transom.{name} needs {error.name}, which is not installed; "
-            "run: pip install 'transom[torch]'."
+            f"{what} needs {error.name}, which is not installed; run: pip install 'transom[torch]'."
         ) from error
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module 'transom' has no attribute {name!r}")
+    return _import(_NEED_TORCH[name], name, f"transom.{name}")
+
+
+def _torch_dataset(corpus: TokenCorpus, size: int, **settings: Any) -> Any:
+    make = _import("transom.torch_data", "WindowDataset", "torch_dataset")
+    return make(corpus, size, **settings)
+
+
+def _torch_stream(corpus: TokenCorpus, size: int, **settings: Any) -> Any:
+    make = _import("transom.torch_data", "WindowStream", "torch_stream")
+    return make(corpus, size, **settings)
+
+
+# The corpus knows nothing of torch; this module is above both, and runs before either.
+register_dataset("torch_dataset", _torch_dataset)
+register_dataset("torch_stream", _torch_stream)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that are there whole, also after a crash, or are as they were."""
+"""Writes files atomically: after a crash, a file is either complete or unchanged."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import BinaryIO
 
 __all__ = ["atomic_write", "publish", "sync_folder"]
 
-STANDARD = (1, 2)  # descriptors of standard output and of what is told beside it
+STANDARD = (1, 2)  # file descriptors of standard output and standard error
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete, and is on disk then.
+    """A file that replaces `path` once it is complete and on disk.
 
-    Links are followed, and permissions kept. What is there and is no regular file, such as a pipe,
-    is written to where it is, and so is standard output under any name.
+    Links are followed, and permissions kept. Something that is not a regular file, such as a pipe,
+    is written to in place; so is standard output under any name.
 
     Raises:
-        OSError: when it cannot be written; a regular file that was there is unchanged.
+        OSError: when it cannot be written; a regular file at `path` is unchanged then.
     """
     if path.exists() and ((own := _standard(path)) is not None or not path.is_file()):
         with _in_place(path, own) as file:
@@ -44,15 +44,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def publish(made: Path, path: Path) -> None:
-    """Move a file to where `path` leads; one that is there is replaced and its permissions kept.
+    """Move the file `made` to where `path` leads; a file there is replaced, its permissions kept.
 
     Raises:
-        OSError: when something else is there, or it cannot be written.
+        OSError: when there is something that is not a regular file, or it cannot be written.
     """
     target = Path(os.path.realpath(path))
     if target.exists():
         if not target.is_file():
-            raise OSError(EINVAL, "what is there is no regular file", str(target))
+            raise OSError(EINVAL, "there is something that is not a regular file", str(target))
         if not os.access(target, os.W_OK):
             raise PermissionError(EACCES, os.strerror(EACCES), str(target))
         shutil.copymode(target, made)
@@ -60,7 +60,7 @@ def publish(made: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that names of files last; only where a system lets folders be opened."""
+    """Make renamed and new files in a folder last through a crash; does nothing outside POSIX."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -75,21 +75,22 @@ def _in_place(path: Path, own: int | None) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     if own is not None and sys.stdout is not None:
-        sys.stdout.flush()  # what was printed before comes first
+        sys.stdout.flush()  # what was printed before must come first
     with os.fdopen(os.dup(own), "wb") if own is not None else path.open("wb") as file:
         yield file
 
 
 def _standard(path: Path) -> int | None:
-    """Which of this process' own outputs `path` leads to, such as /dev/stdout.
+    """The descriptor of this process' own output that `path` leads to, such as /dev/stdout.
 
-    Opening it anew would cut a file off that other output goes to, and renaming take it away.
+    Opening that path anew would truncate the file that the output goes to, and renaming would
+    replace it.
     """
     found = path.stat()
     for descriptor in STANDARD:
         try:
             if os.path.samestat(found, os.fstat(descriptor)):
                 return descriptor
-        except OSError:  # It is closed.
+        except OSError:  # The descriptor is closed.
             continue
     return None

@@ -1,4 +1,4 @@
-"""What belongs to one process, so that a fork of it neither uses nor damages it."""
+"""Keeps forks of a process from using or damaging what belongs to it: files and locks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Owner", "ThreadLock", "closed_in_forks"]
 
 File = TypeVar("File", bound=BinaryIO)
 
-_files: WeakSet[BinaryIO] = WeakSet()  # open files of this process that no fork may touch
+_files: WeakSet[BinaryIO] = WeakSet()  # open files of this process, closed in every fork
 _locks: WeakSet[ThreadLock] = WeakSet()
 
 
 class Owner:
-    """The process in which something was opened that two processes cannot share.
+    """The process that opened something which two processes cannot share.
 
-    Check it before a lock is waited for: in a fork, a thread that held the lock is not there to
-    let go of it.
+    Call `check` before waiting for a lock: in a fork, the thread that held the lock does not exist
+    and can never release it.
 
     Args:
-        what: was opened, for the message.
-        error: what to raise.
+        what: what was opened, in words for the message.
+        error: the type of error to raise.
 
     >>> from transom.errors import CorpusError
     >>> owner = Owner("the writer of books", CorpusError)
@@ -40,11 +40,11 @@ class Owner:
 
     @property
     def is_here(self) -> bool:
-        """Whether this is that process, and not a fork of it."""
+        """Whether the current process is that one, not a fork of it."""
         return os.getpid() == self._process
 
     def check(self) -> None:
-        """Refuse to go on in a fork.
+        """Raise an error in a fork.
 
         Raises:
             TransomError: of type `error`, when this is another process.
@@ -57,10 +57,10 @@ class Owner:
 
 
 class ThreadLock:
-    """A lock between threads, which one may take several times, and which a fork finds free.
+    """A reentrant lock between threads, which is free in a fork.
 
-    There, the thread that held it is not there to let go of it. What it guards must be of use
-    in the middle of any change, so it is for numbers and references, and not for files.
+    In a fork, the thread that held it does not exist and could never release it. What the lock
+    guards must therefore be usable in the middle of a change: numbers and references, not files.
     """
 
     __slots__ = ("__weakref__", "_lock")
@@ -78,17 +78,17 @@ class ThreadLock:
 
 
 def closed_in_forks(file: File) -> File:
-    """The same file, which forks made from now on find closed.
+    """Close `file` in every fork made from now on; returns the same file.
 
-    So what waits in its buffer is written once, and a lock on it ends with this process at the
-    latest. Let go of a lock by unlocking: closing may come before a new fork has done so.
+    So its buffer is written only once, and a lock on it ends with this process at the latest. To
+    release a lock, unlock the file: closing it here is not enough while a new fork has it open.
     """
     _register()
     _files.add(file)
     return file
 
 
-@cache  # once, and not before there is something to do
+@cache  # once, and only when there is something to guard
 def _register() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_begin_fork)
@@ -96,7 +96,7 @@ def _register() -> None:
 
 def _begin_fork() -> None:
     for file in list(_files):
-        getattr(file, "raw", file).close()  # without what is in the buffer
+        getattr(file, "raw", file).close()  # without writing the buffer
     _files.clear()
     for lock in list(_locks):
         lock._lock = RLock()

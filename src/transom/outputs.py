@@ -1,4 +1,4 @@
-"""Files that a user names to be written: checked before the work, and whole after it."""
+"""Files that a user names for output: checked before the work, written atomically after it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO, Protocol
 
 from transom.atomic_files import atomic_write
 from transom.errors import InputError
@@ -17,21 +17,28 @@ __all__ = ["check_picture", "check_target", "output", "save_picture", "write_tex
 PICTURE = ".png"
 
 
+class Figure(Protocol):
+    """A figure of matplotlib."""
+
+    def savefig(self, file: IO[bytes], /, *, format: str) -> None:
+        """Write the figure to a file."""
+
+
 def check_target(path: Path | None, *others: Path | str | None) -> None:
-    """Refuse now what could not be written after a long reading; None is nothing to write.
+    """Check now that `path` can be written after long work; None is accepted.
 
     Args:
-        others: files that are read or written beside it.
+        path: the file to write.
+        others: other files that are read or written.
 
     Raises:
-        InputError: when the path is a folder, one of the others, or cannot be written.
+        InputError: when the path is a folder, is one of `others`, or cannot be written.
     """
     if path is None:
         return
     if any(other is not None and _same(path, other) for other in others):
         raise InputError(
-            f"{path} is given twice, and what is written would replace the other; expected "
-            "another name."
+            f"{path} is given twice, so this file would replace the other; expected another name."
         )
     try:
         if path.is_dir():
@@ -58,7 +65,7 @@ def check_picture(path: Path | None, *others: Path | str | None) -> None:
     """As `check_target`, for a picture.
 
     Raises:
-        InputError: also when the name says that it is of another kind than PNG.
+        InputError: also when the suffix is not that of PNG.
     """
     if path is not None and path.suffix.lower() not in ("", PICTURE):
         raise InputError(
@@ -70,10 +77,10 @@ def check_picture(path: Path | None, *others: Path | str | None) -> None:
 
 @contextmanager
 def output(path: Path | str) -> Iterator[BinaryIO]:
-    """A file that is at `path` once it is complete; see `transom.atomic_files.atomic_write`.
+    """A file that appears at `path` once it is complete; see `transom.atomic_files.atomic_write`.
 
     Raises:
-        InputError: when it cannot be written; a regular file that was there is unchanged.
+        InputError: when it cannot be written; a regular file at `path` is unchanged then.
     """
     try:
         with atomic_write(Path(path)) as file:
@@ -83,13 +90,13 @@ def output(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write a text so that a reader never sees half of it; raises as `output` does."""
+    """Write a text atomically; raises as `output` does."""
     with output(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # A file's name in it may be no UTF-8.
+        file.write(text.encode("utf-8", "backslashreplace"))  # A file name in it may not be UTF-8.
 
 
-def save_picture(figure: Any, path: Path | str) -> None:
-    """Save a figure of matplotlib as PNG.
+def save_picture(figure: Figure, path: Path | str) -> None:
+    """Save a figure as PNG.
 
     Raises:
         InputError: see `check_picture`.
@@ -100,12 +107,12 @@ def save_picture(figure: Any, path: Path | str) -> None:
 
 
 def _same(path: Path, other: Path | str) -> bool:
-    """Whether both lead to one file, which need not be there yet; devices and pipes may be."""
+    """Whether both paths lead to one regular file, which need not exist yet."""
     try:
         if os.path.exists(path):
             return path.is_file() and os.path.samefile(path, other)
         return os.path.realpath(path) == os.path.realpath(other)
-    except OSError:  # The other is not there, or cannot be looked at.
+    except OSError:  # `other` does not exist, or may not be looked at.
         return False
 
 

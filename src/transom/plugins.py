@@ -1,4 +1,4 @@
-"""Names to classes: transom's own, then those that installed packages register."""
+"""Classes by name: those of transom, then those that installed packages register."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 def plugins(
-    group: str, base: Any, built_in: Iterable[type[T]], error: type[TransomError]
+    group: str, base: type, built_in: Iterable[type[T]], error: type[TransomError]
 ) -> Mapping[str, type[T]]:
     """Classes by their `name`: `built_in`, then the entry points of `group`.
 
     Raises:
-        TransomError: of type `error`, when two classes claim one name or one has none, or an entry
-            point is not a subclass of `base`.
+        TransomError: of type `error`, when two classes have the same name, one has none, or an
+            entry point is not a subclass of `base`.
     """
     found: dict[str, type[T]] = {}
     for source, kind in _all_of(group, base, built_in, error):
@@ -40,10 +40,10 @@ def plugins(
     return MappingProxyType(found)
 
 
-def defined_in(package: str, base: Any) -> list[Any]:
-    """The public classes that the modules of a package define, by module: subclasses of `base`.
+def defined_in(package: str, base: type) -> list[Any]:
+    """The public subclasses of `base` that the modules of a package define, in order of module.
 
-    Abstract ones are left out: they are there to be derived from.
+    Abstract classes are left out.
     """
     found = []
     for item in iter_modules(import_module(package).__path__, f"{package}."):
@@ -55,9 +55,9 @@ def defined_in(package: str, base: Any) -> list[Any]:
 
 
 def _all_of(
-    group: str, base: Any, built_in: Iterable[type[T]], error: type[TransomError]
+    group: str, base: type, built_in: Iterable[type[T]], error: type[TransomError]
 ) -> Iterator[tuple[str, type[T]]]:
-    """Each class with where it comes from, in the words of an error."""
+    """Each class, with where it comes from in words for an error."""
     for kind in built_in:
         yield f"{kind.__module__}.{kind.__name__}", kind
     for entry in entry_points(group=group):

@@ -1,4 +1,4 @@
-"""Sizes, times and counts as people write them, read and written."""
+"""Reads and writes sizes, times and counts as people write them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ BYTES = {
 }
 SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 TOKENS = {"": 1, "k": 1024, "m": 1024**2}
-EXACT = 2**53  # the largest whole number up to which floats have all
+EXACT = 2**53  # up to here, a float holds every whole number exactly
 QUANTITY = re.compile(r"\s*([\d.,_]+)\s*([a-zµ]*)\s*", re.IGNORECASE)
 
 
 def to_bytes(text: str, name: str = "size") -> int:
-    """Bytes of a size such as `2GiB`, `512MB` or `1_000_000`.
+    """The bytes in a size such as `2GiB`, `512MB` or `1_000_000`.
 
     Raises:
-        InputError: on anything else, and on less than a byte; it says `name`.
+        InputError: when it is anything else, or less than a byte; the message has `name`.
 
     >>> to_bytes("2GiB"), to_bytes("1.5 kB")
     (2147483648, 1500)
@@ -33,10 +33,10 @@ def to_bytes(text: str, name: str = "size") -> int:
 
 
 def to_tokens(text: str, name: str = "length") -> int:
-    """Tokens of a count such as `4096` or `4k`; k is 1,024, as in the lengths models have.
+    """The tokens in a count such as `4096` or `4k`; k is 1,024, as in context lengths of models.
 
     Raises:
-        InputError: on anything else, and on less than a token; it says `name`.
+        InputError: when it is anything else, or less than a token; the message has `name`.
 
     >>> to_tokens("32k"), to_tokens("500")
     (32768, 500)
@@ -45,10 +45,11 @@ def to_tokens(text: str, name: str = "length") -> int:
 
 
 def to_seconds(text: str, name: str = "time") -> float:
-    """Seconds of a time such as `60ms` or `1.5s`.
+    """The seconds in a time such as `60ms` or `1.5s`.
 
     Raises:
-        InputError: on anything else, also on a number without a unit; it says `name`.
+        InputError: when it is anything else, such as a number without a unit; the message has
+            `name`.
 
     >>> to_seconds("60ms")
     0.06
@@ -57,7 +58,7 @@ def to_seconds(text: str, name: str = "time") -> float:
 
 
 def plain_size(size: int) -> str:
-    """Bytes in the unit that reads best, to three figures.
+    """A number of bytes in the unit that reads best, to three figures.
 
     >>> plain_size(47_238_144), plain_size(1_210_000_000)
     ('47.2 MB', '1.21 GB')
@@ -66,7 +67,7 @@ def plain_size(size: int) -> str:
 
 
 def plain_flops(count: int) -> str:
-    """Floating-point operations in the unit that reads best, to three figures.
+    """A number of floating-point operations in the unit that reads best, to three figures.
 
     >>> plain_flops(19_331_547_136)
     '19.3 GFLOP'

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models
 from tests.corpus.making import VOCABULARY, content, make, same_windows, sizes, texts
 from tests.forking import in_a_fork
 from transom.corpus import TokenCorpus, verify
+from transom.corpus.datasets import make_dataset, register_dataset
 from transom.corpus.maps import MappedFile, MappedTokens
 from transom.errors import CorpusError, InputError, MissingExtraError
 
@@ -312,7 +313,7 @@ def test_datasets_without_torch_say_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make(folder, [[1, 2]])
-    for name in [name for name in sys.modules if name.startswith("transom.data")]:
+    for name in [name for name in sys.modules if name.startswith("transom.torch_data")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'transom\[torch\]'"):
@@ -421,3 +422,11 @@ def test_a_fork_reads_and_refreshes(folder: Path) -> None:
             )
     assert in_a_fork(lambda: (corpus.refresh(), content(corpus))) == (True, [[1, 2], [3], [4, 5]])
     assert content(corpus) == [[1, 2], [3]]
+
+
+def test_datasets_have_one_maker_each(folder: Path) -> None:
+    corpus = make(folder, [[1, 2]])
+    with pytest.raises(InputError, match="'torch_dataset' is registered already"):
+        register_dataset("torch_dataset", lambda corpus, size: None)
+    with pytest.raises(InputError, match=r"no dataset is called 'jax'.*torch_d"):
+        make_dataset("jax", corpus, 2, {})

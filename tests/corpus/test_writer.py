@@ -158,8 +158,8 @@ def test_a_full_disk_leaves_the_last_commit(folder: Path, room: int) -> None:
 
     def append() -> None:
         with TokenCorpus.append(folder) as writer:
-            file: Any = FullDisk(writer._shard._file, room)
-            writer._shard._file = file
+            file: Any = FullDisk(writer._files._shard._file, room)
+            writer._files._shard._file = file
             for document in ([3], [4, 5, 6, 7], range(100)):
                 writer.add_document(document)
                 writer.commit()
@@ -333,8 +333,8 @@ def test_what_an_interrupt_cut_in_two_is_not_committed(
 
     writer = TokenCorpus.append(folder)
     writer.add_document([3])
-    write = writer._shard.write
-    monkeypatch.setattr(writer._shard, "write", interrupted)
+    write = writer._files._shard.write
+    monkeypatch.setattr(writer._files._shard, "write", interrupted)
     with suppress(KeyboardInterrupt):
         writer.add_document(np.zeros(1 << 17, dtype=np.uint16))
     with pytest.raises(CorpusError, match=r"nothing more can .*: adding to it was interrupted"):

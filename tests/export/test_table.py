@@ -145,7 +145,7 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: str) -> None:
     else:
         path.rename(tmp_path / name)  # Arrow reads no such name either
         assert np.array_equal(read(tmp_path / name)["start"], columns(5)["start"])
-    with pytest.raises(InputError, match="writes to no name that is not UTF-8"):
+    with pytest.raises(InputError, match="writes only to names that are UTF-8"):
         table_writer(tmp_path / "\udcff")
 
 

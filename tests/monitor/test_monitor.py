@@ -241,7 +241,7 @@ def test_there_are_not_more_series_than_said() -> None:
     monitor = ContextWindowMonitor(max_series=5)
     for at in range(2):
         monitor.record_metric("x", 1, request=str(at))
-    with pytest.raises(InputError, match=r"series number 6.*Labels should take few"):
+    with pytest.raises(InputError, match=r"series number 6.*Use labels with few"):
         monitor.record_metric("x", 1, request="2")
     monitor.record_metric("x", 1, request="1")
     with pytest.raises(InputError, match="max_series is 2; expected at least 3"):

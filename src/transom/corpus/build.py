@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
@@ -16,6 +15,7 @@ from transom.corpus.reading import Done, ReadTask, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
 from transom.tokens.backends import Backend
+from transom.tokens.protocols import TokenizerLike
 from transom.validation import known_keywords, named_path
 
 __all__ = ["Engine", "append_files", "build", "forget_job"]
@@ -30,7 +30,7 @@ SILENT = Watch()
 def build(
     path: str | os.PathLike[str],
     files: Iterable[str | os.PathLike[str]],
-    tokenizer: Any,
+    tokenizer: TokenizerLike,
     *,
     name: str = "",
     workers: int = 1,
@@ -75,7 +75,7 @@ def build(
 def append_files(
     path: str | os.PathLike[str],
     files: Iterable[str | os.PathLike[str]],
-    tokenizer: Any,
+    tokenizer: TokenizerLike,
     *,
     workers: int = 1,
     field: str = "text",

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from copy import copy
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from transom.corpus.create import first_manifest, make_folder
+from transom.corpus.datasets import make_dataset
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, read_manifest
-from transom.corpus.maps import MappedFile
+from transom.corpus.reader import CorpusReader
 from transom.corpus.snapshot import Snapshot
 from transom.corpus.tokenizer import check_tokenizer
 from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
-from transom.errors import MissingExtraError
 from transom.forks import ThreadLock
-from transom.validation import known_keywords, named_path, whole_number
-from transom.windows import SlidingWindow, TokenWindows
+from transom.tokens.protocols import TokenizerLike
+from transom.validation import known_keywords, named_path
 
 __all__ = ["TokenCorpus"]
 
-TOKENS_AT_ONCE = 1 << 20
-
 
 @known_keywords
-class TokenCorpus:
+class TokenCorpus(CorpusReader):
     """Token ids of documents in a folder, as they were at one commit.
 
     Nothing is read before it is asked for, and reading in order keeps no more than some megabytes
@@ -57,13 +49,16 @@ class TokenCorpus:
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
-        self._seen = Snapshot(path, manifest)
+        super().__init__(path, manifest)
         self._refreshing = ThreadLock()
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, tokenizer: Any = None, verified: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        tokenizer: TokenizerLike | str | None = None,
+        verified: bool = False,
     ) -> Self:
         """Open a corpus for reading, as it was last committed.
 
@@ -90,7 +85,7 @@ class TokenCorpus:
         path: str | os.PathLike[str],
         *,
         vocab_size: int | None = None,
-        tokenizer: Any = None,
+        tokenizer: TokenizerLike | str | None = None,
         name: str = "",
         block_bytes: int = 1 << 20,
         shard_bytes: int = 1 << 30,
@@ -118,7 +113,9 @@ class TokenCorpus:
         return CorpusWriter(folder, lambda: manifest, lock, unmake)
 
     @staticmethod
-    def append(path: str | os.PathLike[str], *, tokenizer: Any = None) -> CorpusWriter:
+    def append(
+        path: str | os.PathLike[str], *, tokenizer: TokenizerLike | str | None = None
+    ) -> CorpusWriter:
         """Write at the end of a corpus; returns its writer, which is a context manager.
 
         Raises:
@@ -156,36 +153,6 @@ class TokenCorpus:
             read_format(writer, of, source, separator=separator)
         return cls.open(path)
 
-    @property
-    def manifest(self) -> Manifest:
-        """What was committed."""
-        return self._seen.manifest
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens there are."""
-        return self.manifest.tokens
-
-    @property
-    def documents(self) -> int:
-        """How many documents there are."""
-        return self.manifest.documents
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the ids."""
-        return np.dtype(self.manifest.dtype)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes committed on disk, without the manifest."""
-        return sum(file.bytes for file in self.manifest.files)
-
-    @property
-    def edges(self) -> NDArray[np.int64]:
-        """Where documents start, and where the last one stops, `(documents + 1,)`; read-only."""
-        return self._seen.edges
-
     def refresh(self) -> bool:
         """See what was committed meanwhile; whether there was anything.
 
@@ -197,60 +164,6 @@ class TokenCorpus:
                 return False
             self._seen = Snapshot(self.path, manifest)
             return True
-
-    def document(self, number: int) -> NDArray[Any]:
-        """The ids of one document: a read-only view of the map, unless it lies in two shards.
-
-        Raises:
-            IndexError: when there is no such document.
-        """
-        return self._seen.document(number)
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The ids at positions `start` to `stop`, over all documents; as `document`."""
-        tokens = self._seen.tokens
-        start, stop, _ = slice(start, stop).indices(len(tokens))
-        return tokens.read(start, max(start, stop))
-
-    def pieces(self, size: int = TOKENS_AT_ONCE) -> Iterator[NDArray[Any]]:
-        """All ids in order, at most `size` at a time; memory stays constant."""
-        whole_number("TokenCorpus", "size", size, 1)
-        tokens = self._seen.tokens_anew()
-        for at in range(0, len(tokens), size):
-            yield tokens.read(at, min(at + size, len(tokens)))
-
-    def sources(self) -> Iterator[dict[str, Any]]:
-        """What was noted of where documents came from, oldest first."""
-        noted = MappedFile(self.path, self.manifest.sources, np.dtype(np.uint8))
-        for line in noted.array.tobytes().splitlines():
-            yield json.loads(line)
-
-    def windows(
-        self,
-        size: int = 512,
-        stride: int | None = None,
-        *,
-        overlap: int | None = None,
-        **settings: Any,
-    ) -> TokenWindows:
-        """The windows that a `SlidingWindow` of these settings would make of all documents.
-
-        A sequence that makes windows when they are asked for: `[number]` without copying where
-        it can be, `batch(numbers, out=buffers)` into arrays that are there already. Making it
-        takes a pass over the document edges, and 8 bytes of memory per document.
-
-        Args:
-            size: ids per window.
-            stride, overlap: see `SlidingWindow`; by default windows overlap by half.
-            settings: `pad_id`, `padding_side`, `drop_last`, `bos_id`, `eos_id`, `packed`.
-
-        Raises:
-            InputError: on settings that make no sense.
-        """
-        cut = SlidingWindow(
-            size, stride, overlap=overlap, vocab_size=self.manifest.vocab_size, **settings
-        ).cut
-        return self._seen.windows(cut)
 
     def export(
         self, to: str, out: str | os.PathLike[str], *, separator: int | None = None
@@ -268,26 +181,22 @@ class TokenCorpus:
         return write_format(copy(self), to, out, separator=separator)  # of one commit
 
     def torch_dataset(self, size: int = 512, **settings: Any) -> Any:
-        """A map-style dataset of windows for PyTorch; see `transom.data.WindowDataset`.
+        """A map-style dataset of windows for PyTorch; see `transom.torch_data.WindowDataset`.
 
         Raises:
             MissingExtraError: when torch is not installed.
         """
-        return _data().WindowDataset(self, size, **settings)
+        return make_dataset("torch_dataset", self, size, settings)
 
     def torch_stream(self, size: int = 512, **settings: Any) -> Any:
-        """An endless dataset of batches for PyTorch; see `transom.data.WindowStream`.
+        """An endless dataset of batches for PyTorch; see `transom.torch_data.WindowStream`.
 
         Raises:
             MissingExtraError: when torch is not installed.
         """
-        return _data().WindowStream(self, size, **settings)
+        return make_dataset("torch_stream", self, size, settings)
 
-    def release(self) -> None:
-        """Take what was read out of this process' memory; it is mapped again when needed."""
-        self._seen.release()
-
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.manifest)
 
     def __repr__(self) -> str:
@@ -297,15 +206,3 @@ class TokenCorpus:
 
 def _folder(path: str | os.PathLike[str]) -> Path:
     return named_path("TokenCorpus: path", path, "a folder")
-
-
-def _data() -> Any:
-    """The room above this one that has the datasets, imported when one is asked for."""
-    try:
-        return import_module("transom.data")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError(
-            "datasets for PyTorch need torch, which is not installed: pip install 'transom[torch]'."
-        ) from error

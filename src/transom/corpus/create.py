@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from transom.corpus.lock import LOCK, WriterLock
 from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest, write_manifest
 from transom.corpus.tokenizer import fingerprint_of
 from transom.errors import CorpusError, InputError
 from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.tokens.protocols import TokenizerLike
+from transom.tokens.tokenizer import vocabulary_of
 from transom.validation import whole_number
 
 __all__ = ["begun", "first_manifest", "make_folder"]
@@ -21,7 +23,11 @@ OURS = {LOCK, MANIFEST, COPY, f"{MANIFEST}.new", f"{COPY}.new"}  # what a creati
 
 
 def first_manifest(
-    vocab_size: int | None, tokenizer: Any, name: str, block_bytes: int, shard_bytes: int
+    vocab_size: int | None,
+    tokenizer: TokenizerLike | str | None,
+    name: str,
+    block_bytes: int,
+    shard_bytes: int,
 ) -> Manifest:
     """The manifest of an empty corpus; see `TokenCorpus.create`.
 
@@ -34,9 +40,7 @@ def first_manifest(
             raise InputError(
                 f"{OWNER}: expected vocab_size or a tokenizer, which say how many ids there are."
             )
-        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        highest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
-        vocab_size = int(highest) + 1  # numbers may be left out, so counting tokens would not do
+        vocab_size = vocabulary_of(tokenizer)
     vocab_size = whole_number(OWNER, "vocab_size", vocab_size, 1, unit="ids")
     if vocab_size > ANY_VOCABULARY:
         raise InputError(f"{OWNER}: vocab_size is {vocab_size}; expected at most {ANY_VOCABULARY}.")
@@ -89,7 +93,7 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
         folder.mkdir(parents=True, exist_ok=True)
         others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:
-        what = "it is a file" if folder.is_file() else error.strerror
+        what = "it is a file" if os.path.isfile(folder) else error.strerror
         raise CorpusError(
             f"cannot make {folder}: {what}; expected the name of a folder, new or empty."
         ) from error

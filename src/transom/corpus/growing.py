@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from transom.corpus.manifest import Stored
 from transom.corpus.sums import BlockSums, digest
@@ -47,7 +46,7 @@ class GrowingFile:
         self._synced = stored.bytes
         self._sums = BlockSums(block_bytes, stored.sums[: whole * len(digest(b""))], tail)
 
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append bytes, which are not committed by that."""
         self._file.write(data)
         self._sums.update(data)

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from errno import EACCES
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from transom.corpus.sums import digest
 from transom.errors import InputError
 from transom.tokens.documents import kind_of, unknown_kind
+from transom.tokens.json_line import JsonObject
 from transom.validation import named_path
 
 __all__ = ["Input", "Job", "digest_of", "inputs_of"]
@@ -104,7 +105,7 @@ class Job:
     next: str = ""
 
     @classmethod
-    def of(cls, manifest_job: dict[str, Any] | None) -> Self | None:
+    def of(cls, manifest_job: JsonObject | None) -> Self | None:
         """The one in a manifest; None when none is under way."""
         return None if manifest_job is None else cls(**manifest_job)
 
@@ -123,6 +124,6 @@ class Job:
         """What must be the same to go on: the file that some documents were read of already."""
         return digest_of(inputs[self.done : self.done + 1] if self.documents else (), field)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For a manifest."""
         return asdict(self)

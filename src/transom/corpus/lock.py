@@ -9,7 +9,7 @@ from datetime import datetime
 from errno import EACCES, EAGAIN
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from transom.errors import CorpusBusyError, CorpusError
 from transom.forks import closed_in_forks
@@ -73,7 +73,7 @@ class WriterLock:
             self._file.close()
 
 
-def _locks(folder: Path) -> Any:
+def _locks(folder: Path) -> ModuleType:
     if os.name != "posix":
         raise CorpusError(f"cannot write to {folder}: this needs the file locks of POSIX.")
     return import_module("fcntl")

@@ -8,11 +8,11 @@ import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from transom.atomic_files import sync_folder
 from transom.corpus.sums import DIGITS, digest
 from transom.errors import CorpusDamageError, CorpusError
+from transom.tokens.json_line import JsonObject
 from transom.validation import known_keywords
 
 __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]
@@ -75,7 +75,7 @@ class Manifest:
     block_bytes: int = 1 << 20
     shard_bytes: int = 1 << 30
     commit: int = 0
-    job: dict[str, Any] | None = None
+    job: JsonObject | None = None
 
     @property
     def files(self) -> tuple[Stored, ...]:
@@ -181,7 +181,7 @@ def _replace(path: Path, data: bytes, durable: bool) -> None:
         sync_folder(path.parent)
 
 
-def _sealed(body: dict[str, Any]) -> bytes:
+def _sealed(body: JsonObject) -> bytes:
     """The only way of writing a manifest, so that any other byte is a wrong one."""
     plain = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     return json.dumps({"xxh3": digest(plain), "manifest": body}, indent=1).encode() + b"\n"

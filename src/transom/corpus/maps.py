@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from transom.corpus.growing import short_of
 from transom.corpus.manifest import Stored
 from transom.errors import CorpusDamageError
-from transom.tokens import TokenRuns
+from transom.tokens import TokenIds, TokenRuns
 
 __all__ = ["MappedFile", "MappedTokens"]
 
@@ -27,10 +26,10 @@ class MappedFile:
         CorpusDamageError: when the file is not there, or too short.
     """
 
-    def __init__(self, folder: Path, stored: Stored, dtype: np.dtype[Any]) -> None:
+    def __init__(self, folder: Path, stored: Stored, dtype: np.dtype[np.integer]) -> None:
         self._map: mmap.mmap | None = None
         if not stored.bytes:
-            self.array: NDArray[Any] = np.empty(0, dtype=dtype)
+            self.array: TokenIds = np.empty(0, dtype=dtype)
             return
         path = folder / stored.name
         try:
@@ -64,23 +63,23 @@ class MappedTokens(TokenRuns):
     system takes them back when it needs them.
     """
 
-    def __init__(self, shards: list[MappedFile], dtype: np.dtype[Any]) -> None:
+    def __init__(self, shards: list[MappedFile], dtype: np.dtype[np.integer]) -> None:
         super().__init__([shard.array for shard in shards], dtype)
         self._shards = [shard for shard in shards if len(shard.array)]
         self._held = HELD // dtype.itemsize
         self._near = NEAR // dtype.itemsize
         self._from = self._at = 0  # what was read in order and is still mapped
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
+    def read(self, start: int, stop: int) -> TokenIds:
         self._reading(start, stop)
         return super().read(start, stop)
 
-    def strided(self, start: int, stop: int, stride: int, length: int) -> NDArray[Any] | None:
+    def strided(self, start: int, stop: int, stride: int, length: int) -> TokenIds | None:
         self._reading(start, stop)
         return super().strided(start, stop, stride, length)
 
     def gather(
-        self, start: NDArray[np.int64], length: int, out: NDArray[Any]
+        self, start: NDArray[np.int64], length: int, out: TokenIds
     ) -> NDArray[np.int64] | None:
         if len(start):
             self._reading(int(start[0]), int(start[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from tokenizers import Tokenizer
@@ -15,6 +15,7 @@ from transom.corpus.job import Input, Job, digest_of
 from transom.corpus.manifest import MANIFEST
 from transom.corpus.reading import ReadTask, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
+from transom.tokens.json_line import JsonObject
 
 __all__ = ["PARTS", "CorpusPart", "join", "make_part", "plan"]
 
@@ -93,5 +94,5 @@ def join(writer: CorpusWriter, parts: Iterable[Path]) -> None:
     writer.commit()
 
 
-def _moved(source: dict[str, Any], by: int) -> dict[str, Any]:
+def _moved(source: JsonObject, by: int) -> JsonObject:
     return {**source, "documents": [number + by for number in source["documents"]]}

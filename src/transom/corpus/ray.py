@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from tokenizers import Tokenizer
 
@@ -14,6 +14,9 @@ from transom.corpus.corpus import TokenCorpus
 from transom.corpus.parts import PART_BYTES, PARTS, CorpusPart, join, make_part, plan
 from transom.corpus.reading import Done, ReadTask
 from transom.errors import CorpusError, InputError, MissingExtraError, TransomError
+from transom.tokens.backends.reference import rust_tokenizer
+from transom.tokens.json_line import JsonObject
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["RayEngine"]
 
@@ -45,7 +48,7 @@ class RayEngine:
                 f"this engine needs {error.name}, which is not installed: "
                 "pip install 'transom[ray]'."
             ) from error
-        self._ray: Any = ray
+        self._ray: ModuleType = ray
         self._part_bytes = part_bytes
         self._workers = workers
 
@@ -82,7 +85,7 @@ class RayEngine:
 
     def _made(
         self, folder: Path, parts: list[CorpusPart], tokenizer: str, field: str
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[JsonObject]:
         """Have all parts made; what each of them came to, as it is there."""
         ray = self._ray
         if not ray.is_initialized():
@@ -91,7 +94,7 @@ class RayEngine:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         shared = ray.put(tokenizer)
 
-        def made(row: dict[str, Any]) -> dict[str, Any]:
+        def made(row: JsonObject) -> JsonObject:
             part = parts[row["item"]]
             said = {"files": len(part.inputs), "bytes": sum(file.bytes for file in part.inputs)}
             try:
@@ -110,13 +113,13 @@ class RayEngine:
             yield row
 
 
-def _written(tokenizer: Any) -> str:
+def _written(tokenizer: TokenizerLike) -> str:
     """A tokenizer as text, which is how it gets to the workers.
 
     Raises:
         InputError: when it would not be the same there: the scores of some models are not exact.
     """
-    text: str = getattr(tokenizer, "backend_tokenizer", tokenizer).to_str()
+    text = rust_tokenizer(tokenizer).to_str()
     if Tokenizer.from_str(text).to_str() != text:
         raise InputError(
             "this tokenizer is not the same after being written and read, so that Ray's workers "

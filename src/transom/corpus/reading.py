@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.job import Input, Job
@@ -13,6 +13,7 @@ from transom.tokens import Encoder
 from transom.tokens.backends import Backend
 from transom.tokens.documents import Known
 from transom.tokens.files import Tokenized, tokenize_files
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["Done", "ReadTask", "Watch", "read_inputs"]
 
@@ -69,7 +70,7 @@ class ReadTask(NamedTuple):
     writer: CorpusWriter
     job: Job
     inputs: list[Input]
-    tokenizer: Any
+    tokenizer: TokenizerLike
     field: str
     watch: Watch
 

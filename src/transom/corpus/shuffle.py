@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Shuffle"]
 
@@ -36,7 +34,7 @@ class Shuffle:
         self.length = length
         self.seed = seed
 
-    def __call__(self, positions: Any) -> NDArray[np.int64]:
+    def __call__(self, positions: ArrayLike) -> NDArray[np.int64]:
         """What comes at some positions, `(n,)`, counted over all epochs, from 0."""
         wanted: NDArray[np.int64] = np.asarray(positions, dtype=np.int64)
         epochs, numbers = wanted // self.length, wanted % self.length

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.corpus.manifest import Manifest
 from transom.corpus.maps import MappedFile, MappedTokens
+from transom.tokens import TokenIds
 from transom.windows import Cut, TokenWindows
 
 __all__ = ["Snapshot"]
@@ -36,8 +35,8 @@ class Snapshot:
         self.dtype = np.dtype(manifest.dtype)
         self._shards = [MappedFile(folder, shard, self.dtype) for shard in manifest.shards]
         self._ends = MappedFile(folder, manifest.ends, np.dtype("<i8"))
-        edges = self._ends.array
-        self.edges: NDArray[np.int64] = edges if len(edges) else np.zeros(1, dtype=np.int64)
+        edges = self._ends.array.astype(np.int64, copy=False)
+        self.edges = edges if len(edges) else np.zeros(1, dtype=np.int64)
         self.tokens = self.tokens_anew()
         self._windows: dict[Cut, TokenWindows] = {}
 
@@ -45,7 +44,7 @@ class Snapshot:
         """All ids; with a reading position of their own."""
         return MappedTokens(self._shards, self.dtype)
 
-    def document(self, number: int) -> NDArray[Any]:
+    def document(self, number: int) -> TokenIds:
         """The ids of one document; see `TokenCorpus.document`."""
         documents = self.manifest.documents
         if not -documents <= number < documents:

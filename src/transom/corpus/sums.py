@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import xxhash
 
 __all__ = ["DIGITS", "BlockSums", "digest"]
@@ -11,7 +9,7 @@ __all__ = ["DIGITS", "BlockSums", "digest"]
 DIGITS = 16  # of a sum, in hexadecimal
 
 
-def digest(data: Any) -> str:
+def digest(data: bytes | memoryview) -> str:
     """xxh3 of some bytes, 64 bits in hexadecimal."""
     return xxhash.xxh3_64_hexdigest(data)
 
@@ -35,7 +33,7 @@ class BlockSums:
         self._open = xxhash.xxh3_64(tail)
         self._in_open = len(tail)
 
-    def update(self, data: Any) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         view = memoryview(data).cast("B")
         while len(view):

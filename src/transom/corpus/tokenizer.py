@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transom.corpus.manifest import Manifest
 from transom.errors import CorpusError
 from transom.tokens import differences, fingerprint
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["check_tokenizer", "fingerprint_of"]
 
 
-def fingerprint_of(tokenizer: Any) -> str:
+def fingerprint_of(tokenizer: TokenizerLike | str | None) -> str:
     """The fingerprint of a tokenizer, or one that is given; empty for None."""
     if tokenizer is None or isinstance(tokenizer, str):
         return tokenizer or ""
     return fingerprint(tokenizer)
 
 
-def check_tokenizer(folder: Path, manifest: Manifest, tokenizer: Any) -> None:
+def check_tokenizer(
+    folder: Path, manifest: Manifest, tokenizer: TokenizerLike | str | None
+) -> None:
     """See that a tokenizer is the one of a corpus; None, and a corpus without one, are not asked.
 
     Raises:

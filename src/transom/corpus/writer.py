@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.atomic_files import sync_folder
-from transom.corpus.growing import GrowingFile, second_name
+from transom.corpus.growing_files import GrowingFiles
 from transom.corpus.lock import WriterLock
-from transom.corpus.manifest import Manifest, Stored, write_manifest
+from transom.corpus.manifest import Manifest, write_manifest
 from transom.errors import CorpusError, InputError
 from transom.forks import Owner
-from transom.tokens import check_ids
-from transom.validation import known_keywords
+from transom.tokens import TokenIds
+from transom.tokens.json_line import JsonObject
+from transom.validation import IdsLike, check_ids, checked_ends, known_keywords
 
-__all__ = ["CorpusWriter", "shard_name"]
+__all__ = ["CorpusWriter"]
 
 TOKENS_AT_ONCE = 1 << 17  # gathered in memory before they are written
-
-
-def shard_name(number: int) -> str:
-    """The name of a shard's file."""
-    return f"{number:06d}.tokens"
 
 
 @known_keywords
@@ -58,44 +54,33 @@ class CorpusWriter:
         self.folder = folder
         self._lock = lock or WriterLock(folder)
         self._unmake = unmake
-        self._files: dict[str, GrowingFile] = {}
         self._broken: str | None = None
         self._owner = Owner(f"the writer of {folder}", CorpusError)
         self._one_thread = RLock()
         try:
-            self._committed = read()  # only now: no other writer can commit any more
-            self._newest = self._committed  # that may be on disk
-            self._vocab_size = self._committed.vocab_size
-            self._dtype = np.dtype(self._committed.dtype)
-            self._shards = list(self._committed.shards)
-            self._start()
-        except BaseException:
-            self._close(failed=True)
-            raise
-
-    def _start(self) -> None:
-        committed = self._committed
-        self.tokens, self.documents = committed.tokens, committed.documents
-        self._pending: list[NDArray[Any]] = []
-        self._waiting = 0  # tokens among these
-        self._edges: list[NDArray[np.int64]] = []
-        self._open = False  # whether the last document goes on
-        with self._io():
-            self._ends = self._growing(committed.ends)
-            self._sources = self._growing(committed.sources)
+            self._committed = committed = read()  # only now: no other writer can commit any more
+            self._newest = committed  # that may be on disk
+            self.tokens, self.documents = committed.tokens, committed.documents
+            self._vocab_size = committed.vocab_size
+            self._dtype = np.dtype(committed.dtype)
+            self._pending: list[TokenIds] = []  # ids that are not in the files yet
+            self._waiting = 0  # how many these are
+            self._edges: list[NDArray[np.int64]] = []
+            self._open = False  # whether the last document goes on
+            with self._io():
+                self._files = GrowingFiles(folder, committed)
             if not committed.ends.bytes:
                 self._edges.append(np.zeros(1, dtype=np.int64))
-            full = self._shards and self._shards[-1].bytes >= committed.shard_bytes
-            if not self._shards or full:
-                self._shards.append(Stored(shard_name(len(self._shards))))
-            self._shard = self._growing(self._shards[-1])
+        except BaseException:
+            self._release(failed=True)
+            raise
 
     @property
     def committed(self) -> Manifest:
         """What readers see."""
         return self._committed
 
-    def add_tokens(self, ids: Any, *, documents: Iterable[int] | None = None) -> None:
+    def add_tokens(self, ids: IdsLike, *, documents: Iterable[int] | None = None) -> None:
         """Take the next ids; they go on the document that is open, or open one.
 
         Args:
@@ -111,7 +96,7 @@ class CorpusWriter:
         """
         with self._usable():
             checked = check_ids(ids, self._vocab_size)
-            ends = _checked_ends(documents, len(checked))
+            ends = checked_ends(documents, len(checked), repeated=True)
             with self._io():
                 if len(checked):
                     # A copy: the caller's may change.
@@ -131,7 +116,7 @@ class CorpusWriter:
         """What came since the last end is a document; one without tokens, when nothing did."""
         self.add_tokens((), documents=(0,))
 
-    def add_document(self, ids: Any) -> None:
+    def add_document(self, ids: IdsLike) -> None:
         """Add a whole document; see `add_tokens`."""
         with self._usable():
             if self._open:
@@ -139,7 +124,7 @@ class CorpusWriter:
             checked = check_ids(ids, self._vocab_size)
             self.add_tokens(checked, documents=(len(checked),))
 
-    def add_source(self, source: dict[str, Any]) -> None:
+    def add_source(self, source: JsonObject) -> None:
         """Note, as a line of JSON, where documents came from.
 
         Raises:
@@ -154,9 +139,9 @@ class CorpusWriter:
                     "numbers, lists and dictionaries of these."
                 ) from error
             with self._io():
-                self._sources.write(line)
+                self._files.write_source(line)
 
-    def commit(self, job: dict[str, Any] | None = None) -> None:
+    def commit(self, job: JsonObject | None = None) -> None:
         """Make all that was added visible and lasting, all at once.
 
         Args:
@@ -171,12 +156,8 @@ class CorpusWriter:
                 raise InputError("a document is open; expected end_document() before a commit.")
             self._write()
             with self._io():
-                self._shards[-1] = self._shard.sync()
                 manifest = replace(
-                    self._committed,
-                    shards=tuple(shard for shard in self._shards if shard.bytes),
-                    ends=self._ends.sync(),
-                    sources=self._sources.sync(),
+                    self._files.sync(),
                     tokens=self.tokens,
                     documents=self.documents,
                     commit=self._committed.commit + 1,
@@ -202,8 +183,8 @@ class CorpusWriter:
             self._write()
             with self._io():
                 for path, stored in zip(shards, manifest.shards, strict=True):
-                    self._next_shard(adopted=stored, path=path)
-                self._ends.write(np.asarray(edges[1:] + self.tokens, dtype="<i8").data)
+                    self._files.adopt(path, stored)
+                self._files.write_edges(edges[1:] + self.tokens)
                 self.tokens += manifest.tokens
                 self.documents += manifest.documents
 
@@ -218,7 +199,7 @@ class CorpusWriter:
     ) -> None:
         failed = True
         try:
-            if error is None and self._files:  # which it has until it is given up
+            if error is None and self._files.is_open:  # until it is given up
                 if self._open:
                     self.end_document()
                 if self._changed:
@@ -233,50 +214,21 @@ class CorpusWriter:
 
     @property
     def _changed(self) -> bool:
-        return (self.tokens, self.documents) != (
-            self._committed.tokens,
-            self._committed.documents,
-        ) or self._sources.bytes != self._committed.sources.bytes
+        committed = self._committed
+        return (self.tokens, self.documents) != (committed.tokens, committed.documents) or (
+            self._files.source_bytes != committed.sources.bytes
+        )
 
     def _write(self) -> None:
-        """Hand what is waiting to the files."""
+        """Write to the files what is waiting in memory."""
         with self._io():
-            room = self._committed.shard_bytes // self._dtype.itemsize
             for ids in self._pending:
-                while len(ids):
-                    held = self._shard.bytes // self._dtype.itemsize
-                    if held >= room:
-                        self._next_shard()
-                        held = 0
-                    self._shard.write(ids[: room - held].data)
-                    ids = ids[room - held :]
+                self._files.write_ids(ids)
             for edges in self._edges:
-                self._ends.write(edges.astype("<i8").data)
+                self._files.write_edges(edges)
             self._pending.clear()
             self._edges.clear()
             self._waiting = 0
-
-    def _next_shard(self, adopted: Stored | None = None, path: Path | None = None) -> None:
-        """Finish the shard that is being written; the next one is empty, or a file that is there.
-
-        An empty one gives its name to the next.
-        """
-        self._shards[-1] = self._shard.sync()
-        self._shard.close()
-        if not self._shards[-1].bytes:
-            self._shards.pop()
-        name = shard_name(len(self._shards))
-        stored = Stored(name)
-        if adopted is not None and path is not None:
-            stored = replace(adopted, name=name)
-            second_name(path, self.folder / name)
-        self._shards.append(stored)
-        self._shard = self._growing(stored)
-
-    def _growing(self, stored: Stored) -> GrowingFile:
-        file = GrowingFile(self.folder, stored, self._committed.block_bytes)
-        self._files[stored.name] = file
-        return file
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -310,27 +262,12 @@ class CorpusWriter:
         with self._one_thread:
             if self._broken is None:
                 self._broken = "it is closed"
-            unmake, self._unmake = self._unmake, None
-            files = self._newest.files if self._files else ()
-            committed = {stored.name: stored.bytes for stored in files}
-            for name, file in self._files.items():
-                with suppress(OSError):  # What is not committed counts for nothing, if it stays.
-                    file.abandon(committed.get(name, 0))
-            self._files.clear()
-            if failed and unmake is not None and not self._newest.commit:
-                unmake()
-            self._lock.release()
+            self._files.abandon(self._newest)
+            self._release(failed)
 
-
-def _checked_ends(documents: Iterable[int] | None, length: int) -> NDArray[np.int64]:
-    if documents is None:
-        return np.empty(0, dtype=np.int64)
-    try:
-        ends = check_ids(documents, length + 1).astype(np.int64)
-    except InputError as error:
-        raise InputError(
-            f"documents must end at 0 to {length}, counted in these ids: {error}"
-        ) from error
-    if (np.diff(ends) < 0).any():
-        raise InputError(f"documents end at {ends.tolist()!r:.80}; expected ascending numbers.")
-    return ends
+    def _release(self, failed: bool) -> None:
+        """Let others write; a corpus that was made for a writer that failed is removed."""
+        unmake, self._unmake = self._unmake, None
+        if failed and unmake is not None and not self._newest.commit:
+            unmake()
+        self._lock.release()

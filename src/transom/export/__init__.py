@@ -1,4 +1,4 @@
-"""Rows of numbers as files that others read: .npy, .arrow, .parquet, a `datasets` folder."""
+"""Tables of numbers as files for other programs: .npy, .arrow, .parquet, a `datasets` folder."""
 
 from transom.export.table import Ragged, TableWriter, suffixes, table_writer
 

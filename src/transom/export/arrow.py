@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,25 +12,25 @@ from numpy.typing import NDArray
 
 from transom.atomic_files import publish
 from transom.errors import InputError
-from transom.export.table import Ragged, TableWriter
+from transom.export.table import Columns, Ragged, TableWriter
 from transom.forks import closed_in_forks
 
 __all__ = ["ArrowWriter", "record_batch"]
 
 
 class ArrowWriter(TableWriter):
-    """One file; a batch of rows becomes a record batch, or a row group of Parquet."""
+    """One file; each batch of rows becomes a record batch, or a row group of Parquet."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._writer: Any = None
         self._open: BinaryIO | None = None
 
-    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+    def _write(self, columns: Columns) -> None:
         batch = record_batch(columns)
         if self._writer is None:
             make = pq.ParquetWriter if self.path.suffix.lower() == ".parquet" else pa.ipc.new_file
-            # A file of Python's: Arrow itself opens no name that is not UTF-8.
+            # A file opened by Python: Arrow itself opens only names that are UTF-8.
             self._open = closed_in_forks(self._file.open("wb"))
             self._writer = make(self._open, batch.schema)
         self._writer.write_batch(batch)
@@ -53,16 +52,17 @@ class ArrowWriter(TableWriter):
         return [self.path]
 
 
-def record_batch(columns: Mapping[str, NDArray[Any] | Ragged]) -> Any:
-    """Arrays as Arrow columns; `(rows, width)` ones as lists of a fixed size."""
+def record_batch(columns: Columns) -> Any:
+    """A record batch of pyarrow; `(rows, width)` arrays become lists of a fixed size."""
     return pa.record_batch({name: _column(values) for name, values in columns.items()})
 
 
-def _column(values: NDArray[Any] | Ragged) -> Any:
+def _column(values: NDArray[np.generic] | Ragged) -> Any:
     if isinstance(values, Ragged):
         if len(values.values) > np.iinfo(np.int32).max:
             raise InputError(
-                f"a row of {len(values.values):,} numbers is too long for a list of Arrow."
+                f"a column of {len(values.values):,} numbers is too long for lists of Arrow; write "
+                f"at most {np.iinfo(np.int32).max:,} at a time."
             )
         return pa.ListArray.from_arrays(
             pa.array(np.asarray(values.edges, dtype=np.int32)), pa.array(values.values)

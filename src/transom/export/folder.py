@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.export.arrow import record_batch
-from transom.export.table import Ragged, TableWriter
+from transom.export.table import Columns, TableWriter
 
 __all__ = ["FolderWriter"]
 
 
 class FolderWriter(TableWriter):
-    """An Arrow stream, which `datasets` then puts into a folder of its own shape."""
+    """Writes an Arrow stream, from which `datasets` then makes its folder."""
 
     replaces: ClassVar[bool] = False
 
@@ -28,14 +26,14 @@ class FolderWriter(TableWriter):
             os.path.realpath(path).encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"cannot write {path}: `datasets` writes to no name that is not UTF-8; expected "
-                "another one, or a name that ends in .parquet or .arrow."
+                f"cannot write {path}: `datasets` writes only to names that are UTF-8; expected "
+                "another name, or one that ends in .parquet or .arrow."
             ) from error
         super().__init__(path)
         self._writer: Any = None
         self._rows = 0
 
-    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+    def _write(self, columns: Columns) -> None:
         batch = record_batch(columns)
         self._rows += len(batch)
         if self._writer is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -12,26 +11,26 @@ from numpy.typing import NDArray
 
 from transom.atomic_files import publish
 from transom.errors import InputError
-from transom.export.table import Ragged, TableWriter
+from transom.export.table import Columns, Ragged, TableWriter
 from transom.forks import closed_in_forks
 
 __all__ = ["NpyWriter"]
 
 
 class NpyWriter(TableWriter):
-    """Arrays that grow in their files: numpy leaves room in a header for a larger first axis."""
+    """Appends to arrays in files: a header of numpy has room for a larger first axis."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._columns: dict[str, tuple[BinaryIO, NDArray[Any]]] = {}
+        self._columns: dict[str, tuple[BinaryIO, NDArray[np.generic]]] = {}
         self._rows = 0
 
-    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
+    def _write(self, columns: Columns) -> None:
         for name, values in columns.items():
             if isinstance(values, Ragged):
                 raise InputError(
-                    f"cannot write {self.path}: rows of {name!r} are of different lengths, which "
-                    ".npy has no room for; expected .parquet, .arrow or a `datasets` folder."
+                    f"cannot write {self.path}: rows of {name!r} have different lengths, which "
+                    ".npy cannot hold; expected .parquet, .arrow or a `datasets` folder."
                 )
             if name not in self._columns:
                 file = closed_in_forks((self._unfinished / name).open("wb"))
@@ -57,7 +56,7 @@ class NpyWriter(TableWriter):
         return [self.path, *others[1:]]
 
 
-def _header(file: BinaryIO, rows: int, like: NDArray[Any]) -> None:
+def _header(file: BinaryIO, rows: int, like: NDArray[np.generic]) -> None:
     npy.write_array_header_1_0(
         file,
         {

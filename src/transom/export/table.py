@@ -1,4 +1,4 @@
-"""Tables written a batch at a time; nothing is at the path before all of it is."""
+"""Tables written a batch at a time; the file appears at its path only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError, MissingExtraError
@@ -20,7 +21,7 @@ from transom.forks import Owner
 from transom.outputs import check_target
 from transom.validation import known_keywords
 
-__all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
+__all__ = ["Columns", "Ragged", "TableWriter", "suffixes", "table_writer"]
 
 # Module and class by suffix: a module is imported when it is needed, as it needs a package.
 WRITERS = {
@@ -32,27 +33,30 @@ WRITERS = {
 
 
 class Ragged(NamedTuple):
-    """A column whose rows are of different lengths.
+    """A column whose rows have different lengths.
 
     Attributes:
-        values: of all rows, one after the other.
-        edges: `(rows + 1,)`, where among these the rows start, and where the last one stops.
+        values: the values of all rows, one after the other.
+        edges: `(rows + 1,)`, where the rows start among the values, then where the last one stops.
     """
 
-    values: NDArray[Any]
-    edges: NDArray[Any]
+    values: NDArray[np.generic]
+    edges: NDArray[np.integer]
+
+
+Columns = Mapping[str, NDArray[np.generic] | Ragged]  # arrays by name of column
 
 
 class TableWriter(ABC):
-    """Writes batches of rows while open as a context manager.
+    """A context manager that writes batches of rows.
 
-    What is written goes to a temporary name beside `path` and is moved there at the end; when an
-    exception ends it, nothing is left behind. A file that is there already is replaced, also
-    where `path` is a link to it. In a fork of the process, writing and completing are refused and
-    giving up changes nothing.
+    It writes to a temporary name beside `path` and moves the file there at the end. After an
+    exception, nothing is left behind. A file at `path` is replaced, also when `path` is a link to
+    it. In a fork of the process, writing and completing are refused, and leaving the context by an
+    exception changes nothing.
 
     Raises:
-        InputError: when it cannot be written, or something else is there.
+        InputError: when it cannot be written, or there is something at `path` that is not a file.
     """
 
     replaces: ClassVar[bool] = True
@@ -64,16 +68,16 @@ class TableWriter(ABC):
             if path.exists() and not (path.is_file() and self.replaces):
                 raise InputError(f"{path} is there already; choose another name.")
             check_target(path)
-            target = Path(os.path.realpath(path))  # on whose disk all is written
-            # Of a name that no process uses again: what a killed one leaves is in nobody's way.
+            target = Path(os.path.realpath(path))  # everything is written on its disk
+            # With a unique name, so that what a killed process leaves is in the way of no other.
             self._unfinished = Path(tempfile.mkdtemp(prefix=".transom-", dir=target.parent))
 
-    def write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
-        """Append rows: arrays by name of column, `(rows,)` or `(rows, width)`, always alike.
+    def write(self, columns: Columns) -> None:
+        """Append rows. Call it at least once, if only with no rows, to name the columns.
 
-        Or `Ragged` ones, which .npy cannot hold.
-
-        At least once, if only with no rows: that is how the columns are known.
+        Args:
+            columns: arrays by name of column, `(rows,)` or `(rows, width)`, or `Ragged` columns,
+                which .npy cannot hold. Names, dtypes and widths are the same in each call.
 
         Raises:
             InputError: when they cannot be written, as on a full disk.
@@ -83,21 +87,21 @@ class TableWriter(ABC):
             self._write(columns)
 
     @abstractmethod
-    def _write(self, columns: Mapping[str, NDArray[Any] | Ragged]) -> None:
-        """Append rows to what is open in the temporary folder."""
+    def _write(self, columns: Columns) -> None:
+        """Append rows to the files in the temporary folder."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Complete and close what is open in the temporary folder."""
+        """Complete and close the files in the temporary folder."""
 
     @abstractmethod
     def _publish(self) -> None:
-        """Move what is in the temporary folder to where it belongs."""
+        """Move the files from the temporary folder to their paths."""
 
     @property
     @abstractmethod
     def files(self) -> list[Path]:
-        """What is there once all is written."""
+        """The files that exist once all is written."""
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +122,7 @@ class TableWriter(ABC):
                     self._close()
                     self._publish()
             else:
-                with suppress(OSError):  # The disk may be full, and what is there is not wanted.
+                with suppress(OSError):  # The disk may be full, and the file is not wanted.
                     self._close()
         finally:
             shutil.rmtree(self._unfinished, ignore_errors=True)
@@ -135,7 +139,7 @@ class TableWriter(ABC):
 
 
 def suffixes() -> tuple[str, ...]:
-    """The suffixes that say what is written; without one, it is a folder for `datasets`."""
+    """The suffixes of file formats; a path without suffix becomes a folder for `datasets`."""
     return tuple(suffix for suffix in WRITERS if suffix)
 
 
@@ -143,12 +147,12 @@ def suffixes() -> tuple[str, ...]:
 def table_writer(path: str | os.PathLike[str]) -> TableWriter:
     """The writer for a path, chosen by its suffix.
 
-    `.npy` files hold one array each: the first column goes to the path itself, the others to
-    `NAME.COLUMN.npy` beside it. `.arrow` is Arrow's random-access format, which can be memory
-    mapped. A path without a suffix becomes a folder for `datasets.load_from_disk`.
+    A `.npy` file holds one array: the first column goes to the path itself, the others to
+    `NAME.COLUMN.npy` beside it. `.arrow` is Arrow's random-access format, which can be
+    memory-mapped. A path without a suffix becomes a folder for `datasets.load_from_disk`.
 
     Raises:
-        InputError: on a suffix that means nothing here, or a path that cannot be written.
+        InputError: when the suffix is unknown, or the path cannot be written.
         MissingExtraError: when the format needs a package that is not installed.
     """
     path = Path(path)

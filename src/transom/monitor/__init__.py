@@ -1,6 +1,7 @@
-"""Numbers of what goes on in windows, contexts, corpora and memory; nothing else knows of it."""
+"""Metrics of windows, contexts, corpora and memory managers; no other package imports this."""
 
 from transom.monitor.json_lines import JsonLines, json_lines
-from transom.monitor.monitor import ContextWindowMonitor, Measured
+from transom.monitor.measured import Measured
+from transom.monitor.monitor import ContextWindowMonitor
 
 __all__ = ["ContextWindowMonitor", "JsonLines", "Measured", "json_lines"]

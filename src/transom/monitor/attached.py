@@ -1,13 +1,13 @@
-"""A source that a monitor reads: the numbers read off it, and how often that failed."""
+"""An object that a monitor reads: its numbers, and how often reading them failed."""
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from transom.errors import InputError
+from transom.monitor.measured import Measured
 from transom.monitor.names import Key, key_of, named
 from transom.monitor.readings import Reading, readings
 from transom.monitor.series import Series, finite
@@ -18,30 +18,30 @@ log = logging.getLogger("transom")
 
 
 class Attached:
-    """Something attached to a monitor under a name; it is not kept alive.
+    """An object attached to a monitor under a name; it is not kept alive.
 
-    Its length is how many series it takes, and at least the `aside` that were set aside for it.
+    Its length is the number of series it takes, and at least the `aside` reserved for it.
 
     Attributes:
         name: value of the label `source` of all its numbers.
-        source: a weak reference to what is read.
-        calls: the monitor's keys of the seconds that its calls take.
-        watch: what its calls record to, by their names; empty when they are not timed.
-        gauges: of each number that rises and falls, the values at each poll.
-        totals: of each number that only grows, the value at the last poll. One that fell all the
-            same, as tokens seen do when a context goes back, stays and grows from there.
-        readable: whether the last poll could read it.
-        errors: how many readings failed so far; a source that cannot be read at all is one.
+        source: a weak reference to the object.
+        calls: the monitor's keys of the times that its calls take.
+        watch: the series that its calls record to, by name of the call; empty when not timed.
+        gauges: for each number that rises and falls, its values at each poll.
+        totals: for each number that only grows, its value at the last poll. When such a number
+            falls all the same, as tokens seen do after `trim_to`, the total stays and grows on.
+        readable: whether the last poll could read the object.
+        errors: how many readings failed so far; an object that cannot be read at all counts once.
     """
 
-    def __init__(self, name: str, source: Any, calls: Collection[Key], aside: int) -> None:
+    def __init__(self, name: str, source: object, calls: Collection[Key], aside: int) -> None:
         self.name = name
         self.source = weakref.ref(source)
         self.calls = calls
         self.watch: dict[str, Series] = {}
         self.gauges: dict[Key, Series] = {}
         self.totals: dict[Key, float] = {}
-        self._fallen: dict[Key, float] = {}  # by how much totals are above what is read
+        self._fallen: dict[Key, float] = {}  # how far totals are above the numbers read
         self.readable = True
         self.errors = 0
         self._aside = aside
@@ -51,13 +51,16 @@ class Attached:
         return max(self._aside, len(self.gauges) + len(self.totals))
 
     def key(self, reading: Reading) -> Key:
-        """Under which a reading is kept."""
+        """The key of a reading."""
         return key_of(reading.name, (("source", self.name), *reading.labels))
 
     def poll(self, most: int) -> dict[Key, Series]:
-        """Read the source now, into `most` series at most; gives gauges that are gone from it.
+        """Read the object now, into at most `most` series.
 
-        What fails is counted and told to the log once, and takes nothing else away.
+        A reading that fails is counted and logged once, and does not stop the others.
+
+        Returns:
+            The gauges that the object no longer has.
         """
         source = self.source()
         if source is None:
@@ -66,7 +69,7 @@ class Attached:
         self.readable = False
         try:
             found = readings(source)
-        except Exception as error:  # of any kind: others are still to be read
+        except Exception as error:  # Of any kind: other objects are still to be read.
             self._fail(f"{type(error).__name__}: {error}")
             return {}
         self.readable = True
@@ -80,6 +83,17 @@ class Attached:
         self._warned = self.errors > failed
         self._fallen = {key: by for key, by in self._fallen.items() if key in self.totals}
         return {key: series for key, series in before.items() if key not in self.gauges}
+
+    def measured(self) -> Iterator[Measured]:
+        """What the last poll read."""
+        if self.readable:
+            for key, series in self.gauges.items():
+                yield Measured(*key, "read", series.statistics())
+            for key, value in self.totals.items():
+                yield Measured(*key, "total", {"last": value})
+        if self.errors:
+            labels = (("source", self.name),)
+            yield Measured("read_errors", labels, "total", {"last": self.errors})
 
     def _take(
         self, reading: Reading, before: dict[Key, Series], totals: dict[Key, float], most: int

@@ -19,16 +19,16 @@ from transom.validation import known_keywords
 
 __all__ = ["JsonLines", "json_lines"]
 
-LONGEST = 1e6  # seconds; threads cannot wait for as long as one likes
+LONGEST = 1e6  # seconds; a thread cannot wait much longer
 
 log = logging.getLogger("transom")
 
 
 @known_keywords
 def json_lines(monitor: ContextWindowMonitor) -> str:
-    """A line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics.
+    """One line per metric: `time` (ISO 8601, UTC), `name`, `labels`, `kind`, and its statistics.
 
-    A sum beyond what a float holds is null, as JSON has no infinity.
+    A sum that overflows a float is null: JSON has no infinity.
     """
     now = datetime.now(UTC).isoformat()
     return "".join(
@@ -52,20 +52,22 @@ def json_lines(monitor: ContextWindowMonitor) -> str:
 
 @known_keywords
 class JsonLines:
-    """While open, appends a monitor's metrics to a file every few seconds, and once at the end.
+    """A context manager that appends a monitor's metrics to a file every few seconds.
+
+    It writes once more when it closes.
 
     Args:
-        monitor: whose metrics.
-        path: of the file; it is made when it is not there.
-        every: seconds from one time to the next.
+        monitor: the monitor to poll.
+        path: path of the file, which is created if need be.
+        every: seconds between two writes.
 
     Raises:
-        InputError: when `every` is not above 0, or the file cannot be written. What fails while
-            it is open is raised when it is closed.
+        InputError: when `every` is not above 0, or the file cannot be written. An error while it
+            is open is raised when it closes.
 
     Notes:
-        Polls the monitor in a thread of its own, which a fork of the process does not have: only
-        the process that opened it writes.
+        Polls the monitor in a thread of its own. A fork of the process does not have that thread:
+        only the process that opened it writes.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class JsonLines:
             self._write()
 
     def _write(self) -> None:
-        """Append the metrics; what fails is raised on closing, in the thread that can see it."""
+        """Append the metrics; an error is raised on closing, in the caller's thread."""
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json_lines(self._monitor))

@@ -1,4 +1,4 @@
-"""Count, sum, mean and deviation of any finite values, without overflow on the way."""
+"""Count, sum, mean and deviation of finite values, without overflow on the way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SMALLEST = 2.0**-1022  # of the normal floats
 
 
 class Moments:
-    """How many values there were, their sum and their squared distances from the mean.
+    """The count, the sum and the sum of squared distances from the mean.
 
-    Sums are kept in units of the largest magnitude so far, a power of two: neither they nor their
-    squares leave the range of floats, and a change of units rounds nothing. Of values that are not
-    negative the sum never falls, as adding such a float to another never makes it smaller.
+    Sums are kept in a unit: the largest magnitude so far, rounded down to a power of two. So
+    neither they nor their squares overflow, and a change of the unit is exact. The sum of
+    non-negative values never falls, because adding a non-negative float never makes one smaller.
     """
 
     __slots__ = ("_squares", "_total", "_unit", "count")
@@ -29,21 +29,21 @@ class Moments:
 
     @property
     def sum(self) -> float:
-        """Of all values; infinite where it is beyond what a float holds."""
+        """Sum of all values; infinite when it overflows a float."""
         return self._total * self._unit
 
     @property
     def mean(self) -> float:
-        """Of at least one value."""
+        """Mean of all values; needs at least one."""
         return self._total / self.count * self._unit
 
     @property
     def std(self) -> float:
-        """Of all values, not of a sample; of at least one."""
+        """Standard deviation of the population; needs at least one value."""
         return math.sqrt(self._squares / self.count) * self._unit
 
     def add(self, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
-        """Take finite values, at least one, float64."""
+        """Add one or more finite values, `(n,)` float64."""
         largest = float(np.abs(values).max())
         if largest > self._unit:
             self._measure_in(math.ldexp(1.0, math.frexp(largest)[1] - 1))
@@ -53,7 +53,7 @@ class Moments:
         self._combine(len(scaled), total, squares)
 
     def merge(self, other: Moments) -> None:
-        """Take what another one has taken."""
+        """Add all values of another one."""
         if other.count:
             self._measure_in(max(self._unit, other._unit))
             ratio = other._unit / self._unit

@@ -1,65 +1,47 @@
-"""What goes on, as numbers: recorded by whoever has them, or read off what was attached."""
+"""Metrics of windows, contexts, corpora and memory managers: recorded, or read at each poll."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
 
 from transom.errors import InputError, TransomError
 from transom.forks import ThreadLock
 from transom.monitor.attached import Attached
-from transom.monitor.names import Key, Labels, key_of, named
+from transom.monitor.measured import Measured
+from transom.monitor.names import Key, key_of, named
 from transom.monitor.readings import readings, timed_calls
+from transom.monitor.retired import RetiredSeries
 from transom.monitor.series import Series, merged
 from transom.monitor.watched import unwatch, watch
 from transom.validation import known_keywords, whole_number
 
-__all__ = ["ContextWindowMonitor", "Measured"]
+__all__ = ["GUIDES", "ContextWindowMonitor"]
 
 TIME = "processing_time"
-GUIDES = ("window_size", "memory_usage", TIME)  # tokens, bytes, seconds
-
-Kind = Literal["recorded", "read", "total"]
-
-
-class Measured(NamedTuple):
-    """A metric at one moment.
-
-    Attributes:
-        name: of the metric.
-        labels: which of several of that name it is, by name of label.
-        kind: `recorded` by `record_metric`, or of something attached: `read` at each poll, or a
-            `total` that only grows.
-        statistics: as of `get_statistics`; of a total only `last`.
-    """
-
-    name: str
-    labels: Labels
-    kind: Kind
-    statistics: dict[str, float]
+GUIDES = ("window_size", "memory_usage", TIME)  # in tokens, bytes and seconds
 
 
 @known_keywords
 class ContextWindowMonitor:
     """Metrics of windows, contexts, corpora and memory managers, in bounded memory.
 
-    Values are recorded by name, and by labels if wanted; of each there are mean, deviation,
-    extremes and percentiles at any time. What is attached is read whenever the monitor is polled,
-    which exporters do. Nothing else knows of a monitor: without one, there is nothing to skip.
+    Record values under a name, with labels if you want; mean, deviation, extremes and percentiles
+    of each are there at any time. Attached objects are read whenever the monitor is polled, which
+    exporters do. No other part of transom knows of a monitor.
 
     Args:
-        max_series: most combinations of a name and labels, each of which takes up to 64 kB.
+        max_series: the most combinations of a name and labels; each takes up to 64 kB.
 
     Raises:
-        InputError: on settings that make no sense.
+        InputError: when `max_series` makes no sense.
         MissingExtraError: when `transom[monitor]` is not installed.
 
     Notes:
         Safe for use from several threads, and in a fork, which has a copy of its own. Polling
-        reads attached objects in the thread that polls; what it reads of one that another thread
-        is changing may be of before or after the change.
+        reads attached objects in the thread that polls. While another thread changes an object,
+        a reading may be of before or after the change.
 
     >>> monitor = ContextWindowMonitor()
     >>> for seconds in (0.5, 1.0, 1.5):
@@ -74,7 +56,7 @@ class ContextWindowMonitor:
         self.max_series = whole_number(owner, "max_series", max_series, len(GUIDES), unit="series")
         self._lock = ThreadLock()
         self._series: dict[Key, Series] = {}
-        self._gone: dict[Key, Series] = {}  # of sources no longer attached, without their labels
+        self._retired = RetiredSeries()
         self._attached: dict[str, Attached] = {}
         for name in GUIDES:
             self.series(name)
@@ -86,27 +68,28 @@ class ContextWindowMonitor:
         return f"<{type(self).__name__}: {taken:,} series, {attached} attached>"
 
     def record_metric(self, name: str, value: float, /, **labels: str) -> None:
-        """Record a value of the metric `name`; tokens, bytes and seconds are the usual units.
+        """Record a value of the metric `name`, usually in tokens, bytes or seconds.
 
         Raises:
-            InputError: on a name or label that is not of letters, digits and underscores, the
-                label `quantile` and those that begin with `__`, which Prometheus needs for itself,
-                a value that is not a finite number, or more series than `max_series`.
+            InputError: when a name or label is not made of letters, digits and underscores; when a
+                label is `quantile` or begins with `__`, which Prometheus needs for itself; when
+                the value is not a finite number; or when there would be more series than
+                `max_series`.
         """
-        # As it is most often: there is one, and labels are strings in their order.
+        # The usual case first: the series exists, and labels are strings in order.
         try:
             series = self._series.get((name, tuple(labels.items()) if labels else ()))
-        except TypeError:  # of what cannot be hashed, its text can
+        except TypeError:  # A label that cannot be hashed is used as text.
             series = None
         if series is None:
             series = self.series(name, **labels)
         series.record(value)
 
     def series(self, name: str, /, **labels: str) -> Series:
-        """What `record_metric` records to, for calling its `record` many times.
+        """The series that `record_metric` records to; call its `record` to record many values.
 
         Raises:
-            InputError: as `record_metric`.
+            InputError: see `record_metric`.
         """
         key = key_of(name, labels.items())
         series = self._series.get(key) if isinstance(name, str) else None
@@ -118,22 +101,21 @@ class ContextWindowMonitor:
         return series
 
     def get_statistics(self, name: str, /, **labels: str) -> dict[str, float]:
-        """Of all values recorded under `name`, and with these labels among theirs if any are given.
+        """Statistics of all values recorded under `name`, with these labels if any are given.
 
-        Values of what is no longer attached count too, as long as `max_series` leaves room for
-        them; of their labels only `call` is kept.
+        Values of objects that are no longer attached count too, as long as `max_series` leaves
+        room for them. Of their labels only `call` is kept.
 
         Returns:
-            `count`, `sum`, `mean`, `std` (of all values, not of a sample), `min`, `max`, `last`,
-            `p50`, `p90`, `p99`, and `rate`, values a second over the last minute. Empty when there
-            are no values.
+            `count`, `sum`, `mean`, `std` (of the population), `min`, `max`, `last`, `p50`, `p90`,
+            `p99`, and `rate`: values per second over the last minute. Empty without values.
 
         Raises:
-            InputError: when there is no such metric, listing those there are.
+            InputError: when there is no such metric; the message lists those that exist.
         """
         wanted = {(label, str(value)) for label, value in labels.items()}
         with self._lock:
-            known = [*self._gone.items(), *self._series.items()]
+            known = [*self._retired.items(), *self._series.items()]
             for attached in self._attached.values():
                 known += attached.gauges.items()
         if all(key[0] != name for key, _ in known):
@@ -155,24 +137,24 @@ class ContextWindowMonitor:
         finally:
             series.record(perf_counter() - began)
 
-    def attach(self, source: Any, name: str | None = None, *, timed: bool = True) -> str:
-        """Watch a token window, a `Context`, a corpus or a memory manager until it is gone.
+    def attach(self, source: object, name: str | None = None, *, timed: bool = True) -> str:
+        """Watch a token window, a `Context`, a corpus or a memory manager.
 
-        Its numbers are read at each `poll`. With `timed`, calls of this one object such as
-        `add_tokens` or `get_context` record how long they take, as `processing_time`; to that end
-        the object gets a class of its own, derived from the one it has.
+        Its numbers are read at each `poll`, until it is detached or garbage-collected. With
+        `timed`, calls of this object such as `add_tokens` or `get_context` record how long they
+        take, as `processing_time`. For that the object gets a subclass of its class.
 
         Args:
-            source: what to watch; it is not kept alive.
-            name: value of the label `source`; the name of its class by default, with a number
-                where that is taken.
-            timed: whether its calls are timed. Otherwise nothing about it changes.
+            source: the object to watch; the monitor does not keep it alive.
+            name: value of the label `source`; by default the name of its class, with a number
+                when that is taken.
+            timed: whether to time its calls. Without it, the object is not changed.
 
         Returns:
-            The name, with which it can be detached.
+            The name, for `detach`.
 
         Raises:
-            InputError: when it is nothing that can be watched, or the name is taken.
+            InputError: when the object cannot be watched, or the name is taken.
         """
         if not (name is None or isinstance(name, str)):
             raise InputError(f"name is {name!r} ({type(name).__name__}); expected text.")
@@ -214,10 +196,10 @@ class ContextWindowMonitor:
             return name
 
     def detach(self, name: str) -> None:
-        """Stop watching what was attached under `name`; its values stay in the statistics.
+        """Stop watching the object attached as `name`; its values stay in the statistics.
 
         Raises:
-            InputError: when nothing is attached under it.
+            InputError: when nothing is attached under that name.
         """
         with self._lock:
             attached = self._attached.pop(name, None) if isinstance(name, str) else None
@@ -229,26 +211,26 @@ class ContextWindowMonitor:
             self._retire(attached)
 
     def poll(self) -> None:
-        """Read everything attached, now, and record it.
+        """Read every attached object now, and record the numbers.
 
-        What cannot be read takes nothing else away: it is told to the log (`transom`) once and
-        counted in `read_errors`, with its name as `source`, until it can be read again.
+        An object that cannot be read does not stop the others. It is logged once (logger
+        `transom`) and counted in `read_errors`, with its name as `source`.
         """
         with self._lock:
             self._forget_gone()
             room = self.max_series - self._taken()
             for attached in self._attached.values():
                 held = len(attached)
-                self._absorb(attached.poll(held + room))
+                self._retired.add(attached.poll(held + room))
                 room -= len(attached) - held
-            self._keep_gone(room)
+            self._retired.limit(room)
 
     def snapshot(self) -> list[Measured]:
-        """Every metric that has values, after a `poll`, by name and labels."""
+        """Poll, then return every metric that has values, in order of name and labels."""
         with self._lock:
             self.poll()
             attached, recorded = list(self._attached.values()), list(self._series.items())
-            found = [one for source in attached for one in _read(source)]
+            found = [one for source in attached for one in source.measured()]
         found += [
             Measured(*key, "recorded", statistics)
             for key, series in recorded
@@ -260,10 +242,10 @@ class ContextWindowMonitor:
         return len(self._series) + sum(len(one) for one in self._attached.values())
 
     def _make_room(self, count: int, what: str) -> None:
-        """Make sure that there may be `count` more series; what is gone makes room for them.
+        """Make room for `count` more series, by forgetting retired ones if need be.
 
         Raises:
-            InputError: when those in use leave too little.
+            InputError: when the series in use leave too little room.
         """
         if self._taken() + count > self.max_series:
             self._forget_gone()
@@ -271,40 +253,16 @@ class ContextWindowMonitor:
         if taken + count > self.max_series:
             raise InputError(
                 f"{what} would need series number {taken + count:,}; max_series is "
-                f"{self.max_series:,}. Labels should take few different values: tenants perhaps, "
-                "requests not. Detach what need not be watched, or give a larger max_series."
+                f"{self.max_series:,}. Use labels with few different values (tenants, not "
+                "requests), detach what need not be watched, or give a larger max_series."
             )
-        self._keep_gone(self.max_series - taken - count)
-
-    def _keep_gone(self, most: int) -> None:
-        while len(self._gone) > most:
-            del self._gone[next(iter(self._gone))]  # the first that came to be gone
+        self._retired.limit(self.max_series - taken - count)
 
     def _forget_gone(self) -> None:
         for name in [name for name, one in self._attached.items() if one.source() is None]:
             self._retire(self._attached.pop(name))
 
     def _retire(self, attached: Attached) -> None:
-        """Keep the values of a source that is no longer attached, and none of its series."""
+        """Keep the values of a source that is no longer attached, under fewer series."""
         timed = {key: self._series.pop(key) for key in attached.calls if key in self._series}
-        self._absorb({**timed, **attached.gauges})
-
-    def _absorb(self, series: Mapping[Key, Series]) -> None:
-        for (name, labels), one in series.items():
-            key = (name, tuple(label for label in labels if label[0] == "call"))
-            if key in self._gone:
-                self._gone[key].absorb(one)
-            else:
-                self._gone[key] = one
-
-
-def _read(attached: Attached) -> Iterator[Measured]:
-    """What the last poll read off a source."""
-    if attached.readable:
-        for key, series in attached.gauges.items():
-            yield Measured(*key, "read", series.statistics())
-        for key, value in attached.totals.items():
-            yield Measured(*key, "total", {"last": value})
-    if attached.errors:
-        labels = (("source", attached.name),)
-        yield Measured("read_errors", labels, "total", {"last": attached.errors})
+        self._retired.add({**timed, **attached.gauges})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from transom.errors import MissingExtraError
-from transom.monitor.monitor import GUIDES, ContextWindowMonitor, Kind, Measured
+from transom.monitor.measured import Kind, Measured
+from transom.monitor.monitor import GUIDES, ContextWindowMonitor
 from transom.monitor.names import named
 from transom.monitor.series import QUANTILES
 
@@ -26,7 +27,7 @@ UNITS = {
     "window_size": "_tokens",
 }
 
-ORDER: tuple[Kind, ...] = ("total", "read", "recorded")  # in which they choose their names
+ORDER: tuple[Kind, ...] = ("total", "read", "recorded")  # the first takes a name, others give way
 TYPES = {"total": "counter", "read": "gauge", "recorded": "summary"}
 MEANING = {"total": "so far", "read": "now", "recorded": "all values so far"}
 SUFFIXES = {
@@ -37,21 +38,21 @@ SUFFIXES = {
 
 
 class PrometheusCollector(Collector):
-    """Gives a monitor's metrics to a `prometheus_client` registry, read at each scrape.
+    """A `prometheus_client` collector that polls a monitor at each scrape.
 
-    What is recorded is a summary with quantiles of all values so far; what is read off attached
-    objects is a gauge, or a counter where it only grows. Names begin with `prefix` and end in
-    their unit. Where two would give the same name to a series, as when values of one name are both
-    recorded and read, those recorded have `_recorded` behind it. A summary's sum and count
-    never fall as long as no recorded value is negative.
+    Recorded values become a summary with quantiles of all values so far. Numbers read from
+    attached objects become a gauge, or a counter when they only grow. Names begin with `prefix`
+    and end in their unit. When values of one name are both recorded and read, the recorded ones
+    get the suffix `_recorded`. A summary's sum and count never fall as long as no recorded value
+    is negative.
 
     Args:
-        monitor: whose metrics.
-        prefix: with which all names begin. Monitors in one registry need one each: the registry
-            refuses a second collector with the names of the first.
+        monitor: the monitor to poll.
+        prefix: the start of all names. Give each monitor in one registry its own: the registry
+            refuses a second collector with the same names.
 
     Raises:
-        InputError: when the prefix is not of letters, digits and underscores.
+        InputError: when the prefix is not made of letters, digits and underscores.
 
     ```
     from prometheus_client import REGISTRY, start_http_server
@@ -65,7 +66,7 @@ class PrometheusCollector(Collector):
         self._monitor, self._prefix = monitor, prefix
 
     def describe(self) -> list[Metric]:
-        """The metrics that every monitor has; the others turn out with use."""
+        """The metrics that every monitor has; others appear with use."""
         return [Metric(self._name(name), name, "summary") for name in GUIDES]
 
     def collect(self) -> Iterator[Metric]:
@@ -87,7 +88,7 @@ class PrometheusCollector(Collector):
 
 
 def prometheus_text(monitor: ContextWindowMonitor) -> str:
-    """A monitor's metrics as Prometheus reads them, for serving with anything.
+    """A monitor's metrics in the text format of Prometheus, to serve from any web server.
 
     >>> monitor = ContextWindowMonitor()
     >>> monitor.record_metric("window_size", 512)
@@ -100,7 +101,7 @@ def prometheus_text(monitor: ContextWindowMonitor) -> str:
 
 
 def _names(metric: Metric) -> set[str]:
-    """Every name that a metric's series have, or that OpenMetrics keeps for them."""
+    """Every name that the series of a metric use, or that OpenMetrics reserves for them."""
     return {metric.name + suffix for suffix in ("", *SUFFIXES[metric.type])}
 
 

@@ -1,4 +1,4 @@
-"""What there is to read off windows, contexts, corpora and managers, whatever class they are."""
+"""The numbers of windows, contexts, corpora and managers, told apart by their attributes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from transom.errors import InputError
 
 __all__ = ["Reading", "readings", "timed_calls"]
 
-# Numbers that only grow, in what `stats()` returns.
+# Numbers returned by `stats()` that only grow.
 COUNTED = ("hits", "misses", "refused", "expired", "evicted", "corrupt")
-# Calls whose time is worth knowing, on whatever has them.
+# Methods to time, on any object that has them.
 TIMED = ("add_tokens", "append", "score", "add_context", "get_context", "extend", "longest_prefix")
 
 
 class Reading(NamedTuple):
-    """A number as it is now.
+    """A number at this moment.
 
     Attributes:
         name: of the metric.
-        value: of it, as it came.
-        counted: whether it only grows, as what has been dropped so far does.
-        labels: which of several things of that name it is about.
+        value: the number, of whatever type it has.
+        counted: whether it only grows, such as the number of dropped tokens.
+        labels: which of several things of that name it describes.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Reading(NamedTuple):
 
 
 def readings(source: Any) -> list[Reading]:
-    """Everything that can be read off `source`, which is not changed.
+    """All numbers of `source`, which is not changed.
 
-    Known are what has `stats()` (a memory manager), `usage` (a `Context`), `seen`, `dropped` and
-    `nbytes` (token windows), `tokens`, `documents` and `nbytes` (corpora).
+    It has `stats()` (a memory manager), `usage` (a `Context`), `seen`, `dropped` and `nbytes` (a
+    token window), or `tokens`, `documents` and `nbytes` (a corpus).
 
     Raises:
-        InputError: when it is none of these.
+        InputError: when it has none of these.
     """
     if callable(getattr(source, "stats", None)):
         return list(_flat(source.stats()))
@@ -60,8 +60,8 @@ def readings(source: Any) -> list[Reading]:
     )
 
 
-def timed_calls(source: Any) -> list[str]:
-    """The names of the calls of `source` whose time is worth knowing."""
+def timed_calls(source: object) -> list[str]:
+    """The names of the methods of `source` to time."""
     return [name for name in TIMED if callable(getattr(source, name, None))]
 
 
@@ -77,7 +77,7 @@ def _window(kept: int, size: int, seen: int, dropped: int) -> list[Reading]:
 def _flat(
     stats: Any, prefix: str = "", labels: tuple[tuple[str, str], ...] = ()
 ) -> Iterator[Reading]:
-    """The numbers of a named tuple or mapping, and of those in it that have names themselves."""
+    """The numbers of a named tuple or mapping, and of named parts in its lists."""
     fields = stats if isinstance(stats, Mapping) else stats._asdict()
     for name, value in fields.items():
         if isinstance(value, Real):

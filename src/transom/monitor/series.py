@@ -1,4 +1,4 @@
-"""The values of one metric, in bounded memory."""
+"""The values of one metric, summarized in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["QUANTILES", "Quantiles", "Series", "finite", "merged"]
 
-BUFFER = 1024  # values that wait to be summed up together
-DETAIL = 400  # of digests: some 8 kB each, and ranks as near as `Quantiles` says
+BUFFER = 1024  # values gathered before they are summarized together
+DETAIL = 400  # k of a t-digest: some 8 kB, and ranks as exact as `Quantiles` says
 LOWEST, HIGHEST = -math.inf, math.inf
-SCALE = 2.0**-64  # at which digests can add up and subtract what is near the largest float
-RATE_SECONDS = 60.0  # that a rate looks back, about
+SCALE = 2.0**-64  # keeps sums inside a digest from overflowing
+RATE_SECONDS = 60.0  # how far back a rate looks, about
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 class Quantiles:
-    """How many values there were and how they were spread; two of them can be put together.
+    """A summary of values: moments, extremes and percentiles; two can be merged.
 
-    Percentiles are those of a t-digest (Dunning and Ertl, arXiv 1902.04023): the rank of p50 is
-    off by 0.01 at most in what was tried, that of p90 by 0.005, that of p99 by 0.001.
+    Percentiles come from a t-digest (Dunning and Ertl, arXiv 1902.04023). In tests, the rank was
+    off by at most 0.01 for p50, 0.005 for p90 and 0.001 for p99.
     """
 
     __slots__ = ("digest", "last", "maximum", "minimum", "moments")
@@ -46,16 +46,16 @@ class Quantiles:
         self.digest = _new_digest()
 
     def add(self, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
-        """Take finite values, at least one, float64."""
+        """Add one or more finite values, `(n,)` float64."""
         self.moments.add(values)
         self.last = float(values[-1])
-        values = np.sort(values)  # of which the digest makes short work
+        values = np.sort(values)  # A digest takes sorted values much faster.
         self.minimum = min(self.minimum, float(values[0]))
         self.maximum = max(self.maximum, float(values[-1]))
         self.digest.update(values * SCALE)
 
     def merge(self, other: Quantiles) -> None:
-        """Take what another one has taken."""
+        """Add all values of another one."""
         if other.moments.count:
             self.moments.merge(other.moments)
             self.minimum = min(self.minimum, other.minimum)
@@ -64,9 +64,9 @@ class Quantiles:
             self.digest.merge(other.digest)
 
     def statistics(self) -> dict[str, float]:
-        """Count, sum, mean, std (of all values, not of a sample), extremes, last, percentiles.
+        """Count, sum, mean, std (of the population), extremes, last value and percentiles.
 
-        All are finite, but for a sum beyond what a float holds.
+        All are finite, except a sum that overflows a float.
         """
         moments = self.moments
         if not moments.count:
@@ -88,22 +88,22 @@ class Quantiles:
 
 
 class Series:
-    """Values as they are recorded, by any thread: a few are kept, and all are summed up."""
+    """Values recorded by any thread: the newest wait in a buffer, all others are summarized."""
 
     __slots__ = ("_lock", "_marks", "_recorded", "_summary", "_waiting")
 
     def __init__(self) -> None:
         self._lock = ThreadLock()
-        self._waiting: deque[float] = deque()  # which any thread may append to without the lock
+        self._waiting: deque[float] = deque()  # any thread may append without the lock
         self._recorded = 0
         self._summary = Quantiles()
         self._marks: deque[tuple[float, int]] = deque([(monotonic(), 0)], maxlen=64)
 
     def record(self, value: float) -> None:
-        """Take a value, in a few hundred nanoseconds.
+        """Record a value, in a few hundred nanoseconds.
 
         Raises:
-            InputError: when it is not a finite number; it is not recorded then.
+            InputError: when it is not a finite number; nothing is recorded then.
         """
         if type(value) is not float:
             value = finite(value)
@@ -116,7 +116,7 @@ class Series:
                 self._fold()
 
     def summary(self) -> Quantiles:
-        """Of all values so far, a copy."""
+        """A copy of the summary of all values so far."""
         copy = Quantiles()
         with self._lock:
             self._fold()
@@ -124,7 +124,7 @@ class Series:
         return copy
 
     def absorb(self, other: Series) -> None:
-        """Take what another one has taken, at the times at which it was recorded there."""
+        """Add all values of another series, with the times at which they were recorded."""
         summary = other.summary()
         with other._lock:
             recorded, marks = other._recorded, tuple(other._marks)
@@ -138,12 +138,12 @@ class Series:
             )
 
     def statistics(self) -> dict[str, float]:
-        """Those of `summary`, and the `rate`; empty without values."""
+        """The statistics of `summary`, and the `rate`; empty without values."""
         statistics = self.summary().statistics()
         return statistics and {**statistics, "rate": self.rate()}
 
     def rate(self) -> float:
-        """Values a second, over the last minute or since there have been any."""
+        """Values per second, over the last minute or since the first value."""
         now = monotonic()
         with self._lock:
             self._fold()
@@ -168,8 +168,8 @@ class Series:
             self._marks.append((now, self._recorded))
 
 
-def finite(value: Any) -> float:
-    """A number of any kind as a float; arrays and tensors of one element are numbers too.
+def finite(value: object) -> float:
+    """A number of any type as a float; arrays and tensors of one element count as numbers.
 
     Raises:
         InputError: when it is not a finite number.
@@ -180,19 +180,19 @@ def finite(value: Any) -> float:
         number = float(plain) if isinstance(plain, Real | Decimal) else None
     except OverflowError:
         number = math.inf
-    except (RuntimeError, TypeError, ValueError):  # of several elements, or of none
+    except (RuntimeError, TypeError, ValueError):  # an array of several elements, or of none
         number = None
     if number is None:
         raise InputError(f"{repr(value)[:80]} ({kind}) was recorded; expected a finite number.")
     if not LOWEST < number < HIGHEST:
         raise InputError(
-            f"{kind}: what was recorded is not finite as a float; expected a finite number."
+            f"a {kind} was recorded that is not finite as a float; expected a finite number."
         )
     return number
 
 
 def merged(series: Iterable[Series]) -> Quantiles:
-    """All values of several series together."""
+    """The summary of all values of several series."""
     together = Quantiles()
     for one in series:
         together.merge(one.summary())

@@ -15,25 +15,25 @@ from transom.monitor.series import Series
 
 __all__ = ["unwatch", "watch"]
 
-OWN = "_transom_watchers"  # attribute of classes that were made here
+OWN = "_transom_watchers"  # attribute of the classes that `watch` makes
 
 
-def watch(source: Any, calls: Mapping[str, Series]) -> None:
+def watch(source: object, calls: Mapping[str, Series]) -> None:
     """Have methods of `source` record how many seconds each call takes.
 
-    The object gets a class of its own, derived from the one it has, in which these methods are
-    timed. It looks and compares like before; copies and pickles of it have the former class.
-    Several may watch one object; each call is timed once for all of them.
+    The object gets a subclass of its class, in which these methods are timed. It looks and
+    compares as before; copies and pickles of it have the original class. Several watchers may
+    share one object; each call is timed once for all of them.
 
     Raises:
-        InputError: when the object cannot get another class; it is as it was.
+        InputError: when the object cannot get another class; it is not changed then.
     """
     with _lock():
         _be_watched_by(source, (*_watchers(source), calls))
 
 
-def unwatch(source: Any, calls: Mapping[str, Series]) -> None:
-    """Record to `calls` no longer; without others that watch, `source` has its former class."""
+def unwatch(source: object, calls: Mapping[str, Series]) -> None:
+    """Stop recording to `calls`; without other watchers, `source` gets its original class back."""
     with _lock():
         watchers = _watchers(source)
         kept = tuple(one for one in watchers if one is not calls)
@@ -43,7 +43,7 @@ def unwatch(source: Any, calls: Mapping[str, Series]) -> None:
 
 @cache
 def _lock() -> ThreadLock:
-    """One for all: monitors have one each, and may share an object."""
+    """One lock for all monitors: two of them may share an object."""
     return ThreadLock()
 
 
@@ -67,7 +67,7 @@ def _be_watched_by(source: Any, watchers: tuple[Mapping[str, Series], ...]) -> N
         series = [calls[name] for calls in watchers if name in calls]
         own[name] = _timed(getattr(base, name), series)
     try:
-        vars(source)  # what `_plain` needs
+        vars(source)  # `_plain` needs a `__dict__`
         source.__class__ = new_class(
             base.__name__, (base,), exec_body=lambda body: body.update(own)
         )
@@ -82,7 +82,11 @@ def _reduced(self: Any, protocol: SupportsIndex) -> Any:
     if isinstance(reduced, str):
         return reduced
     make, arguments, *rest = reduced
-    return (call, (make, *arguments), *rest)  # pickle insists on the class with `make` itself
+    return (
+        call,
+        (make, *arguments),
+        *rest,
+    )  # Pickle accepts `make` only with the very class of the object.
 
 
 def _timed(method: Callable[..., Any], series: Sequence[Series]) -> Callable[..., Any]:
@@ -101,19 +105,19 @@ def _timed(method: Callable[..., Any], series: Sequence[Series]) -> Callable[...
     return timed
 
 
-def _watchers(source: Any) -> tuple[Mapping[str, Series], ...]:
-    """What the calls of `source` are recorded to, by each of those that watch it."""
+def _watchers(source: object) -> tuple[Mapping[str, Series], ...]:
+    """The series that the calls of `source` record to, for each watcher."""
     found: tuple[Mapping[str, Series], ...] = vars(type(source)).get(OWN, ())
     return found
 
 
 def _former(source: Any) -> Any:
-    """The class that an object has when nobody watches it."""
+    """The class of an object without watchers."""
     return type(source).__base__ if _watchers(source) else type(source)
 
 
 def _plain(source: Any) -> Any:
-    """An object of the former class with the very same attributes."""
+    """An object of the original class that shares the attributes of `source`."""
     if not _watchers(source):
         return source
     former = _former(source)

@@ -4,7 +4,7 @@ from transom.tokens.buffer import TokenBuffer
 from transom.tokens.encoder import Encoder
 from transom.tokens.files import documents, tokenize_files
 from transom.tokens.fingerprint import differences, fingerprint
-from transom.tokens.ids import ANY_VOCABULARY, as_ids, check_ids, id_dtype
+from transom.tokens.ids import ANY_VOCABULARY, TokenIds, as_ids, check_ids, id_dtype
 from transom.tokens.pieces import pieces
 from transom.tokens.runs import TokenRuns
 from transom.tokens.stream import TokenStream
@@ -16,6 +16,7 @@ __all__ = [
     "Encoder",
     "IncrementalTokenizer",
     "TokenBuffer",
+    "TokenIds",
     "TokenRuns",
     "TokenStream",
     "as_ids",

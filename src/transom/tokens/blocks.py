@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transom.errors import InputError
 from transom.tokens.boundaries import Boundaries
@@ -94,7 +94,7 @@ class Cutter:
         self._lead, self._parts, self._held = lead, [], 0
 
 
-def _check(text: Any) -> None:
+def _check(text: object) -> None:
     if not isinstance(text, str):
         raise InputError(f"cannot tokenize {type(text).__name__}; expected text (str).")
     if text.isascii():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from transom.tokens.ids import TokenIds
 from transom.validation import known_keywords
 
 __all__ = ["TokenBuffer"]
@@ -33,7 +34,7 @@ class TokenBuffer:
     __slots__ = ("_start", "_stop", "_storage", "first")
 
     def __init__(self, dtype: DTypeLike, width: tuple[int, ...] = ()) -> None:
-        self._storage: NDArray[Any] = np.empty((0, *width), dtype=dtype)
+        self._storage: TokenIds = np.empty((0, *width), dtype=dtype)
         self._start = self._stop = 0
         self.first = 0
 
@@ -46,13 +47,13 @@ class TokenBuffer:
         return self._storage.nbytes
 
     @property
-    def rows(self) -> NDArray[Any]:
+    def rows(self) -> TokenIds:
         """All rows, oldest first: a read-only view."""
         view = self._storage[self._start : self._stop]
         view.flags.writeable = False
         return view
 
-    def append(self, rows: NDArray[Any]) -> None:
+    def append(self, rows: TokenIds) -> None:
         """Add rows that are known to fit the dtype: numpy would wrap others silently."""
         stop = self._stop + len(rows)
         if stop > len(self._storage):
@@ -65,7 +66,7 @@ class TokenBuffer:
         self._start += count
         self.first += count
 
-    def keep(self, rows: NDArray[Any], newest: int) -> None:
+    def keep(self, rows: TokenIds, newest: int) -> None:
         """Append, then drop all but the `newest`; what would not stay is never copied."""
         held = len(self)
         skipped = max(0, len(rows) - newest)

@@ -9,7 +9,8 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from types import ModuleType
+from typing import BinaryIO, cast
 
 from transom.errors import InputError, MissingExtraError
 
@@ -115,7 +116,7 @@ def advice_on(data: bytes) -> str | None:
     return next((advice for start, advice in STARTS.items() if data.startswith(start)), None)
 
 
-def need_pyarrow(path: Path) -> Any:
+def need_pyarrow(path: Path) -> ModuleType:
     """The module, or an error that says what it is needed for."""
     try:
         import pyarrow
@@ -126,7 +127,8 @@ def need_pyarrow(path: Path) -> Any:
             f"reading {path} needs pyarrow, which is not installed: pip install 'transom[export]'.",
             name="pyarrow",
         ) from error
-    return pyarrow
+    module: ModuleType = pyarrow
+    return module
 
 
 def unreadable(name: str, error: Exception) -> InputError:

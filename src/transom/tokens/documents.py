@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from transom.errors import InputError
 from transom.forks import Owner
@@ -209,7 +209,7 @@ class Documents(Iterator[Document]):
                 self._at = self.size * number // column.rows
             self._end(grows=False)
 
-    def _checked(self, text: Any, name: str) -> str:
+    def _checked(self, text: object, name: str) -> str:
         if not isinstance(text, str):
             raise InputError(
                 f"{name} has {type(text).__name__} as {self._field!r}; expected text there."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,8 @@ from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
 from transom.tokens.blocks import TextBlock
 from transom.tokens.boundaries import Boundaries
-from transom.tokens.ids import id_dtype
+from transom.tokens.ids import TokenIds, id_dtype
+from transom.tokens.protocols import TokenizerLike
 from transom.validation import known_keywords
 
 __all__ = ["Encoder"]
@@ -38,7 +38,7 @@ class Encoder:
         InputError: when there is no such tokenizer in it.
     """
 
-    def __init__(self, tokenizer: Any, backend: Backend | None = None) -> None:
+    def __init__(self, tokenizer: TokenizerLike, backend: Backend | None = None) -> None:
         self.reference = Reference(tokenizer)
         self.backend = backend or self.reference
         self.boundaries = Boundaries(self.reference.tokenizer)
@@ -48,11 +48,11 @@ class Encoder:
         self._leads: dict[str, int] = {"": 0}
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Encoder:
+    def of(cls, tokenizer: TokenizerLike | Encoder) -> Encoder:
         """`tokenizer` if it is one already, else a new one."""
-        return tokenizer if isinstance(tokenizer, cls) else cls(tokenizer)
+        return tokenizer if isinstance(tokenizer, Encoder) else cls(tokenizer)
 
-    def encode(self, blocks: Sequence[TextBlock]) -> list[NDArray[Any]]:
+    def encode(self, blocks: Sequence[TextBlock]) -> list[TokenIds]:
         """The ids of each block, `(tokens,)` of `dtype`."""
         texts = [lead + text for lead, text in blocks]
         return [
@@ -60,7 +60,7 @@ class Encoder:
             for (lead, _), ids in zip(blocks, self.backend.encode(texts), strict=True)
         ]
 
-    def encode_with_offsets(self, block: TextBlock) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def encode_with_offsets(self, block: TextBlock) -> tuple[TokenIds, NDArray[np.int64]]:
         """The ids of a block, and where in it each of them is: `(tokens, 2)`, in characters."""
         ids, offsets = self.reference.encode_with_offsets(block.lead + block.text)
         start = self._of_lead(block.lead)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.tokens.blocks import Cutter, TextBlock
 from transom.tokens.documents import Document, Documents, Known, documents
 from transom.tokens.encoder import Encoder
+from transom.tokens.ids import TokenIds
 from transom.tokens.parallel import in_order
+from transom.tokens.protocols import TokenizerLike
 from transom.validation import known_keywords, whole_number
 
 __all__ = ["Document", "Documents", "Tokenized", "documents", "sample", "tokenize_files"]
@@ -33,7 +34,7 @@ class Tokenized(NamedTuple):
     """
 
     document: str
-    ids: NDArray[Any]
+    ids: TokenIds
     last: bool
     read: int
 
@@ -70,7 +71,7 @@ class _Part(NamedTuple):
 @known_keywords
 def tokenize_files(
     paths: Iterable[str | os.PathLike[str]],
-    tokenizer: Any,
+    tokenizer: TokenizerLike | Encoder,
     *,
     workers: int = 1,
     field: str = "text",
@@ -152,7 +153,7 @@ def _jobs(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
         yield job
 
 
-def _joined(made: list[tuple[_Part, NDArray[Any]]]) -> Tokenized:
+def _joined(made: list[tuple[_Part, TokenIds]]) -> Tokenized:
     part = made[-1][0]
     arrays = [ids for _, ids in made]
     ids = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

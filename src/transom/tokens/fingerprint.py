@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from transom.errors import InputError
+from transom.tokens.backends.reference import rust_tokenizer
+from transom.tokens.protocols import TokenizerLike
 from transom.validation import known_keywords
 
 __all__ = ["differences", "fingerprint"]
@@ -23,7 +24,7 @@ DIGITS = 16  # of SHA-256: 64 bits
 
 
 @known_keywords
-def fingerprint(tokenizer: Any) -> str:
+def fingerprint(tokenizer: TokenizerLike) -> str:
     """A string that two tokenizers have in common when they turn every text into the same ids.
 
     Made of what decides the ids, as the library writes it out: model, added tokens, normalizer
@@ -41,10 +42,10 @@ def fingerprint(tokenizer: Any) -> str:
     >>> fingerprint(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))[:26]
     'WordLevel:2 model:ade56dc3'
     """
-    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
     try:
-        written = json.loads(tokenizer.to_str())
-        kind, size = written["model"]["type"], tokenizer.get_vocab_size()
+        inner = rust_tokenizer(tokenizer)
+        written = json.loads(inner.to_str())
+        kind, size = written["model"]["type"], inner.get_vocab_size()
     except Exception as error:  # The library raises nothing more specific.
         raise InputError(
             f"cannot take the fingerprint of {type(tokenizer).__name__}: {error}. Expected a "
@@ -76,12 +77,12 @@ def _parts(text: str) -> dict[str, str]:
     return dict(part.partition(":")[::2] for part in text.split(" "))
 
 
-def _digest(part: Any) -> str:
+def _digest(part: object) -> str:
     plain = json.dumps(_said(part), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()[:DIGITS]
 
 
-def _said(part: Any) -> Any:
+def _said(part: object) -> object:
     """Without what is not set, so that settings that newer versions add change nothing."""
     if isinstance(part, dict):
         return {key: _said(value) for key, value in part.items() if not _unset(value)}
@@ -90,5 +91,5 @@ def _said(part: Any) -> Any:
     return [_said(value) for value in part] if isinstance(part, list) else part
 
 
-def _unset(value: Any) -> bool:
+def _unset(value: object) -> bool:
     return value is None or value is False or value == ""

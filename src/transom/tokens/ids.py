@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.validation import check_ids, known_keywords
+from transom.validation import IdsLike, TokenIds, check_ids, known_keywords
 
-__all__ = ["ANY_VOCABULARY", "as_ids", "check_ids", "id_dtype"]
+__all__ = ["ANY_VOCABULARY", "TokenIds", "as_ids", "check_ids", "id_dtype"]
 
 ANY_VOCABULARY = 2**31  # ids up to this fit int32, which every library takes as an index
 
 
 @known_keywords
-def id_dtype(vocabulary: int) -> np.dtype[Any]:
+def id_dtype(vocabulary: int) -> np.dtype[np.integer]:
     """The smallest dtype for the ids `0` to `vocabulary - 1`.
 
     Unsigned only below 32 bits: torch has no arithmetic on larger unsigned numbers.
@@ -30,7 +28,7 @@ def id_dtype(vocabulary: int) -> np.dtype[Any]:
 
 
 @known_keywords
-def as_ids(ids: Any, vocabulary: int) -> NDArray[np.int64]:
+def as_ids(ids: IdsLike, vocabulary: int) -> NDArray[np.int64]:
     """A copy of `ids`, `(tokens,)` int64; see `check_ids` for what is accepted.
 
     >>> as_ids(range(3), vocabulary=10)

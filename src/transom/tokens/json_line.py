@@ -7,10 +7,12 @@ from typing import Any
 
 from transom.errors import InputError
 
-__all__ = ["read_object"]
+__all__ = ["JsonObject", "read_object"]
+
+JsonObject = dict[str, Any]
 
 
-def read_object(line: bytes | str) -> dict[str, Any]:
+def read_object(line: bytes | str) -> JsonObject:
     """The object on a line. Whole numbers of more digits than Python takes come as floats.
 
     Raises:

@@ -48,7 +48,7 @@ class Column:
             )
         self._name = name
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         read = 0
         batches = self._table.iter_batches(ROWS, columns=[self._name])
         while (batch := self._next(batches)) is not None:

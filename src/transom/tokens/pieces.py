@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+from transom.tokens.protocols import TokenDecoder
 from transom.validation import known_keywords
 
 __all__ = ["pieces"]
@@ -13,7 +13,7 @@ INCOMPLETE = "\ufffd"
 
 
 @known_keywords
-def pieces(tokenizer: Any, tokens: Iterable[int]) -> Iterator[str]:
+def pieces(tokenizer: TokenDecoder, tokens: Iterable[int]) -> Iterator[str]:
     """Text as soon as it is certain; together, what the tokens say.
 
     A character may take several tokens to complete, and is held back until it is. Special tokens

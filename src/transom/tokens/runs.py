@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+
+from transom.tokens.ids import TokenIds
 
 __all__ = ["TokenRuns"]
 
@@ -32,7 +33,7 @@ class TokenRuns:
     (array([1]), [[6, 7], [0, 0], [0, 1]])
     """
 
-    def __init__(self, arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> None:
+    def __init__(self, arrays: Sequence[TokenIds], dtype: np.dtype[np.integer]) -> None:
         self.dtype = dtype
         held = [array for array in arrays if len(array)]
         lengths = np.array([len(array) for array in held], dtype=np.int64)
@@ -40,7 +41,7 @@ class TokenRuns:
         self._stops = np.cumsum(lengths)
         self._starts = self._stops - lengths
         self._single = len(held) == 1
-        self._stretches: NDArray[Any] | None = None
+        self._stretches: TokenIds | None = None
         if held:
             addresses = np.array([array.ctypes.data for array in held], dtype=np.int64)
             lowest = int(addresses.argmin())
@@ -52,7 +53,7 @@ class TokenRuns:
     def __len__(self) -> int:
         return int(self._stops[-1]) if self._arrays else 0
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
+    def read(self, start: int, stop: int) -> TokenIds:
         """The ids at `start` to `stop`: a view if they lie within one array, else a copy."""
         if self._single:
             return self._arrays[0][start:stop]
@@ -69,7 +70,7 @@ class TokenRuns:
         joined.flags.writeable = False
         return joined
 
-    def strided(self, start: int, stop: int, stride: int, length: int) -> NDArray[Any] | None:
+    def strided(self, start: int, stop: int, stride: int, length: int) -> TokenIds | None:
         """A view `(n, length)` of the stretches from `start`, `start + stride`, ... below `stop`.
 
         None when they do not all lie within one array.
@@ -86,7 +87,7 @@ class TokenRuns:
         )
 
     def gather(
-        self, start: NDArray[np.int64], length: int, out: NDArray[Any]
+        self, start: NDArray[np.int64], length: int, out: TokenIds
     ) -> NDArray[np.int64] | None:
         """Write the `length` ids from each position in `start` on to the rows of `out`.
 
@@ -115,7 +116,7 @@ class TokenRuns:
             out[whole] = self._every(length)[index[whole]]
         return np.flatnonzero(torn)
 
-    def _every(self, length: int) -> NDArray[Any]:
+    def _every(self, length: int) -> TokenIds:
         """All stretches of a length, the last ones asked for being kept: they take a while."""
         every = self._stretches
         if every is None or every.shape[1] != length:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from transom.errors import InputError
+from transom.tokens.protocols import TextTokenizer
 
 __all__ = ["special_before"]
 
 SAMPLE = "a"
 
 
-def special_before(tokenizer: Any) -> list[int]:
+def special_before(tokenizer: TextTokenizer) -> list[int]:
     """Ids that a tokenizer of transformers puts before every text, such as that of `<s>`.
 
     Raises:
@@ -30,7 +30,7 @@ def special_before(tokenizer: Any) -> list[int]:
     )
 
 
-def _samples(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
+def _samples(tokenizer: TextTokenizer) -> Iterator[tuple[str, list[int]]]:
     """Texts with their ids; not those that have none, where the vocabulary lacks the letter."""
     special = set(tokenizer.all_special_ids)
     others = (tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special)
@@ -39,5 +39,5 @@ def _samples(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
             yield sample, ids
 
 
-def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+def _ids(tokenizer: TextTokenizer, text: str, special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special, verbose=False).input_ids)

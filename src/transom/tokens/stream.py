@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from transom.tokens.blocks import Cutter
 from transom.tokens.encoder import Encoder
+from transom.tokens.ids import TokenIds
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["TokenStream"]
 
@@ -26,12 +24,12 @@ class TokenStream:
         InputError: when it is none of these.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: TokenizerLike | Encoder) -> None:
         self.encoder = Encoder.of(tokenizer)
         self._cutter = Cutter(self.encoder.boundaries, self.encoder.backend.block, eager=True)
-        self._rest: NDArray[Any] | None = None
+        self._rest: TokenIds | None = None
 
-    def feed(self, text: str) -> list[NDArray[Any]]:
+    def feed(self, text: str) -> list[TokenIds]:
         """The ids that this text settles, in arrays `(tokens,)`; often none, or one.
 
         Raises:
@@ -42,13 +40,13 @@ class TokenStream:
         return self.encoder.encode(blocks) if blocks else []
 
     @property
-    def rest(self) -> NDArray[Any]:
+    def rest(self) -> TokenIds:
         """The ids of what has been held back, were the text to end here; not to be written to."""
         if self._rest is None:
             [self._rest] = self.encoder.encode([self._cutter.rest])
         return self._rest
 
-    def end(self) -> NDArray[Any]:
+    def end(self) -> TokenIds:
         """The ids of what is left; the text that comes next is another one."""
         rest = self.rest
         self._cutter.end()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.tokens.blocks import Cutter
 from transom.tokens.encoder import Encoder
+from transom.tokens.ids import TokenIds
+from transom.tokens.protocols import TokenizerLike
 from transom.validation import known_keywords
 
 __all__ = ["tokenize_text", "tokenize_text_with_offsets"]
 
 
 @known_keywords
-def tokenize_text(tokenizer: Any, chunks: str | Iterable[str]) -> Iterator[NDArray[Any]]:
+def tokenize_text(
+    tokenizer: TokenizerLike | Encoder, chunks: str | Iterable[str]
+) -> Iterator[TokenIds]:
     """The ids of one document that arrives in pieces; joined, those of the whole.
 
     No special ids are put around them. The arrays are `(tokens,)`, of the smallest dtype that
@@ -38,8 +41,8 @@ def tokenize_text(tokenizer: Any, chunks: str | Iterable[str]) -> Iterator[NDArr
 
 
 def tokenize_text_with_offsets(
-    tokenizer: Any, chunks: str | Iterable[str]
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    tokenizer: TokenizerLike | Encoder, chunks: str | Iterable[str]
+) -> Iterator[tuple[TokenIds, NDArray[np.int64]]]:
     """As `tokenize_text`, with where in the whole text each token starts and stops.
 
     Offsets are `(tokens, 2)`, in characters. The tokenizers library itself is at work here,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.tokens.backends.reference import rust_tokenizer
 from transom.tokens.buffer import TokenBuffer
 from transom.tokens.encoder import Encoder
+from transom.tokens.ids import TokenIds
+from transom.tokens.protocols import TokenizerLike
 from transom.tokens.stream import TokenStream
 
 __all__ = ["IncrementalTokenizer", "rust_tokenizer", "vocabulary_of"]
 
 
-def vocabulary_of(tokenizer: Any) -> int:
-    """One more than the largest id."""
+def vocabulary_of(tokenizer: TokenizerLike | Encoder) -> int:
+    """One more than the largest id: a vocabulary may leave numbers out."""
     if isinstance(tokenizer, Encoder):
         return tokenizer.vocabulary
     return 1 + max(rust_tokenizer(tokenizer).get_vocab(with_added_tokens=True).values(), default=0)
@@ -47,7 +48,7 @@ class IncrementalTokenizer:
     (1, array([0, 3, 0], dtype=uint8))
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: TokenizerLike | Encoder) -> None:
         self._stream = TokenStream(tokenizer)
         self._settled = TokenBuffer(self._stream.encoder.dtype)
 
@@ -76,7 +77,7 @@ class IncrementalTokenizer:
         return before
 
     @property
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         """All ids, `(tokens,)` of the smallest dtype that holds the vocabulary; a copy."""
         return self[:]
 
@@ -92,9 +93,9 @@ class IncrementalTokenizer:
     def __getitem__(self, index: int) -> int: ...
 
     @overload
-    def __getitem__(self, index: slice) -> NDArray[Any]: ...
+    def __getitem__(self, index: slice) -> TokenIds: ...
 
-    def __getitem__(self, index: int | slice) -> int | NDArray[Any]:
+    def __getitem__(self, index: int | slice) -> int | TokenIds:
         settled, rest = self._settled.rows, self._stream.rest
         length = len(settled) + len(rest)
         if isinstance(index, slice):

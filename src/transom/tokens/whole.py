@@ -33,7 +33,7 @@ def text_pieces(content: Any) -> tuple[Iterator[str] | None, Any]:
 
 
 def as_whole(
-    pieces: Iterator[str], encode: Callable[[str], Sequence[int]], tokenizer: Any
+    pieces: Iterator[str], encode: Callable[[str], Sequence[int]], tokenizer: object
 ) -> Iterator[NDArray[np.int64]]:
     """What `encode` would give for all pieces together, in arrays `(tokens,)`.
 
@@ -60,7 +60,7 @@ def as_whole(
                 break
             before, behind = around
             yield np.array(before, dtype=np.int64)
-            for ids in tokenize_text(tokenizer, chain(held, pieces)):
+            for ids in tokenize_text(rust_tokenizer(tokenizer), chain(held, pieces)):
                 yield ids.astype(np.int64)
             yield np.array(behind, dtype=np.int64)
             return
@@ -88,7 +88,7 @@ def in_chunks(arrays: Iterable[NDArray[np.int64]], size: int) -> Iterator[NDArra
 
 
 def _around(
-    encode: Callable[[str], Sequence[int]], tokenizer: Any
+    encode: Callable[[str], Sequence[int]], tokenizer: object
 ) -> tuple[Sequence[int], Sequence[int]] | None:
     """The special ids that `encode` puts before and behind a text; None is not known."""
     try:

@@ -11,9 +11,11 @@ from transom.validation.entries import (
 from transom.validation.keywords import check_keywords, known_keywords
 from transom.validation.numbers import whole_number
 from transom.validation.paths import given_folder, named_path
-from transom.validation.token_ids import check_ids
+from transom.validation.token_ids import IdsLike, TokenIds, check_ids
 
 __all__ = [
+    "IdsLike",
+    "TokenIds",
     "check_ids",
     "check_keywords",
     "check_names",

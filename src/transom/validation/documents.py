@@ -1,10 +1,8 @@
-"""What may be given beside ids: where documents end, and where in the text tokens are."""
+"""Checks of what is given beside token ids: document ends and text offsets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +13,41 @@ from transom.validation.token_ids import check_ids
 __all__ = ["checked_ends", "checked_offsets"]
 
 
-def checked_ends(documents: Iterable[int] | None, length: int) -> list[int]:
+def checked_ends(
+    documents: Iterable[int] | None, length: int, *, repeated: bool = False
+) -> NDArray[np.int64]:
     """Where among `length` ids documents end, ascending; none for None.
+
+    Args:
+        repeated: whether two documents may end at one place, the second having no tokens.
 
     Raises:
         InputError: when they do not ascend, or are not between 0 and `length`.
     """
     if documents is None:
-        return []
+        return np.empty(0, dtype=np.int64)
     try:
-        ends: list[int] = check_ids(documents, length + 1).tolist()
+        ends = check_ids(documents, length + 1).astype(np.int64)
     except InputError as error:
         raise InputError(
             f"documents must end at 0 to {length}, counted in these ids: {error}"
         ) from error
-    if any(a >= b for a, b in pairwise(ends)):
-        raise InputError(f"documents end at {ends!r:.80}; expected ascending, each once.")
+    if (np.diff(ends) < (0 if repeated else 1)).any():
+        expected = "ascending numbers" if repeated else "ascending, each once"
+        raise InputError(f"documents end at {ends.tolist()!r:.80}; expected {expected}.")
     return ends
 
 
-def checked_offsets(offsets: Any, length: int, before: bool | None) -> NDArray[Any] | None:
-    """Where `length` tokens start and stop, `(length, 2)`; None for None.
+def checked_offsets(offsets: object, length: int, before: bool | None) -> NDArray[np.int64] | None:
+    """Where `length` tokens start and stop in the text, `(length, 2)`; None for None.
 
     Args:
-        before: whether the tokens before these came with offsets; None when there were none.
+        offsets: what was given.
+        length: how many tokens there are.
+        before: whether earlier tokens came with offsets; None when there were no earlier tokens.
 
     Raises:
-        InputError: when they are something else, or given for some tokens only.
+        InputError: when they are something else, or are given for some tokens only.
     """
     if not length:
         return None

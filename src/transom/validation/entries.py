@@ -1,28 +1,26 @@
-"""What callers gave: ids, names and seconds, checked."""
+"""Checks for memory managers: ids, names of contexts, quotas and seconds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.validation.numbers import whole_number
-from transom.validation.token_ids import check_ids
+from transom.validation.token_ids import TokenIds, check_ids
 
 __all__ = ["check_names", "check_texts", "given_ids", "given_quotas", "given_seconds"]
 
 LONGEST = 1024  # bytes of a namespace or an id, in UTF-8
 
 
-def given_ids(ids: Any, vocab_size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`ids` as a contiguous array of `dtype`, sharing their memory where they are one.
+def given_ids(ids: object, vocab_size: int, dtype: np.dtype[np.integer]) -> TokenIds:
+    """`ids` as a contiguous array of `dtype`; it shares their memory when they are one already.
 
     Raises:
-        InputError: as `check_ids` does.
+        InputError: see `check_ids`.
     """
     if (
         type(ids) is np.ndarray
@@ -40,7 +38,7 @@ def given_ids(ids: Any, vocab_size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def check_names(owner: str, context_id: str, namespace: str) -> None:
-    """See that both are text, and not too long to be written beside what they name.
+    """Check that both are text, and short enough for an entry header.
 
     Raises:
         InputError: when they are not.
@@ -54,8 +52,8 @@ def check_names(owner: str, context_id: str, namespace: str) -> None:
             )
 
 
-def check_texts(owner: str, context_id: Any, namespace: Any) -> None:
-    """See that both are text; what is too long is nowhere.
+def check_texts(owner: str, context_id: object, namespace: object) -> None:
+    """Check that both are text; for look-ups, where a name that is too long is just not found.
 
     Raises:
         InputError: when one is not.
@@ -67,11 +65,11 @@ def check_texts(owner: str, context_id: Any, namespace: Any) -> None:
     raise InputError(f"{owner}: {what} is {given!r} ({type(given).__name__}); expected text.")
 
 
-def given_quotas(owner: str, quotas: Any) -> dict[str, int]:
-    """`quotas` as bytes by namespace; None for none.
+def given_quotas(owner: str, quotas: object) -> dict[str, int]:
+    """`quotas` as bytes by namespace; empty for None.
 
     Raises:
-        InputError: when they are not.
+        InputError: when it is not a mapping of that kind.
     """
     if not (quotas is None or isinstance(quotas, Mapping)):
         raise InputError(
@@ -86,14 +84,18 @@ def given_quotas(owner: str, quotas: Any) -> dict[str, int]:
     }
 
 
-def given_seconds(owner: str, name: str, value: Any, least: float = 1e-9) -> float:
+def given_seconds(owner: str, name: str, value: object, least: float = 1e-9) -> float:
     """`value` as a number of seconds, at least `least` and finite.
 
     Raises:
-        InputError: when it is none.
+        InputError: when it is not such a number.
     """
-    ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not ok or not math.isfinite(value) or value < least:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float, np.integer, np.floating))
+        or not math.isfinite(value)
+        or value < least
+    ):
         raise InputError(
             f"{owner}: {name} is {value!r}; expected a number of seconds, "
             f"{'0 or more' if least == 0 else 'more than 0'}."

@@ -1,9 +1,9 @@
-"""Names of parameters: a misspelt one is refused, with the nearest one that exists."""
+"""Checks of parameter names: a misspelt one is refused, with the nearest known one."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -16,9 +16,13 @@ CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 
 def check_keywords(
-    owner: str, given: Any, known: Any, *, error: type[TransomError] = InputError
+    owner: str,
+    given: Iterable[str],
+    known: Iterable[str],
+    *,
+    error: type[TransomError] = InputError,
 ) -> None:
-    """Refuse names that are not known, with the nearest one that is.
+    """Refuse unknown parameter names, suggesting the nearest known one.
 
     Raises:
         TransomError: of type `error`.
@@ -32,10 +36,10 @@ def check_keywords(
 
 
 def known_keywords(call: CallT) -> CallT:
-    """The same call, which refuses a misspelt keyword by an error of transom's own.
+    """A decorator that refuses a misspelt keyword with an error from `transom.errors`.
 
-    Of a class, that is making one and every public method in its body; but those that it has from
-    another library are for that library to call.
+    For a class, it covers the constructor and every public method in the class body, except
+    methods that override those of another library: that library calls them.
     """
     if isinstance(call, type):
         for name, member in list(vars(call).items()):

@@ -1,4 +1,4 @@
-"""Whole numbers that a user gave."""
+"""Checks of whole numbers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def whole_number(
     error: type[TransomError] = InputError,
     maximum: int = MOST,
 ) -> int:
-    """`value` as an int, when it is a whole number from `minimum`, if there is one, to `maximum`.
+    """`value` as an int, when it is a whole number from `minimum` (if given) to `maximum`.
 
     Raises:
-        TransomError: of type `error`, naming the owner, the parameter, what came and what was
+        TransomError: of type `error`, which names the owner, the parameter, what came and what was
             expected.
 
     >>> whole_number("SlidingWindow", "stride", 4, minimum=1)

@@ -1,4 +1,4 @@
-"""Paths that a user gave."""
+"""Checks of paths."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["given_folder", "named_path"]
 
 
 def named_path(what: str, path: str | os.PathLike[str], expected: str = "a file") -> Path:
-    """`path` as one, when something can be called that; the current folder is called `.`.
+    """`path` as a `Path`, when it can be the name of something.
 
     Raises:
-        InputError: when it is empty, which `Path` takes for the current folder, or has a zero
-            character in it.
+        InputError: when it is empty, which `Path` takes for the current folder (use `.` for that),
+            or contains a zero character.
     """
     name = os.fsdecode(path)
     if not name or "\0" in name:
@@ -24,10 +24,10 @@ def named_path(what: str, path: str | os.PathLike[str], expected: str = "a file"
 
 
 def given_folder(owner: str, name: str, value: object) -> Path:
-    """`value` as the path of a folder, with `~` as the home of the user.
+    """`value` as the path of a folder, with `~` expanded.
 
     Raises:
-        InputError: when it is no path, or names nothing.
+        InputError: when it is not a path, or is empty.
     """
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise InputError(
@@ -42,6 +42,6 @@ def given_folder(owner: str, name: str, value: object) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise InputError(
-            f"{owner}: {name} is {text!r}, and there is no such home ({error}); expected the path "
-            "of a folder."
+            f"{owner}: {name} is {text!r}, and there is no such home folder ({error}); expected "
+            "the path of a folder."
         ) from error

@@ -1,29 +1,41 @@
-"""Token ids that a user gave."""
+"""Checks of token ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Integral
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transom.errors import InputError
 from transom.validation.keywords import known_keywords
 
-__all__ = ["check_ids"]
+__all__ = ["IdsLike", "TokenIds", "check_ids"]
+
+TokenIds = NDArray[np.integer]  # `(tokens,)`, of some integer dtype
+
+
+class DeviceArray(Protocol):
+    """A tensor on any device, such as one of torch."""
+
+    def cpu(self) -> ArrayLike:
+        """The same in memory."""
+
+
+IdsLike = Iterable[int] | ArrayLike | DeviceArray  # what `check_ids` takes
 
 
 @known_keywords
-def check_ids(ids: Any, vocabulary: int) -> NDArray[Any]:
+def check_ids(ids: object, vocabulary: int) -> TokenIds:
     """`ids` as an array `(tokens,)` of some integer dtype, which may share their memory.
 
-    They may be a list, a range, an iterator, or a 1-D array or tensor of whole numbers; an
+    `ids` may be a list, a range, an iterator, or a 1-D array or tensor of whole numbers; an
     iterator is used up.
 
     Raises:
-        InputError: when they are something else, or not between 0 and `vocabulary - 1`.
+        InputError: when it is something else, or an id is not between 0 and `vocabulary - 1`.
     """
     if isinstance(ids, Iterator):
         ids = list(ids)
@@ -52,9 +64,17 @@ def check_ids(ids: Any, vocabulary: int) -> NDArray[Any]:
     return array
 
 
-def _bounds_of_others(ids: Any, array: NDArray[Any]) -> tuple[int, int]:
-    """Bounds of whole numbers that no integer dtype holds; all else is refused by name."""
-    values = array.tolist() if array is ids or hasattr(ids, "cpu") else list(ids)
+def _bounds_of_others(ids: object, array: TokenIds) -> tuple[int, int]:
+    """The least and the largest of whole numbers that no integer dtype holds.
+
+    Raises:
+        InputError: when one is not a whole number.
+    """
+    values = (
+        array.tolist()
+        if array is ids or hasattr(ids, "cpu")
+        else list(cast("Iterable[object]", ids))
+    )
     for index, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise InputError(

@@ -1,43 +1,43 @@
-"""What every window of tokens is: a running state that shows what its policy makes visible."""
+"""The base of all windows: a running state that shows what its policy makes visible."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transom.policies import Positional
-from transom.tokens import check_ids, id_dtype
-from transom.validation import known_keywords, whole_number
+from transom.tokens import TokenIds, check_ids, id_dtype
+from transom.validation import IdsLike, known_keywords, whole_number
 
 __all__ = ["MaskedIds", "TokenState"]
 
 
 class MaskedIds(NamedTuple):
-    """Token ids and which of them are real.
+    """Token ids, and which of them are real.
 
     Attributes:
         ids: `(tokens,)`, oldest first; read-only.
         attention_mask: `(tokens,)` uint8, 1 for every real token.
     """
 
-    ids: NDArray[Any]
+    ids: TokenIds
     attention_mask: NDArray[np.uint8]
 
 
 @known_keywords
 class TokenState(ABC):
-    """Token ids as they come, of which a policy says what is still shown.
+    """Takes token ids as they come, and shows those that a policy keeps visible.
 
-    What is shown is what `policy` lets the newest token see: the tokens from which a model would
-    predict the next one. How the ids were split over calls makes no difference. Two states are
-    equal when their settings are, they have seen as much, and they show the same. A state can be
-    pickled. Not safe for use from several threads.
+    It shows what `policy` lets the newest token see: the tokens from which a model would predict
+    the next one. How the ids were split over calls makes no difference. Two states are equal when
+    their settings are equal, they have seen equally many tokens, and they show the same. A state
+    can be pickled. Not safe for use from several threads.
 
-    A subclass keeps each constructor argument in an attribute of the same name; they must not be
+    A subclass keeps each constructor argument in an attribute of the same name, which must not be
     set afterwards.
 
     Attributes:
@@ -58,11 +58,11 @@ class TokenState(ABC):
     @property
     @abstractmethod
     def policy(self) -> Positional | None:
-        """The policy this stands for; None where no policy says what is shown."""
+        """The policy that says what is shown; None when no policy describes it."""
 
     @property
     @abstractmethod
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         """The ids shown, `(tokens,)`, oldest first; read-only, and not changed by later calls."""
 
     @property
@@ -75,8 +75,8 @@ class TokenState(ABC):
         """How many of the tokens seen are no longer held."""
         return self.seen - len(self)
 
-    def add_tokens(self, ids: Any) -> None:
-        """Take the next ids, in time that depends only on how many they are.
+    def add_tokens(self, ids: IdsLike) -> None:
+        """Add the next ids, in time that depends only on how many they are.
 
         Args:
             ids: a list, a range, an iterator, or a 1-D array or tensor of whole numbers.
@@ -95,17 +95,17 @@ class TokenState(ABC):
         """How many tokens are held."""
 
     @abstractmethod
-    def _take(self, ids: NDArray[Any]) -> None:
-        """Take ids that are known to be in the vocabulary, of any integer dtype."""
+    def _take(self, ids: TokenIds) -> None:
+        """Add ids of any integer dtype that were checked against the vocabulary."""
 
-    def _whole(self, name: str, value: Any, minimum: int = 1, unit: str = "tokens") -> int:
+    def _whole(self, name: str, value: object, minimum: int = 1, unit: str = "tokens") -> int:
         return whole_number(type(self).__name__, name, value, minimum, unit=unit)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def _content(self) -> tuple[Any, ...]:
-        """What equal states have in common beyond their settings, as arrays and numbers."""
+    def _content(self) -> tuple[ArrayLike, ...]:
+        """What equal states share beyond their settings, as arrays and numbers."""
         return (self.seen, self.ids)
 
     def __eq__(self, other: object) -> bool:
@@ -132,5 +132,5 @@ class TokenState(ABC):
 
 
 def ones(length: int) -> NDArray[np.uint8]:
-    """The mask of that many real tokens."""
+    """The mask of `length` real tokens."""
     return np.ones(length, dtype=np.uint8)

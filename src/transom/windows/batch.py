@@ -1,8 +1,9 @@
-"""Windows as values: one, and several in arrays that may be the caller's."""
+"""Windows as values: one window, and a batch of windows in arrays."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -10,41 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError, MissingExtraError
+from transom.tokens import TokenIds
 
-__all__ = ["Batch", "TokenWindow", "writable"]
+__all__ = ["Batch", "Mask", "TokenWindow", "writable"]
+
+Mask = NDArray[np.integer] | NDArray[np.bool_]  # 1 and 0, or True and False
 
 
 class TokenWindow(NamedTuple):
     """One window; `(size,)` arrays, read-only.
 
     Attributes:
-        ids: token ids, with special ids and padding if there are any.
+        ids: token ids, special ids and padding included.
         attention_mask: uint8, 0 for padding.
-        score_mask: uint8, 1 for tokens that count here. Over all windows every token counts
-            once, except the first of each document, which nothing predicts. Where windows do not
-            overlap and have no `bos_id`, the first token of a window counts too: the last one of
-            the window before predicts it.
-        start: position of the first token, counted over all that was added.
-        document: number of the document that token is in.
-        offsets: `(size, 2)` int64, where in the text a token starts and stops; 0 and 0 for
+        score_mask: uint8, 1 for tokens to score here. Over all windows every token is scored
+            once, except the first of each document, which nothing predicts. When windows do not
+            overlap and have no `bos_id`, the first token of a window is scored too: the last token
+            of the window before it predicts it.
+        start: position of the first token, counted over all tokens added.
+        document: number of the document of that token.
+        offsets: `(size, 2)` int64, where each token starts and stops in the text; 0 and 0 for
             padding and special ids. None when no offsets were given.
         position_ids: int32, 0 at the start of the window and of each document in it, and for
             padding. None unless packed.
-        cu_seqlens: `(documents in the window + 1,)` int32, where these start within the window,
-            and where the last one stops. None unless packed.
+        cu_seqlens: `(documents in the window + 1,)` int32, where each document starts within the
+            window, then where the last one stops. None unless packed.
     """
 
-    ids: NDArray[Any]
-    attention_mask: NDArray[Any]
-    score_mask: NDArray[Any]
+    ids: TokenIds
+    attention_mask: Mask
+    score_mask: Mask
     start: int
     document: int
     offsets: NDArray[np.int64] | None = None
-    position_ids: NDArray[Any] | None = None
+    position_ids: NDArray[np.integer] | None = None
     cu_seqlens: NDArray[np.int32] | None = None
 
     def torch(self) -> TokenWindow:
-        """The same with tensors, which share the arrays' memory and are not to be written."""
+        """The same with tensors, which share the memory of the arrays; do not write to them."""
         window: TokenWindow = _tensors(self)
         return window
 
@@ -52,33 +56,35 @@ class TokenWindow(NamedTuple):
 class Batch(NamedTuple):
     """Several windows; `(windows, size)` arrays. See `TokenWindow`.
 
-    As buffers, ids may be of any integer dtype that holds the vocabulary and the masks of any
-    integer or boolean dtype; tensors in CPU memory will do as well.
+    In buffers, ids may have any integer dtype that holds the vocabulary, and masks any integer or
+    boolean dtype. Tensors in CPU memory work as well.
     """
 
-    ids: NDArray[Any]
-    attention_mask: NDArray[Any]
-    score_mask: NDArray[Any]
-    position_ids: NDArray[Any] | None = None
+    ids: TokenIds
+    attention_mask: Mask
+    score_mask: Mask
+    position_ids: NDArray[np.integer] | None = None
 
     def torch(self) -> Batch:
-        """The same with tensors, which share the arrays' memory."""
+        """The same batch with tensors, which share the memory of the arrays."""
         batch: Batch = _tensors(self)
         return batch
 
 
-def writable(buffers: Any, windows: int, size: int, packed: bool, held: np.dtype[Any]) -> Batch:
+def writable(
+    buffers: Iterable[object], windows: int, size: int, packed: bool, held: np.dtype[np.integer]
+) -> Batch:
     """The first `windows` rows of the caller's buffers, as arrays that share their memory.
 
     Args:
         buffers: a `Batch`, or arrays or CPU tensors in its order.
-        windows: rows that are to be written.
+        windows: how many rows to write.
         size: ids per row.
-        packed: whether there is a buffer for `position_ids` too.
-        held: dtype of the ids that are to be written.
+        packed: whether there must be a buffer for `position_ids` too.
+        held: dtype of the ids to write.
 
     Raises:
-        InputError: when they are too few or too small, or cannot hold the ids.
+        InputError: when buffers are missing, too small, or cannot hold the ids.
     """
     names = Batch._fields if packed else Batch._fields[:3]
     given = [buffer for buffer in buffers if buffer is not None]
@@ -118,7 +124,7 @@ def _tensors(arrays: Any) -> Any:
             "tensors need torch, which is not installed: pip install 'transom[torch]'."
         ) from error
     with warnings.catch_warnings():
-        # A tensor cannot be read-only. Copying instead is what was asked not to be done.
+        # A tensor cannot be read-only, and the arrays must not be copied.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return type(arrays)(
             *(torch.from_numpy(item) if isinstance(item, np.ndarray) else item for item in arrays)

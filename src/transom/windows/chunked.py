@@ -1,4 +1,4 @@
-"""The memory-efficient window: whole chunks, the older ones in a file if need be."""
+"""The memory-efficient window: whole chunks, the older ones optionally in a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.policies import Chunked
-from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.tokens import ANY_VOCABULARY, TokenIds, id_dtype
 from transom.validation import given_folder, known_keywords
 from transom.windows.base import TokenState
 from transom.windows.spill import SpillFile
@@ -21,24 +20,24 @@ __all__ = ["MemoryEfficientContext"]
 
 
 class MemoryEfficientContext(TokenState):
-    """Recent tokens in chunks of `chunk_size`; the oldest leaves whole when room is needed.
+    """Recent tokens in chunks of `chunk_size`; the oldest chunk is evicted as a whole.
 
-    Never holds more than `max_length` tokens, and allocates a chunk when its first token comes.
-    With `spill`, at most `ram_bytes` of chunks are in memory and the older ones in a file, which
-    takes its full size at once, has no name, and is gone with the window however that ends. It is
-    the file of one process: in a fork, adding and showing tokens is refused, until `clear` makes
-    another file; a pickled window can be taken along.
+    It never holds more than `max_length` tokens, and allocates a chunk when its first token comes.
+    With `spill`, at most `ram_bytes` of chunks are in memory and older ones in a file. The file
+    takes its full size at once, has no name, and is removed with the window however the process
+    ends. It belongs to one process: in a fork, adding and showing tokens is refused until `clear`
+    makes another file. A pickled window works in any process.
 
     Args:
-        max_length: most tokens held.
+        max_length: the most tokens to hold.
         chunk_size: tokens per chunk.
         spill: folder for the file; None for no file.
-        ram_bytes: most bytes of chunks in memory; needs `spill`, and must hold two chunks.
+        ram_bytes: the most bytes of chunks in memory; needs `spill`, and must hold two chunks.
         vocab_size: ids are below it.
 
     Raises:
-        InputError: on sizes that make no sense, a folder that cannot be written to, or too little
-            room there.
+        InputError: when sizes make no sense, or the folder cannot be written to or has too little
+            room.
 
     >>> context = MemoryEfficientContext(max_length=8, chunk_size=4, vocab_size=50_000)
     >>> context.add_tokens(range(9))
@@ -47,7 +46,7 @@ class MemoryEfficientContext(TokenState):
     """
 
     name: ClassVar[str] = "memory_efficient"
-    summary: ClassVar[str] = "recent tokens in whole chunks, the older ones in a file if need be"
+    summary: ClassVar[str] = "recent tokens in whole chunks, the older ones optionally in a file"
 
     @known_keywords
     def __init__(
@@ -90,8 +89,8 @@ class MemoryEfficientContext(TokenState):
         return Chunked(self.max_length, chunk=self.chunk_size)
 
     @property
-    def ids(self) -> NDArray[Any]:
-        """The ids shown, `(tokens,)`, oldest first: a copy, read from the file where spilled."""
+    def ids(self) -> TokenIds:
+        """The ids shown, `(tokens,)`, oldest first: a copy, partly read from the file."""
         held = [*self.chunks()]
         joined = np.concatenate(held) if held else np.empty(0, dtype=self._dtype)
         joined.flags.writeable = False
@@ -99,19 +98,19 @@ class MemoryEfficientContext(TokenState):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory allocated for tokens; see `file_nbytes` for the others."""
+        """Bytes of memory allocated for tokens; see `file_nbytes` for the file."""
         return len(self._chunks) * self.chunk_size * self._dtype.itemsize
 
     @property
     def file_nbytes(self) -> int:
-        """Bytes the spill file takes on disk; 0 without one."""
+        """Bytes of the spill file on disk; 0 without one."""
         return self._file.nbytes if self._file is not None else 0
 
-    def get_context(self) -> NDArray[Any]:
+    def get_context(self) -> TokenIds:
         """The ids shown, in one array; `chunks` gives them without ever being all in memory."""
         return self.ids
 
-    def chunks(self) -> Iterator[NDArray[Any]]:
+    def chunks(self) -> Iterator[TokenIds]:
         """The chunks held, oldest first, `(chunk_size,)` each but the last, which may be filling.
 
         They are read-only copies. Tokens must not be added meanwhile.
@@ -129,7 +128,7 @@ class MemoryEfficientContext(TokenState):
 
     def clear(self) -> None:
         self.seen = 0
-        self._chunks: deque[NDArray[Any]] = deque()  # the newest ones, those in memory
+        self._chunks: deque[TokenIds] = deque()  # the newest chunks: those in memory
         spills = self.spill is not None and self._most > self._resident
         if spills and (self._file is None or not self._file.owner.is_here):
             assert self.spill is not None
@@ -141,17 +140,17 @@ class MemoryEfficientContext(TokenState):
         return self.seen - self._first_chunk(self.seen) * self.chunk_size
 
     def _first_chunk(self, seen: int) -> int:
-        """Number of the oldest chunk held then, counted from the first token of all."""
+        """Number of the oldest chunk held after `seen` tokens, counted from the first token."""
         return max(0, -(-(seen - self.max_length) // self.chunk_size))
 
     @property
     def _next_chunk(self) -> int:
         return -(-self.seen // self.chunk_size)
 
-    def _take(self, ids: NDArray[Any]) -> None:
+    def _take(self, ids: TokenIds) -> None:
         if self._file is not None:
-            self._file.owner.check()  # before anything is changed
-        # What would be dropped again by the end is not stored in the first place.
+            self._file.owner.check()  # before anything changes
+        # Tokens that the end of `ids` would evict again are not stored at all.
         stop = self.seen + len(ids)
         start = self._first_chunk(stop) * self.chunk_size
         if start > self.seen:
@@ -169,7 +168,7 @@ class MemoryEfficientContext(TokenState):
             self.seen += len(piece)
 
     def _make_room(self, coming: int) -> None:
-        """Drop the chunks not held once `coming` tokens are seen, and spill what must leave."""
+        """Evict the chunk not held after `coming` tokens, or spill one that must leave memory."""
         oldest = self._next_chunk - len(self._chunks)
         if oldest < self._first_chunk(coming):
             self._chunks.popleft()

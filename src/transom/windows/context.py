@@ -1,15 +1,14 @@
-"""The simple window: the most recent tokens, after a pinned prefix if there is one."""
+"""The simple window: the most recent tokens, after an optional pinned prefix."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.policies import Positional, Sinks, Window
-from transom.tokens import ANY_VOCABULARY, TokenBuffer
+from transom.tokens import ANY_VOCABULARY, TokenBuffer, TokenIds
 from transom.validation import known_keywords
 from transom.windows.base import MaskedIds, TokenState, ones
 
@@ -18,15 +17,15 @@ __all__ = ["ContextWindow"]
 
 @known_keywords
 class ContextWindow(TokenState):
-    """The `max_length` most recent tokens; of those, the first `pinned` of all stay for ever.
+    """The `max_length` most recent tokens; the first `pinned` tokens of all are always kept.
 
     Args:
-        max_length: most tokens held.
-        pinned: how many of the very first tokens never leave, such as a system prompt.
+        max_length: the most tokens to hold, pinned ones included.
+        pinned: how many of the very first tokens are never evicted, such as a system prompt.
         vocab_size: ids are below it.
 
     Raises:
-        InputError: on sizes that make no sense.
+        InputError: when sizes make no sense.
 
     >>> window = ContextWindow(max_length=4)
     >>> window.add_tokens(range(10))
@@ -37,7 +36,7 @@ class ContextWindow(TokenState):
     """
 
     name: ClassVar[str] = "simple"
-    summary: ClassVar[str] = "the most recent tokens, after a pinned prefix if there is one"
+    summary: ClassVar[str] = "the most recent tokens, after an optional pinned prefix"
 
     def __init__(
         self, max_length: int = 512, *, pinned: int = 0, vocab_size: int = ANY_VOCABULARY
@@ -58,7 +57,7 @@ class ContextWindow(TokenState):
         return Window(self.max_length)
 
     @property
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         if not len(self._prefix):
             return self._recent.rows
         joined = np.concatenate([self._prefix.rows, self._recent.rows])
@@ -70,7 +69,7 @@ class ContextWindow(TokenState):
         return self._prefix.nbytes + self._recent.nbytes
 
     def get_context(self) -> MaskedIds:
-        """The ids shown and their mask; without a pinned prefix, the ids are not copied."""
+        """The ids shown and their mask; without a pinned prefix, the ids are a view."""
         return MaskedIds(self.ids, ones(len(self)))
 
     def clear(self) -> None:
@@ -81,7 +80,7 @@ class ContextWindow(TokenState):
     def __len__(self) -> int:
         return len(self._prefix) + len(self._recent)
 
-    def _take(self, ids: NDArray[Any]) -> None:
+    def _take(self, ids: TokenIds) -> None:
         self.seen += len(ids)
         lacking = self.pinned - len(self._prefix)
         if lacking:

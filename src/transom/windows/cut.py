@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.validation import known_keywords, whole_number
@@ -14,7 +15,7 @@ __all__ = ["Cut", "Side"]
 
 Side = Literal["left", "right"]
 
-OWNER = "SlidingWindow"  # whose arguments these are
+OWNER = "SlidingWindow"  # the class that takes these arguments
 
 
 @known_keywords
@@ -23,16 +24,16 @@ class Cut:
     """Windows of `size` ids whose contents start `stride` tokens apart.
 
     A window is full when it has as many tokens as fit beside `bos_id` and `eos_id`. Every window
-    but a document's last is full, and every window has a token that none before it had.
+    but the last of a document is full, and every window has a token that no window before it has.
 
     Attributes:
         size: ids per window, padding and special ids included.
         stride: tokens from the start of one window to the start of the next.
-        pad_id: what fills a window that is not full.
-        padding_side: where.
+        pad_id: the id that fills a window that is not full.
+        padding_side: `"left"` or `"right"`.
         drop_last: leave out windows that are not full.
-        bos_id, eos_id: put before and after the tokens of each window; None for neither.
-        packed: windows go across the ends of documents.
+        bos_id, eos_id: ids before and after the tokens of each window; None for no such id.
+        packed: windows may cross from one document into the next.
     """
 
     size: int
@@ -48,10 +49,10 @@ class Cut:
     def of(
         cls, size: int, stride: int | None, overlap: int | None, *, vocab_size: int, **others: Any
     ) -> Cut:
-        """Settings that make sense: by default windows overlap by half of `size`.
+        """Check settings and fill in defaults: windows overlap by half of `size`.
 
         Raises:
-            InputError: on those that do not.
+            InputError: when the settings make no sense.
         """
         size = whole_number(OWNER, "window_size", size, 1)
         for name in ("pad_id", "bos_id", "eos_id"):
@@ -81,7 +82,7 @@ class Cut:
             if stride < 1:
                 raise InputError(
                     f"{OWNER}: overlap is {overlap} and a window has {content} tokens; expected "
-                    "a smaller overlap, as each window must bring a new token."
+                    "a smaller overlap, as each window must have a new token."
                 )
         elif stride is None:
             stride = min(content, max(1, size // 2))
@@ -89,7 +90,7 @@ class Cut:
         if stride > content:
             raise InputError(
                 f"{OWNER}: stride is {stride} and a window has {content} tokens; the tokens "
-                "between windows would be lost, so expected stride <= that."
+                f"between windows would be lost, so expected a stride of at most {content}."
             )
         return cls(size, stride, **others)
 
@@ -108,12 +109,12 @@ class Cut:
         """Tokens that a window shares with the one before it."""
         return self.content - self.stride
 
-    def full(self, tokens: Any) -> Any:
-        """How many full windows a document of that many tokens has; elementwise."""
+    def full(self, tokens: int | NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many full windows documents of `tokens` tokens have, elementwise."""
         return np.maximum(0, (tokens - self.content) // self.stride + 1)
 
-    def count(self, tokens: Any) -> Any:
-        """How many windows a document of that many tokens has; elementwise.
+    def count(self, tokens: int | NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many windows documents of `tokens` tokens have, elementwise.
 
         >>> Cut(size=4, stride=2).count(np.array([0, 1, 4, 5, 6, 7]))
         array([0, 1, 1, 2, 2, 3])

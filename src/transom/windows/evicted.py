@@ -1,24 +1,23 @@
-"""What becomes of the tokens that leave the local window: three ways to keep some of them."""
+"""Three ways to keep some of the tokens that were evicted from the local window."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
-from transom.tokens import TokenBuffer, check_ids, id_dtype
+from transom.tokens import TokenBuffer, TokenIds, check_ids, id_dtype
+from transom.validation import IdsLike
 
 __all__ = ["Compress", "Compressed", "Older", "Recent", "Uniform"]
 
-Compress = Callable[[NDArray[Any]], Any]
+Compress = Callable[[TokenIds], IdsLike]
 
 
 class Older(ABC):
-    """At most `size` token ids that stand for all that were taken, however they were split."""
+    """At most `size` token ids that stand for all evicted ones, however they were split."""
 
     def __init__(self, size: int, vocab_size: int) -> None:
         self.size = size
@@ -26,17 +25,17 @@ class Older(ABC):
         self._kept = TokenBuffer(id_dtype(vocab_size))
 
     @abstractmethod
-    def take(self, ids: NDArray[Any]) -> None:
-        """Take the ids that have just been evicted; either all of them, or none and an error."""
+    def take(self, ids: TokenIds) -> None:
+        """Take ids that have just been evicted; when this raises, none of them were taken."""
 
     @property
-    def ids(self) -> NDArray[Any]:
-        """What is kept, `(tokens,)`, oldest first; read-only."""
+    def ids(self) -> TokenIds:
+        """The ids kept, `(tokens,)`, oldest first; read-only."""
         return self._kept.rows
 
     @property
     def verbatim(self) -> int:
-        """How many of the kept ids are as they were."""
+        """How many of the kept ids are tokens as they came."""
         return len(self._kept)
 
     @property
@@ -46,21 +45,21 @@ class Older(ABC):
 
 
 class Recent(Older):
-    """The newest."""
+    """Keeps the newest ids."""
 
-    def take(self, ids: NDArray[Any]) -> None:
+    def take(self, ids: TokenIds) -> None:
         self._kept.keep(ids, newest=self.size)
 
 
 class Uniform(Older):
-    """Every n-th, counted from the first of all; n doubles when there would be too many."""
+    """Keeps every n-th id, counted from the first; n doubles when there would be too many."""
 
     def __init__(self, size: int, vocab_size: int) -> None:
         super().__init__(size, vocab_size)
         self._taken = 0
         self._every = 1
 
-    def take(self, ids: NDArray[Any]) -> None:
+    def take(self, ids: TokenIds) -> None:
         start, self._taken = self._taken, self._taken + len(ids)
         before = self._every
         while -(-self._taken // self._every) > self.size:
@@ -73,7 +72,7 @@ class Uniform(Older):
 
 
 class Compressed(Older):
-    """What a callable makes of them, a block at a time, and as they are while a block fills."""
+    """Keeps what a callable makes of each block of ids; an unfinished block is kept as it is."""
 
     def __init__(self, size: int, vocab_size: int, compress: Compress, block: int) -> None:
         super().__init__(size, vocab_size)
@@ -81,7 +80,7 @@ class Compressed(Older):
         self._block = block
         self._waiting = np.empty(0, dtype=id_dtype(vocab_size))
 
-    def take(self, ids: NDArray[Any]) -> None:
+    def take(self, ids: TokenIds) -> None:
         waiting = np.concatenate([self._waiting, ids.astype(self._waiting.dtype)])
         whole = len(waiting) - len(waiting) % self._block
         made = [self._made(waiting[at : at + self._block]) for at in range(0, whole, self._block)]
@@ -90,7 +89,7 @@ class Compressed(Older):
         self._waiting = waiting[whole:].copy()
 
     @property
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         joined = np.concatenate([self._kept.rows, self._waiting])
         joined = joined[max(0, len(joined) - self.size) :]
         joined.flags.writeable = False
@@ -104,7 +103,7 @@ class Compressed(Older):
     def nbytes(self) -> int:
         return self._kept.nbytes + self._waiting.nbytes
 
-    def _made(self, block: NDArray[Any]) -> NDArray[Any]:
+    def _made(self, block: TokenIds) -> TokenIds:
         try:
             made = check_ids(self._compress(block.copy()), self.vocab_size)
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Windows by name: transom's own, and those that installed packages register."""
+"""Windows by name: those of transom, and those that installed packages register."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENTRY_POINTS = "transom.windows"
 
 
 class ContextWindowFactory:
-    """Makes windows by name, as config files have it.
+    """Makes windows by name, for use with config files.
 
     >>> ContextWindowFactory.create_window("sliding", window_size=8, stride=4)
     <SlidingWindow(window_size=8, stride=4): 0 of 0 tokens, 0 bytes>
@@ -35,11 +35,11 @@ class ContextWindowFactory:
 
     @staticmethod
     def create_window(window_type: str, **kwargs: Any) -> TokenState:
-        """A new window of that type; `kwargs` are its constructor's arguments.
+        """Make a window of a type; `kwargs` are the arguments of its constructor.
 
         Raises:
-            InputError: on an unknown type or argument, listing the known ones, and on arguments
-                that make no sense.
+            InputError: when the type or an argument is unknown (the message lists the known ones),
+                or an argument makes no sense.
         """
         types = ContextWindowFactory.known()
         if window_type not in types:
@@ -61,6 +61,6 @@ class ContextWindowFactory:
         """Every window type by name; packages register theirs under `transom.windows`.
 
         Raises:
-            InputError: when two types claim one name, or an entry point is not a `TokenState`.
+            InputError: when two types have one name, or an entry point is not a `TokenState`.
         """
         return plugins(ENTRY_POINTS, TokenState, BUILT_IN, InputError)

@@ -1,43 +1,43 @@
-"""Writing windows into arrays: a strided copy wherever windows are regular."""
+"""Writes windows into arrays: by a strided copy wherever windows are regular."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.tokens import TokenRuns
-from transom.windows.batch import Batch
+from transom.tokens import TokenIds, TokenRuns
+from transom.windows.batch import Batch, Mask
 from transom.windows.cut import Cut
 
 __all__ = ["WindowRows", "fill", "score_pattern"]
 
-ROWS_AT_ONCE = 256  # gathered together: few enough for them to stay in a core's cache
-RUN = 8  # windows in a row that are worth a strided copy of their own
+ROWS_AT_ONCE = 256  # gathered together; few enough to stay in the cache of a core
+RUN = 8  # so many windows in a row are worth a strided copy
 
 
 class WindowRows(NamedTuple):
-    """Which tokens each of some windows has; an element per window.
+    """Which tokens some windows have; one element per window.
 
     Attributes:
         start: int64, index of the first token among the ids.
         length: int64, how many tokens.
-        opening: bool, whether no window of the same document came before.
+        opening: bool, whether it is the first window of its document.
     """
 
     start: NDArray[np.int64]
     length: NDArray[np.int64]
     opening: NDArray[np.bool_]
 
-    def of(self, which: Any) -> WindowRows:
-        """Those that an index names."""
+    def of(self, which: slice | NDArray[np.integer]) -> WindowRows:
+        """The windows that an index selects."""
         return WindowRows(self.start[which], self.length[which], self.opening[which])
 
     def padding(self, cut: Cut) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many ids of padding stand before, and how many ids that are none follow."""
+        """Per window: how many ids of padding come first, and how many other ids follow."""
         used = self.length + (cut.size - cut.content)
         before = (cut.size - used) * (cut.padding_side == "left")
         return before, used
@@ -63,8 +63,14 @@ def fill(
 ) -> None:
     """Write the windows `rows` of `tokens` into `batch`, which has as many rows.
 
-    `edges` are the positions at which documents start and the last one stops, and `first` is that
-    of the first token; only used where packed.
+    Args:
+        cut: how the windows are cut.
+        tokens: the ids.
+        rows: which tokens each window has.
+        batch: the arrays to write to.
+        edges: the positions at which documents start, then where the last one stops; used only
+            when packed.
+        first: position of the first of `tokens`; used only when packed.
     """
     full = rows.length == cut.content
     _copy(cut, tokens, rows, full, batch.ids[:, cut.lead : cut.lead + cut.content])
@@ -76,8 +82,9 @@ def fill(
         batch.ids[:, 0] = cut.bos_id
     if cut.eos_id is not None:
         batch.ids[:, -1] = cut.eos_id
-    partial = () if np.count_nonzero(full) == len(full) else np.flatnonzero(~full)
-    if 2 * len(partial) >= len(full):  # then it is faster not to pick them out
+    some = np.count_nonzero(full) < len(full)
+    partial = np.flatnonzero(~full) if some else np.empty(0, dtype=np.intp)
+    if 2 * len(partial) >= len(full):  # then it is faster to trim all of them
         for at in range(0, len(full), ROWS_AT_ONCE):
             _trim(cut, rows, slice(at, at + ROWS_AT_ONCE), batch)
     else:
@@ -88,9 +95,9 @@ def fill(
 
 
 def _copy(
-    cut: Cut, tokens: TokenRuns, rows: WindowRows, full: NDArray[np.bool_], out: NDArray[Any]
+    cut: Cut, tokens: TokenRuns, rows: WindowRows, full: NDArray[np.bool_], out: TokenIds
 ) -> None:
-    """Write the tokens; where a window is not full, what stands beside them is anything."""
+    """Write the tokens; the rest of a window that is not full stays undefined."""
     regular = rows.start[1:] - rows.start[:-1] == cut.stride
     regular &= full[1:]
     regular &= full[:-1]
@@ -109,10 +116,10 @@ def _copy(
             _gather(cut, tokens, rows.of(slice(a, b)), out[a:b])
 
 
-def _gather(cut: Cut, tokens: TokenRuns, rows: WindowRows, out: NDArray[Any]) -> None:
+def _gather(cut: Cut, tokens: TokenRuns, rows: WindowRows, out: TokenIds) -> None:
     content = cut.content
     where = rows.start
-    if cut.padding_side == "left":  # then the tokens of a window that is not full end where it does
+    if cut.padding_side == "left":  # then the tokens of a short window end where the window ends
         where = where + rows.length - content
     for at in range(0, len(out), ROWS_AT_ONCE):
         some = slice(at, at + ROWS_AT_ONCE)
@@ -123,11 +130,11 @@ def _gather(cut: Cut, tokens: TokenRuns, rows: WindowRows, out: NDArray[Any]) ->
             out[row, column : column + length] = tokens.read(first, first + length)
 
 
-def _trim(cut: Cut, rows: WindowRows, which: Any, batch: Batch) -> None:
-    """Put padding and special ids beside the tokens of some windows, and mask them."""
+def _trim(cut: Cut, rows: WindowRows, which: slice | NDArray[np.integer], batch: Batch) -> None:
+    """Write padding and special ids beside the tokens of some windows, and the masks."""
     rows = rows.of(which)
     before, used = rows.padding(cut)
-    # Comparing few bytes is faster, and this is all that is slow here.
+    # A small dtype makes the comparisons faster; they take most of the time here.
     small = np.dtype(np.int16 if 2 * cut.size <= np.iinfo(np.int16).max else np.int64)
     columns = np.arange(cut.size, dtype=small)
     begin = (before + cut.lead).astype(small)[:, None]
@@ -148,9 +155,9 @@ def _trim(cut: Cut, rows: WindowRows, which: Any, batch: Batch) -> None:
     if cut.padding_side == "left":
         covered = np.where(rows.opening, 1, cut.overlap).astype(small)[:, None]
         score[...] = real & (columns >= begin + covered)
-    else:  # as in a full window, as far as it goes
+    else:  # the pattern of a full window, cut short
         np.multiply(score, real, out=score)
-    if not isinstance(which, slice):  # else these are views
+    if not isinstance(which, slice):  # with a slice, these are views
         batch.ids[which], batch.score_mask[which] = ids, score
     batch.attention_mask[which] = shown
 
@@ -160,10 +167,10 @@ def _separate(
     rows: WindowRows,
     edges: NDArray[np.int64],
     first: int,
-    score_mask: NDArray[Any],
-    position_ids: NDArray[Any],
+    score_mask: Mask,
+    position_ids: NDArray[np.integer],
 ) -> None:
-    """Where a document starts inside a window, positions start over and nothing predicts it."""
+    """Restart positions where a document starts inside a window; do not score its first token."""
     before, used = rows.padding(cut)
     starts = edges[:-1]
     start = rows.start + first
@@ -174,8 +181,8 @@ def _separate(
     token = starts[lowest[row] + nth] - start[row]
     column = before[row] + cut.lead + token
     score_mask[row, column] = 0
-    inner = token > 0  # a document that starts with the window does so with its special id
-    # From which column on positions are counted, and at which place that begins to hold.
+    inner = token > 0  # a document at the start of the window counts from its special id
+    # The column from which positions count, and the place from which on that column applies.
     origin = np.concatenate([before, column[inner]]).astype(np.int32)
     place = np.concatenate(
         [np.arange(len(inside)) * cut.size, row[inner] * cut.size + column[inner]]

@@ -1,15 +1,15 @@
-"""The hierarchical window: what leaves local enters global."""
+"""The hierarchical window: tokens evicted from local enter global."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.policies import Hierarchical
-from transom.tokens import ANY_VOCABULARY, TokenBuffer
+from transom.tokens import ANY_VOCABULARY, TokenBuffer, TokenIds
 from transom.validation import known_keywords
 from transom.windows.base import TokenState, ones
 from transom.windows.evicted import Compress, Compressed, Older, Recent, Uniform
@@ -20,9 +20,9 @@ __all__ = ["HierarchicalContext", "HierarchicalIds"]
 class HierarchicalIds(NamedTuple):
     """Local and global ids, `(tokens,)` each and oldest first, with their masks, uint8."""
 
-    local_ids: NDArray[Any]
+    local_ids: TokenIds
     local_mask: NDArray[np.uint8]
-    global_ids: NDArray[Any]
+    global_ids: TokenIds
     global_mask: NDArray[np.uint8]
 
 
@@ -30,24 +30,23 @@ class HierarchicalContext(TokenState):
     """The `local_size` most recent tokens, and at most `global_size` that stand for older ones.
 
     Args:
-        local_size: most tokens that are local.
-        global_size: most tokens that are global.
-        global_strategy: what global keeps of the tokens that have left local.
+        local_size: the most local tokens.
+        global_size: the most global tokens.
+        global_strategy: which of the tokens evicted from local are kept as global.
 
-            - `"recent"`: the newest of them.
-            - `"uniform"`: every n-th of them, counted from the first token of all. n is 1 until
-              `global_size` of them are kept, and doubles whenever there would be more, so that
+            - `"recent"`: the newest.
+            - `"uniform"`: every n-th, counted from the very first token. n is 1 until
+              `global_size` tokens are kept, and doubles whenever there would be more, so that
               between half of `global_size` and all of it is in use.
-            - a callable: it is given `block` of them at a time, `(block,)` ids, and returns the
-              ids that stand for these, no more than it got. The newest of what it returned are
-              kept, and what waits for a block to fill is shown as it is. It should give the same
-              for the same ids.
-        block: how many evicted tokens a callable is given at a time.
-        vocab_size: ids are below it, those a callable returns too.
+            - a callable: it gets `block` evicted ids at a time, `(block,)`, and returns ids that
+              stand for them, at most as many. The newest of these are kept; evicted ids that wait
+              for a full block are shown as they are. It should be deterministic.
+        block: how many evicted tokens a callable gets at a time.
+        vocab_size: ids are below it, also those that a callable returns.
 
     Raises:
-        InputError: on sizes or a strategy that make no sense, and from `add_tokens` when the
-            callable returns something else than ids, or too many.
+        InputError: when sizes or the strategy make no sense; from `add_tokens` when the callable
+            returns something other than ids, or too many.
 
     >>> context = HierarchicalContext(local_size=2, global_size=4, global_strategy="uniform")
     >>> context.add_tokens(range(16))
@@ -56,7 +55,7 @@ class HierarchicalContext(TokenState):
     """
 
     name: ClassVar[str] = "hierarchical"
-    summary: ClassVar[str] = "recent tokens as local; what leaves them enters global"
+    summary: ClassVar[str] = "recent tokens as local; tokens evicted from local enter global"
 
     @known_keywords
     def __init__(
@@ -79,20 +78,20 @@ class HierarchicalContext(TokenState):
             )
         if callable(global_strategy) and self.block > self.global_size:
             raise InputError(
-                f"HierarchicalContext: block is {block} and global_size {global_size}; what waits "
-                "to be compressed is global too, so expected block <= global_size."
+                f"HierarchicalContext: block is {block} and global_size {global_size}; ids that "
+                "wait to be compressed are global too, so expected block <= global_size."
             )
         super().__init__(vocab_size)
 
     @property
     def policy(self) -> Hierarchical | None:
-        """`Hierarchical` for `"recent"`; None otherwise: no policy samples or compresses."""
+        """`Hierarchical` for `"recent"`; None otherwise, as no policy samples or compresses."""
         if self.global_strategy != "recent":
             return None
         return Hierarchical(self.local_size, self.global_size)
 
     @property
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         """The global ids, then the local ones."""
         joined = np.concatenate([self._older.ids, self._local.rows])
         joined.flags.writeable = False
@@ -104,11 +103,11 @@ class HierarchicalContext(TokenState):
 
     @property
     def dropped(self) -> int:
-        """How many of the tokens seen are no longer there as they were."""
+        """How many of the tokens seen are no longer held as they came."""
         return self.seen - len(self._local) - self._older.verbatim
 
     def get_context(self) -> HierarchicalIds:
-        """Local and global ids with their masks; the local ones are not copied."""
+        """Local and global ids with their masks; the local ids are a view."""
         recent, older = self._local.rows, self._older.ids
         return HierarchicalIds(recent, ones(len(recent)), older, ones(len(older)))
 
@@ -126,7 +125,7 @@ class HierarchicalContext(TokenState):
         kind = Recent if self.global_strategy == "recent" else Uniform
         return kind(self.global_size, self.vocab_size)
 
-    def _take(self, ids: NDArray[Any]) -> None:
+    def _take(self, ids: TokenIds) -> None:
         leaving = max(0, len(self._local) + len(ids) - self.local_size)
         older = self._local.rows[:leaving]
         self._older.take(np.concatenate([older, ids[: leaving - len(older)]]))

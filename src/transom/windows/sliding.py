@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transom.policies import Chunked
-from transom.tokens import ANY_VOCABULARY, TokenBuffer, check_ids
-from transom.validation import checked_ends, checked_offsets, known_keywords
+from transom.tokens import ANY_VOCABULARY, TokenBuffer, TokenIds, check_ids
+from transom.validation import IdsLike, checked_ends, checked_offsets, known_keywords
 from transom.windows.base import TokenState
 from transom.windows.batch import Batch, TokenWindow
 from transom.windows.cut import Cut, Side
@@ -27,30 +27,30 @@ BLOCK = 8192  # ids taken from a stream at a time
 class SlidingWindow(TokenState):
     """Windows of `window_size` ids that start `stride` tokens apart.
 
-    Either everything is added and kept, and windows are had by number (`add_tokens`, then
-    `get_windows` or `batch`), or ids come as a stream and windows are given out as they are
-    finished, in constant memory (`feed`, and at the end `flush`).
+    There are two ways to use it. Add all tokens with `add_tokens`, then read windows by number
+    with `get_windows` or `batch`. Or stream ids with `feed`, which yields windows as they are
+    finished, in constant memory, and end with `flush`.
 
-    Each window has at least one token that no window before it has; only the last one of a
-    document may lack tokens, and is padded. Windows do not cross from one document into the next
-    unless `packed`.
+    Each window has at least one token that no window before it has. Only the last window of a
+    document may have fewer tokens than fit; it is padded. Windows do not cross from one document
+    into the next unless `packed`.
 
     Args:
         window_size: ids per window, special ids and padding included.
-        stride: tokens from the start of one window to the start of the next. This is what the
-            word means here; elsewhere it often means the overlap. Default: half of `window_size`.
+        stride: tokens from the start of one window to the start of the next, by default half of
+            `window_size`. Note that other libraries often call the overlap a stride.
         overlap: tokens that a window shares with the one before it; instead of `stride`.
-        pad_id: what fills a window that is not full.
+        pad_id: the id that fills a window that is not full.
         padding_side: `"right"` or `"left"`.
         drop_last: leave out windows that are not full.
-        bos_id, eos_id: put before and after the tokens of each window, counted in `window_size`
-            and never scored.
-        packed: let windows cross from one document into the next; they then have `position_ids`
-            that start over in each, and `cu_seqlens`.
+        bos_id, eos_id: ids before and after the tokens of each window; they count in
+            `window_size` and are never scored.
+        packed: let windows cross from one document into the next; they then have `cu_seqlens`,
+            and `position_ids` that start over in each document.
         vocab_size: ids are below it, special ids and padding too.
 
     Raises:
-        InputError: on settings that make no sense.
+        InputError: when settings make no sense.
 
     >>> window = SlidingWindow(window_size=4, stride=2)
     >>> window.add_tokens(range(5, 10))
@@ -96,11 +96,11 @@ class SlidingWindow(TokenState):
 
     @property
     def policy(self) -> Chunked:
-        """What the newest token of a document sees: all before it in the newest window."""
+        """What the newest token of a document sees: all tokens before it in the newest window."""
         return Chunked(self.cut.content, chunk=self.cut.stride)
 
     @property
-    def ids(self) -> NDArray[Any]:
+    def ids(self) -> TokenIds:
         """The tokens of the newest window, without special ids and padding; read-only."""
         return self._tokens.rows[self._newest - self._tokens.first :]
 
@@ -110,32 +110,36 @@ class SlidingWindow(TokenState):
         return self._tokens.nbytes + self._starts.nbytes + offsets
 
     def add_tokens(
-        self, ids: Any, *, documents: Iterable[int] | None = None, offsets: Any = None
+        self,
+        ids: IdsLike,
+        *,
+        documents: Iterable[int] | None = None,
+        offsets: ArrayLike | None = None,
     ) -> None:
-        """Take the next ids; they go on the document that is open, or open one.
+        """Add the next ids: to the open document, or to a new one.
 
         Args:
             ids: a list, a range, an iterator, or a 1-D array or tensor of whole numbers.
-            documents: where among these ids one document ends and another starts, ascending; the
-                length of `ids` ends the last one, which is otherwise open and goes on with the
-                next call. See also `end_document`.
-            offsets: `(tokens, 2)`, where in the text each token starts and stops. Either for all
-                tokens, or for none.
+            documents: the places among these ids at which documents end, ascending. After the
+                last end, a document is open and continues with the next call; the length of `ids`
+                as the last end closes it. See also `end_document`.
+            offsets: `(tokens, 2)`, where each token starts and stops in the text. Give them for
+                all tokens, or for none.
 
         Raises:
             InputError: when one of these cannot be used; nothing is changed then.
         """
         checked = check_ids(ids, self.vocab_size)
-        self._take(checked, checked_ends(documents, len(checked)), offsets)
+        self._take(checked, checked_ends(documents, len(checked)).tolist(), offsets)
 
     def end_document(self) -> None:
-        """What is added from here on is another document; nothing happens when none is open."""
+        """End the open document, if there is one: what is added next is another document."""
         self._take(np.empty(0, dtype=self._dtype), (0,))
 
     def get_windows(self) -> TokenWindows:
-        """The windows of what is held, those left out that `feed` has given out.
+        """The windows of the tokens held, without those that `feed` has yielded.
 
-        A sequence that makes windows when they are asked for and stays as it is when more is
+        A sequence that makes windows when they are asked for, and does not change when more is
         added. The last document is cut as if it ended here.
         """
         if self._windows is None:
@@ -147,16 +151,18 @@ class SlidingWindow(TokenState):
                 origin=self._origin,
                 skipped=self._given,
                 first_document=self._starts.first,
-                offsets=self._offsets.rows if self._offsets is not None else None,
+                offsets=None
+                if self._offsets is None
+                else self._offsets.rows.astype(np.int64, copy=False),
             )
         return self._windows
 
-    def batch(self, start: int, stop: int, out: Any = None) -> Batch:
+    def batch(self, start: int, stop: int, out: Iterable[object] | None = None) -> Batch:
         """Windows `start` to `stop`, or to the last one, as arrays `(windows, window_size)`.
 
         Args:
-            out: buffers to write to: a `Batch`, or arrays or CPU tensors for ids, attention mask
-                and score mask, and position ids where packed. By default new ones.
+            out: buffers to write to: a `Batch`, or arrays or CPU tensors for ids, attention mask,
+                score mask and, when packed, position ids. By default new arrays.
 
         Raises:
             InputError: when a buffer is too small, or of a dtype that cannot hold the ids.
@@ -164,20 +170,20 @@ class SlidingWindow(TokenState):
         return self.get_windows().batch(slice(start, stop), out)
 
     def buffers(self, windows: int) -> Batch:
-        """New arrays for that many windows, to be given to `batch` again and again."""
+        """New arrays for `windows` windows, to reuse as `out` of `batch`."""
         return self.get_windows().buffers(windows)
 
-    def feed(self, ids: Any, *, offsets: Any = None) -> Iterator[TokenWindow]:
-        """Take the next ids, and give out the windows that are finished.
+    def feed(self, ids: IdsLike, *, offsets: ArrayLike | None = None) -> Iterator[TokenWindow]:
+        """Add the next ids, and yield the windows that are finished.
 
-        Memory stays constant, also when `ids` is an iterator without end: what no coming window
-        needs is let go. `flush` gives the last window. Windows that were not taken from this
-        iterator come from the next one. If an id cannot be used, those before its block of
-        8,192 have been taken.
+        Memory stays constant, also when `ids` is an endless iterator: tokens that no later window
+        needs are forgotten. `flush` returns the last windows. Windows that were not taken from
+        this iterator come from the next one. When an id cannot be used, the ids before its block
+        of 8,192 were added.
 
         Args:
-            ids: as for `add_tokens`; an iterator is read as windows are taken.
-            offsets: as for `add_tokens`; not with an iterator.
+            ids: see `add_tokens`; an iterator is read as windows are taken.
+            offsets: see `add_tokens`; not with an iterator.
 
         Raises:
             InputError: when they cannot be used.
@@ -192,7 +198,7 @@ class SlidingWindow(TokenState):
         )
 
     def flush(self) -> TokenWindows:
-        """End the document, give out all windows that are left, and let go of all tokens."""
+        """End the document, return all windows that are left, and forget all tokens."""
         self.end_document()
         windows = self.get_windows()
         self._tokens.drop(len(self._tokens))
@@ -208,10 +214,10 @@ class SlidingWindow(TokenState):
         self.seen = 0
         self._tokens = TokenBuffer(self._dtype)
         self._offsets = None
-        self._starts = TokenBuffer(np.int64)  # of documents; the number of one is its row
-        self._open = False  # whether the last document goes on
-        self._origin = 0  # where packed windows are counted from
-        self._given = 0  # windows from there on that were given out
+        self._starts = TokenBuffer(np.int64)  # the position at which each document starts
+        self._open = False  # whether the last document is open
+        self._origin = 0  # the position from which packed windows count
+        self._given = 0  # windows from there on that `feed` has yielded
         self._windows = None
 
     def __len__(self) -> int:
@@ -223,13 +229,16 @@ class SlidingWindow(TokenState):
 
     @property
     def _newest(self) -> int:
-        """Position at which the newest window starts."""
+        """The position at which the newest window starts."""
         starts = self._starts.rows
         unit = self._origin if self.cut.packed or not len(starts) else int(starts[-1])
         return unit + max(0, int(self.policy.local_start(self.seen - unit - 1)))
 
     def _take(
-        self, ids: NDArray[Any], ends: tuple[int, ...] | list[int] = (), offsets: Any = None
+        self,
+        ids: TokenIds,
+        ends: tuple[int, ...] | list[int] = (),
+        offsets: ArrayLike | None = None,
     ) -> None:
         placed = self._placed(offsets, len(ids))
         if placed is not None:
@@ -246,11 +255,11 @@ class SlidingWindow(TokenState):
             self._open = not (len(ends) and ends[-1] == len(ids))
             self._windows = None
 
-    def _placed(self, offsets: Any, length: int) -> NDArray[Any] | None:
+    def _placed(self, offsets: ArrayLike | None, length: int) -> NDArray[np.int64] | None:
         before = None if not self.seen else self._offsets is not None
         return checked_offsets(offsets, length, before)
 
-    def _feed(self, blocks: Iterable[tuple[Any, Any]]) -> Iterator[TokenWindow]:
+    def _feed(self, blocks: Iterable[tuple[IdsLike, ArrayLike | None]]) -> Iterator[TokenWindow]:
         for ids, offsets in blocks:
             self.add_tokens(ids, offsets=offsets)
             windows = self.get_windows()
@@ -258,39 +267,39 @@ class SlidingWindow(TokenState):
                 self._given += 1
                 self._windows = None
                 yield window
-            self._let_go()
+            self._forget_yielded()
 
     @property
     def _unfinished(self) -> int:
-        """How many of the last windows may still change: 1 when the open document's is padded."""
+        """How many of the last windows may still change: 1 when the last one is padded."""
         if not (self._open or self.cut.packed):
             return 0
         starts = self._starts.rows
         tokens = self.seen - (self._origin if self.cut.packed else int(starts[-1]))
         return int(self.cut.count(tokens) - self.cut.full(tokens))
 
-    def _let_go(self) -> None:
-        """Drop what neither a coming window nor the newest one has, all others being given out."""
+    def _forget_yielded(self) -> None:
+        """Forget the tokens that neither the newest window nor a later one has."""
         documents = self._starts.rows
         if self.cut.packed:
             self._starts.drop(max(0, int(np.searchsorted(documents, self._newest, "right")) - 1))
         elif len(documents):
             self._given -= int(self.cut.count(np.diff(documents)).sum())
             self._starts.drop(len(documents) - 1)
-        gone = self._newest - self._tokens.first
-        self._tokens.drop(gone)
+        count = self._newest - self._tokens.first
+        self._tokens.drop(count)
         if self._offsets is not None:
-            self._offsets.drop(gone)
+            self._offsets.drop(count)
         self._windows = None
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         settings = asdict(self.cut)
         return {"window_size": settings.pop("size"), **settings, "vocab_size": self.vocab_size}
 
-    def _content(self) -> tuple[Any, ...]:
+    def _content(self) -> tuple[ArrayLike, ...]:
         offsets = self._offsets.rows if self._offsets is not None else ()
         state = (self.seen, self._open, self._origin, self._given, self._starts.first)
         return (*state, self._starts.rows, self._tokens.rows, offsets)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_windows": None}

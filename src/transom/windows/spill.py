@@ -1,4 +1,4 @@
-"""A nameless file of equal slots, for what is not to stay in memory."""
+"""A nameless file of equal slots, for arrays that should not stay in memory."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ import os
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.errors import InputError
 from transom.forks import Owner
+from transom.tokens import TokenIds
 
 __all__ = ["SpillFile"]
 
 
 class SpillFile:
-    """`slots` arrays of `length` numbers each, in a file that goes when this object does.
+    """`slots` arrays of `length` numbers each, in a file that is removed with this object.
 
     The file takes its full size when it is made, so that a write cannot find the disk full. It is
-    written and read through a memory map whose pages are given back at once, so it adds nothing
-    to the memory of the process for longer than a call.
+    written and read through a memory map whose pages are released after each call, so it adds to
+    the memory of the process only during a call.
 
     Attributes:
         nbytes: size of the file.
-        owner: the process that made it, in which alone it can be used.
+        owner: the process that made it; no other can use it.
 
     Raises:
-        InputError: when there is no such folder, it cannot be written to, or it has too little
-            room.
+        InputError: when the folder does not exist, cannot be written to, or has too little room.
     """
 
-    def __init__(self, folder: Path, slots: int, length: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, folder: Path, slots: int, length: int, dtype: np.dtype[np.integer]) -> None:
         self.nbytes = slots * length * dtype.itemsize
         self.owner = Owner(f"the spill file in {folder}", InputError)
         try:
@@ -49,22 +47,22 @@ class SpillFile:
         self._map = mmap.mmap(file.fileno(), self.nbytes)
         self._slots = np.frombuffer(self._map, dtype=dtype).reshape(slots, length)
 
-    def write(self, number: int, values: NDArray[Any]) -> None:
-        """Put `(length,)` values into slot `number`, counted round and round."""
+    def write(self, number: int, values: TokenIds) -> None:
+        """Write `(length,)` values to slot `number`, modulo the number of slots."""
         self.owner.check()
         self._slots[number % len(self._slots)] = values
         self._release(number)
 
-    def read(self, number: int) -> NDArray[Any]:
-        """A copy of what is in slot `number`."""
+    def read(self, number: int) -> TokenIds:
+        """A copy of slot `number`, modulo the number of slots."""
         self.owner.check()
-        values: NDArray[Any] = self._slots[number % len(self._slots)].copy()
+        values: TokenIds = self._slots[number % len(self._slots)].copy()
         self._release(number)
         return values
 
     def _release(self, number: int) -> None:
         if not hasattr(mmap, "MADV_DONTNEED"):
-            return  # The system takes unused pages back when it needs them.
+            return  # The system reclaims unused pages when it needs them.
         size = self._slots.strides[0]
         start = number % len(self._slots) * size
         page = start - start % mmap.PAGESIZE

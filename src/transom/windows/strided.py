@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transom.errors import InputError
-from transom.tokens import TokenRuns
+from transom.tokens import TokenIds, TokenRuns
 from transom.validation import known_keywords
-from transom.windows.batch import Batch, TokenWindow, writable
+from transom.windows.batch import Batch, Mask, TokenWindow, writable
 from transom.windows.cut import Cut
 from transom.windows.fill import ROWS_AT_ONCE, WindowRows, fill, score_pattern
 
 __all__ = ["TokenWindows"]
 
-DOCUMENTS_AT_ONCE = 1 << 16  # counted together: what it takes to do so stays small
+DOCUMENTS_AT_ONCE = 1 << 16  # counted together, so that temporary arrays stay small
 
 
 @known_keywords
@@ -27,19 +27,20 @@ class TokenWindows(Sequence[TokenWindow]):
     Args:
         cut: how they are cut.
         ids: `(tokens,)` token ids, in one array or in several that read as one.
-        edges: `(documents + 1,)` int64, ascending: the positions at which documents start, and
+        edges: `(documents + 1,)` int64, ascending: the positions at which documents start, then
             where the last one stops. Documents without tokens have no windows.
         first: position of the first of `ids`.
-        origin: where packed windows are counted from; the start of the first document by default.
-        skipped: how many windows, from the first one there on, are not among these.
+        origin: position from which packed windows count; by default the start of the first
+            document.
+        skipped: how many windows to leave out, from that position on.
         first_document: number of the first document.
-        offsets: `(tokens, 2)` int64, where in the text each token starts and stops.
+        offsets: `(tokens, 2)` int64, where each token starts and stops in the text.
     """
 
     def __init__(
         self,
         cut: Cut,
-        ids: NDArray[Any] | TokenRuns,
+        ids: TokenIds | TokenRuns,
         edges: NDArray[np.int64],
         *,
         first: int = 0,
@@ -55,7 +56,7 @@ class TokenWindows(Sequence[TokenWindow]):
         self._skipped = skipped
         self._first_document = first_document
         self._offsets = offsets
-        # What is cut by itself: each document, or all of them as one.
+        # The units that are cut by themselves: each document, or all of them as one.
         origin = int(edges[0]) if origin is None else origin
         self._units = np.array([origin, edges[-1]]) if cut.packed else edges
         self._numbers_before = _counted(cut, self._units)
@@ -83,16 +84,16 @@ class TokenWindows(Sequence[TokenWindow]):
         return f"<{len(self):,} windows of {self.cut.size:,} ids, {self.cut.stride:,} apart>"
 
     def buffers(self, windows: int) -> Batch:
-        """New arrays for that many windows: ids in int32 (or int64), masks in uint8."""
+        """New arrays for `windows` windows: ids in int32 (or int64), masks in uint8."""
         return self._buffers(windows, np.promote_types(self._ids.dtype, np.int32))
 
-    def batch(self, which: Any, out: Any = None) -> Batch:
+    def batch(self, which: slice | ArrayLike, out: Iterable[object] | None = None) -> Batch:
         """Some of the windows as arrays `(windows, size)`.
 
         Args:
-            which: a slice, or a 1-D array of numbers of windows, in any order.
-            out: a `Batch`, or as many arrays or CPU tensors, with at least as many rows; by
-                default new ones.
+            which: a slice, or a 1-D array of window numbers in any order.
+            out: a `Batch`, or arrays or CPU tensors in its order, with at least as many rows; by
+                default new arrays.
 
         Returns:
             The rows of `out` that were written, as arrays.
@@ -108,13 +109,13 @@ class TokenWindows(Sequence[TokenWindow]):
         self._fill(numbers, batch)
         return batch
 
-    def origins(self, which: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def origins(self, which: slice | ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`start` and `document` of some windows, `(windows,)` int64 each; see `TokenWindow`."""
         start = self._rows(self._numbers(which)).start + self._first
         return start, self._document(start)
 
-    def spans(self, which: Any) -> NDArray[np.int64]:
-        """Where in the text some windows start and stop, `(windows, 2)` int64.
+    def spans(self, which: slice | ArrayLike) -> NDArray[np.int64]:
+        """Where some windows start and stop in the text, `(windows, 2)` int64.
 
         Raises:
             InputError: when no offsets were given.
@@ -124,7 +125,7 @@ class TokenWindows(Sequence[TokenWindow]):
         start, length, _ = self._rows(self._numbers(which))
         return np.stack([self._offsets[start, 0], self._offsets[start + length - 1, 1]], axis=1)
 
-    def _numbers(self, which: Any) -> NDArray[np.int64]:
+    def _numbers(self, which: slice | ArrayLike) -> NDArray[np.int64]:
         if isinstance(which, slice):
             return np.arange(*which.indices(len(self)))
         numbers = np.asarray(which)
@@ -136,7 +137,8 @@ class TokenWindows(Sequence[TokenWindow]):
                 "slice or whole numbers in one dimension."
             )
         numbers = numbers.astype(np.int64)
-        if numbers.view(np.uint64).max() >= len(self):  # as which those below 0 are very large
+        # As unsigned numbers, negative ones are very large.
+        if numbers.view(np.uint64).max() >= len(self):
             raise IndexError(
                 f"windows {numbers.min()} to {numbers.max()} were asked for; there are {len(self)}."
             )
@@ -161,7 +163,7 @@ class TokenWindows(Sequence[TokenWindow]):
     def _document(self, start: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._edges, start, side="right") - 1 + self._first_document
 
-    def _buffers(self, windows: int, ids: np.dtype[Any]) -> Batch:
+    def _buffers(self, windows: int, ids: np.dtype[np.integer]) -> Batch:
         shape = windows, self.cut.size
         masks = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         positions = np.empty(shape, np.int32) if self.cut.packed else None
@@ -171,7 +173,7 @@ class TokenWindows(Sequence[TokenWindow]):
         fill(self.cut, self._ids, self._rows(numbers), batch, self._edges, self._first)
 
     def _each(self, numbers: NDArray[np.int64]) -> Iterator[TokenWindow]:
-        """Windows one by one: views of the tokens where nothing needs to be put beside them."""
+        """Windows one by one: views of the tokens when no other ids are needed beside them."""
         cut = self.cut
         opening, later = score_pattern(cut, opening=True), score_pattern(cut, opening=False)
         ones = np.ones(cut.size, dtype=np.uint8)
@@ -228,7 +230,7 @@ class TokenWindows(Sequence[TokenWindow]):
 
 
 def _counted(cut: Cut, edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many windows come before each document, and how many there are."""
+    """How many windows come before each document, then how many there are in all."""
     before = np.zeros(len(edges), dtype=np.int64)
     for at in range(0, len(edges) - 1, DOCUMENTS_AT_ONCE):
         some = edges[at : at + DOCUMENTS_AT_ONCE + 1]
@@ -236,7 +238,7 @@ def _counted(cut: Cut, edges: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(before, out=before)
 
 
-def _freeze(*arrays: NDArray[Any] | None) -> None:
+def _freeze(*arrays: Mask | None) -> None:
     for array in arrays:
         if array is not None:
             array.flags.writeable = False

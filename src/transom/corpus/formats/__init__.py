@@ -6,21 +6,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
 from transom.corpus.formats.base import Format, Moved, unheard
 from transom.corpus.formats.datatrove import Datatrove
 from transom.corpus.formats.megatron import Megatron
 from transom.corpus.formats.nanogpt import NanoGPT
 from transom.corpus.formats.tables import Arrow, Datasets, Parquet
+from transom.corpus.reader import CorpusReader
+from transom.corpus.writer import CorpusWriter
 from transom.errors import InputError
 from transom.outputs import check_target
 from transom.plugins import plugins
 from transom.validation import named_path, whole_number
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
-    from transom.corpus.writer import CorpusWriter
 
 __all__ = ["Format", "formats", "read_format", "write_format"]
 
@@ -34,7 +31,7 @@ def formats() -> Mapping[str, Format]:
 
 
 def write_format(
-    corpus: TokenCorpus,
+    corpus: CorpusReader,
     to: str,
     out: str | os.PathLike[str],
     *,
@@ -104,7 +101,7 @@ def _named(path: str | os.PathLike[str], what: str) -> Path:
     return named
 
 
-def _check_separator(format_: Format, separator: Any, vocab_size: int) -> None:
+def _check_separator(format_: Format, separator: int | None, vocab_size: int) -> None:
     if separator is None:
         return
     if not format_.separated:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transom.corpus.reader import CorpusReader
+from transom.corpus.writer import CorpusWriter
 from transom.errors import InputError
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
-    from transom.corpus.writer import CorpusWriter
+from transom.tokens import TokenIds
 
 __all__ = ["Format", "Moved", "mapped", "unheard"]
 
@@ -46,7 +44,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(
-        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+        self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
         """Write a corpus; what is there under the names of `files` is replaced when all is done.
 
@@ -69,13 +67,15 @@ class Format(ABC):
         raise InputError(f"{self.name} cannot be read back into a corpus.")
 
 
-def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) -> NDArray[Any]:
+def mapped(
+    path: Path, dtype: str | np.dtype[np.integer], offset: int = 0, count: int | None = None
+) -> TokenIds:
     """Numbers in a file, through a memory map.
 
     Raises:
         InputError: when there are not as many, or the file cannot be read.
     """
-    dtype = np.dtype(dtype)
+    kind: np.dtype[np.integer] = np.dtype(dtype)
     try:
         size = path.stat().st_size - offset
     except OSError as error:
@@ -83,18 +83,18 @@ def mapped(path: Path, dtype: Any, offset: int = 0, count: int | None = None) ->
     if not path.is_file():
         raise InputError(f"cannot read {path}: it is no file.")
     if count is None:
-        count, rest = divmod(size, dtype.itemsize)
+        count, rest = divmod(size, kind.itemsize)
         if rest:
             raise InputError(
-                f"{path} has {size:,} bytes, which are not a whole number of {dtype.name} ids."
+                f"{path} has {size:,} bytes, which are not a whole number of {kind.name} ids."
             )
-    if size < count * dtype.itemsize:
+    if size < count * kind.itemsize:
         raise InputError(
-            f"{path} has {size + offset:,} bytes; expected {offset + count * dtype.itemsize:,}."
+            f"{path} has {size + offset:,} bytes; expected {offset + count * kind.itemsize:,}."
         )
     if not count:
-        return np.empty(0, dtype=dtype)
+        return np.empty(0, dtype=kind)
     try:
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,))
+        return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=(count,))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error

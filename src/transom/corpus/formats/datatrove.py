@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from transom.corpus.formats.base import Format, Moved, mapped
 from transom.corpus.formats.megatron import AT_ONCE, in_order
+from transom.corpus.reader import CorpusReader
+from transom.corpus.writer import CorpusWriter
 from transom.errors import InputError
 from transom.outputs import output
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
-    from transom.corpus.writer import CorpusWriter
 
 __all__ = ["Datatrove"]
 
@@ -35,7 +33,7 @@ class Datatrove(Format):
         return [tokens, *(Path(f"{tokens}.{suffix}") for suffix in ("index", "metadata"))]
 
     def write(
-        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+        self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
         dtype = np.dtype("<u2" if corpus.manifest.vocab_size <= 1 << 16 else "<u4")
         tokens, index, metadata = self.files(out)

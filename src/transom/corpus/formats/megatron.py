@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.corpus.formats.base import Format, Moved, mapped
+from transom.corpus.reader import CorpusReader
+from transom.corpus.writer import CorpusWriter
 from transom.errors import InputError
 from transom.outputs import output
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
-    from transom.corpus.writer import CorpusWriter
+from transom.tokens import TokenIds
 
 __all__ = ["AT_ONCE", "Megatron", "in_order"]
 
@@ -39,7 +39,7 @@ class Megatron(Format):
         return [out.with_name(f"{stem}.bin"), out.with_name(f"{stem}.idx")]
 
     def write(
-        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+        self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
         lengths = np.diff(corpus.edges)
         if len(lengths) and int(lengths.max()) > np.iinfo(np.int32).max:
@@ -127,7 +127,7 @@ class Megatron(Format):
             writer.end_document()
 
 
-def in_order(ids: np.ndarray, edges: np.ndarray, writer: CorpusWriter, moved: Moved) -> None:
+def in_order(ids: TokenIds, edges: NDArray[np.int64], writer: CorpusWriter, moved: Moved) -> None:
     """Sequences that follow each other are read as one."""
     ends = edges[1:]
     for at in range(0, int(edges[-1]), AT_ONCE):

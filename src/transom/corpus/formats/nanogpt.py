@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.corpus.formats.base import Format, Moved, mapped
+from transom.corpus.reader import CorpusReader
+from transom.corpus.writer import CorpusWriter
 from transom.errors import InputError
 from transom.outputs import output
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
-    from transom.corpus.writer import CorpusWriter
+from transom.tokens import TokenIds
 
 __all__ = ["NanoGPT"]
 
@@ -47,7 +45,7 @@ class NanoGPT(Format):
         return [out if out.suffix == ".bin" else out.with_name(out.name + ".bin")]
 
     def write(
-        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+        self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
         _check_vocabulary(corpus.manifest.vocab_size)
         if separator is None and corpus.documents > 1:
@@ -115,7 +113,7 @@ def _check_vocabulary(size: int) -> None:
         )
 
 
-def _check_start(path: Path, ids: NDArray[np.uint16]) -> None:
+def _check_start(path: Path, ids: TokenIds) -> None:
     """Refuse other files that are called .bin, which are of two-byte numbers as any file is.
 
     Raises:

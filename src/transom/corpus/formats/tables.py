@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from transom.corpus.formats.base import Format, Moved
+from transom.corpus.reader import CorpusReader
 from transom.export import Ragged, table_writer
-
-if TYPE_CHECKING:
-    from transom.corpus.corpus import TokenCorpus
 
 __all__ = ["Arrow", "Datasets", "Parquet"]
 
@@ -29,7 +27,7 @@ class _Table(Format):
         return [out if out.suffix == self.suffix else out.with_name(out.name + self.suffix)]
 
     def write(
-        self, corpus: TokenCorpus, out: Path, *, separator: int | None = None, moved: Moved
+        self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
         edges = corpus.edges
         with table_writer(self.files(out)[0]) as table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from numpy.typing import NDArray
+from transom.tokens.ids import TokenIds
 
 __all__ = ["Backend"]
 
@@ -25,5 +25,5 @@ class Backend(ABC):
     threads: ClassVar[bool]
 
     @abstractmethod
-    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """The ids of each text by itself, `(tokens,)` of some integer dtype."""

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import version
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from transom.errors import InputError, MissingExtraError
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
+from transom.tokens.ids import TokenIds
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["BackendChoice", "backends", "choose_backend"]
 
@@ -56,7 +58,9 @@ def backends() -> tuple[str, ...]:
     return (AUTO, Reference.name, *CLASSES)
 
 
-def choose_backend(tokenizer: Any, sample: Iterable[str], name: str = AUTO) -> BackendChoice:
+def choose_backend(
+    tokenizer: TokenizerLike, sample: Iterable[str], name: str = AUTO
+) -> BackendChoice:
     """The fastest library that gives the ids that tokenizers gives for a sample.
 
     Checked are the sample, text known to be hard, and both around each of the added tokens. That
@@ -131,7 +135,7 @@ def _texts(reference: Reference, sample: Iterable[str]) -> list[str]:
     return [*chain(HARD, around), " ".join(HARD), *texts]
 
 
-def _disagreement(backend: Backend, texts: list[str], expected: list[Any]) -> str | None:
+def _disagreement(backend: Backend, texts: list[str], expected: list[TokenIds]) -> str | None:
     try:
         got = backend.encode(texts)
     except (ValueError, RuntimeError) as error:

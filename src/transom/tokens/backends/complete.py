@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import pre_tokenizers
 
 from transom.tokens.backends.reference import Reference
+from transom.tokens.ids import TokenIds
 
 __all__ = ["Complete"]
 
@@ -49,15 +48,16 @@ class Complete:
             model["vocab"] |= {byte: self._beyond + i for i, byte in enumerate(sorted(lacking))}
             self.settings = json.dumps(everything)
 
-    def mended(self, texts: Sequence[str], made: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    def mended(self, texts: Sequence[str], made: Sequence[TokenIds]) -> list[TokenIds]:
         """The ids of texts, those done over that a byte was lacking for."""
+        whole = list(made)
         if self._completed:
             for i, ids in enumerate(made):
                 if len(ids) and int(ids.max()) >= self._beyond:
-                    [made[i]] = self._reference.encode([texts[i]])
-        return made
+                    [whole[i]] = self._reference.encode([texts[i]])
+        return whole
 
 
-def cut(ids: NDArray[Any], ends: NDArray[Any]) -> list[NDArray[Any]]:
+def cut(ids: TokenIds, ends: TokenIds) -> list[TokenIds]:
     """The ids of several texts, one after the other, as an array for each."""
     return np.split(ids, ends[1:-1].astype(np.int64)) if len(ends) > 1 else []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import fastokens
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.complete import Complete, cut
 from transom.tokens.backends.reference import Reference
+from transom.tokens.ids import TokenIds
 
 __all__ = ["Fastokens"]
 
@@ -31,7 +31,7 @@ class Fastokens(Backend):
         self._complete = Complete(reference)
         self._tokenizer = fastokens.Tokenizer.from_json_str(self._complete.settings)
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         ids, ends = self._tokenizer.encode_batch_flat(list(texts))
         made = cut(np.frombuffer(ids, dtype="<u4"), np.frombuffer(ends, dtype="<u8"))
         return self._complete.mended(texts, made)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gigatoken
-from numpy.typing import NDArray
 
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.complete import Complete
 from transom.tokens.backends.reference import Reference
+from transom.tokens.ids import TokenIds
 
 __all__ = ["Gigatoken"]
 
@@ -30,6 +30,6 @@ class Gigatoken(Backend):
         self._complete = Complete(reference)
         self._tokenizer = gigatoken.Tokenizer.from_json(self._complete.settings)
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         made = [self._tokenizer.encode(text) for text in texts]
         return self._complete.mended(texts, made)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from transom.errors import InputError
 from transom.tokens.backends.base import Backend
+from transom.tokens.ids import TokenIds
+from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["Reference", "rust_tokenizer"]
 
 
-def rust_tokenizer(tokenizer: Any) -> Any:
+def rust_tokenizer(tokenizer: object) -> Tokenizer:
     """The `tokenizers.Tokenizer` in `tokenizer`.
 
     Raises:
@@ -47,26 +49,26 @@ class Reference(Backend):
     block: ClassVar[int] = 16_384
     threads: ClassVar[bool] = True
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: TokenizerLike) -> None:
         self.tokenizer = _copy(rust_tokenizer(tokenizer))
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         # One by one: several are shared out among as many threads as there are cores.
         return [np.array(self._encode(text).ids, dtype=np.int64) for text in texts]
 
-    def encode_with_offsets(self, text: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def encode_with_offsets(self, text: str) -> tuple[TokenIds, NDArray[np.int64]]:
         """Ids, and where each of them is in the text: `(tokens, 2)`, in characters."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         return np.array(encoding.ids, dtype=np.int64), offsets
 
-    def _encode(self, text: str) -> Any:
+    def _encode(self, text: str) -> Encoding:
         # Unlike `encode`, this one lets other threads run, and leaves out the offsets.
         [encoding] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return encoding
 
 
-def _copy(tokenizer: Any) -> Any:
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
     """One with the same parts; not by way of JSON, which is not exact about a model's scores."""
     copy = Tokenizer(tokenizer.model)
     for part in ("normalizer", "pre_tokenizer", "post_processor"):
@@ -85,5 +87,5 @@ def _copy(tokenizer: Any) -> Any:
     return copy
 
 
-def _by_id(tokenizer: Any) -> dict[int, str]:
+def _by_id(tokenizer: Tokenizer) -> dict[int, str]:
     return {i: repr(token) for i, token in tokenizer.get_added_tokens_decoder().items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import Any
+
+from tokenizers import AddedToken
 
 __all__ = ["AddedTokens"]
 
@@ -17,7 +18,9 @@ class AddedTokens:
         spellings: of a token, how it may appear in what is searched.
     """
 
-    def __init__(self, tokens: Iterable[Any], spellings: Callable[[Any], Iterable[str]]) -> None:
+    def __init__(
+        self, tokens: Iterable[AddedToken], spellings: Callable[[AddedToken], Iterable[str]]
+    ) -> None:
         self._pairs: set[tuple[str, str]] = set()
         self._ends: set[str] = set()
         self._starts_taking_space: set[str] = set()

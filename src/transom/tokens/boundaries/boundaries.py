@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from transom.tokens.boundaries.added import AddedTokens
 from transom.tokens.boundaries.merges import Merges
 from transom.tokens.boundaries.normalizers import Normalizing
@@ -45,7 +47,7 @@ class Boundaries:
     [3, 10, 11]
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.obstacle: str | None = None
         self._safe: dict[str, bool] = {}
         self._merges = Merges(tokenizer)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
-from tokenizers import models
+from tokenizers import Tokenizer, models
 
 __all__ = ["Merges"]
 
@@ -17,7 +16,7 @@ class Merges:
         tokenizer: a `tokenizers.Tokenizer`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         model = tokenizer.model
         # With ignore_merges a text is looked up as a whole, so its length decides; a suffix marks
         # the end of a text and a prefix all but its start, so a cut would be seen.

@@ -1,4 +1,4 @@
-"""What both datasets are: windows of a corpus in an order that only the seed decides."""
+"""Windows of a corpus in an order that depends on the seed alone: the base of both datasets."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from numpy.typing import NDArray
 
 from transom.corpus import TokenCorpus
 from transom.corpus.shuffle import Shuffle
-from transom.data.shared import SharedNumbers
 from transom.errors import InputError
+from transom.torch_data.shared import SharedNumbers
 from transom.validation import whole_number
 from transom.windows import TokenWindows
 
-__all__ = ["WindowSource", "unused"]
+__all__ = ["State", "WindowSource", "unused"]
 
-IGNORED = -100  # the label that losses of PyTorch leave out
-AT_ONCE = 4096  # places in the order that are computed together
-LARGEST = 2**62  # position: they are 64 bits wide
+IGNORED = -100  # the label that losses of PyTorch ignore
+AT_ONCE = 4096  # positions whose windows are computed together
+State = dict[str, Any]  # as state_dict() returns it; fits into JSON
+
+LARGEST = 2**62  # the largest position; positions have 64 bits
 
 
 class WindowSource:
-    """Windows by their place in the order, as tensors; and the state that finds a place again.
+    """Windows by their position in the order, as tensors; and the state of a position.
 
     Args:
-        corpus: as it is now; what is appended later is not seen.
+        corpus: is read as it is now; documents appended later are not seen.
         size, stride, settings: see `TokenCorpus.windows`; here windows do not overlap by default,
             so that every token comes once in an epoch.
-        seed: of the order, any whole number; None for the order they have in the corpus.
+        seed: seed of the order, any whole number; None for the order of the corpus.
 
     Raises:
-        InputError: when there are no windows, or on a seed that is none.
+        InputError: when there are no windows, or the seed is not a whole number.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class WindowSource:
         if stride is None and settings.get("overlap") is None:
             settings = {**settings, "overlap": 0}
         self.seed = _checked_seed(seed)
-        self.corpus = copy(corpus)  # which is of one commit, whatever is refreshed
+        self.corpus = copy(corpus)  # The copy stays at this commit when `corpus` is refreshed.
         self.settings = {"size": size, "stride": stride, **settings}
         self.windows: TokenWindows = self.corpus.windows(**self.settings)
         if not len(self.windows):
@@ -58,18 +60,18 @@ class WindowSource:
 
     @property
     def order(self) -> Shuffle:
-        """That of the windows there were at first, when a state of a smaller corpus was loaded."""
+        """The order; after a state of a smaller corpus was loaded, that of its windows."""
         order, windows = self._order, self._ordered["windows"]
-        if order.length != windows:  # as after load_state_dict in the process we work for
+        if order.length != windows:  # in a worker, after load_state_dict in its process
             self._order = order = Shuffle(windows, self.seed)
         return order
 
     def batch(self, positions: NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """The windows at some positions, `(n, size)` int64 each, for a model of transformers.
 
-        `labels` are the ids that count (see `score_mask` of `TokenWindow`) and -100 elsewhere.
-        Packed windows have `position_ids` in place of `attention_mask`: given both, these models
-        let one document see another.
+        `labels` are the ids that count (see `score_mask` of `TokenWindow`), and -100 elsewhere.
+        Packed windows have `position_ids` and no `attention_mask`: given both, a model of
+        transformers lets one document see another.
         """
         shape = len(positions), self.windows.cut.size
         ids = np.empty(shape, dtype=np.int64)
@@ -87,7 +89,7 @@ class WindowSource:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def numbers(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which windows come at some positions, counted over all epochs."""
+        """The numbers of the windows at some positions, which count over all epochs."""
         order = self.order
         if order.seed is None or not len(positions):
             return order(positions)
@@ -95,25 +97,25 @@ class WindowSource:
         if int(positions.max()) // AT_ONCE != number:
             return order(positions)
         known = self._known
-        if (known.order, known.number) != (order, number):  # a thread may replace it meanwhile
+        if (known.order, known.number) != (order, number):  # another thread may replace it
             self._known = known = _Stretch(order, number)
         return known.windows[positions - number * AT_ONCE]
 
-    def state(self, position: int) -> dict[str, Any]:
-        """What `position_of` needs to go on from there: a few numbers, fit for JSON."""
+    def state(self, position: int) -> State:
+        """The state of a position, for `position_of`: a few numbers that fit into JSON."""
         return {"position": position, "windows": self.order.length, "seed": self.seed}
 
-    def position_of(self, state: dict[str, Any]) -> int:
-        """The position that a state is of; nothing is changed.
+    def position_of(self, state: State) -> int:
+        """The position of a state; nothing is changed.
 
         Raises:
-            InputError: when the state is of another order, or is none.
+            InputError: when it is the state of another order, or not a state.
         """
         try:
             position, windows, seed = state["position"], state["windows"], state["seed"]
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"a state is {state!r:.80}; expected what state_dict() returned."
+                f"the state is {state!r:.80}; expected what state_dict() returned."
             ) from error
         position = whole_number("state", "position", position, 0, unit="windows")
         windows = whole_number("state", "windows", windows, 1, unit="windows")
@@ -128,38 +130,38 @@ class WindowSource:
             )
         return position
 
-    def follow(self, state: dict[str, Any]) -> int:
-        """The position that a state is of; a corpus that has grown since shows what it had.
+    def follow(self, state: State) -> int:
+        """The position of a state; of a corpus that has grown since, only its windows are used.
 
         Raises:
-            InputError: as `position_of`.
+            InputError: see `position_of`.
         """
         position = self.position_of(state)
         self._ordered["windows"] = int(state["windows"])
         return position
 
     def first_of(self, epoch: int, span: int, owner: str) -> int:
-        """The position where an epoch starts, when each has `span` windows.
+        """The position at which an epoch starts, when each has `span` windows.
 
         Raises:
-            InputError: when it is no number of an epoch, or one that nobody will ever reach.
+            InputError: when the epoch is not a whole number from 0 on, or too large.
         """
         epoch = whole_number(owner, "epoch", epoch, 0, unit="epochs")
         if epoch * span > LARGEST:
             raise InputError(f"{owner}: epoch is {epoch}; expected at most {LARGEST // span}.")
         return epoch * span
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         left_out = {"windows": None, "_known": _Stretch(self._order, -1)}
         return {**self.__dict__, **left_out}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.windows = self.corpus.windows(**self.settings)
 
 
 class _Stretch:
-    """The windows at the places of stretch `number` of an order; -1 for none."""
+    """The windows of `AT_ONCE` positions of an order, from `number * AT_ONCE` on; -1 for none."""
 
     def __init__(self, order: Shuffle, number: int) -> None:
         self.order = order
@@ -169,7 +171,7 @@ class _Stretch:
 
 
 def unused(loaded: int, epoch: int) -> InputError:
-    """The error that setting an epoch would lose a loaded position that nothing has used."""
+    """The error to raise when setting an epoch would lose a loaded position that was not used."""
     return InputError(
         f"a state of epoch {loaded} was loaded and nothing has been read since, so "
         f"set_epoch({epoch}) would lose it; call set_epoch({loaded}) first. Accelerate's loaders "
@@ -177,12 +179,12 @@ def unused(loaded: int, epoch: int) -> InputError:
     )
 
 
-def _checked_seed(seed: Any) -> int | None:
+def _checked_seed(seed: object) -> int | None:
     if seed is None:
         return None
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise InputError(
             f"dataset: shuffle_seed is {seed!r} ({type(seed).__name__}); expected a whole number, "
-            "or None for the order that the windows have in the corpus."
+            "or None for the order of the corpus."
         )
     return int(seed)

@@ -1,4 +1,4 @@
-"""Windows by number, in an order of their own: a map-style dataset."""
+"""A map-style dataset of windows, in a shuffled order."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from transom.corpus import TokenCorpus
-from transom.data.share import Share
-from transom.data.shared import SharedNumbers
-from transom.data.source import WindowSource, unused
 from transom.errors import InputError
+from transom.torch_data.share import Share
+from transom.torch_data.shared import SharedNumbers
+from transom.torch_data.source import State, WindowSource, unused
 from transom.validation import known_keywords, whole_number
 
 __all__ = ["WindowDataset"]
@@ -23,28 +23,30 @@ __all__ = ["WindowDataset"]
 
 @known_keywords
 class WindowDataset(Dataset[dict[str, torch.Tensor]]):
-    """One epoch of windows, shuffled by `shuffle_seed`, of which each rank has its share.
+    """One epoch of windows, shuffled by `shuffle_seed`; each rank has its share.
 
-    An item has `input_ids`, `labels` and `attention_mask`, or where packed `position_ids`,
-    `(size,)` int64 each: what a causal model of transformers takes. By `position_ids` it keeps
-    documents apart only with `use_cache=False`, which its `Trainer` sets. An item is the same
-    whatever asks for it, so any number of workers gives the same batches. Over all ranks every
-    window comes once: rank `r` of `n` has each n-th, from the r-th on, so that a step of all of
-    them has the same windows for any number of ranks.
+    An item has `input_ids`, `labels` and `attention_mask` (or `position_ids` when packed),
+    `(size,)` int64 each: the arguments of a causal model of transformers. With `position_ids`, the
+    model keeps documents apart only under `use_cache=False`, which `Trainer` sets. An item does
+    not depend on who asks for it, so any number of workers gives the same batches. Over all ranks
+    every window comes once: rank `r` of `n` has every n-th window, starting at the r-th. So one
+    step of all ranks has the same windows for any number of ranks.
 
-    Epoch and position are known to workers too, also to those of `persistent_workers`. Where a
-    `DistributedSampler` or Accelerate shares the items among processes already, as trainers have
-    it by default, this leaves it to them and has all of them. For a `Subset`, which they would
-    share without asking here, pass `rank=0, ranks=1`; without it that is refused.
+    Workers know epoch and position too, also under `persistent_workers`. When a
+    `DistributedSampler` or Accelerate already shares the items among processes, as trainers do by
+    default, this dataset leaves that to them and has all windows. They would also share a
+    `Subset`, without asking this dataset: pass `rank=0, ranks=1` for that, otherwise it is
+    refused.
 
     Args:
         corpus, size, stride, settings: see `TokenCorpus.windows`; by default windows do not
             overlap.
-        shuffle_seed: of the order, which is another in each epoch; None for that of the corpus.
+        shuffle_seed: seed of the order, which differs in each epoch; None for the order of the
+            corpus.
         rank, ranks: which share this is, of how many; by default what `torch.distributed` says
             when items are asked for.
-        drop_uneven: leave out the last windows of an epoch, fewer than there are ranks, so that
-            all ranks have equally many; otherwise some have one more than others.
+        drop_uneven: leave out the last windows of an epoch when they are fewer than the ranks, so
+            that all ranks have equally many. Otherwise some ranks have one more than others.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp() + "/books"
@@ -70,7 +72,7 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
         self._source = WindowSource(corpus, size, stride, shuffle_seed, settings)
         self._share = Share(rank, ranks)
         self._drop_uneven = drop_uneven
-        # Where the epoch under way starts; whether that was loaded, and used since.
+        # Where the current epoch starts, whether that was loaded, and whether it was used since.
         self._place = SharedNumbers(start=0, loaded=0, used=0)
 
     def __len__(self) -> int:
@@ -97,11 +99,11 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
         return item
 
     def __getitems__(self, indices: Iterable[int]) -> list[dict[str, torch.Tensor]]:
-        """Several items at once, which is how a `DataLoader` asks for them.
+        """Several items at once; a `DataLoader` calls this.
 
         Raises:
             IndexError: when there is no such item.
-            InputError: when an index is no whole number.
+            InputError: when an index is not a whole number.
         """
         self._share.refuse_loaders()
         wanted = self._checked(indices)
@@ -127,13 +129,13 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
         return np.array(numbers, dtype=np.int64)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the first window of an epoch; in the epoch under way, stay at the loaded place.
+        """Go to the first window of an epoch; in the epoch of a loaded state, stay at its place.
 
-        So trainers that call this before each epoch go on where a loaded state was taken.
+        So a trainer that calls this before each epoch continues where the loaded state was taken.
 
         Raises:
-            InputError: when it is no whole number, or before the epoch of a state that was loaded
-                and not used yet.
+            InputError: when it is not a whole number, or is before the epoch of a state that was
+                loaded and not used yet.
         """
         place, length = self._place, self._source.order.length
         first = self._source.first_of(epoch, length, type(self).__name__)
@@ -145,27 +147,27 @@ class WindowDataset(Dataset[dict[str, torch.Tensor]]):
                 raise unused(under_way, epoch)
         place["start"], place["loaded"] = first, 0
 
-    def state_dict(self, taken: int = 0) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on, when each rank has taken so many items.
+    def state_dict(self, taken: int = 0) -> State:
+        """The state for `load_state_dict`, after each rank has taken `taken` items.
 
-        The same on all ranks, and good for any number of ranks and workers. It counts items in
-        their order: a sampler that shuffles has an order of its own, and a state of its own.
+        It is the same on all ranks, and works for any number of ranks and workers. It counts items
+        in the order of this dataset: a sampler that shuffles needs a state of its own.
         """
         taken = whole_number("WindowDataset", "taken", taken, 0, unit="items")
         start, length = self._place["start"], self._source.order.length
         end, processes = (start // length + 1) * length, self._share.processes
         position = start + taken * processes
         if position > end - (processes if self._drop_uneven else 0):
-            position = end  # what is left is nobody's
+            position = end  # what is left goes to no rank
         return self._source.state(position)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where that state was taken: item 0 is the first that was not, in that epoch.
+    def load_state_dict(self, state: State) -> None:
+        """Continue where a state was taken: item 0 is the first item not taken in that epoch.
 
         That holds until `set_epoch` starts another epoch.
 
         Raises:
-            InputError: when the state is of other windows, or another seed.
+            InputError: when the state is of other windows, or of another seed.
         """
         place = self._place
         place["start"], place["loaded"], place["used"] = self._source.follow(state), 1, 0

@@ -1,30 +1,30 @@
-"""Who asks a dataset for its windows: what has been put around it that it must know of.
+"""Finds the samplers and loaders that call a dataset, by looking at the call stack.
 
-Samplers and loaders of other libraries share windows among processes, and none of them asks first.
-They can be told by who is on the call stack.
+Samplers and loaders of other libraries share a dataset's windows among processes without asking
+the dataset. It must know of them, and the call stack is the only place where they show.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch.utils.data import IterableDataset, Sampler
 
 __all__ = ["Sharer", "collator", "dispatcher", "loader_that_shares", "sharer"]
 
-# By which attribute it is known, whether it counts items once and for all.
-COUNTS = {"num_replicas": True, "num_processes": False}  # DistributedSampler and kin; Accelerate
+# The attribute with the number of processes, and whether items are counted only at the start.
+COUNTS = {"num_replicas": True, "num_processes": False}  # DistributedSampler; Accelerate
 
 
 class Sharer(NamedTuple):
-    """What gives each of `ranks` processes a part of a dataset.
+    """A sampler or loader that gives each of `ranks` processes a part of a dataset.
 
     Attributes:
-        name: of its class.
+        name: name of its class.
         ranks: how many processes.
-        fixed: whether it goes by how many items there were when it was made.
+        fixed: whether it counts the items only when it is made.
     """
 
     name: str
@@ -33,35 +33,35 @@ class Sharer(NamedTuple):
 
 
 def sharer() -> Sharer | None:
-    """The sampler or dataset among the callers that shares among several processes."""
+    """The sampler or dataset among the callers that shares windows among several processes."""
     return _first_of(_askers())
 
 
 def loader_that_shares() -> Sharer | None:
-    """The sampler by which a loader among the callers shares, whatever dataset is between.
+    """The sampler with which a loader among the callers shares, whatever dataset is in between.
 
-    A worker that was forked has the loader that started it among its callers too.
+    A forked worker also has the loader that started it among its callers.
     """
     for asker in _askers():
-        # That of batches, or of items where there are none; also of a loader's iterator.
+        # The batch sampler, or the sampler of items without one; loader iterators have it too.
         by = getattr(asker, "_index_sampler", None)
         if by is not None and (found := _first_of([by, getattr(by, "sampler", None)])):
             return found
     return None
 
 
-def collator(dataset: Any) -> bool:
-    """Whether a loader that makes batches of what it is given asks `dataset` itself."""
+def collator(dataset: object) -> bool:
+    """Whether the direct caller of `dataset` is a loader that makes batches of its items."""
     asker = next((asker for asker in _askers() if asker is not dataset), None)
     return getattr(asker, "auto_collation", False) is True
 
 
 def dispatcher() -> bool:
-    """Whether Accelerate is among the callers, reading in one process for all of them."""
+    """Whether Accelerate is among the callers and reads in one process for all of them."""
     return any(type(asker).__name__ == "DataLoaderDispatcher" for asker in _askers())
 
 
-def _first_of(askers: Iterable[Any]) -> Sharer | None:
+def _first_of(askers: Iterable[object]) -> Sharer | None:
     for asker in askers:
         if isinstance(asker, (Sampler, IterableDataset)):
             for count, fixed in COUNTS.items():
@@ -71,8 +71,8 @@ def _first_of(askers: Iterable[Any]) -> Sharer | None:
     return None
 
 
-def _askers() -> Iterator[Any]:
-    """The objects whose methods are being run, the innermost first."""
+def _askers() -> Iterator[object]:
+    """The objects whose methods are running, the innermost first."""
     frame = sys._getframe(1)
     while frame is not None:
         if "self" in frame.f_code.co_varnames[:1]:

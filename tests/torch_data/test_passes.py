@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
 from tests.forking import in_a_fork
+from tests.torch_data.making import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
-from transom.data import WindowDataset, WindowStream
-from transom.data.shared import SharedNumbers
 from transom.errors import InputError
+from transom.torch_data import WindowDataset, WindowStream
+from transom.torch_data.shared import SharedNumbers
 
 # More workers than cores is what is tested here; and a forked one needs no threads of ours.
 pytestmark = [

@@ -1,4 +1,4 @@
-"""Windows in batches, pass after pass: an iterable dataset."""
+"""An iterable dataset of batches of windows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from transom.corpus import TokenCorpus
-from transom.data.askers import collator, dispatcher, sharer
-from transom.data.passes import Passes
-from transom.data.share import Share
-from transom.data.source import WindowSource, unused
 from transom.errors import InputError
+from transom.torch_data.askers import collator, dispatcher, sharer
+from transom.torch_data.passes import Passes
+from transom.torch_data.share import Share
+from transom.torch_data.source import State, WindowSource, unused
 from transom.validation import whole_number
 
 __all__ = ["WindowStream"]
@@ -23,31 +23,32 @@ Batch = dict[str, torch.Tensor]
 
 
 class WindowStream(IterableDataset[Batch]):
-    """Batches of windows, epoch after epoch, in an order that only `shuffle_seed` decides.
+    """Batches of windows, epoch after epoch, in an order that depends on `shuffle_seed` alone.
 
-    For `DataLoader(stream, batch_size=None, num_workers=...)`: each item is a batch, made by one
-    gather, and any number of workers gives the same ones in the same order. A step of all ranks
-    together has the same windows for any number of ranks, as long as it has as many. Ranks are
-    shared here already, so nothing else should: no `prepare` of Accelerate.
+    Use it as `DataLoader(stream, batch_size=None, num_workers=...)`: each item is a batch, made by
+    one gather. Any number of workers gives the same batches in the same order. One step of all
+    ranks has the same windows for any number of ranks, if ranks times batch size stay the same.
+    The stream shares windows among ranks by itself: do not use `prepare` of Accelerate.
 
-    Each pass starts anew, whoever made the last one and wherever it stopped; only the one after
-    `load_state_dict` starts at the loaded place. Workers know both, also `persistent_workers`.
+    Each pass starts anew, wherever the last one stopped; only the pass after `load_state_dict`
+    starts at the loaded place. Workers know both, also under `persistent_workers`.
 
     Args:
         corpus, size, stride, settings: see `TokenCorpus.windows`; by default windows do not
             overlap.
         batch_size: windows per batch of this rank.
-        shuffle_seed: of the order, which is another in each epoch; None for that of the corpus.
-        epochs: after how many a pass stops, with a batch that may be smaller; None for never.
+        shuffle_seed: seed of the order, which differs in each epoch; None for the order of the
+            corpus.
+        epochs: how many epochs a pass has; its last batch may be smaller. None for no end.
         rank, ranks: which share this is, of how many; by default what `torch.distributed` says
             when a pass begins.
-        drop_uneven: leave out the last windows of a pass that do not fill a step of all ranks, so
-            that all have equally many batches of one size. Otherwise they come once too, and some
-            ranks may have a smaller last batch, or none.
+        drop_uneven: leave out the last windows of a pass when they do not fill a step of all
+            ranks, so that all ranks have equally many batches of one size. Otherwise these come
+            too, and some ranks may have a smaller last batch, or none.
 
-    A batch has `input_ids`, `labels` and `attention_mask`, or where packed `position_ids`,
-    `(batch_size, size)` int64 each, as of `WindowDataset`; and `position`: how many windows all
-    ranks have had by then, from which `state_after` makes the state to resume from.
+    A batch has `input_ids`, `labels` and `attention_mask` (or `position_ids` when packed),
+    `(batch_size, size)` int64 each, as in `WindowDataset`. Its `position` says how many windows
+    all ranks have had after it; `state_after` makes a state of that.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class WindowStream(IterableDataset[Batch]):
         self._share = Share(rank, ranks)
         self._drop_uneven = drop_uneven
         self._passes = Passes()
-        self._position: int | None = None  # of what this process gave out in its last pass
+        self._position: int | None = None  # after the last batch that this process returned
 
     def __iter__(self) -> Iterator[Batch]:
         self._refuse_loaders()
@@ -82,19 +83,19 @@ class WindowStream(IterableDataset[Batch]):
 
     @property
     def _span(self) -> int:
-        """Windows of a pass, or of an epoch where it does not end."""
+        """Windows of a pass, or of an epoch when passes do not end."""
         return (self._epochs or 1) * self._source.order.length
 
     @property
     def _end(self) -> int | None:
-        """Where passes end that start where they do now."""
+        """The position at which a pass ends; None for no end."""
         return None if self._epochs is None else self._passes.start + self._span
 
     def _refuse_loaders(self) -> None:
-        """Refuse what would give wrong batches.
+        """Refuse loaders that would give wrong batches.
 
         Raises:
-            InputError: on a loader that batches batches or shares a share.
+            InputError: when a loader makes batches of batches, or shares a share again.
         """
         if collator(self):
             raise InputError(
@@ -110,12 +111,13 @@ class WindowStream(IterableDataset[Batch]):
             raise self._share.twice(found.name, found.ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Have passes start at another epoch; where each has `epochs`, at that of pass `epoch`.
+        """Start passes at another epoch; when passes end, `epoch` counts passes.
 
-        A loaded place that lies there stays where the next pass starts.
+        A loaded place within that pass stays the start of the next pass.
 
         Raises:
-            InputError: when it is no whole number, or before a state that was loaded and not used.
+            InputError: when it is not a whole number, or is before a state that was loaded and not
+                used yet.
         """
         start = self._source.first_of(epoch, self._span, type(self).__name__)
         loaded = self._passes.loaded
@@ -127,18 +129,18 @@ class WindowStream(IterableDataset[Batch]):
         self._passes.start = start
         self._position = None
 
-    def state_after(self, batch: Batch) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on after a batch, whoever made it.
+    def state_after(self, batch: Batch) -> State:
+        """The state for `load_state_dict` after a batch, whichever process made it.
 
-        The same on all ranks, and good for any number of ranks and workers.
+        It is the same on all ranks, and works for any number of ranks and workers.
         """
         return self._state(int(batch["position"]))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state after the last batch that this object gave out: for `num_workers=0`.
+    def state_dict(self) -> State:
+        """The state after the last batch that this object returned, for `num_workers=0`.
 
         Raises:
-            InputError: when it is workers who give them out, so that this cannot know.
+            InputError: when workers return the batches, so that this object does not know.
         """
         passes = self._passes
         if get_worker_info() is None and passes.by_workers:
@@ -150,24 +152,24 @@ class WindowStream(IterableDataset[Batch]):
             return self._state(self._position)
         return self._state(passes.start if passes.loaded is None else passes.loaded)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where that state was taken, when the next pass begins.
+    def load_state_dict(self, state: State) -> None:
+        """Continue where a state was taken, when the next pass begins.
 
         Raises:
-            InputError: when the state is of other windows, or another seed.
+            InputError: when the state is of other windows, or of another seed.
         """
         position = self._source.position_of(state)
         span = state["windows"] * (self._epochs or 1)
         start = self._source.first_of(state.get("epoch", 0), span, "state")
         if not start <= position <= start + span and self._epochs is not None:
-            start = (position - 1) // span * span  # as of a dataset, which notes no epoch
+            start = (position - 1) // span * span  # a state of a WindowDataset, which has no epoch
         self._source.follow(state)
         self._position = None
         self._passes.start = start
-        if get_worker_info() is None:  # a worker is told of its own part by WindowBatches
+        if get_worker_info() is None:  # a worker gets its part through WindowBatches
             self._passes.load(position)
 
-    def _state(self, position: int) -> dict[str, Any]:
+    def _state(self, position: int) -> State:
         state = self._source.state(position)
         epoch = self._passes.start // self._span
         return {**state, "epoch": epoch} if epoch else state
@@ -176,8 +178,8 @@ class WindowStream(IterableDataset[Batch]):
 class WindowBatches(Iterator[Batch]):
     """One pass, or a worker's part of it, from a position to an end.
 
-    A loader that keeps the states of its workers, as torchdata's `StatefulDataLoader` does, keeps
-    this one's.
+    A loader that saves the states of its workers, such as torchdata's `StatefulDataLoader`, saves
+    the state of this.
     """
 
     def __init__(self, stream: WindowStream, position: int, end: int | None) -> None:
@@ -216,16 +218,16 @@ class WindowBatches(Iterator[Batch]):
         stream._position = after
         return batch
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where this part goes on: at which position, in steps of how many windows, to which."""
+    def state_dict(self) -> State:
+        """Where this part continues: its position, the windows of a step, and where it ends."""
         state = self._stream._source.state(self._at)
         return {**state, "step": self._step, "end": self._end}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where that state was taken.
+    def load_state_dict(self, state: State) -> None:
+        """Continue where a state was taken.
 
         Raises:
-            InputError: when it was taken by as many workers with other batches, or other ranks.
+            InputError: when it was taken with another batch size, or another number of ranks.
         """
         position = self._stream._source.position_of(state)
         if state.get("step") != self._step:

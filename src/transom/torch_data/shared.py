@@ -1,4 +1,4 @@
-"""Numbers that a process and the workers of its loaders see alike."""
+"""Numbers in memory that a process shares with the workers of its loaders."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["SharedNumbers"]
 class SharedNumbers:
     """Whole numbers by name, in memory that a process shares with the workers of its loaders.
 
-    A worker gets its dataset when it starts, and may live for many epochs. What is set here later
-    reaches it too. Any other process that is given a dataset, such as another rank, has numbers of
-    its own from then on, and so has a copy made by pickle or `copy.deepcopy`.
+    A worker gets its dataset when it starts, and may live for many epochs; it sees what is set
+    here later. Any other process that gets a dataset, such as another rank, has its own numbers
+    from then on. So does a copy made by pickle or `copy.deepcopy`.
 
     Raises:
         InputError: when the system has no shared memory.
@@ -33,7 +33,7 @@ class SharedNumbers:
 
     def __init__(self, **numbers: int) -> None:
         self._places = {name: place for place, name in enumerate(numbers)}
-        # On the processor, whatever the default device is.
+        # On the CPU, whatever the default device is.
         self._keep(torch.tensor([*numbers.values()], dtype=torch.int64, device="cpu"))
 
     def __getitem__(self, name: str) -> int:
@@ -58,8 +58,8 @@ class SharedNumbers:
             ) from error
         self._values: NDArray[np.int64] = self._tensor.numpy()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Where a process is spawned, torch hands on the memory of a tensor and not its contents.
+    def __getstate__(self) -> dict[str, object]:
+        # To a spawned process, torch gives the memory of a tensor and not a copy.
         self._mine()
         return {"places": self._places, "tensor": self._tensor, "process": self._process}
 

@@ -16,12 +16,12 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
+from tests.torch_data.making import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.corpus.shuffle import Shuffle
-from transom.data import WindowDataset, WindowStream
-from transom.data.source import AT_ONCE
 from transom.errors import InputError
+from transom.torch_data import WindowDataset, WindowStream
+from transom.torch_data.source import AT_ONCE
 
 # More workers than cores is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

@@ -1,16 +1,15 @@
-"""Which windows a process takes, of how many processes."""
+"""Which windows this process takes, and among how many processes they are shared."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
 
-from transom.data.askers import loader_that_shares, sharer
-from transom.data.shared import SharedNumbers
 from transom.errors import InputError
+from transom.torch_data.askers import loader_that_shares, sharer
+from transom.torch_data.shared import SharedNumbers
 from transom.validation import whole_number
 
 __all__ = ["Share"]
@@ -21,10 +20,10 @@ logger = logging.getLogger("transom")
 class Share:
     """The share of rank `rank` of `ranks`: as given, or else what `torch.distributed` says.
 
-    It says so whenever it is asked, so a dataset may be made before the process group.
+    `torch.distributed` is asked each time, so a dataset may be made before the process group.
 
     Attributes:
-        given: whether rank and ranks were.
+        given: whether rank and ranks were given.
 
     Raises:
         InputError: when only one of the two is given, or they make no sense.
@@ -40,12 +39,12 @@ class Share:
             rank = whole_number("dataset", "rank", rank, 0, unit="processes")
             if rank >= ranks:
                 raise InputError(f"dataset: rank is {rank} of {ranks}; expected 0 to {ranks - 1}.")
-        # `left_to`: processes among which somebody else shares; then this has everything.
+        # `left_to`: the number of processes among which a sampler shares; then this has everything.
         self._numbers = SharedNumbers(rank=rank or 0, ranks=ranks or 1, left_to=0)
         self._told = False
 
     def now(self) -> tuple[int, int]:
-        """Rank and ranks; in a worker, those of the process that it works for."""
+        """Rank and ranks; in a worker, those of the process that started it."""
         if self._numbers["left_to"]:
             return 0, 1
         if not self.given:
@@ -54,18 +53,18 @@ class Share:
 
     @property
     def processes(self) -> int:
-        """Among how many processes windows are shared, whoever does it."""
+        """Among how many processes windows are shared, here or by a sampler."""
         return self._numbers["left_to"] or self.now()[1]
 
     def leave_to_callers(self, resumed: bool) -> None:
-        """Have everything, where a sampler among the callers shares it among processes already.
+        """Have everything when a sampler among the callers already shares it among processes.
 
         Args:
-            resumed: whether an epoch is gone on with, so that there are more items in the next.
+            resumed: whether this epoch was resumed, so that the next one has more items.
 
         Raises:
-            InputError: when a share was given, and a part of it would go to each process; or when
-                a sampler goes by how many items there were, and there will be more.
+            InputError: when a share was given and the sampler would share it again; or when the
+                sampler counts the items only now, and the next epoch has more.
         """
         if not (found := sharer()):
             return
@@ -83,19 +82,19 @@ class Share:
             raise self.twice(found.name, found.ranks)
 
     def refuse_loaders(self) -> None:
-        """Refuse to be shared again by a loader that shares another dataset, made of this one.
+        """Refuse a loader that shares a dataset made of this one, such as a `Subset`.
 
-        Nobody asked this one how long it is then, so it could not leave sharing to them.
+        Such a loader never asks this dataset for its length, so `leave_to_callers` did not run.
 
         Raises:
-            InputError: when a share is shared.
+            InputError: when the loader would share a share again.
         """
         ranks = self.now()[1]
         if ranks > 1 and (found := loader_that_shares()) and found.ranks * ranks != _processes():
             raise self.twice(found.name, found.ranks)
 
     def twice(self, name: str, ranks: int) -> InputError:
-        """The error that something else shares what is a share already."""
+        """The error to raise when `name` would share a share again."""
         mine = self.now()[1]
         return InputError(
             f"{name} would share among {ranks} processes what is already the share of one process "
@@ -104,13 +103,13 @@ class Share:
         )
 
     def tell_uneven(self) -> None:
-        """Note once, for whoever runs it, that ranks do not have equally many windows."""
+        """Log once that ranks do not have equally many windows."""
         ranks = self.now()[1]
         if ranks > 1 and not (self.given or self._told):
             self._told = True
             logger.warning(
-                "windows do not divide by %d ranks: some get fewer, and where all wait for each "
-                "other at every step, they wait for ever. Pass drop_uneven=True.",
+                "windows do not divide by %d ranks: some get fewer. Ranks that wait for each other "
+                "at every step then wait for ever. Pass drop_uneven=True.",
                 ranks,
             )
 
@@ -118,12 +117,13 @@ class Share:
         if _distributed():
             self._numbers["rank"] = torch.distributed.get_rank()
             self._numbers["ranks"] = torch.distributed.get_world_size()
-        elif get_worker_info() is None:  # a spawned worker knows only what it was told
+        elif get_worker_info() is None:  # a spawned worker knows only what it was given
             self._numbers["rank"], self._numbers["ranks"] = 0, 1
 
-    def __getstate__(self) -> dict[str, Any]:
-        self.refuse_loaders()  # A worker that is spawned knows
-        self.now()  # neither who loads nor who it works for.
+    def __getstate__(self) -> dict[str, object]:
+        # A spawned worker can find out neither its loader nor its rank: do both here.
+        self.refuse_loaders()
+        self.now()
         return self.__dict__
 
 
