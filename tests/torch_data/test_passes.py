@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.forking import in_a_fork
-from tests.torch_data.making import SIZE, WINDOWS, numbered, numbers
+from tests.helpers.forking import in_a_fork
+from tests.helpers.numbered_corpus import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.errors import InputError
 from transom.torch_data import WindowDataset, WindowStream
