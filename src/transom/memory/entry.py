@@ -116,8 +116,8 @@ class Entry:
             kid = kid._next
         return found
 
-    def attach(self) -> None:
-        """Be known to what it continues."""
+    def link(self) -> None:
+        """Add it to the kids of what it continues; a state becomes the state of its context."""
         if self.above is None:
             return
         if self.is_state:
@@ -128,8 +128,8 @@ class Entry:
                 self._next._prior = self
             self.above._kid = self
 
-    def detach(self) -> None:
-        """Be no longer known to what it continues."""
+    def unlink(self) -> None:
+        """Take it out of what `link` added it to."""
         if self.above is None:
             return
         if self.is_state:

@@ -58,8 +58,8 @@ class HashIndex:
             at = at + 1 & mask
         places[at] = row + 1
 
-    def discard(self, row: int) -> None:
-        """A row is there no longer; it still has its value."""
+    def remove(self, row: int) -> None:
+        """Take out a row, which still has its value."""
         places, values, mask = self._places, self._values, len(self._places) - 1
         hole = ((values[row] * SPREAD) & WORD) >> 32 & mask
         while places[hole] != row + 1:
@@ -168,7 +168,7 @@ class RecordTable:
 
     def remove(self, row: int) -> None:
         """The row is there no longer."""
-        self._index.discard(row)
+        self._index.remove(row)
         self.keys[row] = 0
         for column in self.columns.values():
             column[row] = 0

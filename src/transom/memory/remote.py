@@ -81,7 +81,7 @@ class Remote:
         self._pay()
         return self.tier.version(key) if self._paid(key) else None
 
-    def delete_until(self, space: str, name: str, state: bool, version: int) -> None:
+    def remove_until(self, space: str, name: str, state: bool, version: int) -> None:
         """Delete what the server has of a context or state, unless it is later than `version`."""
         self._delete(self._key(space, name, state), version)
 
@@ -116,7 +116,7 @@ class Remote:
 
     def _delete(self, key: int, until: int | None = None) -> None:
         """Delete `key`, unless it has a version above `until`: now, or when that can be told."""
-        if self.tier.discard(key, until) is None:
+        if self.tier.remove(key, until) is None:
             self._owed[key] = self.tier.new_version() if until is None else until
             if len(self._owed) > MOST_OWED:
                 self._owed.clear()
@@ -129,7 +129,7 @@ class Remote:
         until = self._owed.get(key, self._all_owed)
         if not until:
             return True
-        if self.tier.discard(key, until) is None:
+        if self.tier.remove(key, until) is None:
             return False
         self._owed.pop(key, None)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 __all__ = ["ContextInfo", "Stats", "TierStats", "Verified"]
@@ -41,7 +42,7 @@ class Stats(NamedTuple):
         states: KV states held.
         bytes: bytes of memory taken.
         disk_bytes: bytes taken on disk.
-        lent: bytes of `bytes` that were removed, but that somebody still has a view of.
+        borrowed: bytes of `bytes` of removed contexts and states that somebody has a view of.
         shared: bytes that would be held twice if contexts that start alike shared nothing.
         hits: contexts and states asked for that were held.
         misses: and that were not.
@@ -57,7 +58,7 @@ class Stats(NamedTuple):
     states: int
     bytes: int
     disk_bytes: int
-    lent: int
+    borrowed: int
     shared: int
     hits: int
     misses: int
@@ -65,6 +66,12 @@ class Stats(NamedTuple):
     expired: int
     unknown: int
     tiers: tuple[TierStats, ...]
+
+    @property
+    def lent(self) -> int:
+        """The former name of `borrowed`; deprecated."""
+        warnings.warn("Stats.lent is now Stats.borrowed; use that.", DeprecationWarning, 2)
+        return self.borrowed
 
 
 class ContextInfo(NamedTuple):

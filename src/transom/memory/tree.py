@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64, xxh3_64_intdigest
 
@@ -12,7 +13,7 @@ from transom.memory.entry import Entry, Namespace
 
 __all__ = ["Match", "common_length", "holder", "key_hash", "match"]
 
-Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
+Tokens = Callable[[Entry], Iterable[NDArray[np.generic]]]
 Listed = Callable[[Namespace, int], Entry | None]
 Kids = Callable[[Entry], Iterable[Entry]]
 
@@ -33,7 +34,9 @@ class Match(NamedTuple):
     key: int | None
 
 
-def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, listed: Listed) -> Match:
+def match(
+    space: Namespace, ids: NDArray[np.generic], block: int, tokens: Tokens, listed: Listed
+) -> Match:
     """The longest run of whole blocks of `ids` that `space` holds from the start.
 
     An entry is found by the hash of all tokens up to the end of its first block, salted with what
@@ -71,10 +74,9 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, liste
     return Match(length, parent, at, None)
 
 
-def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
+def common_length(one: NDArray[np.generic], other: NDArray[np.generic]) -> int:
     """How many elements at the start are equal.
 
-    >>> import numpy as np
     >>> common_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
     2
     """

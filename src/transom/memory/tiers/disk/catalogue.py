@@ -9,19 +9,19 @@ from typing import Literal
 
 from transom.memory.extents import Extents
 from transom.memory.tiers.base import TierEvent
-from transom.memory.tiers.disk.blockfile import DamagedError
-from transom.memory.tiers.disk.datafile import FIRST, DataFile
+from transom.memory.tiers.disk.block_file import DamagedError
+from transom.memory.tiers.disk.data_file import FIRST, DataFile
 from transom.memory.tiers.disk.index import item_size, load_index
 from transom.memory.tiers.disk.places import Places
 from transom.memory.tiers.disk.record import HEADER, DiskRecord, Place
-from transom.memory.tiers.disk.shared import ADD, DROP, GENERATION, RELABEL, Change, Shared
+from transom.memory.tiers.disk.shared import ADDED, GENERATION, NEW_HEADER, REMOVED, Change, Shared
 
 __all__ = ["Catalogue"]
 
-KINDS: dict[int, Literal["add", "drop", "new header"]] = {
-    ADD: "add",
-    DROP: "drop",
-    RELABEL: "new header",
+KINDS: dict[int, Literal["add", "remove", "new header"]] = {
+    ADDED: "add",
+    REMOVED: "remove",
+    NEW_HEADER: "new header",
 }
 
 
@@ -87,7 +87,7 @@ class Catalogue:
         self._kinds, self._keys = kinds, keys
         there = self.places.by_generation()
         if not before:
-            self._kinds += bytes([ADD]) * len(there)
+            self._kinds += bytes([ADDED]) * len(there)
             self._keys.frombytes(there.tobytes())
             return
         kept = set()
@@ -96,9 +96,9 @@ class Catalogue:
             if now is not None and now.generation == place.generation:
                 kept.add(key)
             else:
-                self._tell(DROP, key)
+                self._tell(REMOVED, key)
         for key in map(int, there):
-            self._tell(RELABEL if key in kept else ADD, key)
+            self._tell(NEW_HEADER if key in kept else ADDED, key)
 
     def _forget_all(self) -> None:
         self.places = Places()
@@ -135,7 +135,7 @@ class Catalogue:
             if older is None or older is other:
                 self.learn(record)
             if older is not None and self._writable:
-                self._data.erase(older.start)
+                self._data.remove(older.start)
         if self._writable:
             self._shared.words[GENERATION] = latest
         self.seen = self._shared.generation
@@ -145,18 +145,18 @@ class Catalogue:
         place = record.place
         if place.start + place.length > self.reach:
             self.reached(self._data.measure())
-        self.unlearn(record.key)
+        self.forget(record.key)
         if self.free.take_at(place.start, place.length):
             self.places.add(record.key, place)
             self.items += item_size(len(record.header))
-            self._tell(ADD, record.key)
+            self._tell(ADDED, record.key)
 
-    def unlearn(self, key: int) -> None:
-        """There is no record of `key` any more."""
-        if self._removed(key) is not None:
-            self._tell(DROP, key)
+    def forget(self, key: int) -> None:
+        """Another process has removed the record of `key`, or it is damaged."""
+        if self._forget(key) is not None:
+            self._tell(REMOVED, key)
 
-    def _removed(self, key: int) -> Place | None:
+    def _forget(self, key: int) -> Place | None:
         place = self.places.pop(key)
         if place is not None:
             self.free.give(place.start, place.length)
@@ -183,23 +183,23 @@ class Catalogue:
         self.places.add(record.key, record.place)
         self.items += item_size(len(record.header))
 
-    def drop(self, key: int) -> None:
-        """This process has dropped a record."""
+    def forget_own(self, key: int) -> None:
+        """This process has removed the record of `key`."""
         self.seen += 1
-        self._removed(key)
+        self._forget(key)
 
     def apply(self, changes: list[Change]) -> None:
         """Learn what other processes did."""
         for change in changes:
             known = self.places.get(change.key)
-            if change.what == DROP:
+            if change.what == REMOVED:
                 if known is not None and known.start == change.start:
-                    self.unlearn(change.key)
+                    self.forget(change.key)
                 continue
             record = self._data.record(change.start)
             if record is None or record.key != change.key:
                 continue  # It was dropped again, as a later change says.
-            if change.what == ADD and record.generation == change.generation:
+            if change.what == ADDED and record.generation == change.generation:
                 self.learn(record)
-            elif change.what == RELABEL and known is not None:
-                self._tell(RELABEL, change.key)
+            elif change.what == NEW_HEADER and known is not None:
+                self._tell(NEW_HEADER, change.key)

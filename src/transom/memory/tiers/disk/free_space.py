@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transom.memory.tiers.disk.blockfile import on_disk
+from transom.memory.tiers.disk.block_file import on_disk
 from transom.memory.tiers.disk.catalogue import Catalogue
-from transom.memory.tiers.disk.datafile import DataFile
+from transom.memory.tiers.disk.data_file import DataFile
 from transom.memory.tiers.disk.index import index_file_size
 from transom.memory.tiers.disk.shared import INDEX, PEAK, USED, Shared
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transom.memory.tiers.base import Payload
-from transom.memory.tiers.disk.blockfile import DamagedError, file_size, map_file, write_file
+from transom.memory.tiers.disk.block_file import DamagedError, file_size, map_file, write_file
 from transom.memory.tiers.disk.record import HEADER, DiskRecord
 
 __all__ = ["index_file_size", "item_size", "load_index", "write_index"]

@@ -6,8 +6,8 @@ import contextlib
 import secrets
 from pathlib import Path
 
-from transom.memory.tiers.disk.blockfile import files, on_disk
-from transom.memory.tiers.disk.datafile import FIRST, DataFile
+from transom.memory.tiers.disk.block_file import files, on_disk
+from transom.memory.tiers.disk.data_file import FIRST, DataFile
 from transom.memory.tiers.disk.shared import CAPACITY, INDEX, PEAK, SALT, USED, Shared
 
 __all__ = ["finish_intent", "recover"]
@@ -25,7 +25,7 @@ def recover(path: Path, shared: Shared, data: DataFile, capacity: int) -> bool:
     shared.words[CAPACITY] = capacity
     if data.size < FIRST:
         data.grow(FIRST)
-    others = shared.bury()
+    others = shared.forget_dead_processes()
     finish_intent(shared, data)
     pids = {str(pid) for _, pid, _ in shared.processes()}
     for folder in (path, path / "blocks"):
@@ -46,7 +46,7 @@ def finish_intent(shared: Shared, data: DataFile) -> None:
     """A process was killed while it wrote a record or dropped it: then there is none."""
     start = shared.intent
     if FIRST <= start < data.size:
-        data.erase(start)
+        data.remove(start)
     shared.intent = 0
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["ADD", "DROP", "RELABEL", "Change", "Shared", "ring_size"]
+__all__ = ["ADDED", "NEW_HEADER", "REMOVED", "Change", "Shared", "ring_size"]
 
 MAGIC = int.from_bytes(b"transomS", "little")
 VERSION = 1
@@ -23,7 +23,7 @@ PINNED, MOST_PINS, PIN = 1088, 256, 2  # key, pid
 CHANGES, CHANGE = 2048, 4  # generation, what and where, key, checksum
 WHERE = (1 << 60) - 1
 
-ADD, DROP, RELABEL = 1, 2, 3
+ADDED, REMOVED, NEW_HEADER = 1, 2, 3
 
 
 class Change(NamedTuple):
@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
     Attributes:
         generation: its number.
-        what: ADD, DROP or RELABEL.
+        what: ADDED, REMOVED or NEW_HEADER.
         start: of which place in the data file.
         key: of which entry.
     """
@@ -169,7 +169,7 @@ class Shared:
                 return slot
         return -1
 
-    def leave(self, slot: int, pid: int) -> None:
+    def forget_process(self, slot: int, pid: int) -> None:
         """Be none of them any longer, and let go of its pins."""
         if slot >= 0:
             at = PROCESSES + SLOT * slot
@@ -196,14 +196,14 @@ class Shared:
                 found.append((pid, [self.words[word] for word in range(at + 2, at + SLOT)]))
         return found
 
-    def bury(self) -> int:
+    def forget_dead_processes(self) -> int:
         """Let go of what processes that are no more had; how many there are left."""
         left = 0
         for slot, pid, started in list(self.processes()):
             if born(pid) == started:
                 left += 1
             else:
-                self.leave(slot, pid)
+                self.forget_process(slot, pid)
         return left
 
     def unpin_all(self) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from transom.memory.extents import ALIGNMENT
-from transom.memory.tiers.base import LONGEST_LABEL, Payload
-from transom.memory.tiers.disk.blockfile import on_disk
+from transom.memory.tiers.base import LONGEST_HEADER, Payload
+from transom.memory.tiers.disk.block_file import on_disk
 from transom.memory.tiers.disk.record import HEADER, MAGIC, DiskRecord, Place
 
 __all__ = ["DataFile"]
@@ -102,8 +102,8 @@ class DataFile:
                 done = os.pwrite(self._file, rest, record.start + total - len(rest))
                 rest = rest[done:]
 
-    def erase(self, start: int) -> None:
-        """See that no record is found there any more."""
+    def remove(self, start: int) -> None:
+        """Overwrite the start of a record, so that it is not found any more."""
         os.pwrite(self._file, bytes(len(MAGIC)), start)
 
     def read(self, key: int, place: Place) -> Payload | None:
@@ -122,7 +122,7 @@ class DataFile:
         data = os.pread(self._file, HEADER + 512, start)
         found = DiskRecord.unpack(data, start, self.salt)
         if found is None and data[:8] == MAGIC:
-            data = os.pread(self._file, HEADER + LONGEST_LABEL, start)
+            data = os.pread(self._file, HEADER + LONGEST_HEADER, start)
             found = DiskRecord.unpack(data, start, self.salt)
         return found
 
