@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
-from transom.checks import given_folder
 from transom.errors import InputError, StoreError
 from transom.memory.byte_budget import ByteBudget
 from transom.memory.entry_store import EntryStore
@@ -18,6 +17,7 @@ from transom.memory.tier_with_eviction import TierWithEviction
 from transom.memory.tiers.base import Tier
 from transom.memory.tiers.ram import RamTier
 from transom.tokens import id_dtype
+from transom.validation import given_folder
 
 __all__ = ["build_store", "exclusive"]
 

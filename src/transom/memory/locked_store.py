@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import StoreError
 from transom.forks import Owner
 from transom.memory.accounting import contexts, report_activity, stats
@@ -17,12 +16,12 @@ from transom.memory.build import exclusive
 from transom.memory.byte_budget import ByteBudget
 from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
-from transom.memory.given import check_texts
 from transom.memory.remote import Remote
 from transom.memory.rest import ChangedError
 from transom.memory.stats import ContextInfo, Stats, Verified
 from transom.memory.sync import sync_from_tier
 from transom.memory.verification import verified
+from transom.validation import check_texts, known_keywords, whole_number
 
 __all__ = ["LockedStore"]
 

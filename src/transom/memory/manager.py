@@ -10,18 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 from transom.memory.build import build_store
 from transom.memory.byte_budget import ByteBudget
 from transom.memory.contexts import Contexts
-from transom.memory.given import (
-    check_names,
-    check_texts,
-    given_ids,
-    given_quotas,
-    given_seconds,
-)
 from transom.memory.locked_store import LockedStore
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
@@ -29,6 +21,15 @@ from transom.memory.replication import Replication
 from transom.memory.tiers.base import Payload, as_payload
 from transom.memory.tiers.redis import RedisTier
 from transom.tokens import ANY_VOCABULARY
+from transom.validation import (
+    check_names,
+    check_texts,
+    given_ids,
+    given_quotas,
+    given_seconds,
+    known_keywords,
+    whole_number,
+)
 
 __all__ = ["ContextMemoryManager"]
 

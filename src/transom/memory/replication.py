@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
-from transom.memory.given import given_ids
 from transom.memory.remote import Remote
 from transom.memory.tiers.base import Payload
+from transom.validation import given_ids
 
 __all__ = ["Replication"]
 

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from typing import ClassVar, Literal, Self
 
-from transom.checks import known_keywords
 from transom.errors import BudgetError, InputError, StoreError, TransomError
 from transom.memory.tiers.given import as_key, given_header, given_key
 from transom.memory.tiers.payload import Items, Payload, Values, as_payload, same_bytes
 from transom.memory.tiers.sharing import Sharing, TierEvent
+from transom.validation import known_keywords
 
 __all__ = ["LONGEST_HEADER", "Payload", "Tier", "TierEvent", "as_payload"]
 

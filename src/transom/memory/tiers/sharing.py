@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
-from transom.checks import known_keywords
+from transom.validation import known_keywords
 
 __all__ = ["Sharing", "TierEvent"]
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from transom.checks import given_folder, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.extents import aligned
@@ -21,6 +20,7 @@ from transom.memory.tiers.disk.record_writer import RecordWriter
 from transom.memory.tiers.disk.recovery import finish_intent
 from transom.memory.tiers.disk.shared import PEAK, USED
 from transom.memory.tiers.disk.store_files import StoreFiles
+from transom.validation import given_folder, whole_number
 
 __all__ = ["DiskTier"]
 

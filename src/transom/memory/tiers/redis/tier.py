@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import ClassVar
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
@@ -14,6 +13,7 @@ from transom.memory.tiers.given import given_header, given_key
 from transom.memory.tiers.redis.head import Head
 from transom.memory.tiers.redis.payloads import CHUNK, Found, StoredPayloads, bytes_taken
 from transom.memory.tiers.redis.server import Client, Server
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["CHUNK", "RedisTier"]
 
