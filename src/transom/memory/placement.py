@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Hashable
@@ -15,12 +16,15 @@ from transom.memory.entry_tables import EntryTables
 from transom.memory.forgetting import Forgetting
 from transom.memory.lifecycle import Lifecycle
 from transom.memory.overhead import Overhead
+from transom.memory.rate_limited_log import RateLimitedLog
 from transom.memory.rest import ChangedError, Rest
 from transom.memory.slow_eviction import SlowEviction
 from transom.memory.tier_with_eviction import TierWithEviction
 from transom.memory.tiers.base import Payload, Tier
 
 __all__ = ["Placement"]
+
+logger = logging.getLogger("transom.memory")
 
 
 class Placement:
@@ -52,6 +56,9 @@ class Placement:
         self._rest = rest
         self._dtype = dtype
         self.through = through
+        self._pressure = RateLimitedLog(
+            logger, logging.INFO, "%d entries were evicted from memory, which is full (%s bytes)"
+        )
 
     # Reading
 
@@ -123,11 +130,9 @@ class Placement:
         fast = self._tables.fast
         if not fast.payloads.fits(entry.size) or not self._lifted(entry.above):
             return False
-
-        def attempt() -> bool:
-            return fast.payloads.store(entry.key, payload)
-
-        if not (attempt() or self._with_room(fast, entry, attempt, self.evict)):
+        if not fast.payloads.store(entry.key, payload) and not self._with_room(
+            fast, entry, lambda: fast.payloads.store(entry.key, payload), self.evict
+        ):
             return False
         fast.add(entry)
         return True
@@ -225,6 +230,7 @@ class Placement:
         if tables.slow is not None and not self.through and entry not in tables.slow:
             self._save(entry)
         tables.fast.forget(entry, evicted=True)
+        self._pressure.count(f"{tables.fast.payloads.capacity:,}")
         if tables.slow is None or entry not in tables.slow:
             self._forgetting.forget(entry)
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["NOT_THERE", "HashIndex", "RecordTable"]
 
@@ -87,7 +87,7 @@ class HashIndex:
         size = self._size(rows, FIRST)
         self._places = self._placed(np.arange(1, rows + 1, dtype=np.uint32), size)
 
-    def _placed(self, waiting: Any, size: int) -> array[int]:
+    def _placed(self, waiting: NDArray[np.uint32], size: int) -> array[int]:
         values = np.frombuffer(self._values, dtype=f"u{self._values.itemsize}")
         values = values[waiting - 1].astype(np.uint64)
         at = (values * np.uint64(SPREAD) >> np.uint64(32) & np.uint64(size - 1)).astype(np.int64)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from transom.memory.entry import Entry, Namespace
 from transom.memory.entry_tables import EntryTables
 from transom.memory.forgetting import Forgetting
+from transom.memory.rate_limited_log import RateLimitedLog
 from transom.memory.unknown_entries import UnknownEntries
 
 __all__ = ["SlowEviction"]
+
+logger = logging.getLogger("transom.memory")
 
 
 class SlowEviction:
@@ -19,10 +24,16 @@ class SlowEviction:
         self._tables = tables
         self._unknown = unknown
         self._forgetting = forgetting
+        self._pressure = RateLimitedLog(
+            logger,
+            logging.INFO,
+            "%d entries were evicted from the %s tier, which is full (%s bytes)",
+        )
 
     def evict_entry(self, entry: Entry) -> None:
         """Evict `entry`, which is in use; a copy in memory stays there."""
         self._tables.below.forget(entry, evicted=True)
+        self._count()
         if entry not in self._tables.fast:
             self._forgetting.forget(entry)
 
@@ -41,6 +52,7 @@ class SlowEviction:
         if row is None:
             return 0
         self._forgetting.forget_row(row.key, evicted=True)
+        self._count()
         return max(1, row.size)
 
     def evict_unknown(self) -> int:
@@ -52,5 +64,10 @@ class SlowEviction:
                 size = slow.payloads.size(key)
                 del slow.payloads[key]
                 slow.evicted += 1
+                self._count()
                 return max(1, size)
         return 0
+
+    def _count(self) -> None:
+        tier = self._tables.below.payloads
+        self._pressure.count(tier.name, f"{tier.capacity:,}")

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -16,6 +16,9 @@ from transom.memory.extents import ALIGNMENT
 from transom.memory.tiers.base import LONGEST_HEADER, Payload
 from transom.memory.tiers.disk.block_file import on_disk
 from transom.memory.tiers.disk.record import HEADER, MAGIC, DiskRecord, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["DataFile"]
 
@@ -93,7 +96,9 @@ class DataFile:
     def write(self, record: DiskRecord, payload: Payload | None) -> None:
         """Write a record where it belongs."""
         head = record.pack(self.salt)
-        parts: list[Any] = [head] if payload is None or not payload.nbytes else [head, payload.data]
+        parts: list[Buffer] = (
+            [head] if payload is None or not payload.nbytes else [head, payload.data]
+        )
         total = len(head) + (0 if payload is None else payload.nbytes)
         written = os.pwritev(self._file, parts, record.start)
         if written != total:

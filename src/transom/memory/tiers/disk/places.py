@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.memory.extents import ALIGNMENT
 from transom.memory.record_table import NOT_THERE, RecordTable
@@ -62,11 +62,12 @@ class Places(Mapping[int, Place]):
         self._rows.compact()
         return place
 
-    def by_generation(self) -> Any:
+    def by_generation(self) -> NDArray[np.uint64]:
         """The keys, `(entries,)` uint64, of what was stored first first."""
         keys = np.frombuffer(self._rows.keys, dtype=np.uint64)
         order = np.argsort(np.frombuffer(self._rows.columns["generation"], dtype=np.uint64))
-        return keys[order[keys[order] > 0]]
+        found: NDArray[np.uint64] = keys[order[keys[order] > 0]]
+        return found
 
     def __getitem__(self, key: int) -> Place:
         row = self._rows.find(key)
