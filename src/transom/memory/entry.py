@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 
-from transom.memory.entry_header import LISTED, STATE
+from transom.memory.entry_header import LISTED, STATE, EntryHeader
 
 __all__ = ["ENTRY_BYTES", "Entry", "Namespace"]
 
@@ -144,6 +145,24 @@ class Entry:
             if self._next is not None:
                 self._next._prior = self._prior
             self._next = self._prior = None
+
+    def header(self, itemsize: int) -> EntryHeader:
+        """What a durable tier keeps about it; `itemsize` is bytes per token."""
+        endless = self.expires == math.inf
+        return EntryHeader(
+            space=self.space.name,
+            name=self.name if self.name is not None else "",
+            nameless=self.name is None,
+            state=self.is_state,
+            listed=self.listed,
+            itemsize=1 if self.is_state else itemsize,
+            above=self.above.key if self.above is not None else 0,
+            at=self.at,
+            cost=self.cost,
+            written=time.time(),
+            ttl=math.inf if endless else self.expires - time.monotonic(),
+            version=self.version,
+        )
 
     def __repr__(self) -> str:
         what = "state" if self.is_state else "entry"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.memory.entry import Entry, Namespace
-from transom.memory.entry_header import EntryHeader
 from transom.memory.entry_tables import EntryTables
 from transom.memory.forgetting import Forgetting
 from transom.memory.lifecycle import Lifecycle
@@ -141,7 +138,7 @@ class Placement:
         slow, above = self._tables.below, entry.above
         if not slow.payloads.fits(entry.size) or (above is not None and not self._save(above)):
             return False
-        header = self._header(entry)
+        header = entry.header(self._dtype.itemsize).pack()
 
         def attempt() -> bool:
             return self._overhead.may_be_below() and slow.payloads.store(entry.key, payload, header)
@@ -172,24 +169,6 @@ class Placement:
             return tier.with_room(entry, attempt, evict)
         finally:
             self._lifecycle.unpin(above)
-
-    def _header(self, entry: Entry) -> bytes:
-        above = entry.above
-        left = entry.expires - time.monotonic() if entry.expires is not math.inf else math.inf
-        return EntryHeader(
-            space=entry.space.name,
-            name=entry.name if entry.name is not None else "",
-            nameless=entry.name is None,
-            state=entry.is_state,
-            listed=entry.listed,
-            itemsize=1 if entry.is_state else self._dtype.itemsize,
-            above=above.key if above is not None else 0,
-            at=entry.at,
-            cost=entry.cost,
-            written=time.time(),
-            ttl=left,
-            version=entry.version,
-        ).pack()
 
     # Moving between tiers
 

@@ -20,7 +20,7 @@ class ChangedError(Exception):
 
 
 class Rest:
-    """Turns entries on the slow tier that are not in use into rows, and rows into entries."""
+    """Makes rows of entries that are not in use, and entries of rows that are looked for."""
 
     def __init__(
         self,

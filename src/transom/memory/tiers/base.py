@@ -91,11 +91,11 @@ class Tier(Sharing, MutableMapping[int, Payload]):
         Args:
             key: from 1 to 2**64 - 1.
             payload: bytes, or anything with the buffer interface.
-            header: at most 4,096 bytes about the payload, which can be read without it.
+            header: at most 4,096 bytes about it, to be read without it.
 
         Returns:
-            Whether it is held now. It is not, and nothing is changed, when there is no room, when
-            the tier is read-only, or when the key is held already.
+            Whether it was stored. It is not when there is no room, when the tier is read-only, or
+            when the key is held already; nothing is changed then.
 
         Raises:
             InputError: on another key, payload or header.
@@ -263,10 +263,7 @@ class Tier(Sharing, MutableMapping[int, Payload]):
     def _close(self) -> None: ...
 
     def _replace(self, key: int, source: Payload) -> bool:
-        """Hold `source` in place of the payload of `key`; False, and nothing changed, without room.
-
-        The former payload is copied first, and stored again if the new one does not fit.
-        """
+        """Replace the payload of `key`; False, with nothing changed, without room."""
         former, header = self._load(key).copy(), self._header(key)
         self._delete(key)
         if self._store(key, source, b""):

@@ -162,7 +162,7 @@ class RamTier(Tier):
         return self._load(key).view(dtype) if isinstance(view, tuple) else view.view(dtype)
 
     def pieces(self, key: int) -> tuple[Payload, ...]:
-        """A payload as views of its pieces; drop them before anything may be evicted."""
+        """A payload as views of its pieces; delete them before anything may be evicted."""
         self._check_open()
         return _pieces(self._views[key])
 

@@ -19,7 +19,7 @@ class FolderLock:
         depth: how often this process has taken it and not released it.
 
     Notes:
-        Threads must take turns by a lock of their own.
+        Threads need a lock of their own beside it.
     """
 
     def __init__(self, path: Path, writable: bool) -> None:
@@ -58,7 +58,7 @@ class ExclusiveLock:
     Args:
         check: raises when the store cannot be used.
         lock: the lock between processes.
-        catch_up: learns what others changed; called when the lock was taken anew.
+        catch_up: learns what others changed; called when the lock was not held before.
     """
 
     __slots__ = ("_catch_up", "_check", "_lock")

@@ -96,7 +96,7 @@ class Shared:
         return "the store was never written"
 
     def _make(self, size: int) -> None:
-        # In place, not anew: other processes may have this very file open.
+        # In place: other processes may have this file open.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._file, 0, size)
         else:
@@ -140,7 +140,7 @@ class Shared:
 
     @property
     def intent(self) -> int:
-        """Where a record is being written or erased; 0 for nowhere."""
+        """Where a record is being written or removed; 0 for nowhere."""
         start = self.words[INTENT]
         return start if self.words[INTENT_CHECK] == start ^ MAGIC else 0
 
