@@ -106,6 +106,6 @@ class S3FIFO(Eviction):
             self._main.put_back(key, self._placed)
         return key
 
-    def _place(self, queue: Order, key: Hashable) -> None:
+    def _place(self, queue: Order[float], key: Hashable) -> None:
         self._placed += 1
         queue.put(key, self._placed)

@@ -33,7 +33,7 @@ class Sieve(Eviction):
         self._added = 0
         # A key's rank is the round in which the hand comes by next, and its place in the queue.
         self._order = Order[tuple[float, int]](self._pins, rank_bytes=PAIR + NUMBER)
-        self._hand = (0, 0)
+        self._hand: tuple[float, int] = (0, 0)
         self._used: set[Hashable] = set()
 
     @property

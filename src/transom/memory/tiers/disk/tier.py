@@ -38,8 +38,8 @@ class DiskTier(Tier):
     is compared whenever it is read. The index says where everything was when the store was closed,
     and opening adds the changes since. Without a good index the data file is searched for records.
 
-    One process at a time changes the store, under a file lock. Each knows all keys. Before it looks for anything it
-    learns from shared memory what the others did.
+    One process at a time changes the store, under a file lock. Each knows all keys. Before it looks
+    for anything it learns from shared memory what the others did.
 
     Args:
         path: the folder; made when there is none.
