@@ -203,7 +203,7 @@ import os, sys, time
 from pathlib import Path
 from tests.helpers.store_worker import opened
 manager = opened(Path(sys.argv[1]))
-with manager._turn:
+with manager._exclusive:
     if not os.fork():
         time.sleep(60)
         os._exit(0)
@@ -250,7 +250,7 @@ def test_killed_at_any_moment(tmp_path, kills):
 
 HALF = """
 import os, sys
-from transom.memory.tiers.disk import DiskTier, datafile, shared
+from transom.memory.tiers.disk import DiskTier, data_file, shared
 tier = DiskTier(sys.argv[2], 2**20)
 def killed(*arguments):
     os._exit(9)
@@ -258,7 +258,7 @@ if sys.argv[1] == "store":
     shared.Shared.publish = killed
     tier.store(2, b"two" * 100)
 else:
-    datafile.DataFile.erase = killed
+    data_file.DataFile.remove = killed
     del tier[1]
 """
 
@@ -292,7 +292,7 @@ def test_interrupted_half_way_through(tmp_path, monkeypatch):
     with DiskTier(tmp_path / "store", 2**20) as tier:
         assert tier.store(1, b"one")
         free = tier._known.free.total
-        monkeypatch.setattr("transom.memory.tiers.disk.datafile.DataFile.write", interrupted)
+        monkeypatch.setattr("transom.memory.tiers.disk.data_file.DataFile.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tier.store(2, b"two")
         monkeypatch.undo()

@@ -101,7 +101,7 @@ def test_damage_is_a_miss(machine):
     one.add_context("a", range(300))
     tier = one._remote.tier
     (key,) = list(tier)
-    name = tier._name(f"{key:016x}")
+    name = tier._payloads._name(key)
     data = bytearray(tier._client.get(name))
     data[-3] ^= 4
     tier._client.set(name, bytes(data))

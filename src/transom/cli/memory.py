@@ -1,4 +1,4 @@
-"""`transom memory`: the budget of many contexts, and what eviction policies make of it."""
+"""`transom memory`: stores of contexts, and eviction policies on a trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["memory"]
 
 memory = typer.Typer(
     name="memory",
-    help="Look after many contexts under one budget of bytes.",
+    help="Inspect and clean up stores of contexts; compare eviction policies.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

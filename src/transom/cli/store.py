@@ -1,4 +1,4 @@
-"""`transom memory stats|ls|verify|evict|clear`: what a folder of contexts holds."""
+"""`transom memory stats|ls|verify|evict|clear`: a store of contexts in a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAMAGED = 1  # exit status
 
 
 def stats(path: PATH, as_json: JSON = False) -> None:
-    """Say how much of its budget a store takes, and for what."""
+    """Show how much of its budget a store takes, and for what."""
     with open_store(path) as manager:
         found = manager.stats()
         spaces = _by_namespace(list(manager.contexts()))
@@ -113,9 +113,9 @@ def ls(path: PATH, namespace: NAMESPACE = None, as_json: JSON = False) -> None:
 
 
 def verify(path: PATH) -> None:
-    """Check all that a store holds, and delete what is damaged.
+    """Read everything in a store, count it again, and delete what is damaged.
 
-    Reads everything and counts it anew. Exits with 1 if anything was damaged.
+    Exits with 1 if anything was damaged.
     """
     with open_store(path) as manager:
         found = manager.verify()

@@ -1,4 +1,4 @@
-"""`transom top`: the processes of a store and its budgets, as they change."""
+"""`transom top`: the budgets and processes of a store, live."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ HEADER = (
     "gone",
 )
 LEGEND = (
-    "idle: time since its last call, when its figures were taken; hits: share of all requests; "
+    "idle: time since the last call, when the figures were taken; hits: share of all requests; "
     "rate: hits and misses per second; ram, disk: payloads read per second; evicted: from memory, "
     "per second; gone: evicted from disk, per second"
 )
 
 
-LEAST, MOST = 0.05, 3600.0  # seconds from one look to the next
+LEAST, MOST = 0.05, 3600.0  # seconds between two inspections
 
 
 class Moment(NamedTuple):
-    """A store, and when it was looked at."""
+    """A store, and when it was inspected."""
 
     at: float
-    inspect_store: StoreInspection
+    store: StoreInspection
 
 
 def top(
@@ -61,13 +61,13 @@ def top(
         ),
     ],
     every: Annotated[
-        float, typer.Option(metavar="SECONDS", parser=number, help="Look this often.")
+        float, typer.Option(metavar="SECONDS", parser=number, help="Refresh this often.")
     ] = 0.5,
-    once: Annotated[bool, typer.Option("--once", help="Print it once, as plain text.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print once, as plain text.")] = False,
 ) -> None:
     """Watch a store: its budgets, and who hits, misses and evicts. Ctrl-C ends it.
 
-    Looking changes nothing and keeps nobody waiting. Where output is piped it is printed once.
+    Watching changes nothing, and no process has to wait. Piped output is printed once.
     """
     folder = path.expanduser()
     if not LEAST <= every <= MOST:
@@ -93,7 +93,7 @@ def top(
 
 def _print(folder: Path, before: Moment, now: Moment) -> None:
     console = result_console()
-    seen = now.inspect_store
+    seen = now.store
     part = f"{seen.used / max(1, seen.capacity):.0%}"  # 0 while it is being made
     console.print(
         f"{folder}: {plain_size(seen.used)} of {plain_size(seen.capacity)} ({part}), peak "
@@ -103,7 +103,7 @@ def _print(folder: Path, before: Moment, now: Moment) -> None:
 
 
 def _screen(folder: Path, before: Moment, now: Moment) -> RenderableType:
-    seen = now.inspect_store
+    seen = now.store
     budgets = Table.grid(padding=(0, 2))
     budgets.add_column(no_wrap=True)
     budgets.add_column()  # of bars, which give way to figures in a narrow terminal
@@ -164,10 +164,10 @@ def _rows(before: Moment, now: Moment) -> list[tuple[str, ...]]:
 
 
 def _activities(moment: Moment) -> list[tuple[int, Activity]]:
-    processes: Sequence[tuple[int, Sequence[int]]] = moment.inspect_store.processes
+    processes: Sequence[tuple[int, Sequence[int]]] = moment.store.processes
     return [(pid, Activity.of(numbers)) for pid, numbers in processes]
 
 
 def _rate(before: Moment, now: Moment) -> float:
     seconds = max(1e-6, now.at - before.at)
-    return max(0, now.inspect_store.changes - before.inspect_store.changes) / seconds
+    return max(0, now.store.changes - before.store.changes) / seconds

@@ -1,4 +1,4 @@
-"""What a process tells others about itself, as numbers in a fixed order."""
+"""What a process reports to others about itself, as numbers in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Activity(NamedTuple):
 
     Attributes:
         at: seconds since 1970, times 1000.
-        contexts: ids it knows.
-        bytes: memory it takes.
-        capacity: and may take.
+        contexts: how many contexts it knows.
+        bytes: bytes of memory that it takes.
+        capacity: most bytes of memory that it may take.
         hits: contexts and states that were asked for and held.
-        misses: and that were not.
+        misses: contexts and states that were asked for and not held.
         refused: contexts and states that did not fit.
         ram_hits: payloads read from memory.
-        ram_evicted: payloads that had to leave memory.
+        ram_evicted: entries evicted from memory.
         disk_hits: payloads read from disk.
-        disk_evicted: payloads that it had leave the disk.
+        disk_evicted: entries evicted from disk.
         corrupt: payloads found damaged.
     """
 
@@ -43,5 +43,5 @@ class Activity(NamedTuple):
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Self:
-        """The numbers under their names."""
+        """The activity in `numbers`, which may have more than are known here."""
         return cls(*numbers[: len(cls._fields)])

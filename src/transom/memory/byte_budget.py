@@ -1,4 +1,4 @@
-"""The account of a budget: bytes are entered before they are taken."""
+"""A budget of bytes: they are charged before they are taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ByteBudget"]
 
 
 class ByteBudget:
-    """Bytes charged against a capacity, which they never exceed.
+    """Bytes charged to a capacity, which they never exceed.
 
     Attributes:
         capacity: bytes that may be charged.
@@ -16,7 +16,7 @@ class ByteBudget:
         peak: most bytes that ever were.
 
     Notes:
-        Has no lock of its own; whoever charges it holds the manager's.
+        Has no lock of its own; callers hold the manager's.
 
     >>> budget = ByteBudget(100)
     >>> budget.charge(60), budget.charge(60), budget.bytes, budget.peak
@@ -36,7 +36,7 @@ class ByteBudget:
         return self.capacity - self.bytes
 
     def charge(self, size: int) -> bool:
-        """Enter `size` bytes; False, and nothing entered, when they exceed what is left."""
+        """Charge `size` bytes; False, and nothing charged, when they exceed what is left."""
         now = self.bytes + size
         if now > self.capacity:
             return False
@@ -46,5 +46,5 @@ class ByteBudget:
         return True
 
     def free(self, size: int) -> None:
-        """Take `size` bytes off, which were charged."""
+        """Charge `size` bytes less."""
         self.bytes -= size

@@ -1,10 +1,10 @@
-"""Contexts and states as entries: found, put together, added."""
+"""Contexts and states as chains of entries."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,14 @@ class Contexts:
     """Contexts by id, each the end of a chain of entries.
 
     Attributes:
-        holdings: the entries.
-        hits: how often what was asked for was held.
-        misses: and how often it was not.
-        refused: how often something did not fit.
-        refusal: why, the last time.
+        store: the entries.
+        hits: how many contexts and states that were asked for were held.
+        misses: how many were not.
+        refused: how many contexts and states did not fit.
+        refusal: why the last one did not.
 
     Notes:
-        Has no lock of its own; whoever uses it holds the manager's.
+        Has no lock of its own; callers hold the manager's.
     """
 
     def __init__(self, store: EntryStore, block_size: int) -> None:
@@ -39,20 +39,20 @@ class Contexts:
         self.hits = self.misses = self.refused = 0
         self.refusal: str | None = None
 
-    def get_context(self, context_id: str, namespace: str) -> NDArray[Any] | None:
+    def get_context(self, context_id: str, namespace: str) -> NDArray[np.generic] | None:
         """The ids of a context; None on a miss, which is counted."""
         store = self.store
         entry = self.named(context_id, namespace)
         if entry is None:
             self.misses += 1
             return None
-        fast = store.fast
-        found: NDArray[Any] | None
-        if entry.parent is None and store.slow is None and fast.held.get(entry.key) is entry:
-            # What the rest comes to for most contexts, at half the time.
+        fast, slow = store.tables.fast, store.tables.slow
+        found: NDArray[np.generic] | None
+        if entry.parent is None and slow is None and fast.held.get(entry.key) is entry:
+            # The same as `gather` for most contexts, in half the time.
             fast.hits += 1
             fast.eviction.touch(entry.key)
-            found = fast.tier.typed(entry.key, store.dtype)
+            found = fast.payloads.typed(entry.key, store.dtype)
         else:
             found = self.gather(entry)
         if found is None:
@@ -61,9 +61,9 @@ class Contexts:
             self.hits += 1
         return found
 
-    def longest_prefix(self, ids: NDArray[Any], namespace: str) -> tuple[str, int] | None:
+    def longest_prefix(self, ids: NDArray[np.generic], namespace: str) -> tuple[str, int] | None:
         """The context that has most of `ids` from the start, and how many; None on a miss."""
-        space = self.store.spaces.get(namespace)
+        space = self.store.tables.spaces.get(namespace)
         found = None if space is None else self._match(space, ids)
         held = None
         if found is not None and found.parent is not None:
@@ -75,20 +75,20 @@ class Contexts:
             self.hits += 1
         return held
 
-    def pinned(self, context_id: str, namespace: str) -> tuple[NDArray[Any], Entry]:
+    def pinned(self, context_id: str, namespace: str) -> tuple[NDArray[np.generic], Entry]:
         """The ids of a context, and its entry, which is pinned from now on."""
         entry = self.named(context_id, namespace)
         found = None if entry is None else self.gather(entry)
         if entry is None or found is None:
             raise InputError(f"cannot pin {context_id!r}: it is not held; add it first.")
-        self.store.pin_for_all(entry)
+        self.store.lifecycle.pin_for_all(entry)
         return found, entry
 
     def get_state(self, context_id: str, namespace: str) -> Payload | None:
         """The state of a context; None on a miss, which is counted."""
         entry = self.named(context_id, namespace)
         state = None if entry is None else entry.state
-        found = None if state is None else self.store.read(state)
+        found = None if state is None else self.store.placement.read(state)
         if state is None or found is None:
             self.misses += 1
             return None
@@ -98,14 +98,14 @@ class Contexts:
 
     def named(self, context_id: str, namespace: str) -> Entry | None:
         """The entry that a context ends with; None when it is not held."""
-        space = self.store.spaces.get(namespace)
+        space = self.store.tables.spaces.get(namespace)
         return None if space is None else self.store.named(space, context_id)
 
-    def _match(self, space: Namespace, ids: NDArray[Any]) -> Match:
+    def _match(self, space: Namespace, ids: NDArray[np.generic]) -> Match:
         store = self.store
         return match(space, ids, self._block_size, store.token_pieces, store.listed)
 
-    def gather(self, entry: Entry) -> NDArray[Any] | None:
+    def gather(self, entry: Entry) -> NDArray[np.generic] | None:
         """All ids of a context, in one array; None when some were found damaged."""
         store = self.store
         last = store.tokens(entry)
@@ -129,7 +129,7 @@ class Contexts:
         self,
         space: Namespace,
         name: str,
-        ids: NDArray[Any],
+        ids: NDArray[np.generic],
         cost: float,
         ttl: float | None,
         version: int,
@@ -147,7 +147,8 @@ class Contexts:
         entry.version = version
         if found.key == free and free not in space.blocks:
             entry.flags |= LISTED
-        return store.put(entry, own) or self._refuse_entry(entry, f"context {name!r}")
+        held = store.placement.put(entry, own)
+        return held or self._refuse_entry(entry, f"context {name!r}")
 
     def add_state(self, entry: Entry, payload: Payload, cost: float, version: int) -> bool:
         """Hold a state of a context that has none."""
@@ -158,12 +159,11 @@ class Contexts:
             key, space, entry.name, payload.nbytes, cost=cost, expires=entry.expires, of=entry
         )
         state.version = version
-        return self.store.put(state, payload) or self._refuse_entry(
-            state, f"the state of {entry.name!r}"
-        )
+        held = self.store.placement.put(state, payload)
+        return held or self._refuse_entry(state, f"the state of {entry.name!r}")
 
     def _refuse_entry(self, entry: Entry, what: str) -> bool:
-        sizes = [(s.tier.name, s.tier.capacity) for s in self.store.levels]
+        sizes = [(t.name, t.payloads.capacity) for t in self.store.tables.tiers]
         if entry.space.quota is not None and entry.size > entry.space.quota:
             sizes = [(f"namespace {entry.space.name!r}", entry.space.quota)]
         limits = ", ".join(f"{name} {capacity:,}" for name, capacity in sizes)

@@ -1,11 +1,12 @@
-"""What a manager holds: stretches of tokens that continue each other, and states beside them."""
+"""What a manager holds: runs of tokens that continue each other, and states beside them."""
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 
-from transom.memory.entry_header import LISTED, STATE
+from transom.memory.entry_header import LISTED, STATE, EntryHeader
 
 __all__ = ["ENTRY_BYTES", "Entry", "Namespace"]
 
@@ -13,26 +14,27 @@ __all__ = ["ENTRY_BYTES", "Entry", "Namespace"]
 class Entry:
     """Tokens that continue `parent` after its first `at` tokens, or the state of a context.
 
-    A context that starts like no other is one entry. One that shares its first blocks with
-    another continues that one's entry, wherever in it they part. An entry whose context was
+    A context that starts like no other is one entry. A context that shares its first blocks with
+    another continues the entry of that one, from where they differ. An entry whose context was
     removed while others continue it has no name.
 
     Attributes:
-        key: its number in tiers and to eviction policies; where it has a whole block, the hash of
-            all tokens up to the end of its first.
-        space: to which namespace it belongs.
-        name: id of the context that ends with it.
-        above: what must be in every tier that this is in: what it continues, or whose state it is.
-        at: tokens of the parent that it continues.
-        start: tokens of all its ancestors that it continues.
-        size: bytes of its own.
+        key: its key in tiers and eviction policies. If it has a whole block, this is the hash of
+            all tokens up to the end of its first block.
+        space: its namespace.
+        name: id of the context that ends with it; None without one.
+        above: the entry that it continues, or whose state it is. Every tier that holds this entry
+            holds that one too.
+        at: after how many tokens of its parent it continues.
+        start: tokens of all its ancestors before it.
+        size: bytes of its payload.
         cost: seconds that it takes to compute it again.
-        expires: when, on the monotonic clock, it is not held any longer.
+        expires: when it expires, in seconds of the monotonic clock.
         state: the state of its context.
-        flags: STATE, when it is a state; LISTED, when the namespace knows it by its first block.
-        pins: readers that asked for it not to leave.
-        version: its number in a tier that machines share; 0 without.
-        resting_kids: entries that continue it and are at rest.
+        flags: STATE, when it is a state; LISTED, when the namespace finds it by its first block.
+        pins: how many readers keep it.
+        version: its version on a server that machines share; 0 without.
+        resting_kids: how many entries at rest continue it, its state included.
     """
 
     __slots__ = (
@@ -77,8 +79,8 @@ class Entry:
         self.start: int = at + parent.start if parent is not None else 0
         self.cost = cost
         self.expires = expires
-        self._kid: Entry | None = None  # the first of those that continue it
-        self._next: Entry | None = None  # those that continue the same
+        self._kid: Entry | None = None  # the first of a linked list
+        self._next: Entry | None = None  # in the list of its parent
         self._prior: Entry | None = None
         self.state: Entry | None = None
         self.pins = 0
@@ -95,7 +97,7 @@ class Entry:
 
     @property
     def parent(self) -> Entry | None:
-        """What it continues; None for a state."""
+        """The entry that it continues; None for a state."""
         return None if self.is_state else self.above
 
     @property
@@ -104,20 +106,20 @@ class Entry:
 
     @property
     def first_kid(self) -> Entry | None:
-        """One of those that continue it and are not at rest; None without any."""
+        """One of the entries in use that continue it; None without any."""
         return self._kid
 
     @property
     def kids(self) -> list[Entry]:
-        """Entries that continue it and are not at rest."""
+        """The entries in use that continue it."""
         found, kid = [], self._kid
         while kid is not None:
             found.append(kid)
             kid = kid._next
         return found
 
-    def attach(self) -> None:
-        """Be known to what it continues."""
+    def link(self) -> None:
+        """Add it to the kids of what it continues; a state becomes the state of its context."""
         if self.above is None:
             return
         if self.is_state:
@@ -128,8 +130,8 @@ class Entry:
                 self._next._prior = self
             self.above._kid = self
 
-    def detach(self) -> None:
-        """Be no longer known to what it continues."""
+    def unlink(self) -> None:
+        """Take it out of what `link` added it to."""
         if self.above is None:
             return
         if self.is_state:
@@ -144,23 +146,41 @@ class Entry:
                 self._next._prior = self._prior
             self._next = self._prior = None
 
+    def header(self, itemsize: int) -> EntryHeader:
+        """What a durable tier keeps about it; `itemsize` is bytes per token."""
+        endless = self.expires == math.inf
+        return EntryHeader(
+            space=self.space.name,
+            name=self.name if self.name is not None else "",
+            nameless=self.name is None,
+            state=self.is_state,
+            listed=self.listed,
+            itemsize=1 if self.is_state else itemsize,
+            above=self.above.key if self.above is not None else 0,
+            at=self.at,
+            cost=self.cost,
+            written=time.time(),
+            ttl=math.inf if endless else self.expires - time.monotonic(),
+            version=self.version,
+        )
+
     def __repr__(self) -> str:
         what = "state" if self.is_state else "entry"
         return f"<{what} {self.key:x} of {self.name!r}, {self.size:,} bytes>"
 
 
 class Namespace:
-    """Contexts of one tenant: their ids, and their first blocks by a hash that only it can make.
+    """The contexts of one tenant. Its hashes have a salt of their own, so that no other finds them.
 
     Attributes:
         name: what the tenant is called.
-        salt: where its hashes start from.
-        names: contexts by id, those at rest left out.
-        blocks: entries by the chained hash of their first block, those at rest left out.
+        salt: what its hashes start from.
+        names: the last entries of contexts in use, by id.
+        blocks: entries in use by the chained hash of their first block.
         resting: how many contexts are at rest.
-        number: of the namespace among those with entries at rest; -1 without any.
-        bytes: sizes of all its entries.
-        quota: most of those; None without one.
+        number: its number in the rows of entries at rest; -1 without any.
+        bytes: sizes of all its entries together.
+        quota: the most that `bytes` may be; None for no limit.
     """
 
     __slots__ = ("blocks", "bytes", "name", "names", "number", "quota", "resting", "salt")

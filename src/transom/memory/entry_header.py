@@ -1,4 +1,4 @@
-"""What a durable tier keeps about an entry, beside its payload."""
+"""The header of an entry, which a durable tier keeps beside its payload."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 __all__ = ["LISTED", "NAMELESS", "STATE", "EntryHeader"]
 
-# flags, bytes per token, tokens of the parent, key of what is above, seconds to compute, when
-# written, for how many seconds, version elsewhere, length of the namespace and of the id
+# flags, bytes per token, tokens of the parent, key of the entry above, seconds to compute, when
+# written, ttl in seconds, version on a shared server, bytes of the namespace and of the id
 HEAD = struct.Struct("<BBxxIQQdddQHH")
 VERSION = 1
 STATE, NAMELESS, LISTED = 1, 2, 4  # flags
@@ -20,17 +20,17 @@ class EntryHeader(NamedTuple):
 
     Attributes:
         space: its namespace.
-        name: id of its context; also of one that was removed while others continue it.
-        nameless: whether it was.
+        name: id of its context, even if that was removed.
+        nameless: whether its context was removed while others continue the entry.
         state: whether it is a state.
-        listed: whether it is to be found by its first block, of which the key is the hash.
+        listed: whether it is found by its first block, whose hash its key is.
         itemsize: bytes per token.
-        above: key of what it continues, or whose state it is; 0 for none.
-        at: tokens of that which it continues.
+        above: key of the entry that it continues, or whose state it is; 0 for none.
+        at: after how many tokens of that entry it continues.
         cost: seconds that it takes to compute it again.
-        written: seconds since 1970.
-        ttl: seconds from then on that it is held; infinite for ever.
-        version: its number in a tier that machines share; 0 without.
+        written: when it was written, in seconds since 1970.
+        ttl: seconds after `written` at which it expires; infinite for never.
+        version: its version on a server that machines share; 0 without.
     """
 
     space: str
@@ -47,7 +47,7 @@ class EntryHeader(NamedTuple):
     version: int
 
     def pack(self) -> bytes:
-        """The label as bytes."""
+        """The header as bytes."""
         space, name = (text.encode("utf-8", "surrogatepass") for text in (self.space, self.name))
         flags = STATE * self.state | NAMELESS * self.nameless | LISTED * self.listed
         head = HEAD.pack(
@@ -67,7 +67,7 @@ class EntryHeader(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes) -> EntryHeader | None:
-        """The label that was packed; None when it is of another kind."""
+        """The header in `packed`; None when that is no header of this version."""
         if len(packed) < HEAD.size:
             return None
         (
@@ -103,8 +103,9 @@ class EntryHeader(NamedTuple):
         )
 
     def left(self, now: float) -> float:
-        """Seconds that it is still held, never more than when it was written.
+        """Seconds until it expires, at most `ttl`, so that a clock set back prolongs nothing.
 
-        A clock that was set back gives nothing a longer life than it was meant to have.
+        Args:
+            now: seconds since 1970.
         """
         return math.inf if self.ttl == math.inf else min(self.ttl, self.written + self.ttl - now)

@@ -1,4 +1,4 @@
-"""Free stretches of a line of bytes: best fit, joined with their neighbours when given back."""
+"""Free stretches of a file or of memory: best fit, joined with their neighbours when freed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def aligned(size: int) -> int:
 
 
 class Extents:
-    """Which stretches are free. Takes the smallest that is large enough, from its start.
+    """The free stretches. Bytes are taken from the start of the smallest one that is large enough.
 
-    Uniform and logarithmic sizes from 2 to 64 KB, coming and going at random, leave 2 % unused.
+    With sizes from 2 to 64 KB, uniform or logarithmic, taken and freed at random, 2 % are unused.
 
     Attributes:
         total: bytes free.
@@ -41,7 +41,7 @@ class Extents:
 
     def __init__(self) -> None:
         self.total = 0
-        # Each stretch twice, in arrays: dictionaries would take ten times as much.
+        # Each stretch is in two arrays, by start and by size; dictionaries take ten times as much.
         self._starts = array("Q")  # sorted
         self._spans = array("Q")  # the sizes of these
         self._sizes = array("Q")  # sorted, and by their starts where they are equal
@@ -58,7 +58,7 @@ class Extents:
         return sum(map(sys.getsizeof, (self._starts, self._spans, self._sizes, self._of_size)))
 
     def take(self, size: int) -> int | None:
-        """Where `size` bytes, which are now taken, start; None when no stretch is that large."""
+        """Take `size` bytes; where they start, None when no stretch is that large."""
         at = bisect_left(self._sizes, size)
         if at == len(self._sizes):
             return None
@@ -67,9 +67,10 @@ class Extents:
         return start
 
     def take_scattered(self, size: int, most: int) -> list[tuple[int, int]] | None:
-        """At most `most` stretches, `(start, size)`, that are `size` bytes together, now taken.
+        """Take `size` bytes in at most `most` stretches, the largest first.
 
-        The largest first; None when so many are not enough.
+        Returns:
+            The stretches, `(start, size)`; None when so many are not enough.
         """
         if sum(self._sizes[-most:]) < size:
             return None
@@ -83,7 +84,7 @@ class Extents:
         return taken
 
     def take_at(self, start: int, size: int) -> bool:
-        """Take these very bytes; False when they are not all free."""
+        """Take these bytes; False when not all of them are free."""
         at = bisect_right(self._starts, start) - 1
         if at < 0 or start + size > self._starts[at] + self._spans[at]:
             return False
@@ -91,7 +92,7 @@ class Extents:
         return True
 
     def give(self, start: int, size: int) -> None:
-        """These bytes are free again; they must have been taken, or be new."""
+        """Free these bytes, which were taken or are new."""
         self.total += size
         starts, spans = self._starts, self._spans
         at = bisect_left(starts, start)
@@ -114,7 +115,7 @@ class Extents:
         self._list(start, size)
 
     def size_ending_at(self, end: int) -> int:
-        """Bytes of the stretch that ends there; 0 without one."""
+        """Bytes of the stretch that ends at `end`; 0 without one."""
         at = bisect_left(self._starts, end) - 1
         if at < 0 or self._starts[at] + self._spans[at] != end:
             return 0
@@ -125,7 +126,7 @@ class Extents:
         return iter(list(zip(self._starts, self._spans, strict=True)))
 
     def _take(self, at: int, start: int, size: int) -> None:
-        """Take bytes of one stretch; what is before and behind them stays."""
+        """Take bytes of stretch number `at`; those before and behind them stay free."""
         self.total -= size
         first, end = self._starts[at], self._starts[at] + self._spans[at]
         self._unlist(at)
@@ -144,7 +145,7 @@ class Extents:
             self._list(start + size, after)
 
     def _list(self, start: int, size: int) -> None:
-        """Have a stretch among the sizes."""
+        """Add a stretch to the array by size."""
         at = self._by_size(start, size)
         self._sizes.insert(at, size)
         self._of_size.insert(at, start)
@@ -154,7 +155,7 @@ class Extents:
         del self._sizes[by_size], self._of_size[by_size]
 
     def _by_size(self, start: int, size: int) -> int:
-        """Where a stretch is among the sizes, or is to be."""
+        """Where a stretch is, or belongs, in the array by size."""
         low = bisect_left(self._sizes, size)
         if low == len(self._sizes) or self._sizes[low] != size:
             return low

@@ -1,47 +1,52 @@
-"""What it takes to know what is held, charged like what is held."""
+"""The overhead of a store: bytes of its tables, charged to the same budget as payloads."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sized
 
 from transom.errors import InputError
 from transom.memory.byte_budget import ByteBudget
 from transom.memory.entry import ENTRY_BYTES, Entry
-
-if TYPE_CHECKING:
-    from transom.memory.entry_store import EntryStore
+from transom.memory.entry_tables import EntryTables
 
 __all__ = ["Overhead"]
 
 FLOAT = sys.getsizeof(0.0)
-AHEAD = 32  # a part of the entries held: so many more are paid for at a time
+AHEAD = 32  # one in so many of the entries held is charged ahead
 MOST_AHEAD = 1024
 EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
 ROW, ROW_AT_MOST = 56, 80  # bytes of an entry at rest
-UNKNOWN = 12  # bytes of an entry that there is no room to know
+UNKNOWN = 12  # bytes of an unknown entry
 WORK = 1 << 14  # bytes to know and use a few entries
-START = 4096  # bytes an entry may take while there are few: tables come with it
+START = 4096  # bytes of one entry while there are few: they come with new tables
 
 
 class Overhead:
-    """Bytes of keys, tables, entries and eviction orders, in a ledger.
+    """Bytes of keys, tables, entries and eviction orders, charged to a budget.
 
-    They are measured (`sys.getsizeof`) now and then. In between, entries are paid for ahead, at
-    what they took so far and a quarter; and because a dictionary that is full is copied into a
-    larger one, what they may grow by is kept free, and the largest once more.
+    They are measured (`sys.getsizeof`) now and then. In between, entries are charged ahead, at the
+    bytes they took so far and a quarter more. A dictionary that is full is copied into a larger
+    one. So what the tables may grow by is charged too, and the largest table once more.
+
+    Args:
+        budget: what to charge.
+        tables: what to measure.
+        make_room: evicts one entry from memory; False when none may leave.
 
     Attributes:
-        entries: how many there are.
+        entries: how many entries are in use.
         names: bytes of their ids and costs.
-        bytes: what was taken when it was measured last.
-        charged: what the ledger was charged.
+        bytes: what was measured last.
+        charged: what the budget was charged.
     """
 
-    def __init__(self, budget: ByteBudget, store: EntryStore) -> None:
+    def __init__(
+        self, budget: ByteBudget, tables: EntryTables, make_room: Callable[[], bool]
+    ) -> None:
         self._budget = budget
-        self._store = store
+        self._tables = tables
+        self._make_room = make_room
         self.names = 0
         self.entries = 0
         self.charged = 0
@@ -50,27 +55,27 @@ class Overhead:
 
     def measure(self) -> int:
         """Bytes taken now."""
-        store = self._store
-        spaces = sum(space.nbytes for space in store.spaces.values())
-        levels = sum(
-            level.eviction.nbytes + level.tier.nbytes + sys.getsizeof(level.held)
-            for level in store.levels
+        tables = self._tables
+        spaces = sum(space.nbytes for space in tables.spaces.values())
+        tiers = sum(
+            tier.eviction.nbytes + tier.payloads.nbytes + sys.getsizeof(tier.held)
+            for tier in tables.tiers
         )
-        queue = sys.getsizeof(store.expiring) + EXPIRING * len(store.expiring)
-        rows = store.resting.nbytes + store.rest.unknown.nbytes
-        self.bytes = spaces + levels + queue + rows + self.names + ENTRY_BYTES * self.entries
+        queue = sys.getsizeof(tables.expiring) + EXPIRING * len(tables.expiring)
+        rows = tables.resting.nbytes + tables.unknown.nbytes
+        self.bytes = spaces + tiers + queue + rows + self.names + ENTRY_BYTES * self.entries
         return self.bytes
 
     def open(self) -> None:
-        """Pay for the tables that there are, so that all that follows is on top of that.
+        """Charge the tables of an empty store.
 
         Raises:
             InputError: when even they do not fit.
         """
-        slow = self._store.slow
-        below = 0 if slow is None else len(slow.tier)
+        slow = self._tables.slow
+        below = 0 if slow is None else len(slow.payloads)
         room = UNKNOWN * below + WORK if below else 0
-        if not self._pay(room):
+        if not self._charge(room):
             expected = self.measure() + self._growth(1) + START + room
             raise InputError(
                 f"{self._budget.capacity:,} bytes of memory cannot hold the tables of a manager"
@@ -79,12 +84,12 @@ class Overhead:
             )
 
     def space_added(self) -> None:
-        """There is one more namespace, to be measured before anything is entered."""
+        """A namespace was added; measure again before the next entry."""
         self._ahead = 0
 
     def enter(self, entry: Entry) -> bool:
-        """Pay for one more entry; False when there is no room even for that."""
-        if self._ahead <= 0 and not self._pay():
+        """Charge one more entry; False when there is no room for it."""
+        if self._ahead <= 0 and not self._charge():
             return False
         self._ahead -= 1
         self.entries += 1
@@ -92,24 +97,23 @@ class Overhead:
         return True
 
     def reserve(self, rows: int) -> None:
-        """Have room for so many entries at rest at once, as far as that can be paid for."""
-        resting = self._store.resting
+        """Make room for so many entries at rest at once, if it can be charged."""
         room = self._most_at_rest(opening=True) - self._at_rest()
-        if rows * ROW_AT_MOST <= room and self._pay(rows * ROW_AT_MOST):
-            resting.reserve(rows)
+        if rows * ROW_AT_MOST <= room and self._charge(rows * ROW_AT_MOST):
+            self._tables.resting.reserve(rows)
 
     def grow(self) -> bool:
-        """Pay for the rows of more entries at rest; False when they would take too much."""
-        more = self._store.resting.growth
-        return self._at_rest() + more <= self._most_at_rest() and self._pay(more)
+        """Charge the rows of more entries at rest; False when they would take too much."""
+        more = self._tables.resting.growth
+        return self._at_rest() + more <= self._most_at_rest() and self._charge(more)
 
     def rows_that_fit(self) -> int:
-        """How many entries may rest, that are known already where they are."""
+        """How many of the entries that are on the slow tier already may be at rest."""
         room = self._most_at_rest(opening=True) - self._at_rest()
         return max(MOST_AHEAD // AHEAD, room // ROW)
 
-    def leave(self, entry: Entry) -> None:
-        """An entry is no longer held, or not after all."""
+    def forget(self, entry: Entry) -> None:
+        """Charge an entry no longer."""
         self.entries -= 1
         self.names -= _size(entry)
 
@@ -124,61 +128,60 @@ class Overhead:
         return sum(map(_size, entries))
 
     def may_be_below(self) -> bool:
-        """Whether one more may be on the second shelf, before something leaves it.
+        """Whether the slow tier may hold one more entry before it has to evict one.
 
-        What it takes to know where all is grows as long as it has its part of the memory.
+        The tables of where its payloads are may grow within their part of the memory.
         """
-        slow = self._store.slow
-        assert slow is not None
-        return not slow.tier.full or self._growth_below() > 0
+        return not self._tables.below.payloads.full or self._growth_below() > 0
 
     def _growth_below(self) -> int:
-        """Bytes that it may take more to know where all is below memory; 0 if it is not to grow."""
-        slow = self._store.slow
-        growth = 0 if slow is None else slow.tier.growth
+        """Bytes by which the tables of the slow tier may grow; 0 if they may not."""
+        slow = self._tables.slow
+        growth = 0 if slow is None else slow.payloads.growth
         return growth if self._at_rest() + growth <= self._budget.capacity // 2 else 0
 
     def _most_at_rest(self, *, opening: bool = False) -> int:
-        """Bytes that `_at_rest` may come to: there is always memory left to work with.
+        """The most that `_at_rest` may come to, so that memory is left to work with.
 
-        That is half of all, or more where what is on disk takes much to know where it is: then a
-        quarter of what this and the keys that are not known leave is for the entries themselves.
+        That is half of the budget. It is more where the tables of the slow tier are large: then a
+        quarter of what these tables and the unknown keys leave is for the rows.
         """
-        capacity, slow = self._budget.capacity, self._store.slow
+        capacity, slow = self._budget.capacity, self._tables.slow
         if slow is None:
             return capacity // 2
-        below = slow.tier.nbytes
-        unknown = UNKNOWN * len(slow.tier) if opening else self._store.rest.unknown.nbytes
+        below = slow.payloads.nbytes
+        unknown = UNKNOWN * len(slow.payloads) if opening else self._tables.unknown.nbytes
         return max(capacity // 2, below + (capacity - below - unknown) // 4)
 
     def _at_rest(self) -> int:
-        """Bytes that it takes to know what rests, and where all is below memory."""
-        slow = self._store.slow
-        return self._store.resting.nbytes + (0 if slow is None else slow.tier.nbytes)
+        """Bytes of the rows of entries at rest, and of the tables of the slow tier."""
+        slow = self._tables.slow
+        return self._tables.resting.nbytes + (0 if slow is None else slow.payloads.nbytes)
 
     def _growth(self, more: int) -> int:
-        """Bytes that tables may take beyond what they do, when `more` entries come."""
-        store = self._store
-        tables: list[Mapping[Any, Any]] = [level.held for level in store.levels]
-        for space in store.spaces.values():
-            tables += [space.names, space.blocks]
-        sizes = [sys.getsizeof(table) for table in tables]
+        """Bytes that tables may take in addition when `more` entries come."""
+        tables = self._tables
+        dictionaries: list[Sized] = [tier.held for tier in tables.tiers]
+        for space in tables.spaces.values():
+            dictionaries += [space.names, space.blocks]
+        sizes = [sys.getsizeof(one) for one in dictionaries]
         growths = [
-            max(0, dictionary_size(len(table) + more) - size)
-            for table, size in zip(tables, sizes, strict=True)
+            max(0, dictionary_size(len(one) + more) - size)
+            for one, size in zip(dictionaries, sizes, strict=True)
         ]
-        # Other tables have as many entries, and grow when these do; half of what they are part of
-        # are no tables, and these grow to four times their size at most, mostly to twice.
-        others = sum(level.eviction.nbytes for level in store.levels)
-        others += store.fast.tier.nbytes
-        levels = len(store.levels)
-        part = min(1.0, sum(growths[:levels]) / sum(sizes[:levels]))
+        # Eviction orders and the tier in memory have as many entries, and grow when these tables
+        # do. About half of their bytes are tables, which grow to twice their size, at most four
+        # times.
+        others = sum(tier.eviction.nbytes for tier in tables.tiers)
+        others += tables.fast.payloads.nbytes
+        tiers = len(tables.tiers)
+        part = min(1.0, sum(growths[:tiers]) / sum(sizes[:tiers]))
         below = self._growth_below()
         return int(sum(growths) + part * others + others // 8 + max(sizes) + below)
 
-    def _pay(self, more: int = 0) -> bool:
-        """Charge what is taken and may be soon, and `more` bytes; False when that cannot be."""
-        store, budget = self._store, self._budget
+    def _charge(self, more: int = 0) -> bool:
+        """Charge what is taken and may be taken soon, and `more` bytes; False without room."""
+        tables, budget = self._tables, self._budget
         ahead = max(1, min(MOST_AHEAD, self.entries // AHEAD))
         while True:
             taken = self.measure()
@@ -188,9 +191,9 @@ class Overhead:
             if wanted <= 0:
                 budget.free(-wanted)
             elif not budget.charge(wanted):
-                if store.fast.tier.shrink(wanted - budget.room):
+                if tables.fast.payloads.shrink(wanted - budget.room):
                     continue
-                if not store.evict_one():
+                if not self._make_room():
                     return False
                 continue
             self.charged += wanted
@@ -199,9 +202,9 @@ class Overhead:
 
 
 def dictionary_size(keys: int) -> int:
-    """The most bytes that a dictionary takes which holds so many keys, whatever it held before.
+    """The most bytes that a dictionary with so many keys takes, whatever it held before.
 
-    When it is full it is made anew, for three times as many keys as it holds.
+    A full dictionary is copied into one for three times as many keys.
 
     >>> table = dict.fromkeys(range(1000))
     >>> for number in range(5000):

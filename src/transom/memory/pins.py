@@ -1,46 +1,51 @@
-"""A context or state that stays while somebody reads it."""
+"""A context that stays while somebody reads it."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Pin"]
 
 
 class Pin:
-    """Keeps what it holds from being evicted until it is closed, left as a `with`, or forgotten.
+    """Keeps a context from being evicted until the pin is closed.
 
-    A pin that nobody closes ends with the last reference to it, with its thread, or with its
-    process, so pins do not leak.
+    It is closed by `close`, at the end of a `with`, with the last reference to it, or with its
+    process. So pins do not leak.
+
+    Args:
+        value: what is pinned.
+        release: notes that the pin was closed. The garbage collector may call it at any time, so it
+            must not do more.
+        unpin: acts on such notes; called by `close`.
 
     Attributes:
-        value: what was pinned, read-only.
+        value: the ids that are pinned, `(tokens,)`, read-only.
     """
 
     def __init__(
-        self, value: NDArray[Any], release: Callable[[], object], settle: Callable[[], object]
+        self, value: NDArray[np.generic], release: Callable[[], object], unpin: Callable[[], object]
     ) -> None:
         self.value = value
-        # May be called by the garbage collector in the middle of anything, so it only makes a note.
         self._release = weakref.finalize(self, release)
-        self._settle = settle
+        self._unpin = unpin
 
     @property
     def closed(self) -> bool:
-        """Whether it keeps nothing any longer."""
+        """Whether the pin was closed."""
         return not self._release.alive
 
     def close(self) -> None:
-        """Let go; again, and nothing happens."""
+        """Close the pin; calling it again does nothing."""
         if self._release.alive:
             self._release()
-            self._settle()
+            self._unpin()
 
-    def __enter__(self) -> NDArray[Any]:
+    def __enter__(self) -> NDArray[np.generic]:
         return self.value
 
     def __exit__(self, *error: object) -> None:

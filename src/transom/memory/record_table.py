@@ -1,30 +1,28 @@
-"""Many small records in columns of numbers: some bytes each, where objects take hundreds."""
+"""Many small records in columns of numbers, which take tens of bytes each, not hundreds."""
 
 from __future__ import annotations
 
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["NOT_THERE", "HashIndex", "RecordTable"]
 
 NOT_THERE = -1
 SPREAD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: keys may be 1, 2, 3
 WORD = (1 << 64) - 1
-FIRST = 64  # rows and places that there are from the start
-GROWTH = 8  # a part of the rows: so many are added at a time
+FIRST = 64  # rows and places at the start
+GROWTH = 8  # one in so many rows is added when the table grows
 
 
 class HashIndex:
-    """Where the values of a column are, by hashes that probe one place after the other.
-
-    Takes 6 to 12 bytes a row.
+    """A hash index of a column, with linear probing. Takes 6 to 12 bytes per row.
 
     Args:
-        values: the column, to which rows are added while they have their value.
+        values: the column; a row has its value in it when it is added and removed.
     """
 
     def __init__(self, values: array[int]) -> None:
@@ -51,20 +49,20 @@ class HashIndex:
         return NOT_THERE
 
     def add(self, row: int) -> None:
-        """There is one more row, for which room was reserved."""
+        """Add a row, for which room was reserved."""
         places, mask = self._places, len(self._places) - 1
         at = ((self._values[row] * SPREAD) & WORD) >> 32 & mask
         while places[at]:
             at = at + 1 & mask
         places[at] = row + 1
 
-    def discard(self, row: int) -> None:
-        """A row is there no longer; it still has its value."""
+    def remove(self, row: int) -> None:
+        """Take out a row, which still has its value."""
         places, values, mask = self._places, self._values, len(self._places) - 1
         hole = ((values[row] * SPREAD) & WORD) >> 32 & mask
         while places[hole] != row + 1:
             hole = hole + 1 & mask
-        # What was put behind it only because it was there moves up.
+        # Rows that were put behind it because its place was taken move up.
         at = hole + 1 & mask
         while other := places[at]:
             home = ((values[other - 1] * SPREAD) & WORD) >> 32 & mask
@@ -75,7 +73,7 @@ class HashIndex:
         places[hole] = 0
 
     def reserve(self, rows: int) -> None:
-        """Have room for so many rows, of which at most two thirds of the places are taken."""
+        """Make room for so many rows, which take at most two thirds of the places."""
         size = self._size(rows)
         if size == len(self._places):
             return
@@ -83,11 +81,11 @@ class HashIndex:
         self._places = self._placed(old[old > 0], size)
 
     def rebuild(self, rows: int) -> None:
-        """Have the first so many rows, and no others, in no more room than that takes."""
+        """Hold the first so many rows and no others, in as little room as they need."""
         size = self._size(rows, FIRST)
         self._places = self._placed(np.arange(1, rows + 1, dtype=np.uint32), size)
 
-    def _placed(self, waiting: Any, size: int) -> array[int]:
+    def _placed(self, waiting: NDArray[np.uint32], size: int) -> array[int]:
         values = np.frombuffer(self._values, dtype=f"u{self._values.itemsize}")
         values = values[waiting - 1].astype(np.uint64)
         at = (values * np.uint64(SPREAD) >> np.uint64(32) & np.uint64(size - 1)).astype(np.int64)
@@ -102,7 +100,7 @@ class HashIndex:
         return array("I", places.tobytes())
 
     def growth(self, rows: int) -> int:
-        """Bytes that it takes beyond what it does, while it is made anew for so many rows."""
+        """Bytes that it takes in addition while it is made again for so many rows."""
         size = self._size(rows)
         return 0 if size == len(self._places) else 4 * (size + len(self._places))
 
@@ -142,7 +140,7 @@ class RecordTable:
         self._used = 0  # rows from the start that have ever been in use
 
     def index(self, column: str) -> HashIndex:
-        """A new index of another column, to which rows are added when they have their value."""
+        """A new, empty index of another column; rows are added to it by hand."""
         found = HashIndex(self.columns[column])
         found.reserve(len(self.keys))
         self._indexes.append(found)
@@ -153,7 +151,7 @@ class RecordTable:
         return self._index.first(key)
 
     def add(self, key: int) -> int:
-        """A row for `key`, which has none; all its numbers are 0."""
+        """A new row for `key`, which has none; all its numbers are 0."""
         if self._free:
             row = self._free.pop()
         else:
@@ -167,8 +165,8 @@ class RecordTable:
         return row
 
     def remove(self, row: int) -> None:
-        """The row is there no longer."""
-        self._index.discard(row)
+        """Take out a row."""
+        self._index.remove(row)
         self.keys[row] = 0
         for column in self.columns.values():
             column[row] = 0
@@ -176,9 +174,9 @@ class RecordTable:
         self._count -= 1
 
     def compact(self) -> None:
-        """Have no room for more rows than there are, if they are less than half of it.
+        """Give back the room of free rows, if it is more than half.
 
-        They get other numbers then, so this is for those who keep none; indexes are to have all.
+        The rows get other numbers then, and every index must hold all of them.
         """
         if 2 * self._count >= len(self.keys) or len(self.keys) <= 2 * FIRST:
             return
@@ -193,16 +191,16 @@ class RecordTable:
 
     @property
     def full(self) -> bool:
-        """Whether one more row makes it grow."""
+        """Whether it must grow for one more row."""
         return self._count == len(self.keys)
 
     @property
     def growth(self) -> int:
-        """Bytes that it takes beyond what it does when it grows."""
+        """Bytes that it takes in addition when it grows."""
         step = self._step()
         each = sum(column.itemsize for column in (self.keys, *self.columns.values()))
         indexes = sum(index.growth(len(self.keys) + step) for index in self._indexes)
-        # A column that grows is made somewhat larger than it was to be.
+        # Python makes an array that grows somewhat larger than needed.
         return each * (step + (len(self.keys) + step) // 16) + indexes
 
     @property
@@ -215,11 +213,11 @@ class RecordTable:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        """The rows that are there."""
+        """The numbers of all rows."""
         return (row for row in range(self._used) if self.keys[row])
 
     def reserve(self, rows: int) -> None:
-        """Have room for so many rows at once, which leaves fewer holes than to grow to it."""
+        """Make room for so many rows at once, which fragments memory less than growing to it."""
         if rows > len(self.keys):
             self._extend(rows - len(self.keys))
 

@@ -1,9 +1,9 @@
-"""Contexts on a tier that machines share: whole, under the hash of their id."""
+"""Contexts on a server that machines share: each whole, under the hash of its id."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,53 +15,61 @@ from transom.memory.tree import key_hash
 __all__ = ["Fetched", "Remote"]
 
 STATE = "\0state"
-MOST_OWED = 10_000  # ids; beyond that, all that the server had by then is to be deleted
+MOST_UNTOLD = 10_000  # keys; beyond that, everything of before is to be deleted
 
 
 class Fetched(NamedTuple):
-    """A payload that another machine may have stored, with what is known about it."""
+    """A payload from the server.
+
+    Attributes:
+        header: what is known about it.
+        payload: tokens, `(tokens,)`, or a state, `(bytes,)` uint8.
+        version: its version there.
+    """
 
     header: EntryHeader
-    payload: NDArray[Any]
+    payload: NDArray[np.generic]
     version: int
 
 
 class Remote:
-    """What was added last under an id, by whichever machine.
+    """What was added last under an id, on whichever machine.
 
-    What is held here under an id is right if it has the version that the server has. If the server
-    has none, what had one is not believed any more: another machine may have replaced or removed
-    it, and the server forgotten that. Versions grow; where the server has an older one than is held
-    here, it lacks the latest, as after a failover, or forgot what was held here and the clock that
-    made this was ahead. Which it was, nobody can tell: neither is believed.
+    What is held here is right if it has the version that the server has. If the server has none,
+    it does not count any more: another machine may have replaced or removed it, and the server may
+    have forgotten that. Versions grow. The server may have an older version than is held here: it
+    lost the latest, as after a failover, or it forgot what is held here and the clock that made
+    that version was ahead. Nobody can tell which, so neither version counts.
 
-    What could not be told the server is owed to it: until what it has of that id is deleted there,
-    or somebody stored something later, its word on that id counts for nothing here.
+    Deletions that the server could not be told are kept. Until one is told, or something later is
+    stored under its id, what the server says about that id does not count.
 
     Attributes:
-        tier: where it is.
-        hits: how often something was fetched.
+        tier: the server.
+        hits: how many payloads were fetched.
     """
 
-    def __init__(self, tier: RedisTier, dtype: np.dtype[Any]) -> None:
+    def __init__(self, tier: RedisTier, dtype: np.dtype[np.generic]) -> None:
         self.tier = tier
         self.hits = 0
         self._dtype = dtype
-        self._owed: dict[int, int] = {}  # the versions up to which a key is to be deleted
-        self._all_owed = 0  # and up to which all are
+        self._untold: dict[int, int] = {}  # keys to delete, up to which version
+        self._untold_all = 0  # the version up to which every key is to be deleted
 
     def put(
         self,
         space: str,
         name: str,
-        payload: NDArray[Any],
+        payload: NDArray[np.generic],
         cost: float,
         ttl: float,
         state: bool = False,
     ) -> int:
-        """Store a context or its state for all machines; its version, 0 when that failed.
+        """Store a context or its state for all machines.
 
-        Then what the server had is deleted, so that nobody takes it for the newest.
+        Returns:
+            Its version; 0 when that failed. Then what the server had is deleted, so that nobody
+            takes it for the newest.
         """
         itemsize = 1 if state else self._dtype.itemsize
         header = EntryHeader(
@@ -70,23 +78,23 @@ class Remote:
         key = self._key(space, name, state)
         version = self.tier.put(key, payload, header.pack())
         if version:
-            self._owed.pop(key, None)
+            self._untold.pop(key, None)
         else:
             self._delete(key)
         return version
 
     def version(self, space: str, name: str, state: bool) -> int | None:
-        """The version on the server; 0 when there is none, None when its word does not count."""
+        """The version on the server; 0 without one, None when what it says does not count."""
         key = self._key(space, name, state)
-        self._pay()
-        return self.tier.version(key) if self._paid(key) else None
+        self._tell_all()
+        return self.tier.version(key) if self._told(key) else None
 
-    def delete_until(self, space: str, name: str, state: bool, version: int) -> None:
-        """Delete what the server has of a context or state, unless it is later than `version`."""
+    def remove_until(self, space: str, name: str, state: bool, version: int) -> None:
+        """Remove a context or a state from the server, unless it is later than `version`."""
         self._delete(self._key(space, name, state), version)
 
     def get(self, space: str, name: str, state: bool = False) -> Fetched | None:
-        """What is stored under the id; None when that is nothing, expired or another's."""
+        """What is stored under the id; None when that is nothing, expired, or another context."""
         found = self.tier.get_version(self._key(space, name, state))
         if found is None:
             return None
@@ -106,38 +114,38 @@ class Remote:
         ):
             return None
         self.hits += 1
-        tokens: NDArray[Any] = payload if state else payload.view(self._dtype)
+        tokens: NDArray[np.generic] = payload if state else payload.view(self._dtype)
         return Fetched(header, tokens, version)
 
     def remove(self, space: str, name: str) -> None:
-        """Delete a context and its state for all machines."""
+        """Remove a context and its state for all machines."""
         for state in (False, True):
             self._delete(self._key(space, name, state))
 
     def _delete(self, key: int, until: int | None = None) -> None:
-        """Delete `key`, unless it has a version above `until`: now, or when that can be told."""
-        if self.tier.discard(key, until) is None:
-            self._owed[key] = self.tier.new_version() if until is None else until
-            if len(self._owed) > MOST_OWED:
-                self._owed.clear()
-                self._all_owed = self.tier.new_version()
+        """Delete `key`, unless its version is above `until`, now or when the server can be told."""
+        if self.tier.remove(key, until) is None:
+            self._untold[key] = self.tier.new_version() if until is None else until
+            if len(self._untold) > MOST_UNTOLD:
+                self._untold.clear()
+                self._untold_all = self.tier.new_version()
         else:
-            self._owed.pop(key, None)
+            self._untold.pop(key, None)
 
-    def _paid(self, key: int) -> bool:
-        """Whether the server's word on `key` counts, and may do so after something is deleted."""
-        until = self._owed.get(key, self._all_owed)
+    def _told(self, key: int) -> bool:
+        """Tell the server to delete `key`, if it must; whether what it says of `key` counts now."""
+        until = self._untold.get(key, self._untold_all)
         if not until:
             return True
-        if self.tier.discard(key, until) is None:
+        if self.tier.remove(key, until) is None:
             return False
-        self._owed.pop(key, None)
+        self._untold.pop(key, None)
         return True
 
-    def _pay(self) -> None:
-        """Tell the server all that it should know, as far as it can be told now."""
-        for key in list(self._owed):
-            if not self._paid(key):
+    def _tell_all(self) -> None:
+        """Tell the server all deletions that it was not told, until it does not answer."""
+        for key in list(self._untold):
+            if not self._told(key):
                 break
 
     def _key(self, space: str, name: str, state: bool) -> int:

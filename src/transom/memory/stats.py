@@ -1,7 +1,8 @@
-"""What a manager says about itself."""
+"""The figures of a manager."""
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 __all__ = ["ContextInfo", "Stats", "TierStats", "Verified"]
@@ -13,12 +14,11 @@ class TierStats(NamedTuple):
     Attributes:
         name: `ram`, `disk` or `redis`.
         entries: payloads held.
-        bytes: bytes taken; in memory with everything that is needed to know what is held, on disk
-            what the file system has set aside.
+        bytes: bytes taken: in memory with all tables, on disk as the file system counts them.
         capacity: most bytes it may take.
-        peak: most it has taken since it was opened.
+        peak: most bytes taken since it was opened.
         hits: payloads read from it.
-        evicted: payloads that had to leave.
+        evicted: entries evicted from it.
         corrupt: payloads found damaged, each of them a miss.
     """
 
@@ -36,19 +36,19 @@ class Stats(NamedTuple):
     """A manager at one moment.
 
     Attributes:
-        contexts: ids held.
+        contexts: how many contexts are held.
         tokens: sum of their lengths.
-        states: KV states held.
+        states: how many KV states are held.
         bytes: bytes of memory taken.
         disk_bytes: bytes taken on disk.
-        lent: bytes of `bytes` that were removed, but that somebody still has a view of.
+        borrowed: bytes of `bytes` of removed contexts and states that somebody has a view of.
         shared: bytes that would be held twice if contexts that start alike shared nothing.
         hits: contexts and states asked for that were held.
-        misses: and that were not.
+        misses: contexts and states asked for that were not held.
         refused: contexts and states that did not fit.
-        expired: and whose time was over.
-        unknown: payloads on disk that could not be learnt of, because max_memory is too small to
-            know more; to this process they are a miss, to others they are there.
+        expired: contexts and states that have expired.
+        unknown: payloads on disk that this process cannot find, because max_memory is too small to
+            know more; processes with more memory can.
         tiers: each tier, the fastest first.
     """
 
@@ -57,7 +57,7 @@ class Stats(NamedTuple):
     states: int
     bytes: int
     disk_bytes: int
-    lent: int
+    borrowed: int
     shared: int
     hits: int
     misses: int
@@ -65,6 +65,12 @@ class Stats(NamedTuple):
     expired: int
     unknown: int
     tiers: tuple[TierStats, ...]
+
+    @property
+    def lent(self) -> int:
+        """The former name of `borrowed`; deprecated."""
+        warnings.warn("Stats.lent is now Stats.borrowed; use that.", DeprecationWarning, 2)
+        return self.borrowed
 
 
 class ContextInfo(NamedTuple):
@@ -74,10 +80,10 @@ class ContextInfo(NamedTuple):
         namespace: whose it is.
         id: its name.
         tokens: its length.
-        own_bytes: bytes that no other context has a part in.
+        own_bytes: bytes of the tokens that it does not share.
         state_bytes: bytes of its KV state.
         tiers: where its last tokens are.
-        expires_in: seconds that it is still held; None for ever.
+        expires_in: seconds until it expires; None for never.
     """
 
     namespace: str
@@ -90,12 +96,12 @@ class ContextInfo(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What reading everything has shown.
+    """What was found by reading everything.
 
     Attributes:
         entries: payloads read.
-        damaged: ids of contexts that are gone because something of theirs could not be read.
-        problems: sums that do not come out, each as an equation.
+        damaged: ids of contexts that were removed because a part could not be read.
+        problems: counts that differ from their recount, each as an equation.
     """
 
     entries: int

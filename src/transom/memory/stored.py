@@ -1,4 +1,4 @@
-"""A manager of what is in a folder already, with the settings that it was made with."""
+"""A manager of a store that is in a folder already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VOCABULARIES = {1: 2**8, 2: 2**16, 4: 2**31, 8: 2**63}
 
 
 def open_store(path: str | os.PathLike[str], max_memory: int = 2**28) -> ContextMemoryManager:
-    """A manager of the store in a folder; ids are held in as many bytes as there.
+    """A manager of the store in a folder, with the token type that the store has.
 
     Raises:
         StoreError: when there is no store, or it cannot be used.

@@ -11,33 +11,34 @@ from transom.memory.tiers.base import Tier
 
 __all__ = ["TierWithEviction"]
 
-T = TypeVar("T", bound=Tier)
+TierT = TypeVar("TierT", bound=Tier, covariant=True)
 
 
-class TierWithEviction(Generic[T]):
+class TierWithEviction(Generic[TierT]):
     """Which entries a tier holds, and which of them leaves first.
 
-    What an entry continues is pinned as long as the entry is here, so that chains leave from
+    While an entry is here, the entry that it continues is pinned, so that chains are evicted from
     their ends.
 
     Attributes:
-        tier: where the payloads are.
-        eviction: the order in which they leave.
+        payloads: the tier itself, payloads by key.
+        eviction: the order in which entries leave.
         held: entries by key.
-        hits: how often one was read here.
-        evicted: how many had to leave.
-        following: whether the tier is ahead, and what it should hold is only being learnt.
-        keep: what is not to leave for what comes next, which continues it.
+        hits: how many payloads were read here.
+        evicted: how many entries were evicted.
     """
 
-    def __init__(self, tier: T, eviction: Eviction) -> None:
-        self.tier = tier
+    def __init__(self, payloads: TierT, eviction: Eviction) -> None:
+        self.payloads = payloads
         self.eviction = eviction
         self.held: dict[Hashable, Entry] = {}
         self.hits = 0
         self.evicted = 0
-        self.keep: Entry | None = None
-        self.following = False
+
+    @property
+    def name(self) -> str:
+        """The name of the tier: `ram` or `disk`."""
+        return self.payloads.name
 
     def add(self, entry: Entry) -> None:
         """The tier now holds `entry`."""
@@ -49,20 +50,22 @@ class TierWithEviction(Generic[T]):
         if above is not None:
             self.eviction.pin(above.key)
 
-    def drop(self, entry: Entry, *, evicted: bool = False) -> None:
-        """Delete `entry`, which is held here, and which nothing here continues."""
-        self.leave(entry, evicted=evicted)
-        self.evicted += evicted
-        if not self.following and self.tier.writable and entry.key in self.tier:
-            del self.tier[entry.key]
+    def forget(self, entry: Entry, *, evicted: bool = False, delete: bool = True) -> None:
+        """Hold `entry` no longer. Nothing here may continue it.
 
-    def leave(self, entry: Entry, *, evicted: bool = False) -> None:
-        """Know `entry`, which nothing here continues, no longer as one that is held."""
+        Args:
+            entry: what is held here.
+            evicted: whether it was evicted; the eviction policy may remember it then.
+            delete: whether to delete its payload as well.
+        """
         del self.held[entry.key]
         self.eviction.remove(entry.key, evicted=evicted)
         above = entry.above
         if above is not None:
             self.eviction.unpin(above.key)
+        self.evicted += evicted
+        if delete and self.payloads.writable and entry.key in self.payloads:
+            del self.payloads[entry.key]
 
     def with_room(
         self, entry: Entry, attempt: Callable[[], bool], evict: Callable[[Entry], None]
@@ -70,9 +73,9 @@ class TierWithEviction(Generic[T]):
         """Evict until `attempt` succeeds; False when nothing more may leave.
 
         Args:
-            entry: for what room is made.
-            attempt: takes the room, if there is enough.
-            evict: makes an entry leave.
+            entry: what room is made for.
+            attempt: stores it, if there is room.
+            evict: evicts one entry.
         """
         newcomer = Newcomer(entry.key, entry.size, entry.cost)
         while True:
@@ -84,9 +87,8 @@ class TierWithEviction(Generic[T]):
                 return True
 
     def may_go(self, key: Hashable) -> bool:
-        """Whether `key` may leave, and it would help if it did."""
-        entry = self.held[key]
-        return entry is not self.keep and self.tier.may_go(entry.key)
+        """Whether nobody else, in this process or another, needs `key` to stay."""
+        return self.payloads.may_go(self.held[key].key)
 
     def __contains__(self, entry: object) -> bool:
         return isinstance(entry, Entry) and self.held.get(entry.key) is entry

@@ -1,10 +1,11 @@
-"""Which tokens are held already: contexts as a tree of entries, found by hashes of their past."""
+"""Which tokens are held already: contexts are a tree of entries, found by chained hashes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64, xxh3_64_intdigest
 
@@ -12,7 +13,7 @@ from transom.memory.entry import Entry, Namespace
 
 __all__ = ["Match", "common_length", "holder", "key_hash", "match"]
 
-Tokens = Callable[[Entry], Iterable[NDArray[Any]]]
+Tokens = Callable[[Entry], Iterable[NDArray[np.generic]]]
 Listed = Callable[[Namespace, int], Entry | None]
 Kids = Callable[[Entry], Iterable[Entry]]
 
@@ -24,7 +25,7 @@ class Match(NamedTuple):
         length: tokens held, a whole number of blocks.
         parent: the entry that holds the last of them; None when none is held.
         at: how many of that entry's own tokens belong to it.
-        key: hash of all tokens to the end of the block that comes next; None when none does.
+        key: hash of all tokens up to the end of the next block; None without a next block.
     """
 
     length: int
@@ -33,18 +34,20 @@ class Match(NamedTuple):
     key: int | None
 
 
-def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, listed: Listed) -> Match:
+def match(
+    space: Namespace, ids: NDArray[np.generic], block: int, tokens: Tokens, listed: Listed
+) -> Match:
     """The longest run of whole blocks of `ids` that `space` holds from the start.
 
-    An entry is found by the hash of all tokens up to the end of its first block, salted with what
-    only the namespace knows. That only says where to look: what counts is that tokens are equal.
+    An entry is looked up by the hash of all tokens up to the end of its first block, with the salt
+    of the namespace. The tokens themselves are then compared, so a collision does no harm.
 
     Args:
         space: whose contexts may be found.
         ids: `(tokens,)`, in the dtype that tokens are held in.
         block: tokens per block.
-        tokens: the own tokens of an entry, in pieces; none when they cannot be had any more.
-        listed: the entry that a namespace knows by the hash of its first block.
+        tokens: the own tokens of an entry, in pieces; no pieces when they cannot be read.
+        listed: the entry that a namespace has under the hash of its first block.
     """
     length, at, hashed = 0, 0, 0
     parent: Entry | None = None
@@ -54,7 +57,7 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, liste
         hashed = length + block
         key = chain.intdigest() or 1
         child = listed(space, key)
-        # An entry that found its key taken is under another one, and is not found here.
+        # An entry whose key was taken has another one, and is not found here.
         if child is None or child.parent is not parent or child.at != at:
             return Match(length, parent, at, key)
         same = 0
@@ -71,10 +74,9 @@ def match(space: Namespace, ids: NDArray[Any], block: int, tokens: Tokens, liste
     return Match(length, parent, at, None)
 
 
-def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
+def common_length(one: NDArray[np.generic], other: NDArray[np.generic]) -> int:
     """How many elements at the start are equal.
 
-    >>> import numpy as np
     >>> common_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
     2
     """
@@ -87,13 +89,13 @@ def common_length(one: NDArray[Any], other: NDArray[Any]) -> int:
 def holder(entry: Entry, at: int, kids: Kids) -> tuple[str, int] | None:
     """The context that holds `entry` up to its first `at` tokens, and how many tokens that is.
 
-    It is the one that ends with `entry`, or the one that continues the most of it. None when there
-    is none, which is so only for entries that are about to go.
+    It is the context that ends with `entry`, or the one that continues the most of it. None without
+    one, which is so only for entries that are about to be forgotten.
 
     Args:
         entry: what is held.
         at: how many of its own tokens.
-        kids: all that continue an entry.
+        kids: all entries that continue an entry.
     """
     if entry.name is not None:
         return entry.name, entry.start + at
@@ -105,7 +107,7 @@ def holder(entry: Entry, at: int, kids: Kids) -> tuple[str, int] | None:
 
 
 def key_hash(*parts: str | int) -> int:
-    """A number of 64 bits for something that has no first block.
+    """A key, of 64 bits, for an entry without a whole block.
 
     >>> key_hash("a", "b") == key_hash("ab")
     False

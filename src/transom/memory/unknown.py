@@ -1,4 +1,4 @@
-"""What is on the second shelf, and there is no room to know: a key and a hash of the id each."""
+"""Entries on the slow tier that there is no memory to know: a key and a hash of the id each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-__all__ = ["Unknown"]
+__all__ = ["UnknownKeys"]
 
 
-class Unknown:
-    """Keys in the order in which they leave, with hashes by which the ids of contexts are found.
+class UnknownKeys:
+    """Keys in the order in which they are evicted, with the hashes of their context ids.
 
-    Some of them may have come to be known or have left the shelf since; whoever asks checks that.
+    A key may have become known, or left the tier, since it was added; callers check that.
 
-    >>> unknown = Unknown()
+    >>> unknown = UnknownKeys()
     >>> for key, hashed in ((7, 1), (8, 2), (9, 1)):
     ...     unknown.add(key, hashed)
     >>> unknown.of(1), unknown.pop(), len(unknown)
@@ -28,12 +28,12 @@ class Unknown:
         self._hashes = array("I")
 
     def add(self, key: int, hashed: int) -> None:
-        """There is one more, which leaves last."""
+        """Add a key, which leaves last."""
         self._keys.insert(0, key)
         self._hashes.insert(0, hashed)
 
     def fill(self, items: Iterable[tuple[int, int]]) -> None:
-        """These, keys and hashes, are all there are: the first of them leaves first."""
+        """Hold these keys and hashes and no others; the first of them leaves first."""
         self._keys, self._hashes = array("Q"), array("I")
         for key, hashed in items:
             self._keys.append(key)
@@ -42,12 +42,12 @@ class Unknown:
         self._hashes.reverse()
 
     def pop(self) -> int:
-        """The key that leaves first, which is no longer among them."""
+        """Take out the key that leaves first."""
         self._hashes.pop()
         return self._keys.pop()
 
     def of(self, hashed: int) -> list[int]:
-        """The keys that have this hash."""
+        """The keys with this hash."""
         found = np.flatnonzero(np.array(self._hashes, dtype=np.uint32) == hashed)
         return [self._keys[at] for at in found]
 
@@ -63,5 +63,5 @@ class Unknown:
         return iter(self._keys)
 
     def items(self) -> Iterator[tuple[int, int]]:
-        """Keys and hashes, as `fill` takes them."""
+        """Keys and hashes, in the order that `fill` takes."""
         return zip(reversed(self._keys), reversed(self._hashes), strict=True)

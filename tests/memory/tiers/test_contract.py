@@ -209,7 +209,7 @@ def test_a_key_that_is_held_is_not_stored_again(opened):
     assert not opened.tier.store(1, b"two")
     assert bytes(opened.tier[1]) == b"one"
     assert not opened.tier.store(2, b"x", b"L" * 4097)
-    with pytest.raises(InputError, match="label of entry 1 has 5 bytes, and 3 were given"):
+    with pytest.raises(InputError, match="header of entry 1 has 5 bytes, and 3 were given"):
         opened.tier.replace_header(1, b"new")
     with pytest.raises(KeyError):
         opened.tier.replace_header(2, b"label")
@@ -338,10 +338,10 @@ def test_ram_that_somebody_sees_is_not_used_again():
         seen = tier[1][5:10]
         assert tier.in_use(1)
         del tier[1]
-        assert tier.lent == 300_032
+        assert tier.borrowed == 300_032
         assert tier.store(2, b"\2" * 600_000)
         assert not tier.store(3, b"\3" * 300_000)
         assert bytes(seen) == b"\1" * 5
         del seen
         assert tier.store(3, b"\3" * 300_000)
-        assert tier.lent == 0
+        assert tier.borrowed == 0

@@ -1,4 +1,4 @@
-"""In which order contexts leave a tier that is full; one policy per file."""
+"""Eviction policies: in which order entries leave a full tier. One policy per file."""
 
 from transom.memory.eviction.arc import ARC
 from transom.memory.eviction.base import Eviction, MayGo, Newcomer

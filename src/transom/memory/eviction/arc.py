@@ -1,4 +1,4 @@
-"""Adaptive replacement: recent keys and frequent ones share the room as their ghosts advise."""
+"""Adaptive replacement: recent and frequent keys share the room, by what was evicted too early."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["ARC"]
 
 
 class ARC(Eviction):
-    """Keys used once and keys used more often, each least recently used first.
+    """Keys used once and keys used more often, each in the order of use.
 
-    Which of the two gives way is decided by a share of the capacity that moves: a newcomer that
-    was evicted from one of them before says that it was too small. From Megiddo and Modha, "ARC: a
+    Keys used once have a share of the capacity. A newcomer that was evicted from one of the two
+    before shows that this one was too small, and moves the share. From Megiddo and Modha, "ARC: a
     self-tuning, low overhead replacement cache" (USENIX FAST 2003), with bytes in place of pages.
 
     Attributes:
@@ -36,8 +36,8 @@ class ARC(Eviction):
         super().__init__(capacity)
         self.share = 0.0
         self._uses = 0
-        self._once = Order(self._pins)
-        self._often = Order(self._pins)
+        self._once = Order[float](self._pins)
+        self._often = Order[float](self._pins)
         self._once_bytes = 0
         self._once_gone = Ghosts()
         self._often_gone = Ghosts()
@@ -52,7 +52,7 @@ class ARC(Eviction):
         self._adapt(key, size)
         self._known = None
         self._uses += 1
-        if self._once_gone.discard(key) or self._often_gone.discard(key):
+        if self._once_gone.forget(key) or self._often_gone.forget(key):
             self._often.put(key, self._uses)
         else:
             self._once.put(key, self._uses)
@@ -64,7 +64,7 @@ class ARC(Eviction):
         if key in self._often:
             self._often.put_back(key, self._uses)
         else:
-            self._once.discard(key)
+            self._once.forget(key)
             self._once_bytes -= self._sizes[key]
             self._often.put(key, self._uses)
 
@@ -85,16 +85,16 @@ class ARC(Eviction):
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         once = key in self._once
         if once:
-            self._once.discard(key)
+            self._once.forget(key)
             self._once_bytes -= size
         else:
-            self._often.discard(key)
+            self._often.forget(key)
         if evicted:
             (self._once_gone if once else self._often_gone).add(key, size)
             self._forget()
 
     def _adapt(self, key: Hashable, size: int) -> None:
-        """Move the share towards the keys to which a newcomer once belonged, once per newcomer."""
+        """Move the share towards the keys from which a newcomer was evicted, once per newcomer."""
         if key == self._known:
             return
         self._known = key
@@ -105,7 +105,7 @@ class ARC(Eviction):
             self.share = max(0.0, self.share - size * _ratio(once, often))
 
     def _forget(self) -> None:
-        """Of keys used once, and of all, remember as many as the capacity could have held."""
+        """Remember as many evicted keys as the capacity could hold, used once and in all."""
         self._once_gone.shrink(max(0, self.capacity - self._once_bytes))
         known = self.bytes + self._once_gone.bytes
         self._often_gone.shrink(max(0, 2 * self.capacity - known))

@@ -1,4 +1,4 @@
-"""What every eviction policy is: an order in which what a tier holds leaves it."""
+"""The interface of eviction policies: an order in which the entries of a tier leave it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Eviction", "MayGo", "Newcomer"]
 
 MayGo = Callable[[Hashable], bool]
 
-# Bytes that a number and a pair take in memory, with what the garbage collector puts before it.
+# Bytes that a number and a pair take in memory, with what the garbage collector adds.
 NUMBER, PAIR = 32, 72
-KEY = 64  # and a key of twenty or thirty bytes
+KEY = 64  # bytes of a key of twenty or thirty characters
 
 
 class Newcomer(NamedTuple):
-    """What is to be held next, if there is room for it.
+    """What room is made for.
 
     Attributes:
-        key: what it will be held under.
-        size: bytes it takes.
+        key: its key.
+        size: its bytes.
         cost: seconds that it takes to compute it again.
     """
 
@@ -34,32 +34,36 @@ class Newcomer(NamedTuple):
 
 
 class Eviction(ABC):
-    """The order in which keys leave a tier of `capacity` bytes. It knows keys, never data.
+    """The order in which keys leave a tier of `capacity` bytes. It knows keys, not data.
 
-    Whoever holds the data tells what happens to it, and asks for a `victim` until there is room:
+    The holder of the data tells the policy what happens to it, and asks for a `victim` until there
+    is room:
 
     ```
     while eviction.bytes + new.size > eviction.capacity:
         key = eviction.victim(new)
         if key is None or key == new.key:
-            return                      # all are pinned, or the newcomer is worth the least
+            return                      # all keys are pinned, or the newcomer is worth the least
         eviction.remove(key, evicted=True)
     eviction.add(*new)
     ```
 
-    A pinned key is never a victim. Pins are counted: a reader's is one, and so is each child of a
-    block that others continue, so that chains are evicted from their ends. Where a chain is used,
-    its deepest block is to be touched first, that parents may outlive their children.
+    A pinned key is never a victim. Pins are counted: one for each reader, and one for each block
+    that continues it, so that chains are evicted from their ends. Touch the deepest block of a
+    chain first, so that parents outlive their children.
 
-    Every call takes O(log n) of time or less, amortised, however many keys are pinned. Not safe
-    for use from several threads.
-
-    A policy implements the methods with a leading underscore, for which everything has been
-    checked; `self._sizes` and `self._pins` are up to date when they are called.
+    A policy implements the methods with a leading underscore. Their arguments are checked already,
+    and `self._sizes` and `self._pins` are up to date when they are called.
 
     Attributes:
+        name: what the policy is called in settings.
+        summary: one line for lists of policies.
         capacity: bytes that the tier may hold.
         bytes: sum of the sizes of the keys held.
+
+    Notes:
+        Every call takes O(log n) amortized, however many keys are pinned. Not safe for use from
+        several threads.
     """
 
     name: ClassVar[str]
@@ -74,7 +78,12 @@ class Eviction(ABC):
         self._pins: dict[Hashable, int] = {}  # of those that have any
 
     def add(self, key: Hashable, size: int, cost: float = 0.0) -> None:
-        """`key` is now held, with `size` bytes; `cost` is how many seconds it takes to recompute.
+        """`key` is held from now on.
+
+        Args:
+            key: what is held.
+            size: its bytes.
+            cost: seconds that it takes to compute it again.
 
         Raises:
             InputError: when it is held already.
@@ -108,7 +117,7 @@ class Eviction(ABC):
         self._pins[key] = self._pins.get(key, 0) + 1
 
     def unpin(self, key: Hashable) -> None:
-        """One pin fewer.
+        """Take one pin off `key`.
 
         Raises:
             InputError: when it is not held or not pinned.
@@ -127,16 +136,16 @@ class Eviction(ABC):
     def victim(
         self, newcomer: Newcomer | None = None, may_go: MayGo | None = None
     ) -> Hashable | None:
-        """Which key should leave first; it stays held until it is removed.
+        """The key that should leave first. It stays held until it is removed.
 
         Args:
-            newcomer: for what room is made. A policy with admission may answer with its key: what
-                is held is worth more. Without a newcomer the answer is always a held key.
-            may_go: a last check, for what pins cannot know. Keys that it refuses are looked past,
-                one by one, so it should refuse few.
+            newcomer: what room is made for. A policy with admission may return the key of the
+                newcomer, when every held key is worth more.
+            may_go: a last check, for what pins do not say. Keys that it refuses are passed over one
+                by one, so it should refuse few.
 
         Returns:
-            The key; None when there is none that may leave.
+            The key; None when no key may leave.
         """
         if len(self._pins) == len(self._sizes):
             return None
@@ -146,8 +155,8 @@ class Eviction(ABC):
         """`key` is no longer held, whether pinned or not.
 
         Args:
-            key: what has left.
-            evicted: because of `victim`; a policy may remember it then. Otherwise it is forgotten.
+            key: what is no longer held.
+            evicted: whether it was the victim. A policy may remember it then.
 
         Raises:
             InputError: when it is not held.
@@ -166,7 +175,7 @@ class Eviction(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that this takes, or more; the keys of what is held are left out."""
+        """An upper bound of the bytes of memory that this takes, without the keys held."""
         return sys.getsizeof(self._sizes) + sys.getsizeof(self._pins) + NUMBER * len(self._sizes)
 
     def __len__(self) -> int:
@@ -187,7 +196,7 @@ class Eviction(ABC):
 
     @abstractmethod
     def _unpinned(self, key: Hashable) -> None:
-        """The last pin of `key` is gone."""
+        """The last pin of `key` was taken off."""
 
     @abstractmethod
     def _victim(self, newcomer: Newcomer | None, may_go: MayGo | None) -> Hashable | None: ...

@@ -1,4 +1,4 @@
-"""Keys that left a tier, remembered for a while without their data."""
+"""Keys that were evicted, remembered for a while without their data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Ghosts"]
 
 
 class Ghosts:
-    """Keys and the sizes they had, oldest first.
+    """Evicted keys and the sizes they had, the oldest first.
 
     Attributes:
         bytes: sum of the sizes that the keys had.
@@ -23,11 +23,11 @@ class Ghosts:
         self._sizes: OrderedDict[Hashable, int] = OrderedDict()
 
     def add(self, key: Hashable, size: int) -> None:
-        """Remember `key`, which is not here, as the newest."""
+        """Add `key`, which is not here, as the newest."""
         self._sizes[key] = size
         self.bytes += size
 
-    def discard(self, key: Hashable) -> bool:
+    def forget(self, key: Hashable) -> bool:
         """Forget `key`; whether it was here."""
         size = self._sizes.pop(key, None)
         if size is None:
@@ -42,7 +42,7 @@ class Ghosts:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory taken, with the keys, of which nobody else knows."""
+        """Bytes of memory taken, with the keys, which nothing else holds."""
         return sys.getsizeof(self._sizes) + (KEY + NUMBER) * len(self._sizes)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What saves least for the room it takes leaves first."""
+"""The key that saves the least time per byte leaves first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["GreedyDual"]
 
 
 class GreedyDual(Valued):
-    """The key whose uses save the fewest seconds per byte leaves first; old uses lose their worth.
+    """The key whose uses save the fewest seconds per byte leaves first; old uses count less.
 
     A use gives a key `uses * cost / size` points above the points of the last victim: GreedyDual
     with size and frequency, from Cherkasova, "Improving WWW proxies performance with

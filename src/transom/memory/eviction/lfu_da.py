@@ -1,4 +1,4 @@
-"""Least frequently used, with dynamic ageing."""
+"""Least frequently used, with dynamic aging."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ __all__ = ["LRU"]
 
 
 class LRU(Eviction):
-    """The key that was not used for longest leaves first.
+    """The key that was unused for longest leaves first.
 
-    With chains this is leaf-first LRU, as SGLang has it (arXiv 2312.07104): of the blocks that no
-    other continues and nobody reads, the one used least recently.
+    With chains this is leaf-first LRU, as in SGLang (arXiv 2312.07104): of the blocks that no other
+    continues and nobody reads, the one used least recently leaves.
 
     >>> lru = LRU(capacity=300)
     >>> for key in "abc":
@@ -34,7 +34,7 @@ class LRU(Eviction):
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self._uses = 0
-        self._order = Order(self._pins)
+        self._order = Order[float](self._pins)
 
     @property
     def nbytes(self) -> int:
@@ -55,4 +55,4 @@ class LRU(Eviction):
         return self._order.first(may_go)
 
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
-        self._order.discard(key)
+        self._order.forget(key)

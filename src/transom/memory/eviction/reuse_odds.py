@@ -1,4 +1,4 @@
-"""What is least likely to be used again soon leaves first, as far as uses so far can tell."""
+"""The key that is least likely to be used again soon leaves first, by what was used so far."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from transom.memory.eviction.order import Order
 __all__ = ["ReuseOdds"]
 
 CLASSES = (2, 3, 4, 6, 9)  # uses with which a key enters the next class
-BINS = 8  # of age, while as many bytes are added as the tier holds
-SPAN = 4  # capacities added until an age is not told from greater ones, and of ghosts
-FITS = 4  # times the odds are computed anew while a capacity is added
-KEPT = 0.95  # what counts are worth the next time
+BINS = 8  # ages per capacity: bytes added, as many as the tier holds
+SPAN = 4  # capacities after which ages are not told apart, and evicted keys are forgotten
+FITS = 4  # how often the odds are computed again per capacity
+KEPT = 0.95  # factor of all counts each time
 PRIOR = 1e-3  # uses, falling with age: before anything is known, this is LRU
 
 
 class ReuseOdds(Eviction):
     """The key that is least likely to be used again soon leaves first.
 
-    Keys are in classes by how often they were used, and in each the one unused for longest may
-    leave. Its odds to be used again, while as much is added as the tier holds, are those that
-    keys of its class and age had so far; keys are remembered when they leave, so that the odds
-    are known also beyond the age at which they leave.
+    Keys are in classes by how often they were used. In each class the key unused for longest may
+    leave. Its odds are how often keys of its class and age were used again before as many bytes
+    were added as the tier holds. Evicted keys are remembered, so that the odds are also known for
+    ages that no held key reaches.
 
-    This policy is transom's own. That victims are chosen by what ages and classes have turned out
-    to be worth is from Beckmann, Chen and Cidon, "LHD: improving cache hit rate by maximizing hit
-    density" (USENIX NSDI 2018), ghosts that outlive their data are from ARC, the odds are the
-    estimate of Kaplan and Meier (https://doi.org/10.1080/01621459.1958.10501452) with counts that
-    fade.
+    This policy is transom's own. Choosing victims by measured odds of ages and classes is from
+    Beckmann, Chen and Cidon, "LHD: improving cache hit rate by maximizing hit density" (USENIX NSDI
+    2018). Remembering evicted keys is from ARC. The odds are the estimate of Kaplan and Meier
+    (https://doi.org/10.1080/01621459.1958.10501452), with counts that fade.
 
     >>> odds = ReuseOdds(capacity=300)
     >>> for key in "abc":
@@ -52,13 +51,13 @@ class ReuseOdds(Eviction):
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self._uses = 0
-        self._added = 0  # bytes: the clock that ages are told by
-        self._width = capacity / BINS  # bytes added until a key is one age older
+        self._added = 0  # bytes, which ages are measured in
+        self._width = capacity / BINS  # bytes per age
         self._next_fit = capacity / FITS
-        self._last: dict[Hashable, tuple[int, int]] = {}  # when used last, how often in all
+        self._last: dict[Hashable, tuple[int, int]] = {}  # `_added` at the last use, and uses
         self._gone: OrderedDict[Hashable, tuple[int, int, int]] = OrderedDict()  # and the size
         self._gone_bytes = 0
-        self._orders = [Order(self._pins) for _ in range(len(CLASSES) + 1)]
+        self._orders = [Order[float](self._pins) for _ in range(len(CLASSES) + 1)]
         self._entered = [0.0] * len(self._orders)
         self._again = [[0.0] * (BINS * SPAN) for _ in self._orders]  # uses by class and age
         self._odds = odds_of(self._entered, self._again).tolist()
@@ -103,7 +102,7 @@ class ReuseOdds(Eviction):
 
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         last, uses = self._last.pop(key)
-        self._orders[class_of(uses)].discard(key)
+        self._orders[class_of(uses)].forget(key)
         if evicted:
             self._gone[key] = (last, uses, size)
             self._gone_bytes += size
@@ -125,7 +124,7 @@ class ReuseOdds(Eviction):
         if was == now and key in self._orders[now]:
             self._orders[now].put_back(key, self._uses)
         else:
-            self._orders[was].discard(key)
+            self._orders[was].forget(key)
             self._orders[now].put(key, self._uses)
 
     def _fit(self) -> None:
@@ -140,11 +139,11 @@ def class_of(uses: int) -> int:
 
 
 def odds_of(entered: list[float], again: list[list[float]]) -> NDArray[np.float64]:
-    """How likely a key is used before it is a capacity older, `(class, age)`.
+    """How likely a key is used before a capacity more is added, `(class, age)`.
 
     Args:
-        entered: how many keys came into each class.
-        again: how many of them were used next, and so left it, at each age, `(class, age)`.
+        entered: how many keys entered each class.
+        again: how many of them were used again, and so left it, at each age, `(class, age)`.
     """
     uses = np.asarray(again)
     ages = uses.shape[1]

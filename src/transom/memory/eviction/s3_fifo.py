@@ -1,4 +1,4 @@
-"""Three queues: a small one that sifts newcomers, a main one, and one of ghosts."""
+"""Three queues: a small one that filters newcomers, a main one, and one of evicted keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MOVES = 2  # uses that take a key from the small queue to the main one
 
 
 class S3FIFO(Eviction):
-    """Newcomers leave soon by a small queue, unless they are used more than once meanwhile.
+    """Newcomers wait in a small queue and are evicted from there, unless they are used twice.
 
-    Those that are go to a main queue, where each use since is another round. What left the small
-    queue is remembered, and goes to the main one directly if it comes back. From Yang, Zhang, Qiu,
+    Those that are used twice move to a main queue, where each use earns another round. A key that
+    was evicted from the small queue is remembered, and goes to the main one if it comes back. From
+    Yang, Zhang, Qiu,
     Yue and Rashmi, "FIFO queues are all you need for cache eviction" (SOSP 2023,
     https://doi.org/10.1145/3600006.3613147).
 
@@ -38,8 +39,8 @@ class S3FIFO(Eviction):
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self._placed = 0
-        self._small = Order(self._pins)
-        self._main = Order(self._pins)
+        self._small = Order[float](self._pins)
+        self._main = Order[float](self._pins)
         self._small_bytes = 0
         self._small_target = SMALL * capacity
         self._uses: dict[Hashable, int] = {}  # since the key was placed where it is
@@ -51,7 +52,7 @@ class S3FIFO(Eviction):
         return super().nbytes + queues + sys.getsizeof(self._uses)
 
     def _add(self, key: Hashable, size: int, cost: float) -> None:
-        if self._gone.discard(key):
+        if self._gone.forget(key):
             self._place(self._main, key)
         else:
             self._place(self._small, key)
@@ -75,9 +76,9 @@ class S3FIFO(Eviction):
     def _remove(self, key: Hashable, size: int, evicted: bool) -> None:
         self._uses.pop(key, None)
         if key in self._main:
-            self._main.discard(key)
+            self._main.forget(key)
             return
-        self._small.discard(key)
+        self._small.forget(key)
         self._small_bytes -= size
         if evicted:
             self._gone.add(key, size)
@@ -89,7 +90,7 @@ class S3FIFO(Eviction):
             if self._uses.get(key, 0) < MOVES:
                 break
             del self._uses[key]
-            self._small.discard(key)
+            self._small.forget(key)
             self._small_bytes -= self._sizes[key]
             self._place(self._main, key)
         return key
@@ -105,6 +106,6 @@ class S3FIFO(Eviction):
             self._main.put_back(key, self._placed)
         return key
 
-    def _place(self, queue: Order, key: Hashable) -> None:
+    def _place(self, queue: Order[float], key: Hashable) -> None:
         self._placed += 1
         queue.put(key, self._placed)

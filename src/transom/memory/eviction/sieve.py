@@ -1,4 +1,4 @@
-"""A queue with a hand that passes over what was used since it last came by."""
+"""A queue with a hand that passes over keys that were used since it came by last."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Sieve(Eviction):
         super().__init__(capacity)
         self._added = 0
         # A key's rank is the round in which the hand comes by next, and its place in the queue.
-        self._order = Order(self._pins, rank_bytes=PAIR + NUMBER)
-        self._hand = (0, 0)
+        self._order = Order[tuple[float, int]](self._pins, rank_bytes=PAIR + NUMBER)
+        self._hand: tuple[float, int] = (0, 0)
         self._used: set[Hashable] = set()
 
     @property
@@ -69,5 +69,5 @@ class Sieve(Eviction):
             newest = next(reversed(self._sizes), None)
             if newest is None or self._order.rank(newest)[1] < at:
                 self._hand = (current + 1, 0)  # at the end of the queue: what comes now is behind
-        self._order.discard(key)
+        self._order.forget(key)
         self._used.discard(key)

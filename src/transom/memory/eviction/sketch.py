@@ -1,4 +1,4 @@
-"""How often keys were seen lately, in a byte each."""
+"""How often keys were used lately, in a byte each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MASK = (1 << 64) - 1
 MOST = 15
 HALVED = bytes(count // 2 for count in range(256))
 SMALLEST = 64
-PERIOD = 10  # times as many counts as there are columns, and all are halved
+PERIOD = 10  # counts per column after which all are halved
 
 
 class FrequencySketch:
-    """An upper estimate of how often a key was counted, at most 15, halved from time to time.
+    """An upper estimate of how often a key was counted, at most 15; all counts are halved at times.
 
-    A count-min sketch of four rows that are widened with the number of keys. From Einziger,
+    A count-min sketch of four rows, which are widened with the number of keys. From Einziger,
     Friedman and Manes, "TinyLFU: a highly efficient cache admission policy" (ACM Transactions on
     Storage 2017, arXiv 1512.00727).
     """
@@ -28,7 +28,7 @@ class FrequencySketch:
         self._counted = 0
 
     def widen(self, keys: int) -> None:
-        """Have at least one column for each of `keys` keys; estimates stay as they are."""
+        """Have at least `keys` columns; estimates stay as they are."""
         while len(self._rows[0]) < keys:
             self._rows = [row + row for row in self._rows]
 

@@ -1,4 +1,4 @@
-"""What LFU with ageing and GreedyDual have in common: points that grow with use."""
+"""What LFU with aging and GreedyDual have in common: points that grow with use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["Valued"]
 
 
 class Valued(Eviction):
-    """The key of the fewest points leaves first; of equal ones, the one not used for longest.
+    """The key with the fewest points leaves first; of equal ones, the one unused for longest.
 
-    A use sets the points of a key to its uses times what one is worth, above the points of the
-    last victim, so that keys which are not used any more fall behind.
+    A use sets the points of a key to those of the last victim, plus its number of uses times the
+    worth of one. So keys that are no longer used fall behind.
     """
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self._uses = 0
         self._floor = 0.0  # points of the last victim
-        self._values: dict[Hashable, tuple[int, float]] = {}  # uses, and what one is worth
-        self._order = Order(self._pins, rank_bytes=PAIR + 2 * NUMBER)
+        self._values: dict[Hashable, tuple[int, float]] = {}  # uses, and the worth of one
+        self._order = Order[tuple[float, int]](self._pins, rank_bytes=PAIR + 2 * NUMBER)
 
     @property
     def nbytes(self) -> int:
@@ -55,7 +55,7 @@ class Valued(Eviction):
         if evicted:
             self._floor = max(self._floor, self._order.rank(key)[0])
         del self._values[key]
-        self._order.discard(key)
+        self._order.forget(key)
 
     def _rank(self, points: float) -> tuple[float, int]:
         self._uses += 1

@@ -1,4 +1,4 @@
-"""Who has been seen more often stays: newcomers pass a window, then compete with who is there."""
+"""Newcomers pass a window, then compete with held keys by how often both were used."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PROTECTED = 0.8  # of what is not the window's
 
 
 class WTinyLFU(Eviction):
-    """A small window for newcomers; what leaves it must have been seen more often than a victim.
+    """A window for newcomers; a key that leaves it must have been used more often than the victim.
 
-    Behind the window are keys on probation, and those used there, which are protected as far as
-    their share of the room goes. Each part is in the order of use. From Einziger, Friedman and
+    Behind the window are keys on probation. Keys used there are protected, up to a share of the
+    room. Each part is in the order of use. From Einziger, Friedman and
     Manes, "TinyLFU: a highly efficient cache admission policy" (ACM Transactions on Storage 2017,
     arXiv 1512.00727).
 
-    The only one here that may refuse a newcomer: where the window has room for none. What is
-    pinned leaves the window without competing.
+    This is the only policy here that may refuse a newcomer: when the window has no room for it.
+    Pinned keys leave the window without competing.
 
     >>> lfu = WTinyLFU(capacity=300)
     >>> for key in "aabbcc":
@@ -55,7 +55,7 @@ class WTinyLFU(Eviction):
         self._sketch.widen(len(self))
         self._sketch.count(key)
         self._put(self._window, key)
-        # There is room, so what the window cannot hold need not compete.
+        # There is room, so keys that the window cannot hold need not compete.
         while self._window.excess > 0:
             self._move(self._window.oldest, self._window, self._probation)
 
@@ -85,7 +85,7 @@ class WTinyLFU(Eviction):
             return self._admitted(newcomer, victim)
         candidate = self._window.oldest
         if candidate in self._pins or (may_go is not None and not may_go(candidate)):
-            return victim  # the other one will pass, as it must not leave
+            return victim  # The candidate may not leave, so it passes.
         if self._sketch.estimate(candidate) <= self._sketch.estimate(victim):
             return candidate
         self._move(candidate, self._window, self._probation)
@@ -116,12 +116,12 @@ class WTinyLFU(Eviction):
 
 
 class LruSegment:
-    """Keys in the order of use, also those that are pinned, with a share of the room."""
+    """Keys in the order of use, pinned ones included, with a share of the room."""
 
     def __init__(self, pins: dict[Hashable, int], most: float) -> None:
         self.sizes: OrderedDict[Hashable, int] = OrderedDict()
-        self.order = Order(pins)  # of those that may leave
-        self.excess = -most  # bytes beyond the share; below 0, so many are free
+        self.order = Order[float](pins)  # of the keys that may leave
+        self.excess = -most  # bytes beyond the share; negative while some are free
 
     @property
     def oldest(self) -> Hashable:
@@ -142,4 +142,4 @@ class LruSegment:
 
     def remove(self, key: Hashable) -> None:
         self.excess -= self.sizes.pop(key)
-        self.order.discard(key)
+        self.order.forget(key)

@@ -1,4 +1,4 @@
-"""What came of a trace, as bars of text and as a picture."""
+"""The results of a trace, as bars of text and as a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 
 
 def as_bars(replayed: Replayed) -> str:
-    """Hits as bars of `#`, by capacity; what a cache without a limit hits fills the line of dots.
+    """Hits as bars of `#`; the whole line stands for those of a cache without a limit.
 
     >>> from transom.memory.replay import Replay
     >>> run = Replay("lru", capacity=0.1, block_hit=0.2, seconds_saved=1.0)

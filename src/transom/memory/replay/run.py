@@ -1,4 +1,4 @@
-"""A trace through a cache of blocks that has an eviction policy and nothing else."""
+"""A trace of requests through a cache of blocks with an eviction policy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Replay", "Replayed", "replay"]
 
 
 class Replay(NamedTuple):
-    """What came of a trace under one policy.
+    """The result of a trace under one policy.
 
     Attributes:
         eviction: name of the policy.
-        capacity: of the tier, as a part of what a cache without a limit would hold.
+        capacity: of the cache, as a part of what a cache without a limit would hold.
         block_hit: part of all prompt tokens that were in the longest held prefix of their prompt.
-        seconds_saved: what computing them would have taken, less loading them.
+        seconds_saved: seconds to compute these tokens, less those to load them.
     """
 
     eviction: str
@@ -30,15 +30,15 @@ class Replay(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """A trace, and what came of it under each policy at each capacity.
+    """The results of a trace under each policy at each capacity.
 
     Attributes:
         trace: its name.
-        requests: how many there were.
-        blocks: how many different ones, which is what a cache without a limit would hold.
+        requests: how many requests there were.
+        blocks: how many different blocks, all of which a cache without a limit would hold.
         infinite_hit: the `block_hit` of such a cache.
         infinite_seconds: the `seconds_saved` of such a cache.
-        runs: by capacity, in it by policy, in the order asked for.
+        runs: by capacity, then by policy, in the order asked for.
     """
 
     trace: str
@@ -55,14 +55,14 @@ def replay(
     capacities: list[float],
     on_request: Callable[[int, str], None] = lambda done, run: None,
 ) -> Replayed:
-    """Put a trace through caches that evict by each of `evictions`, at each of `capacities`.
+    """Send a trace through caches with each of `evictions` at each of `capacities`.
 
     Args:
-        trace: what is asked for.
+        trace: the requests.
         evictions: names of policies.
         capacities: parts of what a cache without a limit would hold, above 0.
         on_request: called now and then with how many requests are done, over all runs, and the
-            run they are in.
+            name of the current run.
 
     Raises:
         InputError: on an unknown policy or a capacity that makes no sense.
@@ -96,10 +96,10 @@ def replay(
 
 
 class Cache:
-    """Which blocks are held, as a tree: each but a first one only with the one before it.
+    """The blocks that are held, as a tree: a block is held only with the one before it.
 
-    A request uses the longest prefix that is held, and what comes after it is held from then on,
-    block by block, as far as the policy makes room.
+    A request uses the longest prefix that is held. The blocks after it are then added one by one,
+    as far as the policy makes room.
     """
 
     def __init__(self, eviction: Eviction) -> None:
@@ -109,7 +109,7 @@ class Cache:
         self._before: dict[Hashable, Hashable | None] = {}
 
     def request(self, blocks: tuple[TraceBlock, ...]) -> None:
-        """Look a prompt up, and hold what was not held of it."""
+        """Look a prompt up, and hold the blocks of it that were not held."""
         held = 0
         for block in blocks:
             if block.key not in self._before:
@@ -132,7 +132,7 @@ class Cache:
             self.eviction.unpin(last)
 
     def _hold(self, block: TraceBlock, before: Hashable | None) -> bool:
-        """Hold a block after `before`, whose pin then is that of its child; whether it fits."""
+        """Hold a block after `before`, which is pinned for it; whether there was room."""
         policy = self.eviction
         new = Newcomer(block.key, block.size, block.seconds)
         while policy.bytes + new.size > policy.capacity:

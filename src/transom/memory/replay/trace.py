@@ -1,4 +1,4 @@
-"""Requests as they came in: which blocks their prompts consist of."""
+"""Traces: requests in the order in which they came, each as the blocks of its prompt."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TraceBlock(NamedTuple):
     """A piece of a prompt.
 
     Attributes:
-        key: the same for pieces that are equal, as is everything before them.
-        size: bytes that it takes when held, or any other unit.
+        key: the same for pieces that are equal and have equal pieces before them.
+        size: bytes that it takes, or any other unit.
         tokens: how many tokens it has.
-        seconds: what is saved when it need not be computed.
+        seconds: seconds saved when it need not be computed.
     """
 
     key: Hashable
@@ -37,11 +37,11 @@ class TraceBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """What was asked for, in order.
+    """Requests in order.
 
     Attributes:
         name: where it was read from.
-        requests: of each, the blocks of its prompt, first to last.
+        requests: the blocks of each prompt, first to last.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Trace:
         return sum(block.tokens for request in self.requests for block in request)
 
     def sizes(self) -> dict[Hashable, int]:
-        """Every block and its size: what a cache without a limit would end up with."""
+        """The size of every block, all of which a cache without a limit would hold."""
         return {block.key: block.size for request in self.requests for block in request}
 
 
@@ -99,7 +99,7 @@ def read_trace(
 
 
 class Blocks:
-    """Makes the blocks of requests, and sees to it that each always has the same one before it."""
+    """Makes the blocks of requests, and checks that each always has the same one before it."""
 
     def __init__(self, prefill: Prefill, block_tokens: int) -> None:
         self._saved: Callable[[int, int], float] = prefill.saved

@@ -2,70 +2,46 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
-from collections.abc import (
-    ItemsView,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    Sequence,
-    ValuesView,
-)
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
+from typing import ClassVar, Literal, Self
 
 from transom.errors import BudgetError, InputError, StoreError, TransomError
+from transom.memory.tiers.given import as_key, given_header, given_key
+from transom.memory.tiers.payload import Items, Payload, Values, as_payload, same_bytes
+from transom.memory.tiers.sharing import Sharing, TierEvent
 from transom.validation import known_keywords
 
-__all__ = ["LONGEST_LABEL", "Payload", "Tier", "TierEvent", "as_payload"]
+__all__ = ["LONGEST_HEADER", "Payload", "Tier", "TierEvent", "as_payload"]
 
-Payload = NDArray[np.uint8]
-
-LARGEST_KEY = 2**64 - 1
-LONGEST_LABEL = 4096  # bytes
-
-
-class TierEvent(NamedTuple):
-    """What another process did to a tier, or what was there when it was opened.
-
-    Attributes:
-        what: `add`, `drop` or `replace_header`.
-        key: of which entry.
-    """
-
-    what: Literal["add", "drop", "new header"]
-    key: int
+LONGEST_HEADER = 4096  # bytes
 
 
 @known_keywords
-class Tier(MutableMapping[int, Any]):
-    """Payloads under whole numbers of 64 bits, never more than `capacity` bytes of them.
+class Tier(Sharing, MutableMapping[int, Payload]):
+    """Payloads under whole numbers of 64 bits, in at most `capacity` bytes.
 
-    Values may be given as anything that has the buffer interface and come back as read-only
-    `(bytes,)` uint8 arrays; two tiers, or a tier and a dictionary, are equal when their keys and
-    bytes are. A tier never evicts by itself: `store` answers False when there is no room, and
-    whoever composes tiers decides what leaves. A payload that cannot be read back as it was written
-    is gone: a `KeyError`, and one more in `corrupt`; never wrong bytes.
+    Anything with the buffer interface may be stored. It comes back as a read-only `(bytes,)` uint8
+    array. Two tiers, or a tier and a dictionary, are equal when their keys and bytes are.
 
-    A tier implements the methods with a leading underscore, for which keys and payloads have been
-    checked.
+    A tier never evicts by itself: `store` returns False when there is no room. A payload that
+    cannot be read back as it was written is gone: reading it raises a `KeyError`, and `corrupt`
+    grows by one. Wrong bytes are never returned.
+
+    Subclasses implement the methods with a leading underscore, whose arguments are checked already.
 
     Attributes:
+        name: what the tier is called in errors and statistics.
         capacity: most bytes it may take.
-        corrupt: payloads found damaged so far.
+        corrupt: how many payloads were found damaged.
         durable: whether payloads outlive the process.
-        writable: whether anything may be changed.
-        closed: whether it was closed; then all that reads or writes raises a `StoreError`.
-        salt: a number that hashes of what is held may start from, so that nobody can guess them;
-            the same for all who share the tier.
+        writable: whether it can be changed.
+        closed: whether it was closed; reading or writing then raises a `StoreError`.
+        salt: a secret number to start hashes from, the same for all who share the tier.
 
     Notes:
-        A tier may be used from several threads only under a lock that they share, which the
-        manager has.
+        Several threads may use a tier only under a lock of their own; the manager has one.
     """
 
     name: ClassVar[str]
@@ -81,96 +57,116 @@ class Tier(MutableMapping[int, Any]):
     @property
     @abstractmethod
     def used(self) -> int:
-        """Bytes taken, with everything that is needed to hold them."""
+        """Bytes taken, with all that is needed to hold the payloads."""
 
     @property
     @abstractmethod
     def peak(self) -> int:
-        """Most bytes ever taken since it was opened."""
+        """Most bytes taken since it was opened."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of memory that the bookkeeping takes, the keys left out."""
+        """Bytes of memory that its tables take, without the keys."""
 
     @property
     def growth(self) -> int:
-        """Bytes of memory that it may take beyond that, when tables are made anew to grow."""
+        """Bytes of memory that its tables take in addition when they grow."""
         return self.nbytes // 3
 
     @property
     def full(self) -> bool:
-        """Whether one more makes these tables grow."""
+        """Whether the tables must grow for one more payload."""
         return False
 
     @abstractmethod
     def fits(self, size: int) -> bool:
-        """Whether a payload of `size` bytes would fit if nothing else were held."""
+        """Whether a payload of `size` bytes fits into the empty tier."""
 
     # Payloads
 
-    def store(self, key: int, payload: Any, header: bytes = b"") -> bool:
-        """Hold a copy of `payload` under `key`; False, and nothing changed, when that cannot be.
-
-        That is so when there is no room, the tier cannot be written to, or the key is held already.
+    def store(self, key: int, payload: object, header: bytes = b"") -> bool:
+        """Hold a copy of `payload` under `key`.
 
         Args:
             key: from 1 to 2**64 - 1.
             payload: bytes, or anything with the buffer interface.
-            label: at most 4,096 bytes about it that can be had without it.
+            header: at most 4,096 bytes about it, to be read without it.
+
+        Returns:
+            Whether it was stored. It is not when there is no room, when the tier is read-only, or
+            when the key is held already; nothing is changed then.
 
         Raises:
-            InputError: on another key, payload or label.
+            InputError: on another key, payload or header.
             StoreError: when the tier is closed.
         """
         self._check_open()
-        key, source = self._given_key(key), as_payload(payload)
-        header = self._given_header(header)
-        return self.writable and len(header) <= LONGEST_LABEL and self._store(key, source, header)
+        key, source = given_key(self.name, key), as_payload(payload)
+        header = given_header(self.name, header)
+        return self.writable and len(header) <= LONGEST_HEADER and self._store(key, source, header)
 
     def size(self, key: int) -> int:
-        """Bytes of a payload; raises KeyError when it is not held."""
-        return self._size(self._held_key(key))
-
-    def header(self, key: int) -> bytes:
-        """What was stored with the payload; raises KeyError when it is not held."""
-        return self._header(self._held_key(key))
-
-    def replace_header(self, key: int, header: bytes) -> None:
-        """Put `header` in place of another one of the same length.
+        """Bytes of a payload.
 
         Raises:
             KeyError: when `key` is not held.
-            InputError: when the length is another, or it is no bytes.
-            StoreError: when the tier cannot be written to.
         """
-        former, header = self.header(key), self._given_header(header)
+        return self._size(self._held_key(key))
+
+    def header(self, key: int) -> bytes:
+        """The header that was stored with a payload.
+
+        Raises:
+            KeyError: when `key` is not held.
+        """
+        return self._header(self._held_key(key))
+
+    def replace_header(self, key: int, header: bytes) -> None:
+        """Replace the header of `key` with another one of the same length.
+
+        Raises:
+            KeyError: when `key` is not held.
+            InputError: when `header` is not bytes, or of another length.
+            StoreError: when the tier is read-only.
+        """
+        former, header = self.header(key), given_header(self.name, header)
         if len(former) != len(header):
             raise InputError(
-                f"{self.name} tier: the label of entry {key} has {len(former):,} bytes, and "
+                f"{self.name} tier: the header of entry {key} has {len(former):,} bytes, and "
                 f"{len(header):,} were given in its place; expected as many."
             )
         self._check_writable(key)
         self._replace_header(key, header)
 
+    def label(self, key: int) -> bytes:
+        """The former name of `header`; deprecated."""
+        warnings.warn("Tier.label is now Tier.header; call that.", DeprecationWarning, 3)
+        return self.header(key)
+
+    def relabel(self, key: int, label: bytes) -> None:
+        """The former name of `replace_header`; deprecated."""
+        warnings.warn("Tier.relabel is now Tier.replace_header; call that.", DeprecationWarning, 3)
+        self.replace_header(key, label)
+
     def __getitem__(self, key: int) -> Payload:
         return self._load(self._held_key(key))
 
-    def __setitem__(self, key: int, payload: Any) -> None:
-        """Hold `payload` in place of what is held under `key`, which stays when that fails.
+    def __setitem__(self, key: int, payload: object) -> None:
+        """Hold `payload` under `key`. What was held under it stays when that fails.
 
         Raises:
-            InputError: when the key or the payload is none.
-            BudgetError: when it is larger than the tier, or there is no room for it now.
-            StoreError: when the tier is closed, or cannot be written to.
+            InputError: on what is no key or no payload.
+            BudgetError: when it is larger than the tier, or there is no room for it.
+            StoreError: when the tier is closed or read-only.
         """
         self._check_open()
-        key, source = self._given_key(key), as_payload(payload)
+        key, source = given_key(self.name, key), as_payload(payload)
         self._check_writable(key)
         if not self.fits(source.nbytes):
             raise BudgetError(
                 f"{self.name} tier: entry {key} has {source.nbytes:,} bytes, more than the "
-                f"{self.capacity:,} that the tier may take; expected a smaller one."
+                f"{self.capacity:,} that the tier may take; store a smaller one."
             )
         with self.exclusive():
             held = key in self
@@ -189,12 +185,13 @@ class Tier(MutableMapping[int, Any]):
 
     def __contains__(self, key: object) -> bool:
         self._check_open()
-        return is_key(key) and self._has(int(key))  # type: ignore[call-overload]
+        found = as_key(key)
+        return found is not None and self._has(found)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[Payload]:
         return Values(self)
 
-    def items(self) -> ItemsView[int, Any]:
+    def items(self) -> ItemsView[int, Payload]:
         return Items(self)
 
     def __eq__(self, other: object) -> bool:
@@ -206,55 +203,23 @@ class Tier(MutableMapping[int, Any]):
             key in other and same_bytes(value, other[key]) for key, value in self.items()
         )
 
-    # For those who share it
-
-    def news(self) -> Iterable[TierEvent]:
-        """What changed since the last call by others; at the first call, everything there is."""
-        return ()
-
-    def exclusive(self) -> AbstractContextManager[object]:
-        """While it lasts, no other process changes the tier."""
-        return nullcontext()
-
-    @property
-    def steady(self) -> bool:
-        """Whether nobody else can change the tier at this moment."""
-        return True
-
-    def maps(self, size: int) -> bool:
-        """Whether a payload of `size` bytes is read in place, so that a copy gains nothing."""
-        return False
-
-    def report(self, numbers: Sequence[int]) -> None:
-        """Tell who shares the tier about this process; see `transom.memory.activity`."""
-
-    def pin(self, key: int) -> None:
-        """Have other processes keep `key` as well; what this process keeps, it knows itself."""
-
-    def unpin(self, key: int) -> None:
-        """One pin of `key` fewer."""
-
-    def may_go(self, key: int) -> bool:
-        """Whether nobody else needs `key` to stay, in this process or another."""
-        return True
-
     # The whole
 
     @abstractmethod
     def verify(self) -> list[int]:
-        """Read everything; the keys of what was damaged, which is no longer held."""
+        """Read everything and delete what is damaged; the keys of that."""
 
     def flush(self) -> None:
-        """Make what is held outlive the machine, where the tier can."""
+        """Make what is held survive a loss of power, if the tier is durable."""
         self._check_open()
 
     def close(self) -> None:
-        """Let go of files and connections; again, and nothing happens."""
+        """Close files and connections; calling it again does nothing."""
         if not self.closed:
             self._close()
             self.closed = True
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> Literal[False]:
@@ -298,19 +263,16 @@ class Tier(MutableMapping[int, Any]):
     def _close(self) -> None: ...
 
     def _replace(self, key: int, source: Payload) -> bool:
-        """Hold `source` in place of what `key` has; False, and nothing changed, without room.
-
-        A copy of the former payload is kept until the new one is held.
-        """
+        """Replace the payload of `key`; False, with nothing changed, without room."""
         former, header = self._load(key).copy(), self._header(key)
         self._delete(key)
         if self._store(key, source, b""):
             return True
-        self._store(key, former, header)  # where it was before, so there is room
+        self._store(key, former, header)  # Its place is still free.
         return False
 
     def _not_stored(self, key: int, size: int) -> TransomError:
-        """Why a payload that fits, of `size` bytes, was not stored."""
+        """The error for a payload of `size` bytes that fits into the tier but was not stored."""
         return BudgetError(
             f"{self.name} tier: no room for the {size:,} bytes of entry {key}, "
             f"{self.used:,} of {self.capacity:,} are taken; delete something first."
@@ -329,88 +291,10 @@ class Tier(MutableMapping[int, Any]):
                 "read; open it where it can be written to."
             )
 
-    def _given_key(self, key: Any) -> int:
-        if not is_key(key):
-            raise InputError(
-                f"{self.name} tier: {key!r} ({type(key).__name__}) is no key; expected a whole "
-                "number from 1 to 2**64 - 1."
-            )
-        return int(key)
-
-    def _given_header(self, header: Any) -> bytes:
-        if type(header) is bytes:
-            return header
-        if not isinstance(header, (bytes, bytearray, memoryview)):
-            raise InputError(
-                f"{self.name} tier: {header!r:.100} ({type(header).__name__}) is no header; "
-                "expected bytes."
-            )
-        return bytes(header)
-
-    def _held_key(self, key: Any) -> int:
-        """`key` as a number; KeyError when it cannot be held."""
+    def _held_key(self, key: object) -> int:
+        """`key` as a number; a KeyError when it is no key."""
         self._check_open()
-        if not is_key(key):
+        found = as_key(key)
+        if found is None:
             raise KeyError(key)
-        return int(key)
-
-
-class Values(ValuesView[Any]):
-    """The payloads of a tier; one is among them when its bytes are those of another."""
-
-    def __contains__(self, value: object) -> bool:
-        return any(same_bytes(held, value) for held in self)
-
-
-class Items(ItemsView[int, Any]):
-    """Keys and payloads of a tier, compared by their bytes."""
-
-    def __init__(self, tier: Tier) -> None:
-        super().__init__(tier)
-        self._tier = tier
-
-    def __contains__(self, item: object) -> bool:
-        if not isinstance(item, tuple) or len(item) != 2:
-            return False
-        held = self._tier.get(item[0])
-        return held is not None and same_bytes(held, item[1])
-
-
-def is_key(key: object) -> bool:
-    """Whether a tier may hold something under `key`."""
-    whole = type(key) is int or (isinstance(key, (int, np.integer)) and not isinstance(key, bool))
-    return whole and 1 <= key <= LARGEST_KEY  # type: ignore[operator]
-
-
-def same_bytes(payload: Payload, other: object) -> bool:
-    """Whether `other` has a buffer, with the bytes of `payload`.
-
-    >>> same_bytes(as_payload(b"ab"), bytearray(b"ab")), same_bytes(as_payload(b"ab"), "ab")
-    (True, False)
-    """
-    try:
-        return np.array_equal(payload, as_payload(other))
-    except InputError:
-        return False
-
-
-def as_payload(payload: Any) -> Payload:
-    """The bytes of `payload`, `(bytes,)` uint8, sharing its memory.
-
-    Raises:
-        InputError: when it has no contiguous buffer.
-
-    >>> as_payload(b"ab")
-    array([97, 98], dtype=uint8)
-    """
-    try:
-        if type(payload) is np.ndarray and payload.ndim == 1 and payload.flags.c_contiguous:
-            found: Payload = payload.view(np.uint8)
-            return found
-        view = memoryview(payload)
-        return np.frombuffer(view.cast("B") if view.nbytes else b"", dtype=np.uint8)
-    except (TypeError, ValueError, BufferError) as error:
-        raise InputError(
-            f"cannot store {type(payload).__name__} ({error}); expected bytes, or an object whose "
-            "memory is one contiguous buffer."
-        ) from error
+        return found

@@ -1,4 +1,4 @@
-"""Not asking a server that does not answer, for a while."""
+"""A circuit breaker: a server that does not answer is not asked for a while."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ __all__ = ["Breaker"]
 
 
 class Breaker:
-    """Opens after some failures in a row, and lets one try through when the pause is over.
+    """Opens after `after` failures in a row, and allows one try when a pause is over.
 
-    Each failed try doubles the pause; a success ends it.
+    Each failed try doubles the pause; a success closes the breaker.
+
+    Args:
+        after: failures in a row.
+        pause: seconds of the first pause.
+        longest: most seconds of a pause.
 
     Attributes:
-        failures: how many there were in all.
-        skipped: how often nothing was tried.
+        failures: how many tries failed in all.
+        skipped: how many tries were not allowed.
 
     >>> breaker = Breaker(after=2, pause=60.0, longest=600.0)
     >>> breaker.failed(); breaker.allows()
@@ -35,11 +40,11 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether it has stopped asking."""
+        """Whether the server is left alone."""
         return self._row >= self._after
 
     def allows(self) -> bool:
-        """Whether to try now."""
+        """Whether to try now; a try that is not allowed is counted."""
         if self.open and time.monotonic() < self._until:
             self.skipped += 1
             return False

@@ -1,4 +1,4 @@
-"""What is where in a store, as one process knows it."""
+"""Where everything is in a store, as one process knows it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Literal
 
 from transom.memory.extents import Extents
 from transom.memory.tiers.base import TierEvent
-from transom.memory.tiers.disk.blockfile import DamagedError
-from transom.memory.tiers.disk.datafile import FIRST, DataFile
+from transom.memory.tiers.disk.block_file import DamagedError
+from transom.memory.tiers.disk.data_file import FIRST, DataFile
 from transom.memory.tiers.disk.index import item_size, load_index
 from transom.memory.tiers.disk.places import Places
 from transom.memory.tiers.disk.record import HEADER, DiskRecord, Place
-from transom.memory.tiers.disk.shared import ADD, DROP, GENERATION, RELABEL, Change, Shared
+from transom.memory.tiers.disk.shared import ADDED, GENERATION, NEW_HEADER, REMOVED, Change, Shared
 
 __all__ = ["Catalogue"]
 
-KINDS: dict[int, Literal["add", "drop", "new header"]] = {
-    ADD: "add",
-    DROP: "drop",
-    RELABEL: "new header",
+KINDS: dict[int, Literal["add", "remove", "new header"]] = {
+    ADDED: "add",
+    REMOVED: "remove",
+    NEW_HEADER: "new header",
 }
 
 
@@ -30,10 +30,10 @@ class Catalogue:
 
     Attributes:
         places: where payloads are, by key.
-        free: stretches of the data file that no record is in.
-        reach: bytes of the data file, as far as is known.
+        free: stretches of the data file without a record.
+        reach: bytes of the data file that are known.
         items: bytes that the records take in an index.
-        seen: how many changes were learnt.
+        seen: how many changes of the store are known.
     """
 
     def __init__(self, data: DataFile, shared: Shared, index: Path, writable: bool) -> None:
@@ -46,22 +46,22 @@ class Catalogue:
         self.reach = 0
         self.items = 0
         self.seen = 0
-        # What was learnt from others, and not yet told: kinds, and of which keys.
+        # Changes by other processes that `news` has not returned yet: kinds and keys.
         self._kinds = bytearray()
         self._keys = array("Q")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that it takes."""
+        """Bytes of memory taken."""
         return self.places.nbytes + self.free.nbytes
 
     @property
     def growth(self) -> int:
-        """Bytes that it may take beyond that when it grows next."""
+        """Bytes of memory that it may take in addition when it grows next."""
         return self.places.growth + self.free.nbytes // 3
 
     def news(self) -> Iterable[TierEvent]:
-        """What was learnt from others since the last call."""
+        """What other processes changed since the last call."""
         kinds, keys = self._kinds, self._keys
         if not kinds:
             return ()
@@ -73,7 +73,7 @@ class Catalogue:
         self._keys.append(key)
 
     def load(self) -> None:
-        """Learn from the index, or from the data file, which records there are."""
+        """Learn which records there are from the index, or else from the data file."""
         before = self.places
         kinds, keys = self._kinds, self._keys
         try:
@@ -82,12 +82,12 @@ class Catalogue:
             loaded = False
         if not loaded:
             self._forget_all()
-            self._look_through()
-        # What was told so far was of the places before; what was learnt just now is all there is.
+            self._search_data_file()
+        # Loading told every record as added. Tell only what differs from the places before.
         self._kinds, self._keys = kinds, keys
         there = self.places.by_generation()
         if not before:
-            self._kinds += bytes([ADD]) * len(there)
+            self._kinds += bytes([ADDED]) * len(there)
             self._keys.frombytes(there.tobytes())
             return
         kept = set()
@@ -96,9 +96,9 @@ class Catalogue:
             if now is not None and now.generation == place.generation:
                 kept.add(key)
             else:
-                self._tell(DROP, key)
+                self._tell(REMOVED, key)
         for key in map(int, there):
-            self._tell(RELABEL if key in kept else ADD, key)
+            self._tell(NEW_HEADER if key in kept else ADDED, key)
 
     def _forget_all(self) -> None:
         self.places = Places()
@@ -110,13 +110,15 @@ class Catalogue:
             self.free.give(FIRST, self.reach - FIRST)
 
     def _load_index(self) -> bool:
-        """Learn from the index and the changes since; whether there is one, and they are known."""
+        """Learn from the index and the changes since; False where one of them is missing."""
         self._forget_all()
         index = load_index(self._index, self._data.salt)
         changes = None if index is None else self._shared.changes(index.generation)
         if index is None or changes is None:
             return False
-        if index.total * HEADER <= self._data.size:  # otherwise it is damaged, as will be seen
+        if (
+            index.total * HEADER <= self._data.size
+        ):  # Otherwise it is damaged, and a record will show it.
             self.places.reserve(index.total)
         for record in index.records:
             self.learn(record)
@@ -124,7 +126,7 @@ class Catalogue:
         self.seen = self._shared.generation
         return True
 
-    def _look_through(self) -> None:
+    def _search_data_file(self) -> None:
         latest = self._shared.generation
         for record in self._data.scan():
             latest = max(latest, record.generation + 1)
@@ -135,28 +137,28 @@ class Catalogue:
             if older is None or older is other:
                 self.learn(record)
             if older is not None and self._writable:
-                self._data.erase(older.start)
+                self._data.remove(older.start)
         if self._writable:
             self._shared.words[GENERATION] = latest
         self.seen = self._shared.generation
 
     def learn(self, record: DiskRecord) -> None:
-        """There is this record, in place of another one of its key."""
+        """Add a record that another process wrote, in place of the former one of its key."""
         place = record.place
         if place.start + place.length > self.reach:
             self.reached(self._data.measure())
-        self.unlearn(record.key)
+        self.forget(record.key)
         if self.free.take_at(place.start, place.length):
             self.places.add(record.key, place)
             self.items += item_size(len(record.header))
-            self._tell(ADD, record.key)
+            self._tell(ADDED, record.key)
 
-    def unlearn(self, key: int) -> None:
-        """There is no record of `key` any more."""
-        if self._removed(key) is not None:
-            self._tell(DROP, key)
+    def forget(self, key: int) -> None:
+        """Another process has removed the record of `key`, or it is damaged."""
+        if self._forget(key) is not None:
+            self._tell(REMOVED, key)
 
-    def _removed(self, key: int) -> Place | None:
+    def _forget(self, key: int) -> Place | None:
         place = self.places.pop(key)
         if place is not None:
             self.free.give(place.start, place.length)
@@ -164,13 +166,13 @@ class Catalogue:
         return place
 
     def reached(self, size: int) -> None:
-        """The data file is that large by now."""
+        """The data file has grown to `size` bytes."""
         if size > self.reach:
             self.free.give(self.reach, size - self.reach)
             self.reach = size
 
     def trim(self, page: int) -> int:
-        """Forget the whole pages at the end that no record is in; how many bytes they are."""
+        """Forget the whole pages at the end without a record; how many bytes they are."""
         free = self.free.size_ending_at(self.reach) // page * page
         if free:
             self.reach -= free
@@ -178,28 +180,28 @@ class Catalogue:
         return free
 
     def add(self, record: DiskRecord) -> None:
-        """This process has stored a record, in a place that it took."""
+        """This process has written a record, in a place that it took."""
         self.seen += 1
         self.places.add(record.key, record.place)
         self.items += item_size(len(record.header))
 
-    def drop(self, key: int) -> None:
-        """This process has dropped a record."""
+    def forget_own(self, key: int) -> None:
+        """This process has removed the record of `key`."""
         self.seen += 1
-        self._removed(key)
+        self._forget(key)
 
     def apply(self, changes: list[Change]) -> None:
         """Learn what other processes did."""
         for change in changes:
             known = self.places.get(change.key)
-            if change.what == DROP:
+            if change.what == REMOVED:
                 if known is not None and known.start == change.start:
-                    self.unlearn(change.key)
+                    self.forget(change.key)
                 continue
             record = self._data.record(change.start)
             if record is None or record.key != change.key:
-                continue  # It was dropped again, as a later change says.
-            if change.what == ADD and record.generation == change.generation:
+                continue  # A later change says that it was removed.
+            if change.what == ADDED and record.generation == change.generation:
                 self.learn(record)
-            elif change.what == RELABEL and known is not None:
-                self._tell(RELABEL, change.key)
+            elif change.what == NEW_HEADER and known is not None:
+                self._tell(NEW_HEADER, change.key)

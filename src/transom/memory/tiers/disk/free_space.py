@@ -1,4 +1,4 @@
-"""How much of its capacity a store has taken, in all processes together."""
+"""The capacity of a store: bytes that all its processes have taken, and room for more."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transom.memory.tiers.disk.blockfile import on_disk
+from transom.memory.tiers.disk.block_file import on_disk
 from transom.memory.tiers.disk.catalogue import Catalogue
-from transom.memory.tiers.disk.datafile import DataFile
+from transom.memory.tiers.disk.data_file import DataFile
 from transom.memory.tiers.disk.index import index_file_size
 from transom.memory.tiers.disk.shared import INDEX, PEAK, USED, Shared
 
@@ -20,10 +20,10 @@ PAGE = 4096
 
 
 class FreeSpace:
-    """Bytes charged, as the file system counts them, before they are taken.
+    """Charges bytes, as the file system counts them, before they are taken.
 
     Attributes:
-        failures: times that the disk had less room than the store may take.
+        failures: how often the disk had less room than the store may take.
     """
 
     def __init__(self, capacity: int, shared: Shared, data: DataFile, known: Catalogue) -> None:
@@ -36,13 +36,13 @@ class FreeSpace:
         self._step = -(-step // PAGE) * PAGE
 
     def charge(self, size: int) -> None:
-        """Add `size` bytes, which may be negative."""
+        """Charge `size` bytes, or fewer where it is negative."""
         words = self._shared.words
         words[USED] = max(0, words[USED] + size)
         words[PEAK] = max(words[PEAK], words[USED])
 
     def holds(self, size: int, items: int) -> bool:
-        """Whether `size` bytes more may be taken, and then an index with `items` bytes more.
+        """Whether there is room for `size` bytes, and for an index that grows by `items` bytes.
 
         A new index is written before the old one is deleted, so there must be room for both.
         """
@@ -51,7 +51,7 @@ class FreeSpace:
         return words[USED] - old + size + index + max(index, old) <= self._capacity
 
     def take(self, length: int, items: int) -> int | None:
-        """A place in the data file, which grows if need be; None when it may not or cannot."""
+        """Take `length` bytes of the data file, which may grow; where they start, None without."""
         if not self.holds(0, items):
             return None
         start = self._known.free.take(length)
@@ -81,7 +81,7 @@ class FreeSpace:
 
     @contextmanager
     def for_index(self, path: Path) -> Iterator[bool]:
-        """While it lasts, the index is written, if there is room for a new one beside the old."""
+        """A context to write a new index in; it gives False without room beside the old one."""
         words = self._shared.words
         size = index_file_size(self._known.items)
         if words[USED] + size > self._capacity:

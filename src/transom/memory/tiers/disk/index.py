@@ -1,4 +1,4 @@
-"""What is where in the data file, as one immutable file, so that opening need not look for it."""
+"""The index: the headers of all records in one file, so that opening need not search for them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import NamedTuple
 import numpy as np
 
 from transom.memory.tiers.base import Payload
-from transom.memory.tiers.disk.blockfile import DamagedError, file_size, map_file, write_file
+from transom.memory.tiers.disk.block_file import DamagedError, file_size, map_file, write_file
 from transom.memory.tiers.disk.record import HEADER, DiskRecord
 
 __all__ = ["index_file_size", "item_size", "load_index", "write_index"]
 
 HEAD = struct.Struct("<QQ")  # generation, records
-ITEM = struct.Struct("<QI")  # start, bytes of the header with its label
+ITEM = struct.Struct("<QI")  # start, bytes of the packed record
 KEY = int.from_bytes(b"transomI", "little")
 
 
-def item_size(label_size: int) -> int:
-    """Bytes that the index takes for a record with a label of that size."""
-    return ITEM.size + HEADER + label_size
+def item_size(header_size: int) -> int:
+    """Bytes that the index takes for a record whose entry header has `header_size` bytes."""
+    return ITEM.size + HEADER + header_size
 
 
 def index_file_size(items: int) -> int:
-    """Bytes of the file when the records take `items` bytes in it."""
+    """Bytes of the index file when the records take `items` bytes in it."""
     return file_size(HEAD.size + items)
 
 
 def write_index(path: Path, records: Iterable[DiskRecord], generation: int, salt: int) -> None:
-    """Write which records there are after so many changes.
+    """Write the index of all records after `generation` changes.
 
     Raises:
-        OSError: when it cannot be written; an older index is then still there.
+        OSError: when it cannot be written; an older index then stays.
     """
     content, count = bytearray(HEAD.size), 0
     for record in records:
@@ -50,9 +50,9 @@ class Indexed(NamedTuple):
     """What an index says.
 
     Attributes:
-        generation: after how many changes it was written.
+        generation: how many changes there were when it was written.
         total: how many records there were.
-        records: these, as they are gone through.
+        records: the records, read one by one.
     """
 
     generation: int
@@ -64,7 +64,7 @@ def load_index(path: Path, salt: int) -> Indexed | None:
     """What the index says; None without a good one.
 
     Raises:
-        DamagedError: when a record is gone through that is none.
+        DamagedError: from `records`, when one of them is damaged.
     """
     try:
         data = map_file(path, KEY)

@@ -1,4 +1,4 @@
-"""Looking at a store from outside, without being one of its processes."""
+"""Inspecting a store from outside, without becoming one of its processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class StoreInspection(NamedTuple):
 
     Attributes:
         used: bytes it takes on disk.
-        peak: most it has taken since it was opened.
-        capacity: most it may take.
-        changes: entries that were stored, deleted or renamed, since it was made.
-        pins: entries that processes keep.
-        processes: each that has it open: its pid, and what it reported last.
+        peak: most bytes taken since it was opened.
+        capacity: most bytes that it may take.
+        changes: how many entries were stored, removed or got a new header since it was made.
+        pins: how many entries processes have pinned for others.
+        processes: the processes that have it open: pid, and what each reported last.
     """
 
     used: int
@@ -33,7 +33,7 @@ class StoreInspection(NamedTuple):
 
 
 def inspect_store(path: Path) -> StoreInspection:
-    """The store in a folder as it is now; nothing is changed and nobody has to wait.
+    """The store in a folder as it is now. Nothing is changed, and no process has to wait.
 
     Raises:
         StoreError: when there is no store.
@@ -65,7 +65,7 @@ def inspect_store(path: Path) -> StoreInspection:
 
 
 def known_capacity(path: Path) -> int:
-    """How many bytes a store was allowed when it was opened last.
+    """The capacity, in bytes, with which a store was opened last.
 
     Raises:
         StoreError: when there is no store.

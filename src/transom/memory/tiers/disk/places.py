@@ -1,11 +1,11 @@
-"""Where every payload of a store is, in some fifty bytes each."""
+"""Where every payload of a store is, in about fifty bytes each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.memory.extents import ALIGNMENT
 from transom.memory.record_table import NOT_THERE, RecordTable
@@ -29,20 +29,20 @@ class Places(Mapping[int, Place]):
 
     @property
     def growth(self) -> int:
-        """Bytes that it takes beyond that when it grows next."""
+        """Bytes of memory that it takes in addition when it grows next."""
         return self._rows.growth
 
     @property
     def full(self) -> bool:
-        """Whether one more makes it grow."""
+        """Whether it must grow for one more place."""
         return self._rows.full
 
     def reserve(self, count: int) -> None:
-        """Have room for so many at once."""
+        """Make room for `count` places at once."""
         self._rows.reserve(count)
 
     def add(self, key: int, place: Place) -> None:
-        """`key`, which has no place, has one."""
+        """Add the place of `key`, which has none."""
         row, columns = self._rows.add(key), self._rows.columns
         columns["start"][row] = place.start
         columns["length"][row] = place.length // ALIGNMENT
@@ -53,7 +53,7 @@ class Places(Mapping[int, Place]):
         columns["large"][row] = place.large
 
     def pop(self, key: int) -> Place | None:
-        """The place of `key`, which it no longer has; None when it had none."""
+        """Take out the place of `key` and return it; None when it had none."""
         row = self._rows.find(key)
         if row == NOT_THERE:
             return None
@@ -62,11 +62,12 @@ class Places(Mapping[int, Place]):
         self._rows.compact()
         return place
 
-    def by_generation(self) -> Any:
-        """The keys, `(entries,)` uint64, of what was stored first first."""
+    def by_generation(self) -> NDArray[np.uint64]:
+        """The keys, `(entries,)` uint64, in the order in which they were stored."""
         keys = np.frombuffer(self._rows.keys, dtype=np.uint64)
         order = np.argsort(np.frombuffer(self._rows.columns["generation"], dtype=np.uint64))
-        return keys[order[keys[order] > 0]]
+        found: NDArray[np.uint64] = keys[order[keys[order] > 0]]
+        return found
 
     def __getitem__(self, key: int) -> Place:
         row = self._rows.find(key)

@@ -1,4 +1,4 @@
-"""One record of the data file: a header with checksums, a label, the payload."""
+"""One record of the data file: a head with checksums, the header of the entry, the payload."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transom.memory.extents import aligned
 __all__ = ["HEADER", "MAGIC", "DiskRecord", "Place"]
 
 MAGIC = b"\xf7transom"
-# magic, bytes of the label, flags, key, generation, bytes and checksum of the payload, of all that
+# magic, bytes of the header, flags, 0, key, generation, bytes and checksum of the payload
 HEAD = struct.Struct("<8sHHIQQQQ")
-HEADER = HEAD.size + 8
+HEADER = HEAD.size + 8  # bytes of the head, with a checksum of itself and the header
 LARGE = 1
 
 
@@ -41,16 +41,16 @@ class Place(NamedTuple):
 
 
 class DiskRecord(NamedTuple):
-    """What the header of a record says.
+    """A record without its payload.
 
     Attributes:
-        key: under what it is stored.
+        key: what it is stored under.
         start: where in the data file it is.
         generation: the number of the change that stored it.
         size: bytes of the payload.
         check: its checksum, salted with the key; 0 for one in a file of its own.
         large: whether it has a file of its own.
-        label: what was stored with it.
+        header: what is stored beside the payload.
     """
 
     key: int
@@ -76,7 +76,7 @@ class DiskRecord(NamedTuple):
         )
 
     def pack(self, salt: int) -> bytes:
-        """The header and the label as bytes."""
+        """The head and the header as bytes."""
         head = HEAD.pack(
             MAGIC,
             len(self.header),
@@ -92,17 +92,17 @@ class DiskRecord(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes, start: int, salt: int) -> DiskRecord | None:
-        """The record whose header and label `data` starts with; None when it is none.
+        """The record that `data` starts with; None without one.
 
-        The checksum is salted with a number that only the store knows and with the place, so that
-        nothing inside a payload passes for a record.
+        The checksum is salted with a secret number of the store and with the place, so that nothing
+        inside a payload passes for a record.
         """
         if len(data) < HEADER or data[:8] != MAGIC:
             return None
-        _, label_size, flags, _, key, generation, size, check = HEAD.unpack_from(data)
-        header = bytes(data[HEADER : HEADER + label_size])
+        _, header_size, flags, _, key, generation, size, check = HEAD.unpack_from(data)
+        header = bytes(data[HEADER : HEADER + header_size])
         expected = struct.unpack_from("<Q", data, HEAD.size)[0]
-        if len(header) != label_size:
+        if len(header) != header_size:
             return None
         if xxh3_64_intdigest(bytes(data[: HEAD.size]) + header, salt ^ start) != expected:
             return None

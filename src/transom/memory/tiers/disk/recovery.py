@@ -1,4 +1,4 @@
-"""Putting right what processes left that were killed, before a store is used again."""
+"""Putting right what killed processes left, before a store is used again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import contextlib
 import secrets
 from pathlib import Path
 
-from transom.memory.tiers.disk.blockfile import files, on_disk
-from transom.memory.tiers.disk.datafile import FIRST, DataFile
+from transom.memory.tiers.disk.block_file import files, on_disk
+from transom.memory.tiers.disk.data_file import FIRST, DataFile
 from transom.memory.tiers.disk.shared import CAPACITY, INDEX, PEAK, SALT, USED, Shared
 
 __all__ = ["finish_intent", "recover"]
 
 
 def recover(path: Path, shared: Shared, data: DataFile, capacity: int) -> bool:
-    """Make the store in `path` one that can be used; whether no other process uses it.
+    """Make the store in `path` usable; whether no other process uses it.
 
-    The caller has the lock, which every process has while it changes a file, so that bytes can be
-    counted anew.
+    The caller holds the lock. Every process holds it while it changes a file, so bytes can be
+    counted again.
     """
     if not data.salt:
         data.write_salt(shared.words[SALT] or secrets.randbits(63) | 1)
@@ -25,7 +25,7 @@ def recover(path: Path, shared: Shared, data: DataFile, capacity: int) -> bool:
     shared.words[CAPACITY] = capacity
     if data.size < FIRST:
         data.grow(FIRST)
-    others = shared.bury()
+    others = shared.forget_dead_processes()
     finish_intent(shared, data)
     pids = {str(pid) for _, pid, _ in shared.processes()}
     for folder in (path, path / "blocks"):
@@ -43,14 +43,14 @@ def recover(path: Path, shared: Shared, data: DataFile, capacity: int) -> bool:
 
 
 def finish_intent(shared: Shared, data: DataFile) -> None:
-    """A process was killed while it wrote a record or dropped it: then there is none."""
+    """Remove the record that a killed process was writing or removing."""
     start = shared.intent
     if FIRST <= start < data.size:
-        data.erase(start)
+        data.remove(start)
     shared.intent = 0
 
 
 def recount(path: Path) -> int:
-    """Bytes that the file system has set aside for a store."""
+    """Bytes that the file system has allocated for a store."""
     everything = [*files(path, ""), *files(path / "blocks", "")]
     return sum(on_disk(found) for found in everything if found.is_file())

@@ -1,4 +1,4 @@
-"""A few numbers, pins and the latest changes, in memory that all processes of a store share."""
+"""Numbers, pins and the latest changes of a store, in a file that all its processes map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["ADD", "DROP", "RELABEL", "Change", "Shared", "ring_size"]
+__all__ = ["ADDED", "NEW_HEADER", "REMOVED", "Change", "Shared", "ring_size"]
 
 MAGIC = int.from_bytes(b"transomS", "little")
 VERSION = 1
@@ -23,17 +23,17 @@ PINNED, MOST_PINS, PIN = 1088, 256, 2  # key, pid
 CHANGES, CHANGE = 2048, 4  # generation, what and where, key, checksum
 WHERE = (1 << 60) - 1
 
-ADD, DROP, RELABEL = 1, 2, 3
+ADDED, REMOVED, NEW_HEADER = 1, 2, 3
 
 
 class Change(NamedTuple):
-    """Something that a process did to the store.
+    """A change of the store.
 
     Attributes:
         generation: its number.
-        what: ADD, DROP or RELABEL.
-        start: of which place in the data file.
-        key: of which entry.
+        what: ADDED, REMOVED or NEW_HEADER.
+        start: where in the data file the record is.
+        key: of the entry.
     """
 
     generation: int
@@ -43,21 +43,21 @@ class Change(NamedTuple):
 
 
 def ring_size(capacity: int) -> int:
-    """How many changes are remembered for a store of `capacity` bytes."""
+    """How many changes are kept for a store of `capacity` bytes."""
     return 1 << max(6, min(16, (capacity // 8192).bit_length()))
 
 
 class Shared:
-    """Counters of a store in a file that every process maps.
+    """Numbers of a store in a file that every process maps.
 
-    Changed only by the process that has the lock. A process that was killed half-way leaves a
-    number that is a little off or an `intent`, which the next one puts right; no reader relies on
-    two of them at once.
+    Only the process that holds the lock changes them. A process that is killed half-way leaves a
+    number that is a little off, or an `intent`; the next one puts that right. Readers never rely on
+    two numbers at once.
 
     Attributes:
-        words: all of it, as words of 64 bits.
-        ring: how many of the latest changes are remembered.
-        fresh: whether it was made anew, because there was none that could be used.
+        words: the file as words of 64 bits.
+        ring: how many of the latest changes are kept.
+        fresh: whether the file was made now, because there was no usable one.
     """
 
     def __init__(self, path: Path, writable: bool, ring: int) -> None:
@@ -96,7 +96,7 @@ class Shared:
         return "the store was never written"
 
     def _make(self, size: int) -> None:
-        # In place, not anew: other processes may have this very file open.
+        # In place: other processes may have this file open.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._file, 0, size)
         else:
@@ -107,7 +107,7 @@ class Shared:
 
     @property
     def used(self) -> int:
-        """Bytes the file system has set aside for it."""
+        """Bytes that the file system has allocated for the file."""
         return os.fstat(self._file).st_blocks * 512
 
     @property
@@ -116,7 +116,7 @@ class Shared:
         return self.words[GENERATION]
 
     def publish(self, what: int, start: int, key: int) -> None:
-        """One more change, which all others will see."""
+        """Tell other processes a change."""
         generation = self.words[GENERATION]
         fields = struct.pack("<QQQ", generation, what << 60 | start, key)
         at = 8 * (CHANGES + CHANGE * (generation % self.ring))
@@ -125,7 +125,7 @@ class Shared:
         self.words[GENERATION] = generation + 1
 
     def changes(self, since: int) -> list[Change] | None:
-        """The changes from number `since` on; None when they are not all remembered."""
+        """The changes from number `since` on; None when not all are kept any more."""
         if not 0 <= self.generation - since <= self.ring:
             return None
         found = []
@@ -140,7 +140,7 @@ class Shared:
 
     @property
     def intent(self) -> int:
-        """Where a record is being written or erased; 0 for nowhere."""
+        """Where a record is being written or removed; 0 for nowhere."""
         start = self.words[INTENT]
         return start if self.words[INTENT_CHECK] == start ^ MAGIC else 0
 
@@ -152,14 +152,14 @@ class Shared:
     # Processes
 
     def processes(self) -> Iterator[tuple[int, int, int]]:
-        """`(slot, pid, born)` of each that has the store open, as far as was heard."""
+        """`(slot, pid, born)` of each process that joined, also of killed ones."""
         for slot in range(SLOTS):
             at = PROCESSES + SLOT * slot
             if self.words[at]:
                 yield slot, self.words[at], self.words[at + 1]
 
     def join(self) -> int:
-        """Be one of the processes; the slot, -1 when there are too many."""
+        """Become one of the processes; its slot, -1 when there are too many."""
         taken = {slot for slot, _, _ in self.processes()}
         for slot in range(SLOTS):
             if slot not in taken:
@@ -169,8 +169,8 @@ class Shared:
                 return slot
         return -1
 
-    def leave(self, slot: int, pid: int) -> None:
-        """Be none of them any longer, and let go of its pins."""
+    def forget_process(self, slot: int, pid: int) -> None:
+        """Forget a process and its pins."""
         if slot >= 0:
             at = PROCESSES + SLOT * slot
             for word in range(at, at + SLOT):
@@ -181,14 +181,14 @@ class Shared:
                     self._unpin(at)
 
     def report(self, slot: int, numbers: Sequence[int]) -> None:
-        """Tell others about this process."""
+        """Tell other processes about the one in `slot`."""
         if slot >= 0:
             at = PROCESSES + SLOT * slot + 2
             for place, number in enumerate(numbers[: SLOT - 2], at):
                 self.words[place] = number
 
     def reports(self) -> list[tuple[int, list[int]]]:
-        """What each process that is still there told last: its pid, and the numbers."""
+        """The last report of each process that is alive: its pid, and the numbers."""
         found = []
         for slot, pid, started in self.processes():
             at = PROCESSES + SLOT * slot
@@ -196,18 +196,18 @@ class Shared:
                 found.append((pid, [self.words[word] for word in range(at + 2, at + SLOT)]))
         return found
 
-    def bury(self) -> int:
-        """Let go of what processes that are no more had; how many there are left."""
+    def forget_dead_processes(self) -> int:
+        """Forget processes that are not alive, and their pins; how many are left."""
         left = 0
         for slot, pid, started in list(self.processes()):
             if born(pid) == started:
                 left += 1
             else:
-                self.leave(slot, pid)
+                self.forget_process(slot, pid)
         return left
 
     def unpin_all(self) -> None:
-        """There is nobody who could have pinned anything."""
+        """Forget all pins."""
         for at in range(PINNED, PINNED + PIN * MOST_PINS):
             self.words[at] = 0
         self.words[PINS] = 0
@@ -224,14 +224,14 @@ class Shared:
         return False
 
     def unpin(self, key: int) -> None:
-        """One pin of `key` by this process fewer."""
+        """Take one pin of this process off `key`."""
         for at in range(PINNED, PINNED + PIN * MOST_PINS, PIN):
             if self.words[at] == key and self.words[at + 1] == os.getpid():
                 self._unpin(at)
                 return
 
     def pinned(self, key: int) -> bool:
-        """Whether a process keeps `key`."""
+        """Whether a process has pinned `key`."""
         if not self.words[PINS]:
             return False
         words = self.words
@@ -245,14 +245,14 @@ class Shared:
         self.words[PINS] = max(0, self.words[PINS] - 1)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.words.release()
         self._map.close()
         os.close(self._file)
 
 
 def born(pid: int) -> int:
-    """When a process was started, in the system's ticks; 0 when there is none of that number."""
+    """When process `pid` was started, in ticks of the system; 0 when it is not alive."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

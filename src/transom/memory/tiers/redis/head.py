@@ -1,4 +1,4 @@
-"""What stands before a payload on the server: which version of it this is, and its checksum."""
+"""The head of a payload on the server: its version, sizes and checksum."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from transom.memory.tiers.base import Payload
 
 __all__ = ["HEAD_BYTES", "Head", "Versions", "checksum"]
 
-# magic, version, bytes and checksum of the payload, bytes of the label, chunks
+# magic, version, bytes and checksum of the payload, bytes of the header, chunks
 FIELDS = struct.Struct("<8sQQQII")
 HEAD_BYTES = FIELDS.size + 8  # with a checksum of these, salted with the key
 MAGIC = b"transomV"
-AHEAD = 24  # bits by which a version may be ahead of the clock, some thousandths of a second
-LARGEST = 1 << 63  # no version that a clock made is as large
-CHANCE = 12  # bits of a version that are left to chance; the others are microseconds since 1970
+AHEAD = 24  # bits: the next version is up to 4 ms ahead of one that is ahead of the clock
+LARGEST = 1 << 63  # above every version that a clock made
+CHANCE = 12  # random bits of a version; the others are microseconds since 1970
 
 
 class Head(NamedTuple):
     """A payload without its bytes.
 
     Attributes:
-        version: which of all payloads that were ever stored under the key it is.
+        version: which of all payloads ever stored under the key it is.
         size: bytes of the payload.
-        check: checksum of the label and the payload.
-        label: bytes of the label.
-        chunks: into how many further keys the payload is divided; 0 when it follows the label.
+        check: checksum of the header and the payload.
+        header: bytes of the header.
+        chunks: how many further keys hold the payload; 0 when it follows the header.
     """
 
     version: int
@@ -46,7 +46,7 @@ class Head(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes, key: int) -> Head | None:
-        """The head that `data` starts with; None when that is none of `key`, or damaged."""
+        """The head that `data` starts with; None when it is damaged, or that of another key."""
         if len(data) < HEAD_BYTES:
             return None
         magic, *fields = FIELDS.unpack_from(data)
@@ -57,30 +57,30 @@ class Head(NamedTuple):
 
 
 class Versions:
-    """Numbers of which no two are the same, on whichever machine, and that grow with the clock.
+    """Versions: numbers that grow with the clock and never repeat, on any machine.
 
-    They owe nothing to the server, so that nothing repeats when it forgets what it was told. New
-    ones are above all that were seen here (Lamport, "Time, clocks, and the ordering of events in a
-    distributed system", 1978), so that a clock that is ahead does not count for more than others.
+    They do not depend on the server, so none repeats when the server forgets something. A new one
+    is above all that were seen here (Lamport, "Time, clocks, and the ordering of events in a
+    distributed system", 1978), so that a machine whose clock is ahead does not win for ever.
     """
 
     def __init__(self) -> None:
         self._latest = 0
 
     def seen(self, version: int) -> None:
-        """Somebody has made this one."""
+        """Note a version that another machine made."""
         if version < LARGEST:
             self._latest = max(self._latest, version)
 
     def next(self) -> int:
-        """A new one, above all that were made or seen here."""
+        """A new version, above all that were made or seen here."""
         now = time.time_ns() // 1000 << CHANCE | secrets.randbits(CHANCE)
-        # Where clocks are behind, two may follow the same one: they are to differ nevertheless.
+        # Two machines whose clocks are behind may follow the same version; chance tells them apart.
         later = self._latest + 1 + secrets.randbits(AHEAD)
         self._latest = now if now > self._latest else later
         return self._latest
 
 
 def checksum(payload: Payload, header: bytes, key: int) -> int:
-    """A checksum of both, salted with the key."""
+    """A checksum of the header and the payload, salted with the key."""
     return xxh3_64_intdigest(payload.data, xxh3_64_intdigest(header, key))

@@ -1,32 +1,34 @@
-"""A server that may not answer, or not do what it is asked to."""
+"""A server that may not answer, or may refuse."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any, TypeAlias, TypeVar
 
 from transom.errors import InputError, MissingExtraError
 from transom.memory.tiers.breaker import Breaker
 
-__all__ = ["Server"]
+__all__ = ["Client", "Server"]
 
-R = TypeVar("R")
+Client: TypeAlias = Any  # redis.Redis or redis.RedisCluster; redis is an extra
+AnswerT = TypeVar("AnswerT")
 
 WAIT = 0.5  # seconds until a server that does not answer counts as gone
 
-logger = logging.getLogger("transom")
+logger = logging.getLogger("transom.memory.redis")
 
 
 class Server:
-    """Asks a server, and knows what to do without an answer.
+    """Asks a server, and answers for it when it does not.
 
-    One that does not answer is left alone for a while. One that refuses (it is full, or can only be
-    read) did answer, so that the next question is asked as ever.
+    A server that does not answer is left alone for a while. One that refuses, because it is full or
+    read-only, did answer, so the next question is asked as usual.
 
     Attributes:
         client: the client of redis-py.
-        breaker: counts when it did not answer.
+        breaker: decides when the server is asked.
         refusals: how often it refused.
 
     Raises:
@@ -34,7 +36,7 @@ class Server:
         InputError: on an address or a client that cannot be used.
     """
 
-    def __init__(self, url: str, client: Any) -> None:
+    def __init__(self, url: str, client: Client) -> None:
         try:
             import redis
         except ModuleNotFoundError as error:
@@ -61,7 +63,7 @@ class Server:
             ) from error
         self.client = _of_bytes(redis, self.client)
 
-    def ask(self, question: Callable[[], R], otherwise: R) -> R:
+    def ask(self, question: Callable[[], AnswerT], otherwise: AnswerT) -> AnswerT:
         """What the server answers; `otherwise` when it refuses, or does not answer."""
         if not self.breaker.allows():
             return otherwise
@@ -69,20 +71,22 @@ class Server:
             answer = question()
         except self._refused as error:
             if not self.refusals:
-                logger.warning("the Redis server refuses: %s; further refusals are counted", error)
+                logger.warning("the Redis server refuses: %s; later refusals are counted", error)
             self.refusals += 1
             answer = otherwise
         except self._failed as error:
             was_open = self.breaker.open
             self.breaker.failed()
             if self.breaker.open and not was_open:
-                logger.warning("the Redis server does not answer: %s; it is left alone", error)
+                logger.warning("the Redis server does not answer: %s; everything is a miss", error)
             return otherwise
+        if self.breaker.open:
+            logger.warning("the Redis server answers again")
         self.breaker.succeeded()
         return answer
 
 
-def _of_bytes(redis: Any, client: Any) -> Any:
+def _of_bytes(redis: ModuleType, client: Client) -> Client:
     """A client that answers with bytes, of the server that `client` asks."""
     known = isinstance(client, (redis.Redis, redis.RedisCluster))
     if not known or isinstance(client, redis.client.Pipeline):

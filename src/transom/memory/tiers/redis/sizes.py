@@ -1,17 +1,18 @@
-"""How many bytes a tier takes on a server, counted there by all who share it."""
+"""Bytes that a tier takes on a server, counted there by all machines that share it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+
+from transom.memory.tiers.redis.server import Client
 
 __all__ = ["Sizes"]
 
 DIGITS = 16  # of a key
 AT_ONCE = 1000  # keys asked about at a time
 
-# A table of sizes with their sum in it, so that the server forgets both or neither. Refuses what
-# would exceed the capacity, with -1, and says with -2 that there is no table.
+# The hash holds sizes and their sum, so that the server forgets both or neither. The script returns
+# -1 for what would exceed the capacity, and -2 when there is no hash.
 CHARGE = """
 local had = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') or 0
 local used = tonumber(redis.call('HGET', KEYS[1], 'used') or '-1') or -1
@@ -29,15 +30,15 @@ return used
 class Sizes:
     """Sizes by key, and their sum, in one hash on the server.
 
-    When the server forgot it, it is counted anew from what is there; what the server forgot of the
-    payloads is no longer charged when room is needed.
+    When the server forgot the hash, it is made again from the payloads that are there. Payloads
+    that the server forgot stay charged until room is needed.
 
     Attributes:
-        known: the sum, as it was last heard.
+        known: the sum that the server told last.
     """
 
     def __init__(
-        self, client: Any, prefix: str, capacity: int, size_there: Callable[[int], int]
+        self, client: Client, prefix: str, capacity: int, size_there: Callable[[int], int]
     ) -> None:
         self.known = 0
         self._client = client
@@ -65,25 +66,25 @@ class Sizes:
         arguments = (CHARGE, 1, self._table, f"{key:016x}", size, self._capacity)
         used = int(self._client.eval(*arguments))
         if used == -2:
-            self._count_anew()
+            self._count_again()
             used = int(self._client.eval(*arguments))
         if used >= 0:
             self.known = used
         return used >= 0
 
-    def _count_anew(self) -> None:
+    def _count_again(self) -> None:
         found = {key: self._size_there(key) for key in self._look_through()}
         sizes = {f"{key:016x}": size for key, size in found.items() if size}
         self._client.hset(self._table, mapping=sizes | {"used": sum(sizes.values())})
 
     def _look_through(self) -> list[int]:
-        """The keys of all payloads that are there, without the table."""
+        """The keys of all payloads that are there, found without the hash."""
         pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix)
         names = self._client.scan_iter(match=f"{pattern}:" + "?" * DIGITS, count=AT_ONCE)
         return _keys({bytes(name[-DIGITS:]) for name in names})
 
     def _sweep(self) -> bool:
-        """Charge no longer what the server forgot; whether there was anything."""
+        """Charge what the server forgot no longer; whether there was any."""
         keys = self._charged()
         gone = [key for key, there in zip(keys, self._there(keys), strict=True) if not there]
         for key in gone:
@@ -107,7 +108,7 @@ class Sizes:
 
 
 def _keys(texts: Iterable[bytes]) -> list[int]:
-    """The keys that are written in `texts`; what is something else is passed over."""
+    """The keys in `texts`; other texts are passed over."""
     return [
         int(text, 16)
         for text in texts

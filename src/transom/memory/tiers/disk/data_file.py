@@ -1,4 +1,4 @@
-"""The data file: records that are written in place, and found again by looking for them."""
+"""The data file: small payloads as records, which can be found again without an index."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from transom.memory.extents import ALIGNMENT
-from transom.memory.tiers.base import LONGEST_LABEL, Payload
-from transom.memory.tiers.disk.blockfile import on_disk
+from transom.memory.tiers.base import LONGEST_HEADER, Payload
+from transom.memory.tiers.disk.block_file import on_disk
 from transom.memory.tiers.disk.record import HEADER, MAGIC, DiskRecord, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["DataFile"]
 
@@ -27,7 +30,7 @@ CHUNK = 1 << 20
 
 
 class DataFile:
-    """Small payloads in one file, whose room is set aside before it is used and never given back.
+    """Records in one file, whose room is allocated before it is used.
 
     Attributes:
         path: the file.
@@ -56,13 +59,13 @@ class DataFile:
         return 0
 
     def write_salt(self, salt: int) -> None:
-        """Be the file of `salt`, empty or not."""
+        """Write the head of the file, with this salt."""
         head = SUPER.pack(SUPER_MAGIC, VERSION, 0, salt)
         os.pwrite(self._file, head + struct.pack("<Q", xxh3_64_intdigest(head)), 0)
         self.salt = salt
 
     def grow(self, size: int) -> None:
-        """Set room aside up to `size` bytes.
+        """Allocate room up to `size` bytes.
 
         Raises:
             OSError: when the disk has too little; the file is as it was.
@@ -76,24 +79,26 @@ class DataFile:
         self.size = size
 
     def shrink(self, size: int) -> None:
-        """Give back what lies beyond `size` bytes; only while no other process has the file."""
+        """Cut the file at `size` bytes; only while no other process has it open."""
         os.ftruncate(self._file, size)
         self.size = size
 
     def measure(self) -> int:
-        """Look how large the file is by now, also by other processes."""
+        """The size of the file now, after what other processes did."""
         self.size = os.fstat(self._file).st_size
         return self.size
 
     @property
     def used(self) -> int:
-        """Bytes the file system has set aside."""
+        """Bytes that the file system has allocated."""
         return os.fstat(self._file).st_blocks * 512
 
     def write(self, record: DiskRecord, payload: Payload | None) -> None:
-        """Write a record where it belongs."""
+        """Write a record, with its payload or, for a new header, without."""
         head = record.pack(self.salt)
-        parts: list[Any] = [head] if payload is None or not payload.nbytes else [head, payload.data]
+        parts: list[Buffer] = (
+            [head] if payload is None or not payload.nbytes else [head, payload.data]
+        )
         total = len(head) + (0 if payload is None else payload.nbytes)
         written = os.pwritev(self._file, parts, record.start)
         if written != total:
@@ -102,12 +107,12 @@ class DataFile:
                 done = os.pwrite(self._file, rest, record.start + total - len(rest))
                 rest = rest[done:]
 
-    def erase(self, start: int) -> None:
-        """See that no record is found there any more."""
+    def remove(self, start: int) -> None:
+        """Overwrite the start of a record, so that it is not found any more."""
         os.pwrite(self._file, bytes(len(MAGIC)), start)
 
     def read(self, key: int, place: Place) -> Payload | None:
-        """A copy of the payload, `(bytes,)`; None when it is not what was written."""
+        """A copy of the payload, `(bytes,)` uint8; None when its checksum is wrong."""
         payload: Payload = np.empty(place.size, dtype=np.uint8)
         if place.size:
             if os.preadv(self._file, [payload.data], place.payload) != place.size:
@@ -118,16 +123,16 @@ class DataFile:
         return payload
 
     def record(self, start: int) -> DiskRecord | None:
-        """The record that starts there; None when there is none."""
+        """The record that starts at `start`; None without one."""
         data = os.pread(self._file, HEADER + 512, start)
         found = DiskRecord.unpack(data, start, self.salt)
         if found is None and data[:8] == MAGIC:
-            data = os.pread(self._file, HEADER + LONGEST_LABEL, start)
+            data = os.pread(self._file, HEADER + LONGEST_HEADER, start)
             found = DiskRecord.unpack(data, start, self.salt)
         return found
 
     def scan(self) -> Iterator[DiskRecord]:
-        """Every record there is, by looking at all places where one may start."""
+        """Every record, found by searching all places where one may start."""
         at = FIRST
         while at < self.size:
             found = self.record(at)
@@ -139,7 +144,7 @@ class DataFile:
                 at = self._next(at + ALIGNMENT)
 
     def _next(self, at: int) -> int:
-        """The next place from `at` on where a record may start."""
+        """The next place at or after `at` where a record may start."""
         while at < self.size:
             chunk = os.pread(self._file, CHUNK, at)
             if not chunk:
@@ -153,13 +158,13 @@ class DataFile:
         return self.size
 
     def sync(self) -> None:
-        """Make what was written safe from a loss of power."""
+        """Make what was written survive a loss of power."""
         os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with contextlib.suppress(OSError):
             os.close(self._file)
 
     def __repr__(self) -> str:
-        return f"<DataFile {self.path}: {self.size:,} bytes, {on_disk(self.path):,} set aside>"
+        return f"<DataFile {self.path}: {self.size:,} bytes, {on_disk(self.path):,} allocated>"

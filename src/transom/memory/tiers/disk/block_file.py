@@ -1,4 +1,4 @@
-"""Immutable files: a header with a checksum per MiB, then the payload, and nothing ever changes."""
+"""Immutable files of one payload each: a header with a checksum per MiB, then the bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = mmap.PAGESIZE
 
 
 class DamagedError(ValueError):
-    """What a file holds is not what was written; never leaves the tier."""
+    """A file does not hold what was written. Never leaves the tier."""
 
 
 def file_size(size: int) -> int:
@@ -36,7 +36,7 @@ def file_size(size: int) -> int:
 
 
 def on_disk(path: Path) -> int:
-    """Bytes the file system has set aside for a file; 0 when there is none."""
+    """Bytes that the file system has allocated for a file; 0 without one."""
     try:
         return path.stat().st_blocks * 512
     except FileNotFoundError:
@@ -44,12 +44,12 @@ def on_disk(path: Path) -> int:
 
 
 def write_file(path: Path, key: int, payload: Payload) -> None:
-    """Write a file that is there whole, and safe from a loss of power, or not there at all.
+    """Write a file atomically, so that it survives a loss of power.
 
-    All its room is set aside before anything is written, so a full disk is an error at once.
+    Its room is allocated before anything is written, so a full disk is an error at once.
 
     Raises:
-        OSError: when it cannot be written; what was written so far is removed.
+        OSError: when it cannot be written; nothing of it is left.
     """
     pieces = [payload[at : at + PIECE] for at in range(0, payload.nbytes, PIECE)]
     head = HEAD.pack(MAGIC, VERSION, 0, key, payload.nbytes, 0)
@@ -77,12 +77,12 @@ def write_file(path: Path, key: int, payload: Payload) -> None:
 
 
 def map_file(path: Path, key: int) -> Payload:
-    """The payload of a file, checked, in place: pages of the file, read when looked at.
+    """The payload of a file, `(bytes,)` uint8, mapped and checked.
 
-    While anything sees the payload, the file is marked as in use.
+    The file is marked as in use while anything refers to the payload.
 
     Raises:
-        DamagedError: when something is not as it was written, or another key's.
+        DamagedError: when a checksum is wrong, or the file is that of another key.
         OSError: when the file cannot be read.
     """
     file = os.open(path, os.O_RDONLY)
@@ -106,7 +106,7 @@ def map_file(path: Path, key: int) -> Payload:
 
 
 def in_use(path: Path) -> bool:
-    """Whether anything, in any process, sees the payload of a file."""
+    """Whether anything, in any process, refers to the payload of a file."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
@@ -121,7 +121,7 @@ def in_use(path: Path) -> bool:
 
 
 def _checked(path: Path, key: int, whole: Payload) -> tuple[int, int]:
-    """Where the payload starts, and its bytes, if the header is as it was written."""
+    """Where the payload starts, and how many bytes it has, from a header that is checked."""
     magic, version, _, found, length, _ = HEAD.unpack_from(whole.data)
     end = HEAD.size + 8 * len(range(0, length, PIECE)) if length < len(whole) else 0
     if magic != MAGIC or version != VERSION or found != key or not end or end + 8 > len(whole):
@@ -152,7 +152,7 @@ def _write(file: int, data: memoryview, at: int) -> None:
 
 
 def files(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files in `folder` whose names end so."""
+    """Files in `folder` whose names end in `suffix`."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder):
             if entry.name.endswith(suffix):
