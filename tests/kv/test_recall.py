@@ -237,9 +237,9 @@ def test_cold_blocks_in_a_file(tmp_path: Path) -> None:
     cache = BoundedCache(policy, config=model.config, cold=tmp_path / "cold")
     assert torch.equal(chunked_logits(model, ids, cache, [LENGTH]), expected)
     assert os.listdir(tmp_path / "cold") == []
-    store = recall_layers(cache)[0].cold
+    store = recall_layers(cache)[0].store
     end = store._end
-    assert end >= sum(layer.shelves[0].nbytes for layer in recall_layers(cache)) > 0
+    assert end >= sum(layer.row_blocks[0].nbytes for layer in recall_layers(cache)) > 0
     cache.reset()
     gc.collect()
     assert torch.equal(chunked_logits(model, ids, cache, [LENGTH]), expected)
@@ -254,7 +254,7 @@ def test_forks_share_what_is_cold(tmp_path: Path) -> None:
         twin = cache.fork()
         for mine, theirs in zip(recall_layers(cache), recall_layers(twin), strict=True):
             for one, other in zip(
-                mine.shelves[0].segments, theirs.shelves[0].segments, strict=True
+                mine.row_blocks[0].segments, theirs.row_blocks[0].segments, strict=True
             ):
                 assert one.keys.data_ptr() == other.keys.data_ptr()
         other = distinct(1, 25, seed=9)

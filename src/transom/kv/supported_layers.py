@@ -1,19 +1,72 @@
-"""Whether a policy can be applied to a model's layers without being wrong, and why not."""
+"""Which layers of a model a policy applies to, and why it cannot where that would be wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+from transformers import PretrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.huggingface import NOT_COMPUTED
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
+from transom.kv.native_layers import NativeLayer
+from transom.policies import Policy
 
-__all__ = ["check_attends_once", "check_layers", "head_dim_of"]
+__all__ = ["check_attends_once", "check_layers", "head_dim_of", "layers_to_bound"]
+
+
+def layers_to_bound(
+    config: PretrainedConfig, policy: Policy, layers: Sequence[NativeLayer]
+) -> list[int]:
+    """Indices of the layers that a policy applies to: those with full attention.
+
+    If there are none, those that slide by themselves, where the policy keeps no more than they do.
+
+    Args:
+        config: of the model.
+        policy: with sizes in tokens.
+        layers: of the cache that transformers would make for the model.
+
+    Raises:
+        UnsupportedModelError: when there are none, or some grow in a way of their own.
+    """
+    kinds = [type(layer) for layer in layers]
+    full = [index for index, kind in enumerate(kinds) if kind is DynamicLayer]
+    if full:
+        growing = {
+            kind.__name__
+            for kind in kinds
+            if issubclass(kind, DynamicLayer)
+            and kind is not DynamicLayer
+            and not getattr(kind, "is_sliding", False)
+        }
+        if growing:
+            raise UnsupportedModelError(
+                f"{config.model_type} has layers of its own that grow with the text "
+                f"({', '.join(sorted(growing))}), which no policy can bound yet."
+            )
+        return full
+    sliding = {
+        index: layer.sliding_window
+        for index, layer in enumerate(layers)
+        if type(layer) is DynamicSlidingWindowLayer
+    }
+    if not sliding:
+        raise UnsupportedModelError(
+            f"{config.model_type} has no layer with full attention, so there is nothing to bound."
+        )
+    window = min(sliding.values())
+    if policy.capacity is None or policy.capacity > window:
+        raise UnsupportedModelError(
+            f"every attention layer of {config.model_type} already slides over {window} tokens, "
+            f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
+        )
+    return list(sliding)
 
 
 def check_layers(made: ModelTrial, layers: list[int]) -> None:
-    """Check that what a plan says of these layers of the cache will be followed.
+    """Check that these layers of the cache will attend as a plan says.
 
     Raises:
         UnsupportedModelError: when a layer computes attention by itself, looks ahead, or attends
@@ -35,7 +88,7 @@ def check_layers(made: ModelTrial, layers: list[int]) -> None:
 
 
 def head_dim_of(made: ModelTrial, layers: list[int]) -> int:
-    """The dimensions of a key in these layers of the cache.
+    """The number of dimensions of a key in these layers of the cache.
 
     Raises:
         UnsupportedModelError: when they differ.
@@ -49,12 +102,12 @@ def head_dim_of(made: ModelTrial, layers: list[int]) -> int:
     return sizes[0]
 
 
-def check_attends_once(made: ModelTrial, layers: list[int], policy: Any) -> None:
-    """Check that a layer of the cache can attend in the model's stead.
+def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> None:
+    """Check that these layers of the cache can compute attention in place of the model's.
 
     Raises:
-        UnsupportedModelError: when what is attended to is not what one layer of the cache holds,
-            or it is attended to more than once.
+        UnsupportedModelError: when the model attends to keys that are not those of one layer of
+            the cache, or attends to the keys of a layer more than once.
     """
     for index in layers:
         calls = made.layers[index].calls
