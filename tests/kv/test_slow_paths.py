@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from tests.kv.models import chunked_logits, distinct, tiny
+from tests.helpers.models import chunked_logits, distinct, tiny
 from transom.kv import BoundedCache, slow_paths
 
 

@@ -18,7 +18,6 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.trial import model_class, scales_by_position, trial
-from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError
 from transom.kv.build import CacheSpec, build
 from transom.kv.cache_layer import CacheLayer
@@ -34,6 +33,7 @@ from transom.kv.slot_planner import SlotPlan, SlotPlanner
 from transom.kv.supported_layers import check_layers, layers_to_bound
 from transom.policies import Policy
 from transom.policies.parse import as_policy
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["BoundedCache"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transom.checks import given_folder
 from transom.errors import CacheError, InputError
 from transom.forks import Owner
+from transom.validation import given_folder
 
 __all__ = ["SEGMENT", "BlockSegment", "BlockStore"]
 
