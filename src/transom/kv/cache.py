@@ -95,7 +95,7 @@ class BoundedCache(PlannedCache):
             raise PolicyError(f"positions is {positions!r}; expected 'compact' or 'absolute'.")
         if cold is not None and policy.decides_by != "recall":
             raise InputError(
-                f"cold is {str(cold)!r}, and {policy} recalls nothing, so nothing would be stored "
+                f"cold is {str(cold)!r}, but {policy} recalls nothing, so nothing would be stored "
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
             )
         config = config.get_text_config(decoder=True)
@@ -189,7 +189,7 @@ class BoundedCache(PlannedCache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """How many keys a layer will have, and the offset of the first (see `PlannedOffset`)."""
         if not isinstance(self.layers[layer_idx], CacheLayerMixin):
-            # transformers 5.22 means the first layer with full attention, and asks a linear one.
+            # transformers 5.22 asks a linear layer when it means the first one with full attention.
             layer_idx = self._planned[0].index
         length, offset = super().get_mask_sizes(query_length, layer_idx)
         if isinstance(self.layers[layer_idx], CacheLayer):

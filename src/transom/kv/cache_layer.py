@@ -39,7 +39,7 @@ class CacheLayer(CacheLayerMixin):
         self.planner = planner
         self.last = last
         self._sharers: WeakSet[CacheLayer] = WeakSet([self])
-        self._recorded = False  # whether a gradient may need the storage as it is
+        self._recorded = False  # whether a gradient may need the storage unchanged
 
     @abstractmethod
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -90,9 +90,9 @@ class CacheLayer(CacheLayerMixin):
             raise CacheError(
                 "this model does not run transom's attention, so the policy would not be applied. "
                 "Build the cache with the model's own config, BoundedCache(policy, "
-                "config=model.config), after any set_attn_implementation; for one that was copied "
-                "or unpickled without its model, call select_attention(model.config). Pass a 2-D "
-                "attention_mask or none."
+                "config=model.config), after any set_attn_implementation. For a cache that was "
+                "copied or unpickled without its model, call select_attention(model.config). Pass "
+                "a 2-D attention_mask or none."
             )
         if not self.is_initialized or self.batch_size != key_states.shape[0]:
             self.dtype, self.device = key_states.dtype, key_states.device
@@ -147,7 +147,7 @@ class CacheLayer(CacheLayerMixin):
 
     def __getstate__(self) -> dict[str, object]:
         state = {name: value for name, value in vars(self).items() if name != "_sharers"}
-        shared = len(self._sharers) > 1  # by two forks that may be copied together
+        shared = len(self._sharers) > 1  # forks may be copied together
         tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
         copied = {name: tensor.clone() if shared else tensor for name, tensor in tensors.items()}
         return state | {"tensors": copied, "_recorded": False}

@@ -142,8 +142,8 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
     ) -> HeadwisePlan:
         if pattern is not None:
             raise CacheError(
-                f"under {self.policy} each head sees other tokens, which cannot be combined with a "
-                "pattern; use a policy by position, without recall, inside use_pattern."
+                f"under {self.policy} each head sees different tokens, which cannot be combined "
+                "with a pattern. Use a policy by position, without recall, inside use_pattern."
             )
         same = len(set(before)) == 1
         if valid is None and same:

@@ -110,7 +110,7 @@ class PlannedCache(Cache):
         """
         if self.scales_by_position:
             raise CacheError(
-                f"rebase needs a model to which only distances matter; {self._config.model_type} "
+                f"rebase needs a model in which only distances matter; {self._config.model_type} "
                 "scales its queries by their position. Go on with the true positions."
             )
         capacity, lengths = self.policy.capacity, self.planner.lengths
@@ -176,7 +176,7 @@ class PlannedCache(Cache):
         vars(self).update(state)
         for layer in self._native:
             change_native(layer, Tensor.clone)
-        select_attention(self._config)  # a copy, of which there may be a model as well
+        select_attention(self._config)  # the model may have been copied too
 
     def _check_between_passes(self, name: str) -> None:
         if self.planner.plan is not None and self.planner.plan.started:

@@ -167,16 +167,16 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         """
         if tokens == 0:
             raise InputError(
-                f"a forward pass of no tokens: the cache has seen {self.seen} already, and what "
-                "was given has no more. Expected the whole text so far and something new, or a new "
-                "cache (or reset()) for another text."
+                f"the forward pass has no new tokens: the cache has already seen {self.seen}, and "
+                "the model was given no more. Give the whole text so far and something new; for "
+                "another text, make a new cache or call reset()."
             )
         if batch == 0:
-            raise InputError("a forward pass of no rows; expected a batch of at least 1.")
+            raise InputError("the forward pass has no rows; expected a batch of at least 1.")
         if in_backward():
             raise CacheError(
-                "a backward pass computes a forward pass again (gradient checkpointing), and its "
-                "tokens would be fed to the cache twice. Leave the cache or the checkpoint out."
+                "a backward pass runs a forward pass again (gradient checkpointing), so its tokens "
+                "would be fed to the cache twice. Leave out the cache or the checkpointing."
             )
         if self.plan is not None and self.plan.started:
             raise CacheError(
@@ -186,7 +186,7 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         if self.lengths and batch != len(self.lengths):
             raise CacheError(
                 f"the cache holds a batch of {len(self.lengths)} and the model was given {batch}; "
-                "expected the same batch, or a new cache (or reset()) for a new one."
+                "expected the same batch. For another one, make a new cache or call reset()."
             )
         before = self.lengths or [0] * batch
         valid = self._valid(attention_mask, tokens, batch)
@@ -236,7 +236,8 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         if tuple(attention_mask.shape) != expected:
             raise InputError(
                 f"attention_mask is {tuple(attention_mask.shape)}; expected {expected}: one column "
-                f"for each of the {self.seen} tokens already seen and the {tokens} new ones."
+                f"for each of the {self.seen} tokens already seen and for each of the {tokens} new "
+                "ones."
             )
         valid = attention_mask[:, self.seen :].bool()
         return None if bool(valid.all()) else valid.cpu()

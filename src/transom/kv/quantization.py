@@ -103,7 +103,7 @@ def decode(quantized: Codes, bits: int, channels: Channels | None = None) -> Ten
     groups = codes.unflatten(-1, (scale.shape[-1], -1))
     scale = scale.float()[..., None]
     out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
-    out = out.detach()  # a copy: autograd could not write into a view twice
+    out = out.detach()  # or autograd takes it for a view, and forbids some writes
     if channels is not None:
         out = channels.back(out)
     return without_gradient(out, quantized.offset, why=NO_GRADIENT)

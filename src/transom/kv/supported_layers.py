@@ -96,8 +96,8 @@ def head_dim_of(made: ModelTrial, layers: list[int]) -> int:
     sizes = sorted({made.layers[index].keys.shape[-1] for index in layers})
     if len(sizes) > 1:
         raise UnsupportedModelError(
-            f"{made.config.model_type} has keys of {sizes} dimensions in layers to which one "
-            "policy would apply, which is not supported yet. Use transformers' own DynamicCache."
+            f"{made.config.model_type} has keys of {sizes} dimensions in layers that one policy "
+            "would apply to, which is not supported yet. Use transformers' own DynamicCache."
         )
     return sizes[0]
 
@@ -118,8 +118,9 @@ def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> N
         else:
             continue
         raise UnsupportedModelError(
-            f"{made.config.model_type} {reason}, and under {policy} each layer keeps and attends "
-            "by itself. Use a policy by position without recall, such as sinks or window."
+            f"{made.config.model_type} {reason}, but under {policy} each layer of the cache "
+            "computes attention to its own keys. Use a policy by position without recall, such as "
+            "sinks or window."
         )
 
 

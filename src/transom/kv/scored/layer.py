@@ -22,7 +22,7 @@ from transom.policies import Kept, Precision, Scored
 
 __all__ = ["ScoredLayer"]
 
-SCRATCH = 2**24  # attention weights computed together, numbers
+SCRATCH = 2**24  # attention weights that are in memory at the same time
 RECEIVED = "received"  # the attention received, by the name that saved states have for it
 
 
@@ -139,7 +139,7 @@ class ScoredLayer(SelfAttendingLayer):
             at = held + part.extra
             stop = at + q.shape[2]
             mine = local.heads(q, group)
-            self.own()  # what earlier tokens of the pass saw stays as it was for their gradients
+            self.own()  # gradients need unchanged what earlier tokens of the pass saw
             keys, values = self._write(part, at, piece.before, local.heads(k), local.heads(v))
             if rotary is not None and compact:
                 assert unrotate is not None
