@@ -11,14 +11,15 @@ from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.headwise_planner import RowGroup
 from transom.kv.planner import AnyPlanner
 from transom.kv.quantization import Codes
-from transom.kv.scored import query_statistics, selection
 from transom.kv.scored.head_budgets import HeadBudgets
 from transom.kv.scored.pool import PoolPart, SlotMove
+from transom.kv.scored.query_statistics import add_queries, allocate_sums, future_queries
 from transom.kv.scored.scored_planner import ScoredPlanner
+from transom.kv.scored.selection import select_adaptively, select_equally
 from transom.kv.scored.token_states import states
 from transom.kv.scored.watched_attention import attend_and_weigh
 from transom.kv.self_attending_layer import AttentionInputs, SelfAttendingLayer, causal
-from transom.policies import Kept, Precision, Scored
+from transom.policies import FutureQueries, Kept, Precision, Scored
 
 __all__ = ["ScoredLayer"]
 
@@ -78,7 +79,7 @@ class ScoredLayer(SelfAttendingLayer):
         policy, length, tokens = self.policy, group.before, inputs.q.shape[2]
         if policy.expects and "queries.sum" not in self.tensors:
             heads, dim = inputs.q.shape[1], inputs.q.shape[3]
-            self.tensors |= query_statistics.allocate(self.batch_size, heads, dim, inputs.q.device)
+            self.tensors |= allocate_sums(self.batch_size, heads, dim, inputs.q.device)
         outputs, start = [], 0
         while start < tokens:
             held = policy.filled(length)
@@ -133,7 +134,7 @@ class ScoredLayer(SelfAttendingLayer):
                 unrotated = rotary.rotate_paired(q, unrotate)
             sinks = max(0, self.policy.sinks - piece.before)
             unrotated = unrotated[:, :, sinks:].detach().float()
-            query_statistics.add(self.tensors, piece.rows, unrotated)
+            add_queries(self.tensors, piece.rows, unrotated)
         outputs = []
         for part, local in self.budgets.parts(piece.rows):
             at = held + part.extra
@@ -185,13 +186,13 @@ class ScoredLayer(SelfAttendingLayer):
         parts = [part for part, _ in self.budgets.parts(rows)]
         scores = [self._scores(part, length, scale) for part in parts]
         if policy.heads == "equal":
-            move = SlotMove([selection.equal(scores[0], keep)], parts, parts)
+            move = SlotMove([select_equally(scores[0], keep)], parts, parts)
         else:
             heads = self.budgets.heads
             kept = []
             for first in range(0, len(parts), heads):
                 mine = [x.flatten() for x in scores[first : first + heads]]
-                chosen = selection.adaptive(mine, keep)
+                chosen = select_adaptively(mine, keep)
                 row = parts[first].rows.start
                 self.budgets.share_out(row, [len(stays) - keep for stays in chosen])
                 kept += [stays[None, None] for stays in chosen]
@@ -225,10 +226,10 @@ class ScoredLayer(SelfAttendingLayer):
             keys = rotary.rotate_paired(keys, self.planner.rotations(held, self.device))
         positions = part.slots(self.tensors["positions"])[:, :, :held].long()
         received = self.tensors.get(RECEIVED)
-        future_queries = None
+        ahead = None
         if policy.expects:
             first = torch.tensor(held if compact else length - self.planner.base, device="cpu")
-            future_queries = query_statistics.future_queries(
+            ahead = future_queries(
                 {name: x[part.rows] for name, x in self.tensors.items() if "queries." in name},
                 self.budgets.heads,
                 length - policy.sinks,
@@ -236,8 +237,7 @@ class ScoredLayer(SelfAttendingLayer):
                 None if rotary is None else rotary.cis(first) * self.planner.mean_rotation_ahead,
             )
             if part.head is not None:
-                of_head = (x[:, part.head, None] for x in future_queries)
-                future_queries = type(future_queries)(*of_head)
+                ahead = FutureQueries(*(x[:, part.head, None] for x in ahead))
         return Kept(
             keys=keys,
             values=self._values.read(self.tensors, part, held).float(),
@@ -247,7 +247,7 @@ class ScoredLayer(SelfAttendingLayer):
             positions=positions,
             watched=policy.watched,
             scale=scale,
-            future_queries=future_queries,
+            future_queries=ahead,
         )
 
     def kept_positions(self, row: int = 0) -> list[Tensor]:

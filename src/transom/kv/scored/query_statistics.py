@@ -8,18 +8,18 @@ from torch import Tensor
 from transom.attention.rotary import Rotary
 from transom.policies import FutureQueries
 
-__all__ = ["add", "allocate", "future_queries"]
+__all__ = ["add_queries", "allocate_sums", "future_queries"]
 
 Tensors = dict[str, Tensor]
 
 
-def allocate(batch: int, heads: int, dim: int, device: torch.device) -> Tensors:
+def allocate_sums(batch: int, heads: int, dim: int, device: torch.device) -> Tensors:
     """Empty sums for each query head: `(batch, heads, dim)` and `(..., dim, dim)`, float32."""
     outer = torch.zeros(batch, heads, dim, dim, dtype=torch.float32, device=device)
     return {"queries.sum": outer.new_zeros(batch, heads, dim), "queries.outer": outer}
 
 
-def add(tensors: Tensors, rows: slice, q: Tensor) -> None:
+def add_queries(tensors: Tensors, rows: slice, q: Tensor) -> None:
     """Add unrotated (pre-RoPE) queries `(rows, heads, tokens, head_dim)`, float32, to the sums."""
     tensors["queries.sum"][rows].add_(q.sum(2))
     tensors["queries.outer"][rows].add_(q.transpose(2, 3) @ q)

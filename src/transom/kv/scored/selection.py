@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["adaptive", "equal"]
+__all__ = ["select_adaptively", "select_equally"]
 
 SAFEGUARD = 0.2  # the share of an equal budget that AdaKV leaves every head
 
 
-def equal(scores: Tensor, keep: int) -> Tensor:
+def select_equally(scores: Tensor, keep: int) -> Tensor:
     """The `keep` best slots of each head, `(rows, heads, keep)` int64 ascending.
 
     Among equal scores the oldest slots stay.
@@ -23,7 +23,7 @@ def equal(scores: Tensor, keep: int) -> Tensor:
     return best.sort(dim=-1).values
 
 
-def adaptive(scores: list[Tensor], keep: int) -> list[Tensor]:
+def select_adaptively(scores: list[Tensor], keep: int) -> list[Tensor]:
     """The best slots of all heads together, on average `keep` per head, ascending in each head.
 
     Every head keeps at least a fifth of `keep`: its own best slots.
