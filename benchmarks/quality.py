@@ -281,7 +281,7 @@ def forced(policy: str, row: RecallRow) -> str | None:
     places = [at for at in range(len(ids) - QUESTION) if ids[at : at + 5].tolist() == key]
     assert places
     blocks = sorted({end // size for at in places for end in (at, at + 4)})
-    cold = layers[0].shelves[0].stored
+    cold = layers[0].row_blocks[0].stored
     if blocks[-1] > cold:
         return None
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What every policy does under which layers attend for themselves, beside its slow reference."""
+"""Checks of policies whose layers compute attention themselves, against a slow reference."""
 
 from __future__ import annotations
 

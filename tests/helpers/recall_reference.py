@@ -25,14 +25,14 @@ class ReferenceRecall:
         self.keys: list[Tensor] = []  # `(kv_heads, dim)` each, before rotary
         self.values: list[Tensor] = []
         self.queries: list[Tensor] = []  # `(heads, dim)`
-        self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of the exponents
+        self.sums: list[list[Tensor]] = []  # per token and head: log of the sum of exponentials
         #                                     of what it sees, whatever is recalled
         self.tally: list[dict[int, float]] = []  # per kv head: block -> votes
         self.framed: list[list[int]] = []  # per kv head: the blocks in its frames
         self.recalled: list[set[int]] = []  # per kv head: those of them that are seen
         self.directions: list[Tensor] = []  # per kv head
-        self.kept: dict[tuple[int, int], Tensor] = {}  # what blocks are found by, once made
-        self.after: list[list[list[int]]] = []  # the same after each token
+        self.kept: dict[tuple[int, int], Tensor] = {}  # representatives of blocks, once made
+        self.after: list[list[list[int]]] = []  # recalled blocks per head, after each token
 
     def step(self, position: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         policy, block = self.policy, self.policy.block_size
@@ -58,8 +58,8 @@ class ReferenceRecall:
             places = [self.place(token, position, mine) for token in seen]
             logits = torch.stack(
                 [
-                    self.turned(q[head], places[-1])
-                    @ self.turned(self.keys[token][mine], place)
+                    self.rotated(q[head], places[-1])
+                    @ self.rotated(self.keys[token][mine], place)
                     * self.scale
                     for token, place in zip(seen, places, strict=True)
                 ]
@@ -72,7 +72,7 @@ class ReferenceRecall:
         return torch.stack(outputs)
 
     def place(self, token: int, now: int, head: int) -> int:
-        """Where the token at `now` sees another: recalled blocks in frames, then local ones."""
+        """Where the token at `now` sees another one: recalled blocks first, then local ones."""
         block = self.policy.block_size
         if not self.compact or token < block:
             return token
@@ -87,7 +87,7 @@ class ReferenceRecall:
         return max(0, now // block - policy.local // block - policy.recalled - 1)
 
     def select(self, now: int) -> None:
-        """Before the token at `now`, with which a chunk begins."""
+        """Select blocks before the token at `now`, the first of a chunk."""
         policy, block = self.policy, self.policy.block_size
         newest = now // block - 1 - policy.local // block
         oldest = max(1, newest - -(-policy.global_ // block) + 1)
@@ -124,7 +124,7 @@ class ReferenceRecall:
 
     @staticmethod
     def exchange(frames: list[int], wanted: list[int], cold: list[int]) -> None:
-        """Wanted blocks come for what is not cold any more, then for what is not wanted."""
+        """Wanted blocks replace blocks that are no longer cold, then unwanted blocks."""
         coming = [number for number in cold if number in wanted and number not in frames]
         lost = [place for place, number in enumerate(frames) if number not in cold]
         others = [number for number in cold if number not in frames and number not in coming]
@@ -137,7 +137,7 @@ class ReferenceRecall:
             frames[place] = number
 
     def hopeful(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
-        """Queries of the last chunk that may hope for enough, and the sums of what they see."""
+        """Queries of the last chunk that can expect to find a block, with their sums."""
         keys = torch.cat([self.found_by(head, n) for n in range(1, newest + 1)]).double()
         queries = []
         for query, sums in self.asking(head, now):
@@ -151,12 +151,12 @@ class ReferenceRecall:
         return queries
 
     def asking(self, head: int, now: int) -> list[tuple[Tensor, Tensor]]:
-        """Queries of the last chunk, and the sums of what they see."""
+        """Queries of the last chunk, with their sums."""
         policy, group = self.policy, len(self.queries[0]) // len(self.framed)
         away = policy.local // policy.block_size + (policy.recalled + 1) // 2
         return [
             (
-                self.turned(self.queries[token][asker], away * policy.block_size),
+                self.rotated(self.queries[token][asker], away * policy.block_size),
                 self.sums[token][asker],
             )
             for asker in range(head * group, (head + 1) * group)
@@ -185,12 +185,12 @@ class ReferenceRecall:
         return self.kept[head, number]
 
     def best(self, query: Tensor, head: int, number: int) -> Tensor:
-        """How well the best of a block's representatives fits, in those directions alone."""
+        """The highest score of a block's representatives, in the main directions."""
         directions = self.directions[head]
         scores = (self.found_by(head, number) @ directions) @ (query @ directions)
         return scores.max() * self.scale
 
-    def turned(self, x: Tensor, place: int) -> Tensor:
+    def rotated(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:
             return x
         return self.rotary.rotate(x, *self.rotary.angles(torch.tensor(place)))

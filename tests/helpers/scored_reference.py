@@ -48,15 +48,15 @@ class ReferenceLayer:
         self.evictions: list[Eviction] = []
         self.after: list[list[list[int]]] = []  # after each token: positions held per head
 
-    def turned(self, x: Tensor, places: Any) -> Tensor:
+    def rotated(self, x: Tensor, places: Any) -> Tensor:
         if self.rotary is None:
             return x
         return self.rotary.rotate(x, *self.rotary.angles(torch.as_tensor(places)))
 
     def keys(self, head: Head) -> Tensor:
-        """`(tokens, dim)`, at their angles."""
+        """`(tokens, dim)`, rotated."""
         compact = range(len(head.positions))
-        return self.turned(
+        return self.rotated(
             torch.stack(head.keys), list(compact if self.compact else head.positions)
         )
 
@@ -77,7 +77,7 @@ class ReferenceLayer:
             for query in range(group):
                 mine = q[number * group + query]
                 head.queries[query].append(mine)
-                weights = torch.softmax(keys @ self.turned(mine, last) * self.scale, 0)
+                weights = torch.softmax(keys @ self.rotated(mine, last) * self.scale, 0)
                 outputs.append(weights @ torch.stack(head.values))
                 attended += weights
             attended = dict(zip(head.positions, attended.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Attention weights: those that eager attention gives with a cache of its own, or none."""
+"""Attention weights equal those of eager attention with a DynamicCache, or are refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_while_nothing_has_left_they_are_those_of_a_dynamic_cache(
     for theirs, ours in zip(expected, found, strict=True):
         assert [x.shape for x in ours] == [x.shape for x in theirs]
         for a, b in zip(theirs, ours, strict=True):
-            if padded:  # a token of padding sees what it likes
+            if padded:  # what padding sees does not matter
                 real = mask[:, : a.shape[3]][:, -a.shape[2] :, None].bool()[:, None]
                 a, b = a * real, b * real
             assert difference(a, b) < 1e-4
@@ -141,7 +141,7 @@ def test_assisted_decoding_under_eager_attention() -> None:
 
 
 def test_models_that_do_not_hand_on_what_was_asked_give_them_too() -> None:
-    """Their attention returns weights always, and transformers gathers them or not."""
+    """Their attention always returns weights, and transformers collects them or not."""
     config = StableLmConfig(**GROUPED)
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()

@@ -1,4 +1,4 @@
-"""Which blocks are looked for, in small cases and beside the obvious."""
+"""Votes for blocks: small cases by hand, and comparisons with slow code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_shares_are_the_attention_a_block_would_get() -> None:
 
 
 def test_hopes_are_what_the_best_key_is_expected_to_get() -> None:
-    """Beside the same from all scores; among many keys that is near the best there is."""
+    """Against the mean and spread of all scores, and against the best score among many keys."""
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(2, 3, 4000, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
     queries = torch.randn(2, 3, 20, 8, generator=generator)

@@ -70,6 +70,9 @@ def test_counts() -> None:
     assert (cache.seen, cache.kept, cache.dropped) == (0, 0, 0)
     chunked_logits(model, ids, cache, [60])
     assert (cache.seen, cache.kept, cache.dropped) == (60, 20, 40)
+    assert (cache.next_position, cache.positions) == (60, "compact")
+    cache.rebase(30)
+    assert (cache.seen, cache.next_position) == (60, 30)
     assert (
         repr(cache) == f"BoundedCache('sinks:3,window=17', seen=60, kept=20, nbytes={cache.nbytes})"
     )

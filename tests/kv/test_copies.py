@@ -50,7 +50,7 @@ def saved(x: Any) -> Any:
 def test_a_copy_goes_on_alike_and_by_itself(family: str, policy: str, again: Any) -> None:
     model, ids, other = tiny(family), distinct(2, 80), distinct(2, 80, seed=9)
     cache = BoundedCache(parse(policy), config=model.config)
-    model(ids[:, :40], past_key_values=cache)  # with gradients, which a copy leaves behind
+    model(ids[:, :40], past_key_values=cache)  # with gradients, which a copy does not have
     twin = again(cache)
     chunked_logits(model, other, again(cache), [20])
     got = chunked_logits(model, ids, twin, [1, 39])
@@ -175,7 +175,7 @@ def test_a_cache_without_its_model_says_what_to_do() -> None:
 
 
 def test_patterns_leave_nothing_behind() -> None:
-    """Every batch with documents of its own is another pattern."""
+    """Every batch of documents has a pattern of its own."""
     model, ids = tiny("llama"), distinct(2, 40)
 
     def step(seed: int) -> None:

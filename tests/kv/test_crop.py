@@ -1,4 +1,4 @@
-"""Dropping the newest tokens: exact, or refused with its reason and nothing changed."""
+"""Removing the newest tokens: exact, or refused with the reason and nothing changed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PADDED = {
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("padding", PADDED)
-@pytest.mark.parametrize("dropped", [1, 7])
-def test_padded_rows_are_cropped_by_columns(policy: str, padding: str, dropped: int) -> None:
-    """As if the dropped columns, padding among them, had never been fed."""
+@pytest.mark.parametrize("removed", [1, 7])
+def test_padded_rows_are_cropped_by_columns(policy: str, padding: str, removed: int) -> None:
+    """As if the removed columns, padding among them, had never been fed."""
     model, ids = tiny("llama"), tokens(2, 14 + 6)
     mask = torch.tensor(PADDED[padding])
-    kept = 14 - dropped
+    kept = 14 - removed
     cropped, never = (BoundedCache(parse(policy), config=model.config) for _ in range(2))
     chunked_logits(model, ids, cropped, [14], mask)
-    cropped.crop(-dropped)
+    cropped.crop(-removed)
     chunked_logits(model, ids, never, [kept], mask[:, :kept])
     assert cropped.seen == never.seen == kept
     assert cropped.planner.lengths == never.planner.lengths
@@ -64,10 +64,10 @@ HYBRIDS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("family", "changes"), HYBRIDS)
 @pytest.mark.parametrize("policy", ["full", "window:30", "snapkv:30"])
-@pytest.mark.parametrize(("fed", "dropped"), [(6, 2), (8, 1), (20, 3), (20, 20)])
+@pytest.mark.parametrize(("fed", "removed"), [(6, 2), (8, 1), (20, 3), (20, 20)])
 @pytest.mark.parametrize("recording", [False, True])
 def test_layers_of_the_models_own_are_asked_too(
-    family: str, changes: dict[str, Any], policy: str, fed: int, dropped: int, recording: bool
+    family: str, changes: dict[str, Any], policy: str, fed: int, removed: int, recording: bool
 ) -> None:
     model, ids = tiny(family, **changes), tokens(1, fed + 8)
     cache = BoundedCache(parse(policy), config=model.config)
@@ -75,16 +75,16 @@ def test_layers_of_the_models_own_are_asked_too(
         cache.activate_past_recording()
     chunked_logits(model, ids, cache, [fed])
     state = {name: tensor.clone() for name, tensor in cache.state_dict().items()}
-    if not cache.can_crop(dropped):
+    if not cache.can_crop(removed):
         with pytest.raises(CacheError, match="model's own"):
-            cache.crop(-dropped)
+            cache.crop(-removed)
         after = cache.state_dict()
         assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
         return
-    cache.crop(-dropped)
+    cache.crop(-removed)
     never = BoundedCache(parse(policy), config=model.config)
-    if fed > dropped:
-        chunked_logits(model, ids, never, [fed - dropped])
+    if fed > removed:
+        chunked_logits(model, ids, never, [fed - removed])
     more = ids[:, fed:]
     found = [model(more, past_key_values=x).logits.detach() for x in (cache, never)]
     assert difference(*found) < 1e-4
@@ -114,7 +114,7 @@ def test_a_context_on_a_hybrid_trims_or_refuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "fed", "dropped", "reason"),
+    ("policy", "fed", "removed", "reason"),
     [
         ("full", 5, 6, "only 5 have been seen"),
         ("window:8", 20, 1, "evicted others"),
@@ -122,12 +122,12 @@ def test_a_context_on_a_hybrid_trims_or_refuses() -> None:
         ("heavy-hitters:30", 20, 1, "had a say"),
     ],
 )
-def test_the_reason_is_the_one_that_holds(policy: str, fed: int, dropped: int, reason: str) -> None:
+def test_the_reason_is_the_one_that_holds(policy: str, fed: int, removed: int, reason: str) -> None:
     model = tiny("llama")
     cache = BoundedCache(parse(policy), config=model.config)
     chunked_logits(model, tokens(1, fed), cache, [fed])
     with pytest.raises(CacheError, match=reason):
-        cache.crop(-dropped)
+        cache.crop(-removed)
     assert cache.seen == fed
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_number_of_tokens_is_refused(number: Any) -> None:
 
 @pytest.mark.parametrize("family", ["gemma3", "lfm2"])
 def test_nothing_is_cropped_from_what_has_seen_nothing(family: str) -> None:
-    """Layers that record are asked to give up what they recorded, of which there is none yet."""
+    """Layers that record are asked to forget their records before there are any."""
     model = tiny(family)
     cache = BoundedCache("full", config=model.config)
     cache.activate_past_recording()

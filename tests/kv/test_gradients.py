@@ -1,4 +1,4 @@
-"""Gradients through bounded caches: those of one dense pass, or none at all."""
+"""Gradients through bounded caches equal those of one dense pass, or are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def embedded(model: Any, ids: Tensor) -> Tensor:
 def gradient(
     model: Any, ids: Tensor, cache: Any, cuts: list[int], mask: Tensor | None = None
 ) -> Tensor:
-    """Of some numbers made of all logits, with respect to the embeddings of all tokens."""
+    """The gradient of a sum over all logits, with respect to the embeddings of all tokens."""
     x = embedded(model, ids)
     outputs, start = [], 0
     for size in cuts:
@@ -83,7 +83,7 @@ def test_by_score_they_do_not_depend_on_the_cutting(text: str) -> None:
 
 @pytest.mark.parametrize("text", [*BY_POSITION, "snapkv:1024", "window:1000,kv=int8"])
 def test_long_prompts_that_fit_are_as_in_plain_use(text: str) -> None:
-    """In blocks of queries, whose pinned keys meet them apart."""
+    """Blocks of queries, which attend to pinned keys separately."""
     model, ids = tiny("llama", max_position_embeddings=512).double(), distinct(1, 90).repeat(1, 4)
     policy = parse(text.replace("20", "1020").replace("24,", "1024,").replace("=90", "=1090"))
     expected = gradient(model, ids, DynamicCache(config=model.config), [360])
@@ -93,7 +93,7 @@ def test_long_prompts_that_fit_are_as_in_plain_use(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["window:90,kv=int8", "full:kv=int4"])
 @pytest.mark.parametrize("fixed", [0, 5])
-def test_what_is_not_rounded_yet_has_them(text: str, fixed: int) -> None:
+def test_what_is_not_quantized_yet_has_them(text: str, fixed: int) -> None:
     """Also after a prompt that is not trained."""
     model, ids = tiny("llama"), distinct(2, 30)
     x = embedded(model, ids).float().detach().requires_grad_()

@@ -220,7 +220,7 @@ def test_defaults_change_nothing_in_contexts_and_modules(default: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize("policy", [x for x in POLICIES if "int4" not in x])
 def test_autocast_is_as_close_as_bfloat16_gets(family: str, policy: str) -> None:
-    """Projections come in bfloat16 then, and what was turned or normed in float32."""
+    """Projections are in bfloat16 then; what was rotated or normed is in float32."""
     model, ids = tiny(family), distinct(1, 90)
     cache = BoundedCache(parse(policy), config=model.config)
     exact = chunked_logits(model, ids[:, :20], cache, [12, 1, 7])
@@ -237,7 +237,7 @@ def test_autocast_is_as_close_as_bfloat16_gets(family: str, policy: str) -> None
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_autocast_may_come_and_go(policy: str) -> None:
-    """What was kept in bfloat16 is kept in float32 from where that comes."""
+    """Storage in bfloat16 becomes float32 with the first float32 keys."""
     model, ids = tiny("llama"), distinct(1, 90)
     cache = BoundedCache(parse(policy), config=model.config)
     start = 0
@@ -267,7 +267,7 @@ def test_patterns_under_autocast() -> None:
 
 
 def test_a_model_in_training_may_leave_the_cache_out_only_by_name() -> None:
-    """As its layers do under gradient checkpointing, with a warning that is easily missed."""
+    """Layers leave it out under gradient checkpointing, with a warning that is easily missed."""
     model, ids = tiny("llama").train(), tokens(1, 40)
     model.gradient_checkpointing_enable()
     for policy in ("sinks:4,window=72", "snapkv:24", RECALL):

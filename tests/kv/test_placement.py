@@ -1,4 +1,4 @@
-"""Which blocks are moved into which frames, beside the obvious."""
+"""Which blocks are moved into which frames, against slow code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_wanted_blocks_come_and_what_is_not_in_the_way_stays(data: st.DataObject
 
 @given(data=st.data())
 def test_what_is_seen_is_what_is_in_the_frames(data: st.DataObject) -> None:
-    """Each block at each stage once, wherever it comes from."""
+    """Each block once at each stage, whether it was there or was fetched."""
     frames, heads, stages = (data.draw(st.integers(1, n)) for n in (4, 2, 5))
     held = [[*range(1, frames + 1)] for _ in range(heads)]
     wants = st.lists(st.integers(1, 20), max_size=frames, unique=True)

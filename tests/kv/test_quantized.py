@@ -89,7 +89,7 @@ def test_equal_numbers_stay_as_they_are(kind: tuple[int, int], value: float) -> 
 @pytest.mark.parametrize("policy", ["window:140", "full", "snapkv:140"])
 @pytest.mark.parametrize("factor", [1e6, 1e-6])
 def test_values_beyond_float16(policy: str, kv: str, factor: float) -> None:
-    """The same model with larger values, made up for by the next weights."""
+    """The same model with larger values, and smaller weights behind them."""
     model, ids = tiny("llama"), tokens(1, 130)
     policy = f"{policy}{',' if ':' in policy else ':'}kv={kv}"
 
@@ -150,7 +150,7 @@ def test_close_to_the_exact_cache(family: str, text: str) -> None:
         errors[kv] = float((got - exact)[:, -40:].abs().mean() / exact.std())
     assert errors["int8"] > 0
     if isinstance(parse(text), Scored):
-        # A score that is nearly another's changes what is kept, and all that follows.
+        # Where two scores are nearly equal, another token may be kept, and all later ones differ.
         assert max(errors.values()) < 0.7
         return
     assert errors["int8"] < errors["int4"]
@@ -161,7 +161,7 @@ def test_close_to_the_exact_cache(family: str, text: str) -> None:
 @pytest.mark.parametrize("kv", KINDS)
 @pytest.mark.parametrize("text", POLICIES)
 def test_the_newest_tokens_are_exact(text: str, kv: str) -> None:
-    """As long as nothing has stopped being new, nothing is rounded."""
+    """While all tokens are among the newest, nothing is quantized."""
     model = tiny("llama")
     policy = parse(f"{text}{',' if ':' in text else ':'}kv={kv}")
     precision = Precision.of(policy)
@@ -203,13 +203,13 @@ def test_padded_rows_are_the_rows_alone(text: str, kv: str) -> None:
     row = chunked_logits(model, ids[1:, 31:], alone, [50 - 31, 1, 1, 20, 48])
     exact = BoundedCache(parse(text), config=model.config)
     without = chunked_logits(model, ids[1:, 31:], exact, [50 - 31, 1, 1, 20, 48])
-    # What differs in the last digit may be rounded the other way, here and there.
+    # Numbers that differ in the last digit may get neighbouring codes, here and there.
     assert (got[1, 31:] - row[0]).abs().mean() < 1e-6 + 0.2 * (row - without).abs().mean()
 
 
 @pytest.mark.parametrize("text", ["window:90", "sinks:3,window=80", "tova:90"])
 def test_one_step_at_a_time_is_a_prompt(text: str) -> None:
-    """Rounding does not depend on who asks: single steps give what is stored, turned or not."""
+    """Quantization does not depend on who reads: single steps decode what is stored."""
     model, ids = tiny("llama"), tokens(1, LENGTH)
     policy = parse(f"{text},kv=int8")
     steps = chunked_logits(model, ids, BoundedCache(policy, config=model.config), [1] * LENGTH)
@@ -231,7 +231,7 @@ def test_rebasing_changes_little(kv: str) -> None:
             for start in range(0, LENGTH, 8):
                 if moves and start == 96:
                     cache.rebase(30)
-                places = torch.arange(start, start + 8)[None] - cache.planner.base
+                places = torch.arange(8)[None] + cache.next_position
                 chunk: Any = ids[:, start : start + 8]
                 logits.append(model(chunk, past_key_values=cache, position_ids=places).logits)
         results.append(torch.cat(logits, 1))
@@ -247,7 +247,7 @@ def test_what_does_not_pack_is_refused() -> None:
     assert BoundedCache(parse("window:9,kv=int4"), config=model.config).policy.kv == "int4"
 
 
-def test_crop_only_while_nothing_is_rounded() -> None:
+def test_crop_only_while_nothing_is_quantized() -> None:
     model, ids = tiny("llama"), tokens(1, LENGTH)
     cache = BoundedCache(parse("full:kv=int8"), config=model.config)
     chunked_logits(model, ids, cache, [60])

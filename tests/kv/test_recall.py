@@ -157,7 +157,7 @@ def test_any_sizes_any_padding_any_chunking(data: st.DataObject) -> None:
 
 @given(recalled=st.integers(1, 6), local=st.integers(1, 6), whole=st.integers(0, 60))
 def test_frames_hold_what_they_say(recalled: int, local: int, whole: int) -> None:
-    """Moving blocks one by one ends where the closed forms say."""
+    """Moving blocks one by one ends where the formulas say."""
     frames = Frames(recalled, local)
     held: dict[int, int] = {0: 0}
     for done in range(1, whole + 1):  # block `done - 1` is complete, `done` begins
@@ -196,7 +196,7 @@ def test_hot_bytes_are_the_bound_and_cold_bytes_are_counted(policy: Hierarchical
 
 
 def test_what_attention_costs() -> None:
-    """Counted from what is seen at every token."""
+    """FLOPs counted from the tokens that each query sees."""
     policy = policies()[0]
     shape = ModelShape(layers=1, heads=1, kv_heads=1, head_dim=1)
     block, local = policy.block_size, policy.local
@@ -220,26 +220,26 @@ def test_generate(policy: Hierarchical) -> None:
 
 
 def test_bfloat16() -> None:
-    """Rounding may recall another block now and then; mostly it is the same."""
+    """Rounding errors may recall another block now and then; mostly it is the same."""
     model, ids, policy = tiny("llama"), distinct(1, LENGTH), policies()[0]
     expected, _ = reference(model, ids, policy)
-    rounded = tiny("llama").to(torch.bfloat16)
-    cache = BoundedCache(policy, config=rounded.config)
-    got = chunked_logits(rounded, ids, cache, CHUNKINGS["mixed"]).float()
+    half = tiny("llama").to(torch.bfloat16)
+    cache = BoundedCache(policy, config=half.config)
+    got = chunked_logits(half, ids, cache, CHUNKINGS["mixed"]).float()
     assert not got.isnan().any()
     assert float((got - expected).abs().median()) < 0.1
 
 
 def test_cold_blocks_in_a_file(tmp_path: Path) -> None:
-    """The same numbers; no name in the folder; room given back is used again."""
+    """The same numbers; no name in the folder; freed places are used again."""
     model, ids, policy = tiny("llama"), distinct(1, LENGTH), policies()[0]
     expected = chunked_logits(model, ids, BoundedCache(policy, config=model.config), [LENGTH])
     cache = BoundedCache(policy, config=model.config, cold=tmp_path / "cold")
     assert torch.equal(chunked_logits(model, ids, cache, [LENGTH]), expected)
     assert os.listdir(tmp_path / "cold") == []
-    store = recall_layers(cache)[0].cold
+    store = recall_layers(cache)[0].store
     end = store._end
-    assert end >= sum(layer.shelves[0].nbytes for layer in recall_layers(cache)) > 0
+    assert end >= sum(layer.row_blocks[0].nbytes for layer in recall_layers(cache)) > 0
     cache.reset()
     gc.collect()
     assert torch.equal(chunked_logits(model, ids, cache, [LENGTH]), expected)
@@ -254,7 +254,7 @@ def test_forks_share_what_is_cold(tmp_path: Path) -> None:
         twin = cache.fork()
         for mine, theirs in zip(recall_layers(cache), recall_layers(twin), strict=True):
             for one, other in zip(
-                mine.shelves[0].segments, theirs.shelves[0].segments, strict=True
+                mine.row_blocks[0].segments, theirs.row_blocks[0].segments, strict=True
             ):
                 assert one.keys.data_ptr() == other.keys.data_ptr()
         other = distinct(1, 25, seed=9)
@@ -328,7 +328,7 @@ def test_where_cold_blocks_were_does_not_matter_when_loading(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("use", ["append", "score", "fork", "save"])
 def test_a_fork_leaves_the_file_alone(tmp_path: Path, use: str) -> None:
-    """Cold blocks in memory it may use: those are its own."""
+    """A fork may use cold blocks in memory: they are its own."""
     model, ids = tiny("llama"), distinct(1, LENGTH)[0]
 
     def used(context: Context) -> list[float]:

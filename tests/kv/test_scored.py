@@ -56,15 +56,15 @@ def test_every_eviction_is_the_papers(policy: Scored, monkeypatch: pytest.Monkey
     model, ids = tiny("llama"), distinct(1, LENGTH)
     expected, (layers,) = reference(model, ids, policy)
     scores: dict[int, list[Any]] = {}
-    plain = ScoredLayer.look
+    plain = ScoredLayer.kept_of
 
-    def look(self: ScoredLayer, *args: Any) -> Any:
+    def kept_of(self: ScoredLayer, *args: Any) -> Any:
         kept = plain(self, *args)
         found = self.policy.score(kept)
         scores.setdefault(self.index, []).append(found[0].clone())
         return kept
 
-    monkeypatch.setattr(ScoredLayer, "look", look)
+    monkeypatch.setattr(ScoredLayer, "kept_of", kept_of)
     cache = BoundedCache(policy, config=model.config)
     logits = []
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_every_eviction_is_the_papers(policy: Scored, monkeypatch: pytest.Monkey
     for index, layer in enumerate(layers):
         assert len(layer.evictions) >= 5
         ours = scores[index]
-        if policy.heads == "adaptive":  # heads were looked at one by one
+        if policy.heads == "adaptive":  # heads were scored one by one
             heads = len(layer.heads)
             ours = [[part[0] for part in ours[i : i + heads]] for i in range(0, len(ours), heads)]
         for eviction, found in zip(layer.evictions, ours, strict=True):
@@ -191,7 +191,7 @@ def test_bytes_are_the_bound_and_never_more(policy: Scored, kv: str) -> None:
         assert cache.nbytes == bound
         for layer in scored_layers(cache):
             assert sum(map(len, layer.kept_positions(1))) <= layer.policy.tokens * len(
-                layer.extra[1]
+                layer.budgets.extra[1]
             )
 
 
@@ -213,7 +213,7 @@ def test_what_must_stay_does_so_whatever_the_scores_are(
     policy = parse(f"key-norm:20,sinks=2,recent=5,every=3,heads={heads}")
     assert isinstance(policy, Scored)
     monkeypatch.setattr(
-        type(policy), "score", lambda self, kept: torch.full_like(kept.received, score)
+        type(policy), "score", lambda self, kept: torch.full_like(kept.attention_received, score)
     )
     model = tiny("llama")
     cache = BoundedCache(policy, config=model.config)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,15 +11,15 @@ from transom.kv.slot_planner import SlotPlan, SlotPlanner
 
 __all__ = ["BoundedLayer"]
 
-GROWTH = 1024  # slots added at a time where the policy has no bound
+GROWTH = 1024  # slots added together where the policy has no bound
 
 
 class BoundedLayer(CacheLayer):
     """Keys and values of the tokens a policy keeps, `(batch, kv_heads, slots, head_dim)` each.
 
     Storage is allocated at the first token and, under a bounded policy, never changes its shape
-    or address again. `origins` holds the pinned keys as they came, in float32, so that turning
-    them to a new position always starts from there and no error adds up.
+    or address again. `origins` holds the pinned keys as they came, in float32: rotating them to a
+    new position always starts from there, so no error adds up.
     """
 
     planner: SlotPlanner
@@ -51,7 +49,7 @@ class BoundedLayer(CacheLayer):
         return fewest(seen, policy.pinned if name == "origins" else policy.capacity)
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values as planned; return all that the new queries may see.
 
@@ -77,14 +75,14 @@ class BoundedLayer(CacheLayer):
         return keys.to(key_states.dtype), values.to(value_states.dtype)
 
     def _stored(self, plan: SlotPlan) -> None:
-        """This layer's part of the pass is done."""
+        """Record that this layer has done its part of the pass."""
         if isinstance(plan.visible, Visibility) and plan.visible.stored is not None:
             plan.visible.stored.add(self.index)
         if self.last:
             self.planner.commit()
 
     def _stored_keys(self, stored: int) -> tuple[Tensor, ...]:
-        """The kept keys, the pinned ones at the angles they came with."""
+        """The kept keys; the pinned ones rotated as they came."""
         assert self.keys is not None
         if self.origins is None:
             return (self.keys[:, :, :stored],)
@@ -121,7 +119,7 @@ class BoundedLayer(CacheLayer):
         self.keys[:, :, : self.origins.shape[2]] = self.origins @ plan.rotation
 
     def rebase(self, by: int) -> None:
-        """Turn the kept keys past the pinned ones back by `by` positions, in place."""
+        """Rotate the kept keys that are not pinned back by `by` positions, in place."""
         if not self.is_initialized or self.index in self.planner.layers_without_rope:
             return
         self.own()
@@ -139,13 +137,14 @@ class BoundedLayer(CacheLayer):
 
 
 def fewest(seen: int | None, slots: int | None) -> int | None:
-    """Slots in use of so many once so many tokens were seen; None stands for no bound."""
+    """The smaller of tokens seen and slots there are; None stands for no limit."""
     return min((x for x in (seen, slots) if x is not None), default=None)
 
 
 def put(
     storage: Tensor, states: Tensor, rows: Tensor | None, source: Tensor | None, slots: Tensor
 ) -> None:
+    """Write `states` into slots of `storage`; for the indices see `SlotPlan`."""
     states = states.to(storage.dtype)
     if rows is not None:
         storage[rows, :, slots] = states[rows, :, source]
@@ -154,7 +153,7 @@ def put(
 
 
 def grown(tensor: Tensor, slots: int) -> Tensor:
-    """Storage with room for so many slots, or more; the same tensor where there is room."""
+    """Storage with at least `slots` slots: the same tensor if it has them, or a larger copy."""
     if slots <= tensor.shape[2]:
         return tensor
     room = -(-slots // GROWTH) * GROWTH

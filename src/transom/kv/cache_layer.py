@@ -1,4 +1,4 @@
-"""What the layers of a bounded cache have in common."""
+"""The base of all layers of a bounded cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError
-from transom.kv.planner import PassPlanner
+from transom.kv.planner import AnyPlanner
 
 __all__ = ["CacheLayer"]
 
@@ -25,21 +25,21 @@ class CacheLayer(CacheLayerMixin):
 
     Attributes:
         tensors: the storage by name, each `(batch, ...)`; empty before the first token.
-        record_past: whether tokens will be taken back, as transformers announces; for layers of a
-            model's own that says what to record.
+        record_past: whether transformers has announced that tokens will be removed again. Layers
+            of a model's own then record what they need for it.
     """
 
     batch_size: int
     record_past: bool = False
 
-    def __init__(self, index: int, planner: PassPlanner[Any, Any], last: bool) -> None:
+    def __init__(self, index: int, planner: AnyPlanner, last: bool) -> None:
         self.tensors: dict[str, Tensor] = {}
         super().__init__()  # type: ignore[no-untyped-call]
         self.index = index
         self.planner = planner
         self.last = last
         self._sharers: WeakSet[CacheLayer] = WeakSet([self])
-        self._recorded = False  # whether a gradient may need the storage as it is
+        self._recorded = False  # whether a gradient may need the storage unchanged
 
     @abstractmethod
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -71,7 +71,7 @@ class CacheLayer(CacheLayerMixin):
 
     @property
     def _rotary(self) -> Rotary | None:
-        """How keys of this layer are turned; None where they are not."""
+        """How the model rotates the keys of this layer; None if it does not."""
         return None if self.index in self.planner.layers_without_rope else self.planner.rotary
 
     @property
@@ -80,7 +80,7 @@ class CacheLayer(CacheLayerMixin):
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def ready(self, key_states: Tensor, value_states: Tensor) -> Any:
-        """The plan of the pass under way, with storage allocated that is nobody else's.
+        """Allocate storage that no fork shares, and return the plan of the pass under way.
 
         Raises:
             CacheError: when there is no plan, because the model does not run transom's attention.
@@ -90,9 +90,9 @@ class CacheLayer(CacheLayerMixin):
             raise CacheError(
                 "this model does not run transom's attention, so the policy would not be applied. "
                 "Build the cache with the model's own config, BoundedCache(policy, "
-                "config=model.config), after any set_attn_implementation; for one that was copied "
-                "or unpickled without its model, call select_attention(model.config). Pass a 2-D "
-                "attention_mask or none."
+                "config=model.config), after any set_attn_implementation. For a cache that was "
+                "copied or unpickled without its model, call select_attention(model.config). Pass "
+                "a 2-D attention_mask or none."
             )
         if not self.is_initialized or self.batch_size != key_states.shape[0]:
             self.dtype, self.device = key_states.dtype, key_states.device
@@ -104,26 +104,26 @@ class CacheLayer(CacheLayerMixin):
         self.own()
         self._widen(key_states, value_states)
         self.dtype, self._recorded = key_states.dtype, torch.is_grad_enabled()
-        if not plan.started:  # so before anything is written
+        if not plan.started:  # set before anything is written
             plan.started = True
         return plan
 
     def own(self) -> None:
-        """Copy the storage if a fork still shares it, or a gradient needs it as it was.
+        """Copy the storage if a fork shares it, or if a gradient needs it as it was.
 
-        Also if it came in inference mode, from a file or a copy, and cannot be written to outside.
+        Also if it was made in inference mode, because then it cannot be written to outside.
         """
         shared = len(self._sharers) > 1 or self._recorded
-        if not torch.compiler.is_compiling():  # which cannot ask
+        if not torch.compiler.is_compiling():  # the compiler cannot trace the question
             shared |= any(tensor.is_inference() for tensor in self.tensors.values())
         if shared:
-            # In this order: whoever is interrupted in between still counts as sharing.
+            # In this order, so that a layer that is interrupted in between still counts as sharing.
             self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
             self._sharers.discard(self)
             self._sharers = WeakSet([self])
 
     def _widen(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Store in a wider dtype from now on, where what comes has one: outside autocast, say."""
+        """Widen the storage if new states have a wider dtype, as they do outside autocast."""
         for name, states in (("keys", key_states), ("values", value_states)):
             for part in (name, f"{name}.newest", f"{name}.first"):
                 if part in self.tensors and self.tensors[part].dtype != states.dtype:
@@ -131,10 +131,10 @@ class CacheLayer(CacheLayerMixin):
                     self.tensors[part] = self.tensors[part].to(wider)
 
     def detach(self) -> None:
-        """Gradients of later passes end here."""
+        """End the gradients of later passes here."""
         self.tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
 
-    def fork(self, planner: PassPlanner[Any, Any]) -> CacheLayer:
+    def fork(self, planner: AnyPlanner) -> CacheLayer:
         """The same layer for another cache, sharing storage until either writes."""
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
@@ -145,31 +145,32 @@ class CacheLayer(CacheLayerMixin):
             twin._sharers = WeakSet([twin])
         return twin
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         state = {name: value for name, value in vars(self).items() if name != "_sharers"}
-        shared = len(self._sharers) > 1  # by two forks that may be copied together
+        shared = len(self._sharers) > 1  # forks may be copied together
         tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
         copied = {name: tensor.clone() if shared else tensor for name, tensor in tensors.items()}
         return state | {"tensors": copied, "_recorded": False}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._sharers = WeakSet([self])
 
     def in_use(self, name: str, seen: int | None) -> int | None:
-        """How many of a tensor's slots, its dimension 2, are in use once a row has seen so many.
+        """How many slots of a tensor are in use once a row has seen `seen` tokens.
 
-        With None, how many there are. None of a tensor without slots, or with no bound to them.
+        Slots are dimension 2. With `seen` None, how many slots there are. Returns None for a
+        tensor without slots, or without a bound on them.
         """
         return None
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """All that this layer holds, as tensors without empty slots; not copied."""
+        """All that this layer holds, as tensors without their empty slots; not copied."""
         held = {}
         for name, tensor in self.tensors.items():
             slots = self.in_use(name, self.planner.longest)
-            # At least one, since from no numbers at all the dtype and shape are not always kept.
+            # At least one slot: an empty tensor does not always keep its dtype and shape in a file.
             used = tensor if slots is None else tensor[:, :, : max(1, slots)]
             held[name] = used.detach()
         return held
@@ -192,19 +193,19 @@ class CacheLayer(CacheLayerMixin):
         self._sharers, self._recorded = WeakSet([self]), False
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """What the keys will span, and the offset of the first."""
+        """How many keys there will be, and the offset of the first."""
         return self.planner.filled + query_length, self.planner.seen - self.planner.filled
 
     def get_seq_length(self) -> int:
-        """Tokens seen, padding included, not tokens kept: transformers feeds what is past it."""
+        """Tokens seen, padding included. Not tokens kept: transformers feeds those past this."""
         return self.planner.seen
 
     def get_max_length(self) -> int:
-        """-1: any number of tokens can be fed."""
+        """-1, for no limit: any number of tokens can be fed."""
         return -1
 
     def activate_past_recording(self) -> None:
-        """Be told that tokens will be taken back: assisted decoding says so at its start."""
+        """Announce that tokens will be removed again; assisted decoding does at its start."""
         self.record_past = True
 
     def reset(self) -> None:
@@ -214,7 +215,7 @@ class CacheLayer(CacheLayerMixin):
             tensor.zero_()
 
     def take_rows(self, rows: Tensor) -> None:
-        """Row `i` becomes what row `rows[i]` was. In place if the batch stays as large."""
+        """Row `i` becomes what row `rows[i]` was; in place if the batch size stays the same."""
         if not self.is_initialized:
             return
         self.own()
@@ -228,7 +229,7 @@ class CacheLayer(CacheLayerMixin):
         self.batch_size = len(rows)
 
     def rebase(self, by: int) -> None:
-        """The model's positions start lower by `by` from now on."""
+        """Follow `BoundedCache.rebase`: the model's positions are lower by `by` from now on."""
 
 
 def zeros(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

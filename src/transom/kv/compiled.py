@@ -1,12 +1,12 @@
-"""Single-token steps through `torch.compile`, compiled once."""
+"""Single-token steps in one graph that `torch.compile` compiles once."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from transom.attention.huggingface import follows_pattern
 from transom.attention.modes import lasting
@@ -22,9 +22,9 @@ __all__ = ["CompiledStep"]
 class CompiledStep:
     """Feeds one token to a model and a bounded cache, in one compiled graph.
 
-    What changes from step to step, the slot, the mask and the turn of the pinned keys, lives in
-    tensors that keep their shape and address, so that the graph made for the first step serves
-    every later one. Planning stays outside the graph.
+    The slot, the mask and the rotation of the pinned keys change from step to step. They are in
+    tensors that keep their shape and address, so the graph of the first step serves every later
+    one. Planning stays outside the graph.
 
     Raises:
         UnsupportedModelError: unless the policy is bounded and applies to every layer; otherwise
@@ -32,7 +32,7 @@ class CompiledStep:
     """
 
     @lasting
-    def __init__(self, model: Any, cache: BoundedCache) -> None:
+    def __init__(self, model: PreTrainedModel, cache: BoundedCache) -> None:
         planner = cache.planner
         plain = isinstance(planner, SlotPlanner) and cache.policy.kv == "auto"
         if cache.policy.capacity is None or not cache.is_bounded_throughout or not plain:
@@ -59,17 +59,17 @@ class CompiledStep:
             ).logits
             return logits
 
-        # Compiled code is kept per code object; a copy gives this cache a graph of its own, so that
-        # many contexts in one process do not count as recompilations of one another.
+        # torch keeps compiled code per code object. With a code object of its own, this cache does
+        # not count as a recompilation for the other contexts in the process.
         step.__code__ = step.__code__.replace()
         self._step = torch.compile(step, fullgraph=True, dynamic=False)
 
-    def __reduce__(self) -> tuple[type[CompiledStep], tuple[Any, BoundedCache]]:
+    def __reduce__(self) -> tuple[type[CompiledStep], tuple[PreTrainedModel, BoundedCache]]:
         return type(self), (self._model, self._cache)  # a copy compiles for itself
 
     @property
     def ready(self) -> bool:
-        """Whether the pinned tokens have all arrived; before that, steps run uncompiled."""
+        """Whether all pinned tokens are in; until then, steps must run uncompiled."""
         lengths = self._planner.lengths
         return len(lengths) == 1 and lengths[0] > self._cache.policy.pinned
 
@@ -90,7 +90,7 @@ class CompiledStep:
         assert isinstance(fixed.visible, Tensor) and not isinstance(plan.visible, Visibility)
         fixed.lengths = plan.lengths
         fixed.slots.copy_(plan.slots)
-        # Whole, not only what this step changes: before a reset there were other values.
+        # All of it, not only what this step changes: a reset may have come in between.
         fixed.visible.zero_()
         fixed.visible[..., : plan.stored] = True if plan.visible is None else plan.visible
         if fixed.rotation is not None:

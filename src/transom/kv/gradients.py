@@ -1,4 +1,4 @@
-"""Where no gradient can be had: the backward pass says so, instead of giving a wrong one."""
+"""Refuses a backward pass where there is no gradient, instead of giving a wrong one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["in_backward", "without_gradient"]
 
 
 def without_gradient(x: Tensor, *sources: Tensor, why: str) -> Tensor:
-    """`x`, which was made of `sources` in a way that has no gradient; a backward pass is refused.
+    """`x`, which was computed from `sources` without a gradient; a backward pass raises.
 
     Args:
-        why: what has none and what to do, for the `CacheError` that the backward pass raises.
+        x: the result, detached or not.
+        sources: what it was computed from.
+        why: what has no gradient and what to do: the text of the `CacheError`.
     """
     if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
         refused: Tensor = _Refused.apply(x.detach(), why, *sources)  # type: ignore[no-untyped-call]
@@ -36,5 +38,5 @@ class _Refused(torch.autograd.Function):
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is under way, which computes a forward pass again (checkpoints)."""
+    """Whether a backward pass is under way: with checkpoints it runs a forward pass again."""
     return bool(torch._C._current_graph_task_id() != -1)

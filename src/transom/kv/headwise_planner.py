@@ -1,10 +1,10 @@
-"""The plan of a forward pass in which layers attend for themselves."""
+"""The plan of a forward pass whose layers compute attention themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,15 +12,20 @@ from torch import Tensor
 from transom.attention.attending import Attending, left_out
 from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
+from transom.attention.rotary import Rotary
 from transom.errors import CacheError
-from transom.kv.planner import PassPlanner, PolicyT
+from transom.kv.planner import PassPlanner, PolicyT, Positions
+from transom.kv.slow_paths import log_slow_path
 
-if TYPE_CHECKING:
-    from transom.kv.self_attending import SelfAttendingLayer
+__all__ = ["AttendingLayer", "HeadwisePlan", "HeadwisePlanner", "RowGroup"]
 
-__all__ = ["HeadwisePlan", "HeadwisePlanner", "RowGroup"]
+CACHED_ROTATIONS = 64  # single rotations that are kept
 
-FEW = 64  # single turns that are kept
+
+class AttendingLayer(Protocol):
+    """What a plan asks of a layer; `transom.kv.self_attending_layer` has the base of them."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor: ...
 
 
 class RowGroup(NamedTuple):
@@ -28,45 +33,45 @@ class RowGroup(NamedTuple):
 
     Attributes:
         rows: of the batch.
-        columns: of the pass, where the real tokens are; None for all.
-        before: real tokens that the rows have seen so far.
-        back: `(tokens, rotary_dim / 2)` complex, which turns each token from the angle it comes
-            with to none; None without rotary positions.
-        below: what layers tell those above them, by the token at which they do.
+        columns: of the pass, where the real tokens are; None for all columns.
+        before: real tokens that the rows had seen before the pass.
+        unrotate: `(tokens, rotary_dim / 2)` complex, which undoes the rotary embedding of each new
+            token; None without rotary positions.
+        votes_below: what a layer leaves for the layer above it, by the number of tokens seen.
     """
 
     rows: slice
     columns: Tensor | None
     before: int
-    back: Tensor | None
-    below: dict[int, Tensor]
+    unrotate: Tensor | None
+    votes_below: dict[int, Tensor]
 
 
 @dataclass(eq=False)
 class HeadwisePlan(Attending):
-    """A forward pass, the same for every layer; each layer attends for itself.
+    """A forward pass, the same for every layer; each layer computes its own attention.
 
     Attributes:
         tokens: new tokens per row, padding included.
         lengths: real tokens per row once the pass is done.
-        runs: which rows are handled together.
-        layers: by index; set by the cache.
+        groups: the rows that are handled together.
+        layers: by index; the cache sets it.
         started: some layer has already run.
     """
 
     tokens: int
     lengths: list[int]
-    runs: list[RowGroup]
-    layers: Mapping[int, SelfAttendingLayer] = field(default_factory=dict, repr=False)
+    groups: list[RowGroup]
+    layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
 
     @property
     def positions(self) -> Tensor:
         places = torch.zeros(len(self.lengths), self.tokens, dtype=torch.int64, device="cpu")
-        for run in self.runs:
-            columns = slice(None) if run.columns is None else run.columns.cpu()
-            count = self.tokens if run.columns is None else len(run.columns)
-            places[run.rows, columns] = run.before + torch.arange(count, device="cpu")
+        for group in self.groups:
+            columns = slice(None) if group.columns is None else group.columns.cpu()
+            count = self.tokens if group.columns is None else len(group.columns)
+            places[group.rows, columns] = group.before + torch.arange(count, device="cpu")
         return places
 
     @lasting
@@ -82,32 +87,39 @@ class HeadwisePlan(Attending):
 
 
 class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
-    """Where each row stands: what its layers hold follows from how many tokens it has seen."""
+    """Groups the rows of a pass: what a layer holds follows from how many tokens a row has seen."""
 
     _table: Tensor | None = None
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        policy: PolicyT,
+        positions: Positions,
+        rotary: Rotary | None,
+        head_dim: int,
+        layers_without_rope: frozenset[int],
+    ) -> None:
+        super().__init__(policy, positions, rotary, head_dim, layers_without_rope)
         self._single: dict[tuple[int, torch.device], Tensor] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return super().__getstate__() | {"_table": None, "_single": {}}
 
     def rotations(self, stop: int, device: torch.device) -> Tensor:
-        """`(stop, rotary_dim / 2)` complex: to each of the first compact positions."""
+        """`(stop, rotary_dim / 2)` complex: the rotation to each of the first positions."""
         if self._table is None or len(self._table) < stop:
             assert self.rotary is not None
-            # Some to spare: where budgets differ, the largest grows little by little.
+            # A quarter more: where budgets differ, the largest grows little by little.
             places = torch.arange(max(self.policy.capacity or 0, stop + stop // 4), device="cpu")
             self._table = self.rotary.cis(places)
         return self._table[:stop].to(device)
 
     def rotation(self, by: int, device: torch.device) -> Tensor:
-        """`(rotary_dim / 2,)` complex: by one number of positions, which layers have in common."""
+        """`(rotary_dim / 2,)` complex: the rotation by `by` positions; the layers share it."""
         found = self._single.get((by, device))
         if found is None:
             assert self.rotary is not None
-            if len(self._single) >= FEW:
+            if len(self._single) >= CACHED_ROTATIONS:
                 self._single.clear()
             found = self.rotary.cis(torch.tensor(by, device="cpu")).to(device)
             self._single[by, device] = found
@@ -130,26 +142,35 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
     ) -> HeadwisePlan:
         if pattern is not None:
             raise CacheError(
-                f"under {self.policy} each head sees other tokens, which cannot be combined with a "
-                "pattern; use a policy by position, without recall, inside use_pattern."
+                f"under {self.policy} each head sees different tokens, which cannot be combined "
+                "with a pattern. Use a policy by position, without recall, inside use_pattern."
             )
         same = len(set(before)) == 1
         if valid is None and same:
-            runs = [self._run(slice(None), None, before[0], tokens, device)]
+            groups = [self._group(slice(None), None, before[0], tokens, device)]
             lengths = [length + tokens for length in before]
-            return HeadwisePlan(tokens, lengths, runs)
+            return HeadwisePlan(tokens, lengths, groups)
         if valid is None:
             valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
-        runs = []
+        if len(before) > 1:
+            log_slow_path(
+                "layers that compute attention themselves handle the rows of a batch one by one, "
+                "because the rows have different lengths or padding. Feed rows of one length for "
+                "speed."
+            )
+        groups = []
         for row, real in enumerate(valid):
             columns = real.nonzero().flatten()
             if len(columns):
-                rows = slice(row, row + 1)
-                runs.append(self._run(rows, columns.to(device), before[row], len(columns), device))
+                groups.append(
+                    self._group(
+                        slice(row, row + 1), columns.to(device), before[row], len(columns), device
+                    )
+                )
         lengths = [n + int(new) for n, new in zip(before, valid.sum(1), strict=True)]
-        return HeadwisePlan(tokens, lengths, runs)
+        return HeadwisePlan(tokens, lengths, groups)
 
-    def _run(
+    def _group(
         self, rows: slice, columns: Tensor | None, before: int, tokens: int, device: torch.device
     ) -> RowGroup:
         if self.rotary is None:

@@ -1,9 +1,9 @@
-"""How many tokens each row of a batch has seen, from one forward pass to the next."""
+"""The base of planners: counts the tokens of each row, and plans each forward pass once."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,20 +14,20 @@ from transom.errors import CacheError, InputError
 from transom.kv.gradients import in_backward
 from transom.policies import Policy, Precision
 
-__all__ = ["PassPlanner", "PolicyT", "Positions"]
+__all__ = ["AnyPlanner", "PassPlanner", "PolicyT", "Positions"]
 
 Positions = Literal["compact", "absolute"]
 
 
 class Pass(Protocol):
-    """A forward pass under way: what is needed to count its tokens."""
+    """A plan of a forward pass, as far as it is needed to count tokens."""
 
     tokens: int
     lengths: list[int]
     started: bool
 
 
-class _Asked(NamedTuple):
+class PassRequest(NamedTuple):
     """What a pass was planned for; see `PassPlanner.begin`."""
 
     tokens: int
@@ -37,8 +37,8 @@ class _Asked(NamedTuple):
     valid: Tensor | None
     pattern: Pattern | None
 
-    def same(self, other: _Asked | None) -> bool:
-        """Whether a plan made for the other one serves this one, too."""
+    def same(self, other: PassRequest | None) -> bool:
+        """Whether a plan made for the other request serves this one too."""
         if other is None or self[:4] != other[:4] or self.pattern is not other.pattern:
             return False
         if self.valid is None or other.valid is None:
@@ -51,7 +51,7 @@ PolicyT = TypeVar("PolicyT", bound=Policy)
 
 
 class PassPlanner(ABC, Generic[PolicyT, PassT]):
-    """Counts tokens, real ones and padding, and plans each forward pass once for all layers.
+    """Counts tokens, real tokens and padding, and plans each forward pass once for all layers.
 
     Mutated by `begin` (the pending plan), `commit`, `reorder`, `crop` and `clear`.
 
@@ -60,9 +60,10 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         lengths: real tokens per row; empty before the first pass.
         real: `(batch, seen)` bool on the CPU, which columns are real tokens; None if all are. Never
             written to, so that copies can share it.
-        base: positions by which the model's positions start lower, see `BoundedCache.rebase`.
-        plan: the pass under way, if any.
-        unturned: layers without rotary positions.
+        base: by how much the model's positions are lower than those in the text; see
+            `BoundedCache.rebase`.
+        plan: of the pass under way, if there is one.
+        layers_without_rope: layers without rotary positions.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         self.clear()
 
     def fork(self) -> Self:
-        """The same counts for another cache, and what has been worked out from them."""
+        """The same counts for another cache, with all that has been computed from them."""
         twin = object.__new__(type(self))
-        vars(twin).update(vars(self) | {"plan": None, "_asked": None})
+        vars(twin).update(vars(self) | {"plan": None, "_request": None})
         return twin
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What is worked out again stays behind: a copy made in inference mode could not use it.
-        return vars(self) | {"plan": None, "_asked": None}
+    def __getstate__(self) -> dict[str, object]:
+        # A copy makes its own plan: tensors made in inference mode would be of no use outside.
+        return vars(self) | {"plan": None, "_request": None}
 
     def clear(self) -> None:
         """Forget every token."""
@@ -97,7 +98,7 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         self.lengths: list[int] = []
         self.real: Tensor | None = None
         self.plan: PassT | None = None
-        self._asked: _Asked | None = None
+        self._request: PassRequest | None = None
 
     @property
     def longest(self) -> int:
@@ -131,13 +132,13 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         return [int(row) for row in self.real[:, self.seen - columns :].sum(1)]
 
     def crop_obstacle(self, columns: int) -> str | None:
-        """Why the newest columns cannot be dropped, going by their counts; None if they can."""
+        """Why the newest columns cannot be removed, by the counts alone; None if they can."""
         return f"only {self.seen} have been seen" if columns > self.seen else None
 
     def trace(self, length: int) -> str | None:
-        """What the newest tokens of a row of so many have done that cannot be undone, if it is so.
+        """What the newest tokens of a row of `length` tokens did that cannot be undone, or None.
 
-        That they quantized or evicted others follows from the count alone.
+        The length alone says whether they evicted others or had others quantized.
         """
         precision, capacity = Precision.of(self.policy), self.policy.capacity
         if capacity is not None and length > capacity:
@@ -166,16 +167,16 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         """
         if tokens == 0:
             raise InputError(
-                f"a forward pass of no tokens: the cache has seen {self.seen} already, and what "
-                "was given has no more. Expected the whole text so far and something new, or a new "
-                "cache (or reset()) for another text."
+                f"the forward pass has no new tokens: the cache has already seen {self.seen}, and "
+                "the model was given no more. Give the whole text so far and something new; for "
+                "another text, make a new cache or call reset()."
             )
         if batch == 0:
-            raise InputError("a forward pass of no rows; expected a batch of at least 1.")
+            raise InputError("the forward pass has no rows; expected a batch of at least 1.")
         if in_backward():
             raise CacheError(
-                "a backward pass computes a forward pass again (gradient checkpointing), and its "
-                "tokens would be fed to the cache twice. Leave the cache or the checkpoint out."
+                "a backward pass runs a forward pass again (gradient checkpointing), so its tokens "
+                "would be fed to the cache twice. Leave out the cache or the checkpointing."
             )
         if self.plan is not None and self.plan.started:
             raise CacheError(
@@ -185,21 +186,21 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         if self.lengths and batch != len(self.lengths):
             raise CacheError(
                 f"the cache holds a batch of {len(self.lengths)} and the model was given {batch}; "
-                "expected the same batch, or a new cache (or reset()) for a new one."
+                "expected the same batch. For another one, make a new cache or call reset()."
             )
         before = self.lengths or [0] * batch
         valid = self._valid(attention_mask, tokens, batch)
-        asked = _Asked(tokens, before, self.base, device, valid, pattern)
-        if self.plan is None or not asked.same(self._asked):
-            self._asked = asked
+        request = PassRequest(tokens, before, self.base, device, valid, pattern)
+        if self.plan is None or not request.same(self._request):
+            self._request = request
             self.plan = self._plan(before, valid, tokens, device, pattern)
-        return self.plan  # once: models with layers of two types ask for a mask of each
+        return self.plan  # the same one again: a model with two types of layers asks once for each
 
     @property
     def real_after(self) -> Tensor | None:
         """What `real` will be once the pass under way is done."""
         assert self.plan is not None
-        entering = None if self._asked is None else self._asked.valid
+        entering = None if self._request is None else self._request.valid
         if self.real is None and entering is None:
             return None
         parts = ((self.real, self.seen), (entering, self.plan.tokens))
@@ -207,24 +208,24 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
 
     def commit(self) -> None:
-        """The pass is done in every layer: count its tokens."""
+        """Count the tokens of the pass under way, which is done in every layer."""
         assert self.plan is not None
         self.real = self.real_after
         self.seen += self.plan.tokens
         self.lengths = self.plan.lengths
-        self.plan = self._asked = None
+        self.plan = self._request = None
 
     def crop(self, columns: int) -> None:
-        """Drop the newest columns; only when there is no obstacle."""
-        dropped = self.newest(columns)
-        self.lengths = [length - new for length, new in zip(self.lengths, dropped, strict=True)]
+        """Remove the newest columns; only where there is no obstacle."""
+        removed = self.newest(columns)
+        self.lengths = [length - new for length, new in zip(self.lengths, removed, strict=True)]
         self.seen -= columns
         if self.real is not None:
             left = self.real[:, : self.seen]
             self.real = None if bool(left.all()) else left
 
     def reorder(self, rows: list[int]) -> None:
-        """Row `i` becomes what row `rows[i]` was; also repeats or drops rows."""
+        """Row `i` becomes what row `rows[i]` was; rows may be repeated or left out."""
         self.lengths = [self.lengths[row] for row in rows] if self.lengths else []
         self.real = None if self.real is None else self.real[rows]
 
@@ -235,10 +236,14 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         if tuple(attention_mask.shape) != expected:
             raise InputError(
                 f"attention_mask is {tuple(attention_mask.shape)}; expected {expected}: one column "
-                f"for each of the {self.seen} tokens already seen and the {tokens} new ones."
+                f"for each of the {self.seen} tokens already seen and for each of the {tokens} new "
+                "ones."
             )
         valid = attention_mask[:, self.seen :].bool()
         return None if bool(valid.all()) else valid.cpu()
+
+
+AnyPlanner: TypeAlias = PassPlanner[Any, Any]
 
 
 def _as_tensor(real: Tensor | None, columns: int, batch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Numbers in eight or four bits: rounded in groups, with a scale and an offset each."""
+"""Quantization to 8 or 4 bits: in groups of numbers, with a scale and an offset for each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Channels", "Codes", "decode", "encode", "storage"]
 FARTHEST = 60_000  # steps of an offset, which float16 holds
 TINY = torch.finfo(torch.bfloat16).tiny
 NO_GRADIENT = (
-    "a gradient would have to flow through keys and values of an earlier pass, which were rounded "
-    "to 8 or 4 bits and have none. Use kv=auto, feed the text in one pass, or call detach() first."
+    "a gradient would have to flow through keys and values that an earlier pass quantized to 8 or "
+    "4 bits, and they have none. Use kv=auto, feed the text in one pass, or call detach() first."
 )
 
 
 class Codes(NamedTuple):
-    """Rounded vectors.
+    """Quantized vectors.
 
     Attributes:
         codes: `(..., dim)` uint8, or `(..., dim / 2)` with two numbers in each byte.
-        scale: `(..., groups)` bfloat16, which reaches as far as float32: what a step is.
+        scale: `(..., groups)` bfloat16, which has the range of float32: the size of a step.
         offset: `(..., groups)` float16, in steps.
     """
 
@@ -37,11 +37,11 @@ class Codes(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """Where the numbers of each channel lie and how far they spread, `(rows, kv_heads, 1, dim)`.
+    """The mean and the width of each channel, `(rows, kv_heads, 1, dim)` each.
 
-    Keys have channels that are large in every token. Taking offset and width of each channel out
-    first lets vectors be rounded one by one, so that any of them can leave on its own; KIVI rounds
-    blocks of tokens by channel instead, which evicting single tokens would tear.
+    Keys have channels that are large in every token. Once each channel is normalized, keys can be
+    quantized one token at a time, and any token can be evicted on its own. KIVI quantizes blocks
+    of tokens by channel instead, and evicting single tokens would tear such blocks apart.
 
     Source: KIVI, https://arxiv.org/abs/2402.02750, on channels of keys and tokens of values.
     """
@@ -52,28 +52,28 @@ class Channels(NamedTuple):
     @classmethod
     @torch.no_grad()
     def of(cls, x: Tensor) -> Channels:
-        """Those of some tokens, `(rows, kv_heads, tokens, dim)`; float32."""
+        """The channels of some tokens, `(rows, kv_heads, tokens, dim)`; float32."""
         x = x.float()
         spread = x.std(2, unbiased=False, keepdim=True)
-        # A channel that hardly moved among these tokens may yet do so among others.
+        # A channel that hardly varies among these tokens may vary more among others.
         floor = 0.05 * spread.mean(-1, keepdim=True).maximum(x.abs().mean((2, 3), keepdim=True))
         return cls(x.mean(2, keepdim=True), spread.maximum(floor).clamp_(min=1e-6))
 
     def normal(self, x: Tensor) -> Tensor:
-        """`x` without them; float32."""
+        """`x` with each channel normalized; float32."""
         return (x.float() - self.mean) / self.width
 
     def back(self, x: Tensor) -> Tensor:
-        """`x` with them again."""
+        """`x` with the normalization undone."""
         return torch.addcmul(self.mean, x, self.width)
 
 
 def encode(x: Tensor, bits: int, group: int) -> Codes:
-    """`x`, `(..., dim)`, rounded to `bits` in groups of `group` neighbouring numbers.
+    """`x`, `(..., dim)`, quantized to `bits` bits in groups of `group` neighbouring numbers.
 
-    Each number comes back off by at most half a step, and by what float16 rounds off the group's
-    offset. A step is the group's range divided by `2**bits - 1`, or its largest number by
-    `FARTHEST` where that is more; and up to 1 % more, because bfloat16 rounds it.
+    The error of each number is at most half a step, plus the rounding error of the group's offset
+    in float16. A step is the group's range divided by `2**bits - 1`, or its largest number divided
+    by `FARTHEST` if that is more; and up to 1 % more, because bfloat16 rounds it.
     """
     with torch.no_grad():
         groups = x.float().unflatten(-1, (-1, group))
@@ -81,7 +81,7 @@ def encode(x: Tensor, bits: int, group: int) -> Codes:
         most = 2**bits - 1
         far = torch.maximum(low.abs(), high.abs()) / FARTHEST
         scale = (high / most - low / most).maximum(far).clamp_(min=TINY)
-        scale = (scale * (1 + 2**-8)).bfloat16()  # never rounded below, so that codes suffice
+        scale = (scale * (1 + 2**-8)).bfloat16()  # never rounded down: the codes suffice
         offset = (low / scale.float()).half()
         codes = (groups / scale.float() - offset.float()).round_().clamp_(0, most)
         codes = codes.to(torch.uint8).flatten(-2)
@@ -92,27 +92,37 @@ def encode(x: Tensor, bits: int, group: int) -> Codes:
     return Codes(codes, scale.squeeze(-1), offset)
 
 
-def decode(rounded: Codes, bits: int, channels: Channels | None = None) -> Tensor:
-    """What was rounded, `(..., dim)` float32, with its `channels` again if it was without them."""
-    codes, scale, offset = (part.detach() for part in rounded)
+def decode(quantized: Codes, bits: int, channels: Channels | None = None) -> Tensor:
+    """The numbers that were quantized, `(..., dim)` float32.
+
+    With `channels`, their normalization is undone.
+    """
+    codes, scale, offset = (part.detach() for part in quantized)
     if bits == 4:
         codes = torch.cat((codes & 15, codes >> 4), dim=-1)
     groups = codes.unflatten(-1, (scale.shape[-1], -1))
     scale = scale.float()[..., None]
     out = torch.addcmul(offset[..., None] * scale, groups, scale).flatten(-2)
-    out = out.detach()  # no view, into which autograd could not write twice
+    out = out.detach()  # or autograd takes it for a view, and forbids some writes
     if channels is not None:
         out = channels.back(out)
-    return without_gradient(out, rounded.offset, why=NO_GRADIENT)
+    return without_gradient(out, quantized.offset, why=NO_GRADIENT)
 
 
 def storage(
     name: str, like: Tensor, slots: int, precision: Precision, by_channel: bool
 ) -> dict[str, Tensor]:
-    """Empty storage, `(batch, kv_heads, _, dim)`: for `slots` rounded states, and exact ones.
+    """Empty storage for `slots` quantized keys or values, and for the few exact ones.
+
+    Args:
+        name: `"keys"` or `"values"`, which the names of the tensors start with.
+        like: states `(batch, kv_heads, _, dim)` that are to be stored.
+        slots: for quantized tokens.
+        precision: bits, and how many tokens stay exact.
+        by_channel: whether to store means and widths of channels too.
 
     Raises:
-        UnsupportedModelError: when vectors are of a length that does not pack.
+        UnsupportedModelError: when vectors have a length that cannot be packed into bytes.
     """
     dim, bits = like.shape[3], precision.bits
     if dim * bits % 8:

@@ -1,9 +1,8 @@
-"""Which token lives in which slot: the plan of one forward pass, made once for all layers."""
+"""Plans which token is in which slot, for policies by position."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,18 +26,19 @@ class SlotPlan:
         lengths: real tokens per row once the pass is done.
         rows, source, slots: new token `source[i]` of row `rows[i]` is written to `slots[i]`. With
             `rows` None the same is done in every row; with `source` None, to every new token.
-        stored: how many slots are read; those past it are still empty.
-        in_place: written first, then read from storage; otherwise the new tokens are read after
-            the stored ones and written afterwards, since they may take the slots of the oldest.
-        turn: `(rows, head_dim, head_dim)` float32 by which pinned keys are turned, or None. Only
-            for a single query; several are turned themselves (see `Visibility`).
+        stored: how many slots are read; the slots past them are still empty.
+        in_place: whether new tokens are written first and then read from storage. Otherwise they
+            are read beside the stored ones and written afterwards, because they may take the
+            slots of the oldest.
+        rotation: `(rows, head_dim, head_dim)` float32, rotates the pinned keys; None if they stay.
+            Only for a single query: several queries are rotated themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
             when it sees all of them; for several a `Visibility`.
         keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
         valid: `(rows, tokens)` bool, which new tokens are real; None for all.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
-        commits: the last layer ends the pass; a compiled step does so itself, outside its graph.
+        commits: whether the last layer ends the pass. `CompiledStep` ends it outside its graph.
     """
 
     tokens: int
@@ -58,16 +58,16 @@ class SlotPlan:
 
 
 class SlotPlanner(PassPlanner[Positional, SlotPlan]):
-    """Which slot each token is in, in closed form.
+    """Says by a formula which slot each token is in.
 
-    The first `policy.pinned` tokens of a row have a slot each; the others go round a ring. So slot
-    positions and validity are functions of the row's length, padding never takes a slot, and a
-    padded row behaves exactly like the same row alone.
+    The first `policy.pinned` tokens of a row have a slot each; the others share a ring of slots. So
+    the length of a row decides which token each slot holds. Padding never takes a slot: a padded
+    row behaves exactly like the same row alone.
     """
 
     _rotated: tuple[tuple[object, ...], Tensor] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return super().__getstate__() | {"_rotated": None}
 
     @property
@@ -111,14 +111,14 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         return torch.where(positions <= newest, positions, -1)
 
     def rotations(self, by: Tensor) -> Tensor:
-        """Complex turns by so many positions, `(*by.shape, rotary_dim / 2)`."""
+        """The rotations by `by` positions, `(*by.shape, rotary_dim / 2)` complex."""
         assert self.rotary is not None
         return self.rotary.cis(by)
 
     def rotations_of(self, lengths: list[int], stored: int, device: torch.device) -> Tensor:
-        """Turns from no angle to that of the token in each slot, `(rows, 1, stored, ...)` complex.
+        """The rotation of the token in each slot, `(rows, 1, stored, rotary_dim / 2)` complex.
 
-        They are the same for every layer of a pass, so the latest are kept.
+        It is the same for every layer of a pass, so the latest is kept.
         """
         key = (*lengths, stored, self.base)
         if self._rotated is None or self._rotated[0] != key:
@@ -129,8 +129,8 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
     def crop_obstacle(self, columns: int) -> str | None:
         if (reason := super().crop_obstacle(columns)) is not None:
             return reason
-        dropping = zip(self.lengths, self.newest(columns), strict=True)
-        longest = max((length for length, dropped in dropping if dropped), default=0)
+        removing = zip(self.lengths, self.newest(columns), strict=True)
+        longest = max((length for length, removed in removing if removed), default=0)
         return self.trace(longest)
 
     def _plan(
@@ -204,7 +204,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         device: torch.device,
         pattern: Pattern | None,
     ) -> SlotPlan:
-        """From positions, all on the CPU, to a plan on `device`."""
+        """A plan on `device`, from positions that are all on the CPU."""
         tokens = fresh.shape[1]
         longest = max(after)
         in_place = tokens == 1 or longest == self._bounded(longest)
@@ -214,7 +214,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         if not in_place:
             keys = torch.cat((keys, fresh), dim=1)
 
-        # How far pinned keys are from where this query should find them.
+        # By how much pinned keys are away from where a query should find them.
         shift = self.policy.gap(queries) - self.base
         shifted = (
             self.rotary is not None

@@ -1,5 +1,8 @@
 """Policies: which past tokens a new token may see, as small frozen values without tensors."""
 
+import warnings
+from typing import Any
+
 from transom.policies.base import Policy
 from transom.policies.chunked import Chunked
 from transom.policies.cost import attention_flops, kv_bytes, kv_bytes_bound
@@ -13,7 +16,7 @@ from transom.policies.parse import parameters, parse
 from transom.policies.positional import Positional, Span
 from transom.policies.precision import Precision
 from transom.policies.registry import known
-from transom.policies.scored import Coming, Kept, Scored
+from transom.policies.scored import FutureQueries, Kept, Scored
 from transom.policies.shape import ModelShape
 from transom.policies.sinks import Sinks
 from transom.policies.snapkv import SnapKV
@@ -23,9 +26,9 @@ from transom.policies.window import Window
 __all__ = [
     "TOVA",
     "Chunked",
-    "Coming",
     "ExpectedAttention",
     "Full",
+    "FutureQueries",
     "HeavyHitters",
     "Hierarchical",
     "Kept",
@@ -47,3 +50,14 @@ __all__ = [
     "parameters",
     "parse",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Coming":
+        warnings.warn(
+            "transom.policies.Coming is now called FutureQueries; use that name.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return FutureQueries
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`expected-attention`: the tokens that coming queries are expected to attend to."""
+"""`expected-attention`: the tokens that future queries are expected to attend to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPSILON = 0.02  # so that a token with no attention at all still counts by its v
 
 @dataclass(frozen=True)
 class ExpectedAttention(Scored):
-    """The tokens that coming queries are expected to attend to, and whose values are large.
+    """The tokens that future queries are expected to attend to, and whose values are large.
 
     Queries are taken to be normally distributed, with the mean and covariance of those seen so far
     (but for the first `sinks`), at the positions that come next; the expected exponential of
@@ -24,12 +24,12 @@ class ExpectedAttention(Scored):
     """
 
     name: ClassVar[str] = "expected-attention"
-    summary: ClassVar[str] = "keeps the tokens that coming queries are expected to attend to"
+    summary: ClassVar[str] = "keeps the tokens that future queries are expected to attend to"
     expects: ClassVar[int] = 512
 
     def score(self, kept: Kept) -> Any:
-        assert kept.coming is not None
-        mean, covariance = kept.coming
+        assert kept.future_queries is not None
+        mean, covariance = kept.future_queries
         keys = kept.keys[:, :, None]  # one kv head for its group of query heads
         linear = (keys * mean[..., None, :]).sum(-1)
         spread = ((keys @ covariance) * keys).sum(-1)

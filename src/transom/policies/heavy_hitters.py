@@ -23,4 +23,4 @@ class HeavyHitters(Scored):
     remembers: ClassVar[bool] = True
 
     def score(self, kept: Kept) -> Any:
-        return kept.received
+        return kept.attention_received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +16,7 @@ from transom.policies.pyramid import pyramid
 from transom.policies.shape import ModelShape
 from transom.validation import whole_number
 
-__all__ = ["Coming", "Kept", "Scored"]
+__all__ = ["FutureQueries", "Kept", "Scored"]
 
 HEADS = ("equal", "adaptive")
 LAYERS = ("equal", "pyramid")
@@ -25,8 +26,8 @@ POSITION_BYTES = 4  # int32, for each token that is held
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
-class Coming(NamedTuple):
-    """The queries to come, as a distribution estimated from those seen; at their angles.
+class FutureQueries(NamedTuple):
+    """An estimate of the queries to come: their distribution, rotated to the positions ahead.
 
     Attributes:
         mean: `(rows, kv_heads, group, head_dim)` float32, for each query head of a kv head.
@@ -38,26 +39,43 @@ class Coming(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What one layer holds when some of it must go; oldest first. Nothing in it may be changed.
+    """What one layer holds when it has to evict, oldest token first. Change nothing in it.
 
     Attributes:
-        keys: `(rows, kv_heads, slots, head_dim)` float32, at the angles they are attended at.
+        keys: `(rows, kv_heads, slots, head_dim)` float32, rotated as the queries see them.
         values: `(rows, kv_heads, slots, value_dim)` float32.
-        received: `(rows, kv_heads, slots)` float32, the attention weights that each token got from
-            the queries that the policy watches, summed over them and over the heads of a group.
+        attention_received: `(rows, kv_heads, slots)` float32, the attention weights that each token
+            got from the queries that the policy watches, summed over these queries and over the
+            heads of a group.
         positions: `(rows, kv_heads, slots)` int64, in the text.
-        watched: how many queries `received` sums over; None for all there were.
+        watched: how many queries `attention_received` sums over; None for all of them.
         scale: of the attention scores.
-        coming: where the policy `expects`; otherwise None.
+        future_queries: where the policy `expects`; otherwise None.
     """
 
     keys: Any
     values: Any
-    received: Any
+    attention_received: Any
     positions: Any
     watched: int | None
     scale: float
-    coming: Coming | None = None
+    future_queries: FutureQueries | None = None
+
+    @property
+    def received(self) -> Any:
+        """The former name of `attention_received`."""
+        _renamed("Kept.received", "Kept.attention_received")
+        return self.attention_received
+
+    @property
+    def coming(self) -> FutureQueries | None:
+        """The former name of `future_queries`."""
+        _renamed("Kept.coming", "Kept.future_queries")
+        return self.future_queries
+
+
+def _renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now called {new}; use that name.", DeprecationWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -91,12 +109,12 @@ class Scored(Policy):
     layers: str = "equal"
 
     watches: ClassVar[int | None] = 0
-    """How many of the last queries before an eviction give `received`, though no more than came
-    since the eviction before; None for every query there was."""
+    """How many of the last queries before an eviction count in `attention_received`, but none from
+    before the previous eviction; None for every query so far."""
     remembers: ClassVar[bool] = False
-    """Whether `received` goes on adding up after an eviction, or starts again from zero."""
+    """Whether `attention_received` goes on adding up after an eviction, or starts from zero."""
     expects: ClassVar[int] = 0
-    """Over how many coming positions `Kept.coming` is averaged; 0 when it is not needed."""
+    """Over how many positions ahead `Kept.future_queries` is averaged; 0 when it is not needed."""
     per_head: ClassVar[bool] = True
     """Whether heads are scored one by one, so that their budgets may differ."""
 

@@ -23,4 +23,4 @@ class TOVA(Scored):
     per_head: ClassVar[bool] = False
 
     def score(self, kept: Kept) -> Any:
-        return kept.received.mean(1, keepdim=True).expand_as(kept.received)
+        return kept.attention_received.mean(1, keepdim=True).expand_as(kept.attention_received)

@@ -1,4 +1,4 @@
-"""A context in a file: what it was made for, what it holds, and that nothing in it has changed."""
+"""A context in a file: what it holds, which model it belongs to, and a checksum of it all."""
 
 from transom.state.file import read_state, remove_leftovers, write_state
 from transom.state.fingerprint import differences, fingerprint

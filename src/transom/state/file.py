@@ -1,4 +1,4 @@
-"""Tensors in one file that is whole or not there, and says when a bit of it has changed."""
+"""Tensors and facts in one file: written completely or not at all, with a checksum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ __all__ = ["read_state", "remove_leftovers", "write_state"]
 FORMAT = "transom state 2"
 CHECKSUM = re.compile(rb'"xxh3_128":"([0-9a-f]{32})"')
 UNKNOWN = b'"xxh3_128":"' + b"0" * 32 + b'"'
-BEGINNING = 64  # bytes, of which damage leaves one of the marks; what has neither is another file
+BEGINNING = 64  # bytes in which the marks are; a file with neither mark is not ours
 OPENING = b'{"__metadata__"'
 MARKS = (OPENING[1:], b"transom state")
 ALIGNED = 64
@@ -38,24 +38,26 @@ DTYPES = {
     "F32": torch.float32,
     "F64": torch.float64,
 }
+Facts: TypeAlias = Mapping[str, Any]  # JSON
+
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> int:
-    """Write tensors and facts, so that `path` has all of them or is as it was.
+def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Facts) -> int:
+    """Write tensors and facts to `path`: all of them, or the file stays as it was.
 
     The file is in the safetensors format: a header with names, dtypes and shapes, then the bytes.
-    The facts are JSON in its metadata, beside a checksum of the whole file. It is written to a
-    temporary file in the same folder, brought to disk and renamed; see `transom.atomic_files`.
+    The facts are JSON in its metadata, beside a checksum of the whole file. A temporary file in the
+    same folder is written, synced to disk and renamed; see `transom.atomic_files`.
 
     Returns:
-        The bytes of the file.
+        The size of the file in bytes.
 
     Raises:
         StateError: when it cannot be written there.
     """
     path = Path(path)
-    # Those of large numbers first: so each starts at a multiple of its numbers' size.
+    # Wide dtypes first, so that each tensor starts at a multiple of its item size.
     names = sorted(tensors, key=lambda name: -tensors[name].element_size())
     flat = {name: _bytes_of(tensors[name]) for name in names}
     header = _header(tensors, flat, facts)
@@ -65,7 +67,8 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
     header = header.replace(UNKNOWN, UNKNOWN.replace(b"0" * 32, sum_.hexdigest().encode()))
     try:
         with atomic_write(path) as file:
-            for part in (header, *flat.values()):
+            file.write(header)
+            for part in flat.values():
                 file.write(part)
     except OSError as error:
         raise StateError(
@@ -77,15 +80,14 @@ def write_state(path: Path | str, tensors: Mapping[str, Tensor], facts: Mapping[
 
 
 def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file, once its checksum has been found right.
+    """The tensors and facts of a file, after checking its checksum.
 
-    The tensors are on the CPU, in the file's own pages, mapped privately: what is written to them
-    is not written to the file, and what is not costs no memory that the system could not take
-    back. The file may be deleted or replaced meanwhile, as `write_state` does, but not changed in
-    place.
+    The tensors are on the CPU, in the pages of the file, mapped privately: writing to them does not
+    change the file, and the system can take back the memory of pages that were only read. The file
+    may be deleted or replaced meanwhile, as `write_state` does, but must not be changed in place.
 
     Raises:
-        StateError: when there is no such file, or it is not whole, or not one of these.
+        StateError: when there is no such file, or it is damaged, or is no saved state.
     """
     path = Path(path)
     try:
@@ -133,8 +135,8 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def remove_leftovers(path: Path | str) -> None:
-    """Remove what writers of `path` that were killed on the way have left beside it."""
-    if os.name != "posix":  # elsewhere asking whether a process runs may end it
+    """Remove the temporary files that killed writers of `path` have left beside it."""
+    if os.name != "posix":  # on Windows, os.kill would end the process
         return
     path = Path(os.path.realpath(path))
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
@@ -148,15 +150,13 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it belongs to another user
         return True
     return True
 
 
-def _header(
-    tensors: Mapping[str, Tensor], flat: Mapping[str, Any], facts: Mapping[str, Any]
-) -> bytes:
-    """Length, then JSON; padded so that the numbers behind it are aligned."""
+def _header(tensors: Mapping[str, Tensor], flat: Mapping[str, memoryview], facts: Facts) -> bytes:
+    """The length, then JSON, padded so that the tensors behind it are aligned."""
     metadata = {"facts": json.dumps({"format": FORMAT, **facts}), "xxh3_128": "0" * 32}
     listed: dict[str, Any] = {"__metadata__": metadata}
     at = 0
@@ -173,9 +173,9 @@ def _header(
     return len(written).to_bytes(8, "little") + written
 
 
-def _bytes_of(tensor: Tensor) -> Any:
+def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _damaged(path: Path, what: str) -> StateError:

@@ -1,16 +1,17 @@
-"""What a saved state was made for, and how that differs from what is at hand."""
+"""Which model a saved state belongs to, and how that differs from the model at hand."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 import transformers
 import xxhash
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transom.attention.rotary import Rotary
 from transom.errors import UnsupportedModelError
@@ -20,7 +21,7 @@ from transom.tokens.fingerprint import fingerprint as token_fingerprint
 
 __all__ = ["differences", "fingerprint"]
 
-# Of a config, what says where it came from or how it is run rather than what it computes.
+# Entries of a config that do not change what the model computes.
 INCIDENTAL = {
     "_attn_implementation",
     "_name_or_path",
@@ -32,11 +33,13 @@ INCIDENTAL = {
     "use_cache",
 }
 
-_seen: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+Facts: TypeAlias = Mapping[str, Any]  # JSON
+
+_seen: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
 
 
-def fingerprint(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """What keys and values depend on besides the tokens: JSON.
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Facts:
+    """All that keys and values depend on besides the tokens, as JSON.
 
     `config` as the model has it, `weights` and `rotary` as hashes, names of the `adapters` in use,
     `dtype`, `tokenizer` by what decides its ids (None without one), and the `versions` in use.
@@ -60,10 +63,10 @@ def fingerprint(model: Any, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What stands in the way of going on with a saved state here, in words; empty for nothing.
+def differences(saved: Facts, here: Facts) -> list[str]:
+    """Why a saved state cannot be continued with the model at hand, in words; empty if it can.
 
-    Other versions of libraries are no obstacle: the format has a version of its own.
+    Other versions of libraries do not matter: the format has a version of its own.
     """
     found = []
     if saved["config"] != here["config"]:
@@ -86,24 +89,24 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _tokenizer(tokenizer: Any) -> str:
-    """Its fingerprint; taken once for each tokenizer, until tokens are added."""
+def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The fingerprint of a tokenizer; computed once, and again when tokens were added."""
     size = len(tokenizer)
     if tokenizer not in _seen or _seen[tokenizer][0] != size:
         _seen[tokenizer] = (size, token_fingerprint(tokenizer))
     return _seen[tokenizer][1]
 
 
-def _rotary(model: Any) -> str | None:
+def _rotary(model: PreTrainedModel) -> str | None:
     config = model.config.get_text_config(decoder=True)
     try:
         rotary = Rotary.from_config(config)
     except UnsupportedModelError:
-        return None  # a policy without a bound runs all the same, and turns nothing
+        return None  # policies without a bound still work, since they rotate nothing
     kind = "interleaved" if rotary.interleaved else "halves"
     return f"{kind}:{rotary.dim}:{xxhash.xxh3_64_hexdigest(rotary.inv_freq.numpy().tobytes())}"
 
 
-def _plain(config: Any) -> Any:
-    """As it comes back from JSON, so that saved and present compare."""
+def _plain(config: Facts) -> object:
+    """The config as it comes back from JSON, so that it compares with a saved one."""
     return json.loads(json.dumps(config, sort_keys=True, default=str))

@@ -26,6 +26,12 @@ class KeptKeys(Protocol):
     @property
     def planner(self) -> Any: ...
 
+    @property
+    def seen(self) -> int: ...
+
+    @property
+    def next_position(self) -> int: ...
+
     def begin(
         self, tokens: int, batch: int, attention_mask: Tensor | None, device: torch.device
     ) -> Tensor | Attending | None: ...
@@ -94,8 +100,7 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
     else:
         ends = torch.tensor(plan.lengths, device=x.device)
         positions = (ends[:, None] - 1).clamp(min=0)
-    base: int = cache.planner.base
-    return positions - base
+    return positions - (cache.seen - cache.next_position)  # less what `rebase` has taken off
 
 
 @uncompiled

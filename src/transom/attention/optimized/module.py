@@ -168,7 +168,7 @@ class OptimizedAttention(nn.Module):
         real = None
         if mask is not None:
             batch, seq = x.shape[:2]
-            real = real_tokens(mask, batch, cache.planner.seen + seq).expand(batch, -1)
+            real = real_tokens(mask, batch, cache.seen + seq).expand(batch, -1)
         q, k, v = self._project(x, begin_pass(cache, layer, x, real))
         return self._join(attend_kept(q, k, v, cache=cache, layer=layer, scale=self.scale))
 

@@ -1,4 +1,4 @@
-"""What queries see of blocks: biases, and attention to what changes between them."""
+"""Attention of queries to blocks, when the blocks in the frames change between the queries."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ def attended_by_stage(
     base: Tensor,
     scale: float,
 ) -> Tensor:
-    """The output of queries between which blocks are selected, each of what it may see.
+    """The output of queries between which blocks are selected.
 
-    Each kv head by itself, because some see a lot and others nothing.
+    Each query attends to what it may see. The kv heads are handled one by one, because some see
+    many blocks and others see none.
 
     Args:
         q: `(rows, heads, tokens, dim)`.
-        pools: keys and values in frames, `(rows, kv_heads, frames, block, dim)` each, as they
-            were before.
-        fetched: those of the blocks that come, `(moves, block, dim)` each.
-        states: of each row and kv head what is in its frames after each selection.
-        moves: what comes.
-        stages: `(tokens,)`, after how many selections each query is.
-        near: what the queries get of the local tokens.
-        base: `(rows, heads, tokens, value_dim)`, the output where nothing recalled is seen;
+        pools: keys and values in frames, `(rows, kv_heads, frames, block, dim)` each, before any
+            selection.
+        fetched: keys and values of the fetched blocks, `(moves, block, dim)` each.
+        states: for each row and kv head, the blocks in its frames before and after each selection.
+        moves: which frame each fetched block goes to, and when.
+        stages: `(tokens,)`, how many selections come before each query.
+        near: attention to the local tokens.
+        base: `(rows, heads, tokens, value_dim)`, the output where no recalled block is seen. It is
             changed.
         scale: of the scores.
     """
@@ -54,7 +55,7 @@ def attended_by_stage(
         seen = sights(states[row][head], here, theirs[row, head])
         if not seen:
             continue
-        keys, values = (  # the same for all heads of the group
+        keys, values = (  # shared by all heads of the group
             x.flatten(0, 1).expand(1, groups, -1, -1)
             for x in _beside([frames[row, head] for frames in pools], fetched, seen)
         )
@@ -68,11 +69,14 @@ def attended_by_stage(
 def _beside(
     pools: Sequence[Tensor], fetched: Sequence[Tensor], seen: Sequence[Sight]
 ) -> list[Tensor]:
-    """The first block and beside it all that one kv head of a row sees, `(seen, block, dim)` each.
+    """Keys and values that one kv head of a row sees, `(1 + seen, block, dim)` each.
+
+    The first block, then the blocks of `seen`.
 
     Args:
         pools: keys and values in its frames, `(frames, block, dim)` each.
-        fetched: those of all blocks that come, `(moves, block, dim)` each.
+        fetched: keys and values of all fetched blocks, `(moves, block, dim)` each.
+        seen: in the order of their moves, blocks that are in their frames already first.
     """
     device = pools[0].device
     here = torch.tensor([0, *(1 + one.place for one in seen if one.move < 0)], device=device)
@@ -89,10 +93,11 @@ def _beside(
 
 
 def _bias_by_stage(seen: Sequence[Sight], stages: Tensor, block: int, dtype: torch.dtype) -> Tensor:
-    """The bias of keys that `_beside` gave, `(tokens, blocks * block)`.
+    """The bias of each query for the keys of `_beside`, `(tokens, blocks * block)`.
 
     Args:
-        stages: `(tokens,)`, at which each token is.
+        seen: the blocks, and at which stages they are seen.
+        stages: `(tokens,)`, the stage of each query.
         block: tokens of a block.
         dtype: of the keys.
     """
@@ -106,9 +111,9 @@ def _bias_by_stage(seen: Sequence[Sight], stages: Tensor, block: int, dtype: tor
 
 
 def bias_of_held(held: Held, block: int, dtype: torch.dtype) -> Tensor | None:
-    """The bias of the first block and of those in frames, `(rows, kv_heads, 1, keys)`.
+    """The bias for the first block and for recalled blocks, `(rows, kv_heads, 1, keys)`.
 
-    None if none of those in frames is seen.
+    None if no head sees a recalled block.
     """
     seen = torch.tensor(
         [[[True, *(number > 0 for number in one)] for one in row] for row in held], device="cpu"
@@ -124,9 +129,15 @@ def bias_of_held(held: Held, block: int, dtype: torch.dtype) -> Tensor | None:
 def bias_of_later(
     places: range, keys: int, groups: int, block: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The bias of queries at `places` of the last block: what comes after them is not seen.
+    """The bias of queries in the last block, which hides later keys, `(groups * queries, keys)`.
 
-    `(groups * queries, keys)`.
+    Args:
+        places: of the queries in the last block.
+        keys: how many there are, all of the last block included.
+        groups: query heads per kv head.
+        block: tokens of a block.
+        dtype: of the bias.
+        device: of the bias.
     """
     columns = torch.arange(keys, device=device) - (keys - block)
     hidden = columns > torch.arange(places.start, places.stop, device=device)[:, None]

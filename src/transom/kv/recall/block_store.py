@@ -1,24 +1,22 @@
-"""Cold storage: the blocks of a row that are not in the cache, in memory or in a mapped file."""
+"""Memory for blocks that are not in the cache: the process's own, or a file mapped into it."""
 
 from __future__ import annotations
 
 import mmap
 import tempfile
 import weakref
-from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transom.attention.modes import lasting
 from transom.errors import CacheError, InputError
 from transom.forks import Owner
 from transom.validation import given_folder
 
-__all__ = ["SEGMENT", "BlockStore", "RowBlocks"]
+__all__ = ["SEGMENT", "BlockSegment", "BlockStore"]
 
 SEGMENT = 16  # blocks stored together
 
@@ -35,11 +33,12 @@ class BlockSegment(NamedTuple):
 
 
 class BlockStore:
-    """Where segments are kept.
+    """Gives out memory for segments of blocks; the layers of a cache share one.
 
     Args:
-        folder: for a file that memory is mapped to; None for the process's own memory. The file
-            has no name: it is gone with the process, however that ends, and no fork may use it.
+        folder: for a file that is mapped into memory; None for the process's own memory. The file
+            has no name: it is gone when the process ends, for whatever reason. A fork of the
+            process may not use it.
 
     Raises:
         InputError: when no file can be made there.
@@ -63,7 +62,7 @@ class BlockStore:
         self._owner = Owner(f"the cold store in {self.folder}", CacheError)
 
     def check(self) -> None:
-        """Refuse to read or write a file in a fork, where its owner's blocks come and go.
+        """Refuse to read or write the file in a forked process: the parent reuses its places.
 
         Raises:
             CacheError: when this is a fork of the process that made the file.
@@ -71,16 +70,23 @@ class BlockStore:
         if self._file is not None:
             self._owner.check()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Path | None]:
         return {"folder": self.folder}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Path | None]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
 
     def segment(
         self, keys: Tensor, values: Tensor, dtype: torch.dtype, pinned: bool
     ) -> BlockSegment:
-        """An empty one for blocks `(kv_heads, block, dim)` like these; zeros."""
+        """A new segment of zeros, for blocks `(kv_heads, block, dim)` like these.
+
+        Args:
+            keys: of one block; only the shape counts.
+            values: likewise.
+            dtype: of the segment.
+            pinned: whether to take page-locked memory, which a GPU copies from faster.
+        """
         self.check()
         shapes = [(len(x), SEGMENT, *x.shape[1:]) for x in (keys, values)]
         if self._file is None:
@@ -97,7 +103,7 @@ class BlockStore:
         return BlockSegment(*(x.view(shape) for x, shape in zip(parts, shapes, strict=True)))
 
     def _map(self, size: int) -> np.ndarray:
-        """A stretch of the file; it can be used again once nothing refers to it."""
+        """A piece of the file, mapped; another segment gets it once nothing refers to it."""
         assert self._file is not None
         room = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         free = self._free.setdefault(room, [])
@@ -110,86 +116,3 @@ class BlockStore:
         mapped[:] = 0
         weakref.finalize(mapped, free.append, start)
         return mapped
-
-
-class RowBlocks:
-    """The cold blocks of one row in one layer: the newest leave last.
-
-    Segments are shared with forks; whoever fills one that is shared takes a copy first.
-
-    Attributes:
-        first: number of the oldest segment held; blocks are numbered from 1.
-        stored: number of the newest block stored, 0 for none.
-    """
-
-    def __init__(self, cold: BlockStore) -> None:
-        self.cold = cold
-        self.segments: deque[BlockSegment] = deque()
-        self.first = 0
-        self.stored = 0
-        self._shared = False
-
-    @property
-    def nbytes(self) -> int:
-        return sum(segment.nbytes for segment in self.segments)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"segments": list(self.segments)}
-
-    @lasting
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state | {"segments": deque(), "_shared": False})
-        for segment in state["segments"]:
-            self.take(segment, torch.device("cpu"))
-
-    def append(self, keys: Tensor, values: Tensor) -> None:
-        """Store the next block, `(kv_heads, block, dim)` each."""
-        place = self.stored % SEGMENT
-        if place == 0:
-            segment = self.cold.segment(keys, values, keys.dtype, keys.is_cuda)
-            self.segments.append(segment)
-        elif self._shared or self.segments[-1].keys.dtype != keys.dtype:
-            copied = self._copied(self.segments[-1], keys.is_cuda, keys.dtype)
-            self.segments[-1] = copied
-        self._shared = False
-        for pool, block in zip(self.segments[-1], (keys, values), strict=True):
-            pool[:, place] = block.to(pool.device)
-        self.stored += 1
-
-    def block(self, number: int, head: int) -> tuple[Tensor, Tensor]:
-        """Keys and values `(block, dim)` of a block that is held; views."""
-        (keys, values), place = self._at(number)
-        return keys[head, place], values[head, place]
-
-    def keys(self, number: int) -> Tensor:
-        """Keys `(kv_heads, block, dim)` of a block that is held; a view."""
-        segment, place = self._at(number)
-        return segment.keys[:, place]
-
-    def _at(self, number: int) -> tuple[BlockSegment, int]:
-        """The segment of a block, and which of its blocks it is."""
-        segment, place = divmod(number - 1, SEGMENT)
-        return self.segments[segment - self.first], place
-
-    def take(self, saved: BlockSegment, device: torch.device) -> None:
-        """Hold one more segment, copied from what was saved of it; counts are not changed."""
-        self.segments.append(self._copied(saved, device.type == "cuda", saved.keys.dtype))
-
-    def _copied(self, segment: BlockSegment, pinned: bool, dtype: torch.dtype) -> BlockSegment:
-        mine = self.cold.segment(segment.keys[:, 0], segment.values[:, 0], dtype, pinned)
-        for own, pool in zip(mine, segment, strict=True):
-            own[:, : pool.shape[1]].copy_(pool)
-        return mine
-
-    def forget(self, before: int) -> None:
-        """Give up segments that have only blocks of lower numbers than this."""
-        while self.segments and (self.first + 1) * SEGMENT < before:
-            self.segments.popleft()
-            self.first += 1
-
-    def fork(self) -> RowBlocks:
-        """The same blocks for another context."""
-        twin = RowBlocks(self.cold)
-        twin.segments, twin.first, twin.stored = deque(self.segments), self.first, self.stored
-        self._shared = twin._shared = True
-        return twin

@@ -1,4 +1,4 @@
-"""Where the hot blocks of a row are: closed forms of how many blocks are whole."""
+"""Which frame each hot block of a row is in, as a formula of how many blocks are full."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ __all__ = ["Frames"]
 
 @dataclass(frozen=True)
 class Frames:
-    """The places for blocks in a layer's storage, and which block is where.
+    """The frames of a layer's storage, each of which holds one block.
 
-    The first block has the first frame for ever; then come the recalled blocks, the local ones,
-    which go round a ring, and the block that is being filled. While there are frames for all,
-    block `i` is in frame `i`, so that what is in use is always one stretch from the start.
+    The first block stays in the first frame. Then come the frames for recalled blocks, those for
+    local blocks, which are a ring, and the frame of the block that is being filled. While there
+    are frames for all blocks, block `i` is in frame `i`: the frames in use are then a stretch from
+    the start.
 
     Attributes:
         recalled: frames for recalled blocks, 1 to `recalled`.
-        local: frames for whole local blocks.
+        local: frames for full local blocks.
     """
 
     recalled: int
@@ -25,26 +26,26 @@ class Frames:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """All frames."""
         return self.recalled + self.local + 2
 
     @property
     def far(self) -> int:
-        """Those that do not move on with the text: of the first block and of the recalled ones."""
+        """The frames of the first block and of recalled blocks: all before the local ones."""
         return self.recalled + 1
 
     def of(self, block: int) -> int:
-        """The frame of a whole block for as long as it is local."""
+        """The frame of a full block for as long as it is local."""
         return block if block < self.far else self.far + (block - self.far) % self.local
 
     def filling(self, whole: int) -> int:
-        """The frame of the block that is being filled when so many are whole."""
+        """The frame of the block that is being filled when `whole` blocks are full."""
         return min(whole, self.count - 1)
 
     def leaving(self, whole: int) -> int:
-        """The newest block that is no longer local; below 1 when none has left."""
+        """The newest block that is no longer local when `whole` are full; below 1 for none."""
         return whole - 1 - self.local
 
     def left_out(self, whole: int) -> int:
-        """How many blocks of the text are in no frame."""
+        """How many blocks of the text are in no frame when `whole` are full."""
         return whole - self.filling(whole)

@@ -1,4 +1,4 @@
-"""Which blocks come into which frames, and who sees them: plain numbers, no storage."""
+"""Which block goes into which frame, and which head sees it when: plain numbers, no tensors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 __all__ = ["BlockMove", "Held", "Sight", "Stages", "exchange", "exchanges", "sights"]
 
-Held = list[list[list[int]]]  # rows, kv heads, blocks in the frames; negative where unseen
-Stages = list[list[int]]  # of one kv head of a row: before the first selection, after it, ...
+Held = list[list[list[int]]]  # row, kv head, frame: the block in it, negative if unseen
+Stages = list[list[int]]  # stage, frame: as above; stage 0 is before the first selection
 
 
 class BlockMove(NamedTuple):
-    """A block that comes into a frame.
+    """A block that is fetched into a frame.
 
     Attributes:
-        row: of the rows that are handled together.
+        row: among the rows that are handled together.
         head: the kv head.
-        stage: selections of the pass up to this one; so many are behind those who see the block.
-        place: of the frame among those for recalled blocks.
+        stage: from which stage on it is seen: the number of selections up to this one.
+        place: of the frame, among the frames for recalled blocks.
         block: its number in the text.
     """
 
@@ -30,11 +30,11 @@ class BlockMove(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """A block that a kv head of a row sees at some stages.
+    """A recalled block that a kv head of a row sees at some stages.
 
     Attributes:
         place: of its frame.
-        move: the number of the one that brings it; -1 where it is in its frame already.
+        move: the number of the move that fetches it; -1 if it is in its frame already.
         stages: at which it is seen.
     """
 
@@ -44,33 +44,33 @@ class Sight(NamedTuple):
 
 
 def exchange(held: list[int], wanted: Sequence[int], cold: range) -> list[tuple[int, int]]:
-    """Put wanted blocks in the frames of those that are not; gives the places and blocks.
+    """Put wanted blocks into the frames of unwanted ones; return the places and the blocks.
 
-    Blocks that are not wanted stay until their frame is. Those that are not cold any more leave
-    at once, and where nothing else is wanted the newest ones come for them.
+    An unwanted block stays until its frame is needed. A block that the store has forgotten leaves
+    at once; if no wanted block takes its frame, the newest cold block does.
 
     Args:
-        held: the block in each frame; changed.
-        wanted: at most as many.
-        cold: the blocks that there are.
+        held: the block in each frame. It is changed.
+        wanted: blocks, at most as many as there are frames.
+        cold: the blocks that the store has.
 
     >>> held = [1, 2, 3]
     >>> exchange(held, [3, 7], range(1, 9)), held
     ([(0, 7)], [7, 2, 3])
     """
-    coming = [block for block in wanted if block not in held]
-    if not coming and min(held) >= cold.start:
+    missing = [block for block in wanted if block not in held]
+    if not missing and min(held) >= cold.start:
         return []
     lost = [place for place, block in enumerate(held) if block < cold.start]
     newest = reversed(cold)
-    while len(coming) < len(lost):
+    while len(missing) < len(lost):
         block = next(newest)
-        if block not in held and block not in coming:
-            coming.append(block)
+        if block not in held and block not in missing:
+            missing.append(block)
     idle = [
         place for place, block in enumerate(held) if block >= cold.start and block not in wanted
     ]
-    moves = list(zip(lost + idle, sorted(coming), strict=False))
+    moves = list(zip(lost + idle, sorted(missing), strict=False))
     for place, block in moves:
         held[place] = block
     return moves
@@ -79,16 +79,16 @@ def exchange(held: list[int], wanted: Sequence[int], cold: range) -> list[tuple[
 def exchanges(
     held: Held, wanted: Sequence[Held], cold: range
 ) -> tuple[list[list[Stages]], list[BlockMove]]:
-    """The same for each kv head of each row after each of several selections.
+    """Do `exchange` for each kv head of each row, after each of several selections.
 
     Args:
-        held: what is in the frames.
-        wanted: after each selection.
-        cold: the blocks that there are.
+        held: the blocks in the frames, before.
+        wanted: the blocks that are wanted after each selection.
+        cold: the blocks that the store has.
 
     Returns:
-        Of each row and kv head what is in the frames before and after each selection; and what
-        comes, in the order of rows and heads, and then of selections.
+        For each row and kv head, the blocks in the frames before and after each selection; and the
+        moves, in the order of rows, heads and selections.
     """
     states: list[list[Stages]] = [[] for _ in held]
     moves: list[BlockMove] = []
@@ -105,22 +105,24 @@ def exchanges(
 
 
 def sights(states: Stages, stages: range, moves: Mapping[int, BlockMove]) -> list[Sight]:
-    """What one kv head of a row sees, and when: first what was in frames, then what comes.
+    """Which recalled blocks one kv head of a row sees, and at which stages.
+
+    Blocks that are in their frames already come first, then the blocks that are fetched.
 
     Args:
-        states: the blocks in its frames at each stage from 0.
-        stages: that there are tokens in.
-        moves: its own by their numbers, in the order of their stages.
+        states: the blocks in its frames at each stage, from 0.
+        stages: the stages in which there are queries.
+        moves: the head's own moves by their numbers, in the order of their stages.
 
     >>> sights([[1, -2], [-1, 7]], range(2), {5: BlockMove(0, 0, 1, 1, 7)})
     [Sight(place=0, move=-1, stages=[0]), Sight(place=1, move=5, stages=[1])]
     """
     found: dict[tuple[int, int], list[int]] = {}
     came: dict[int, int] = {}
-    coming = [*moves.items()]
+    missing = [*moves.items()]
     for stage in stages:
-        while coming and coming[0][1].stage <= stage:
-            number, move = coming.pop(0)
+        while missing and missing[0][1].stage <= stage:
+            number, move = missing.pop(0)
             came[move.place] = number
         for place, block in enumerate(states[stage]):
             if block > 0:

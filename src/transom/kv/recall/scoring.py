@@ -1,4 +1,4 @@
-"""Which blocks are looked for: what they are found by, and how queries vote for them."""
+"""How queries vote for cold blocks, and by which keys a block is found."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = [
     "shares",
 ]
 
-AT_LEAST = 0.3  # of a query's attention that a key must get for its block to be wanted
-HOPEFUL = math.log(AT_LEAST / (1 - AT_LEAST))  # the same as log odds
-IN_COMMON = 0.3  # sum of the squares of the votes of layers below for a block to be wanted above
-NOTHING = 1e-5  # of the largest of the sums of squares
-AT_ONCE = 64  # queries whose scores are in memory together
+AT_LEAST = 0.3  # the share of a query's attention that a key must get: then its block is wanted
+HOPEFUL = math.log(AT_LEAST / (1 - AT_LEAST))  # the same share as log odds
+IN_COMMON = 0.3  # the sum of squared votes in layers below that makes a block wanted above
+NOTHING = 1e-5  # of the largest eigenvalue; a smaller one counts as zero
+AT_ONCE = 64  # queries whose scores are in memory at the same time
 
 
 def representatives(keys: Tensor, count: int) -> Tensor:
-    """The keys that a block is found by: all, or those farthest from their mean.
+    """The keys that a block is found by: all of them, or those farthest from their mean.
 
-    The key that a query looks for may be any, and one of those that stand out more often than not
-    (compare KeyDiff, https://arxiv.org/abs/2504.15364); means over neighbours, and bounds, find
-    less.
+    A query may look for any key, but most often it looks for one that stands out (compare KeyDiff,
+    https://arxiv.org/abs/2504.15364). Means over neighbours, and upper bounds, find fewer.
 
     Args:
-        keys: `(..., block, dim)`, at no angle.
+        keys: `(..., block, dim)`, unrotated (pre-RoPE).
+        count: how many keys to choose.
 
     Returns:
         `(..., count, dim)`.
@@ -49,16 +49,20 @@ def representatives(keys: Tensor, count: int) -> Tensor:
 
 
 def moments(keys: Tensor) -> Tensor:
-    """Sums of keys `(..., count, dim)` and of their products, `(..., 1 + dim, dim)` float32."""
+    """The sum of keys `(..., count, dim)`, then the sums of their products; float32.
+
+    Returns:
+        `(..., 1 + dim, dim)`.
+    """
     keys = keys.float()
     return torch.cat((keys.sum(-2, keepdim=True), keys.transpose(-1, -2) @ keys), dim=-2)
 
 
 def basis(moments: Tensor, rank: int) -> Tensor:
-    """The directions in which the keys with these moments are largest, `(..., dim, rank)`.
+    """The `rank` directions in which the keys with these moments are largest, `(..., dim, rank)`.
 
-    Zeros instead of directions in which there is nothing: any other would do as well. Dimensions
-    that hold infinities or no numbers count as nothing.
+    A direction in which the keys are zero is replaced by zeros, because it is arbitrary. Dimensions
+    that hold infinities or NaN count as zero.
     """
     products = torch.nan_to_num(moments[..., 1:, :], 0, 0, 0)
     sizes, directions = torch.linalg.eigh(products)
@@ -68,17 +72,17 @@ def basis(moments: Tensor, rank: int) -> Tensor:
 
 
 def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: float) -> Tensor:
-    """What the best of all cold keys is expected to get of each query, as log odds.
+    """The attention that the best cold key can be expected to get from each query, as log odds.
 
-    The best of `n` scores that were normally distributed would be about `sqrt(2 log n)` standard
-    deviations above their mean; what counts is how that compares with what the query sees.
+    The best of `n` normally distributed scores is about `sqrt(2 log n)` standard deviations above
+    their mean. It competes with the scores of what the query sees.
 
     Args:
-        queries: `(rows, kv_heads, queries, dim)`, turned as far as blocks are away when recalled.
-        sums: `(rows, kv_heads, queries)` float32, logs of the sums of the exponents of the scores
-            of what each query sees.
-        moments: of all the keys that can be found, `(rows, kv_heads, 1 + dim, dim)`, and how many
-            `keys` these are.
+        queries: `(rows, kv_heads, queries, dim)`, rotated by the mean distance of recalled blocks.
+        sums: `(rows, kv_heads, queries)` float32, for each query the log of the sum of the
+            exponentials of its scores with what it sees.
+        moments: of all keys that can be found, `(rows, kv_heads, 1 + dim, dim)`.
+        keys: how many keys these are.
         scale: of the scores.
 
     Returns:
@@ -93,23 +97,26 @@ def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: floa
 
 
 def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
-    """How much attention the best key of each block would get of each query, `(queries, blocks)`.
+    """The attention that the best key of each block would get from each query.
 
     Args:
         queries: `(queries, rank)`, of one kv head of one row.
         sums: `(queries,)` float32, as in `hopes`.
-        found_by: `(count, rank, blocks)`: so products and maxima run along memory, twice as fast
-            as with each block's own in one place.
+        found_by: `(count, rank, blocks)`. In this order products and maxima run along memory, and
+            are twice as fast as with the blocks first.
         scale: of the scores.
+
+    Returns:
+        `(queries, blocks)`, shares from 0 to 1.
     """
     best = torch.cat([(some @ found_by).amax(0) for some in queries.split(AT_ONCE)])
     return best.mul_(scale).sub_(sums[:, None]).sigmoid_()
 
 
 def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
-    """How much attention the best key of a block that all queries saw got of any of them.
+    """The largest share of attention that the best key of a block got from queries that saw it.
 
-    Its scores are in `sums` already: among `shares` it would be compared with itself.
+    The `sums` contain its scores already, so `shares` would compare it with itself.
 
     Args:
         queries: `(rows, kv_heads, queries, rank)`.
@@ -118,25 +125,26 @@ def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor
         scale: of the scores.
 
     Returns:
-        `(rows, kv_heads)` float32. No more than 1: queries are turned as far as recalled blocks
-        are away, so the scores are not quite those of the sums.
+        `(rows, kv_heads)` float32, limited to 1: queries are rotated by the mean distance of
+        recalled blocks, so their scores are not quite those in the sums.
     """
     best = (queries @ found_by.mT).amax(3) * scale
     return best.sub_(sums).exp_().amax(2).clamp_(max=1)
 
 
 def elect(tally: Tensor, recency: Tensor, count: int) -> Tensor:
-    """Indices of the `count` blocks (or keys) with most votes, the most recent ones among equals.
+    """Indices of the `count` blocks (or keys) with most votes; among equals the most recent win.
 
-    Equals are common: at no angle the keys of equal tokens are equal, in the first layer exactly,
-    and two keys are as far from their mean. Votes are rounded to bfloat16, so that what is equal
-    but for rounding is equal here too, and who is elected does not depend on how the text was cut
-    into passes.
+    Equals are common: unrotated (pre-RoPE) keys of equal tokens are equal, in the first layer
+    exactly, and two keys are equally far from their mean. Votes are rounded to bfloat16, so that
+    votes which differ only by rounding errors are equal here too. So the result does not depend on
+    how the text was cut into passes.
 
     Args:
         tally: `(..., blocks)`, none negative.
         recency: `(blocks,)` int64, from 0; the largest is the newest.
+        count: how many to elect.
     """
-    # As whole numbers, positive floats are in the same order.
+    # The bits of positive floats, read as whole numbers, are in the same order.
     order = tally.bfloat16().contiguous().view(torch.int16).long() * len(recency) + recency
     return order.topk(count, dim=-1).indices

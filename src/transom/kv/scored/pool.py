@@ -1,4 +1,4 @@
-"""Storage of one layer's tokens whose heads may hold different ones, and different numbers."""
+"""Storage of one layer whose heads may hold different tokens, and different numbers of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["PoolPart", "SlotMove"]
 class PoolPart(NamedTuple):
     """Some rows and heads that are handled together, and where they are in a pool.
 
-    A pool is a tensor `(batch, kv_heads, slots, ...)`. Where heads have equal budgets, `slots` is
-    the budget of each. Otherwise the slots of a row are one stretch, in which each head has its
-    own, longer or shorter than `slots`, one after the other.
+    A pool is a tensor `(batch, kv_heads, slots, ...)`. Where heads have equal budgets, each head
+    has `slots` slots. Otherwise the heads divide all slots of a row among them: the slots of one
+    head follow those of the head before it, and may be more or fewer than `slots`.
 
     Attributes:
         rows: of the batch.
         head: the only kv head, or None for all of them.
-        before: by how much the heads before this one have more than `slots` each, in all.
-        extra: by how much this one has.
+        before: the sum of `extra` over the heads before this one.
+        extra: how many slots this head has more than `slots`; negative for fewer.
     """
 
     rows: slice
@@ -37,19 +37,19 @@ class PoolPart(NamedTuple):
         return pool.flatten(1, 2)[self.rows, None, start : start + pool.shape[2] + self.extra]
 
     def heads(self, x: Tensor, group: int = 1) -> Tensor:
-        """This part of something that has `group` entries for each kv head; a view."""
+        """This part of a tensor that has `group` entries for each kv head; a view."""
         if self.head is None:
             return x[self.rows]
         return x[self.rows, self.head * group : (self.head + 1) * group]
 
 
 class SlotMove(NamedTuple):
-    """Which slots stay, and where they go, in the order of the parts.
+    """Which slots stay; they move to the front of their part and keep their order.
 
     Attributes:
         kept: `(rows, heads, slots kept)` int64 per part, ascending.
-        parts: before.
-        to: the same parts afterwards.
+        parts: where the parts are before the move.
+        to: where they are after it.
     """
 
     kept: list[Tensor]
@@ -57,7 +57,10 @@ class SlotMove(NamedTuple):
     to: list[PoolPart]
 
     def apply(self, pool: Tensor, tail: int = 0) -> None:
-        """Move the slots of a pool, but for the last `tail` of each part, which are elsewhere."""
+        """Move the slots of a pool, without the last `tail` of each part: another tensor has them.
+
+        Changes the pool.
+        """
         source, target = [], []
         for kept, before, after in zip(self.kept, self.parts, self.to, strict=True):
             stay = kept[..., : kept.shape[-1] - tail]
@@ -69,7 +72,7 @@ class SlotMove(NamedTuple):
 
 
 def _first(part: PoolPart, pool: Tensor, kept: Tensor) -> Tensor:
-    """`(rows, heads, 1)`: where each of a part's stretches begins in the flattened pool."""
+    """`(rows, heads, 1)`: where each head of a part begins in the flattened pool."""
     heads, slots = pool.shape[1:3]
     rows = torch.arange(len(pool), device=kept.device)[part.rows]
     starts = rows[:, None] * (heads * slots)

@@ -1,10 +1,10 @@
-"""The state of layers that a model keeps itself, as tensors."""
+"""Layers that stay as the model has them: their state as tensors, copies and cropping."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from transformers.cache_utils import (
 from transom.errors import UnsupportedModelError
 
 __all__ = [
+    "NativeLayer",
     "can_crop_native",
     "change_native",
     "copy_native",
@@ -24,12 +25,16 @@ __all__ = [
     "tensors_of",
 ]
 
+# A layer of a kind that transformers or the model's own module defines. They have no base in common
+# that declares all that is called here: `crop`, `batch_select_indices` and so on.
+NativeLayer: TypeAlias = Any
 
-def can_crop_native(layer: Any, tokens: int) -> bool:
+
+def can_crop_native(layer: NativeLayer, tokens: int) -> bool:
     """Whether a layer still has what it needs to be as it was `tokens` tokens ago."""
     kept = True
     if isinstance(layer, LinearAttentionCacheLayerMixin):
-        # What a recurrence has taken in stays; a convolution may have recorded its inputs.
+        # A recurrence cannot forget a token; a convolution may have recorded its inputs.
         sizes: Any = layer.conv_kernel_size
         states = layer.conv_states.items()
         recorded = (x.shape[-1] >= sizes[index] + tokens for index, x in states if x is not None)
@@ -45,27 +50,30 @@ def can_crop_native(layer: Any, tokens: int) -> bool:
     return kept
 
 
-def crop_native(layer: Any, tokens_to_remove: int) -> None:
-    """Take back what `can_crop_native` says can be; for 0, give up what was recorded for it."""
+def crop_native(layer: NativeLayer, tokens_to_remove: int) -> None:
+    """Remove the newest tokens (a negative number), as `can_crop_native` allows.
+
+    For 0, forget what was recorded in order to crop.
+    """
     if tokens_to_remove or (getattr(layer, "record_past", False) and _holds_something(layer)):
         layer.crop(tokens_to_remove)
 
 
-def _holds_something(layer: Any) -> bool:
-    """Whether there is anything to cut, which is not before the first token.
+def _holds_something(layer: NativeLayer) -> bool:
+    """Whether the layer holds a token, so that its `crop` can be called.
 
-    Recurrences without a convolution never record.
+    Recurrences without a convolution never record, so they do not matter here.
     """
     states = getattr(layer, "conv_states", {})
     attends = isinstance(layer, DynamicSlidingWindowLayer)
     return all(x is not None for x in states.values()) and (not attends or layer.is_initialized)
 
 
-def tensors_of(layer: Any) -> dict[str, Tensor]:
-    """What a layer holds: its tensors, and its counts and flags as tensors of one number.
+def tensors_of(layer: NativeLayer) -> dict[str, Tensor]:
+    """All that a layer holds: its tensors, and its counts and flags as tensors of one number.
 
     Raises:
-        UnsupportedModelError: when it holds anything else, which might be lost.
+        UnsupportedModelError: when it holds anything else, which would be lost.
     """
     held: dict[str, Tensor] = {}
     for name, value in vars(layer).items():
@@ -84,13 +92,13 @@ def tensors_of(layer: Any) -> dict[str, Tensor]:
     return held
 
 
-def restore_native(layer: Any, held: dict[str, Tensor], device: torch.device) -> None:
-    """Give a new layer of the same kind what `tensors_of` found in another."""
+def restore_native(layer: NativeLayer, held: dict[str, Tensor], device: torch.device) -> None:
+    """Put what `tensors_of` found in a layer into a new one of the same kind."""
     for full, tensor in held.items():
         name, _, key = full.partition(".")
         before = getattr(layer, name, None)
         plain = tensor.ndim == 0 and not isinstance(before, Tensor)
-        value: Any = tensor.item() if plain else tensor.to(device, copy=True)
+        value = tensor.item() if plain else tensor.to(device, copy=True)
         if isinstance(before, dict):
             before[int(key)] = value
         else:
@@ -99,8 +107,8 @@ def restore_native(layer: Any, held: dict[str, Tensor], device: torch.device) ->
             layer.dtype, layer.device = value.dtype, device
 
 
-def change_native(layer: Any, change: Callable[[Tensor], Tensor]) -> None:
-    """Put what `change` makes of each tensor that a layer holds in its place."""
+def change_native(layer: NativeLayer, change: Callable[[Tensor], Tensor]) -> None:
+    """Replace each tensor that a layer holds by what `change` makes of it."""
     for name, value in vars(layer).items():
         if isinstance(value, Tensor):
             setattr(layer, name, change(value))
@@ -109,8 +117,8 @@ def change_native(layer: Any, change: Callable[[Tensor], Tensor]) -> None:
             setattr(layer, name, made)
 
 
-def copy_native(layer: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Another layer with what `change` makes of each tensor."""
+def copy_native(layer: NativeLayer, change: Callable[[Tensor], Tensor]) -> NativeLayer:
+    """A copy of a layer, with each tensor replaced by what `change` makes of it."""
     twin = copy.copy(layer)
     change_native(twin, change)
     return twin

@@ -1,4 +1,4 @@
-"""The index of cold blocks: what they are found by, and how much each head looks for them."""
+"""The index of cold blocks: the keys they are found by, and the votes of each head for them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from transom.policies import Hierarchical
 __all__ = ["TABLES", "BlockIndex"]
 
 TABLES = ("found_by", "votes", "moments", "basis")
-GROWTH = 64  # blocks by which tables grow at least
-FORGOTTEN = 0.7  # by which a vote counts less at each later selection
-CERTAIN = 2.0  # more than any vote
+GROWTH = 64  # blocks; tables grow by at least as many
+FORGOTTEN = 0.7  # the factor by which a vote counts less at each later selection
+CERTAIN = 2.0  # higher than any vote
 
 
 class BlockIndex:
     """Tables of cold blocks, kept among the tensors of a layer.
 
-    These are `found_by`, `(batch, kv_heads, representatives, directions, blocks)`, what each block
-    is found by in the directions of `basis`; the `moments` of all representatives; and the `votes`
-    for each block so far. There are none before more blocks are cold than can be recalled at once.
+    These are `found_by`, `(batch, kv_heads, representatives, directions, blocks)`, the keys that
+    each block is found by, projected on the directions of `basis`; the `moments` of all these keys;
+    and the `votes` for each block so far. The tables do not exist before there are more cold blocks
+    than can be recalled at the same time.
 
     Args:
         policy: with `global_` in tokens.
-        tensors: of the layer, each `(batch, kv_heads, ...)`; these tables are added to them.
+        tensors: of the layer, each `(batch, kv_heads, ...)`; the tables are added to them.
     """
 
     def __init__(self, policy: Hierarchical, tensors: dict[str, Tensor]) -> None:
@@ -47,7 +48,7 @@ class BlockIndex:
         self.tensors = tensors
 
     def begin(self, rows: slice, blocks: list[Tensor]) -> None:
-        """Enter all cold blocks there are, `(rows, kv_heads, block, dim)` at no angle, from 1."""
+        """Enter all cold blocks from 1 on: unrotated keys `(rows, kv_heads, block, dim)` each."""
         count = self.policy.representatives_per_block
         blocks = [representatives(keys.float(), count) for keys in blocks]
         if "basis" not in self.tensors:
@@ -61,7 +62,7 @@ class BlockIndex:
             self._enter(rows, number, keys)
 
     def enter(self, rows: slice, block: int, keys: Tensor) -> None:
-        """Enter the next cold block, `(rows, kv_heads, block, dim)` at no angle."""
+        """Enter the next cold block: unrotated keys, `(rows, kv_heads, block, dim)`."""
         self._enter(
             rows, block, representatives(keys.float(), self.policy.representatives_per_block)
         )
@@ -74,11 +75,11 @@ class BlockIndex:
         self.tensors["votes"][rows, :, place] = 0
 
     def _place(self, block: int) -> int:
-        """Where in the tables a block is: a ring, in which the newest replaces the oldest."""
+        """The place of a block in the tables: a ring, where the newest replaces the oldest."""
         return (block - 1) % self.policy.global_blocks
 
     def _reserve(self, blocks: int) -> None:
-        """Have room in the tables for so many blocks."""
+        """Make room in the tables for `blocks` blocks."""
         policy, keys = self.policy, self.tensors["keys"]
         room = self.tensors["votes"].shape[2] if "votes" in self.tensors else 0
         if min(blocks, policy.global_blocks) <= room:
@@ -96,27 +97,27 @@ class BlockIndex:
     def polled(
         self, rows: slice, newest: int, leaves: bool, queries: Tensor, sums: Tensor, scale: float
     ) -> Tensor:
-        """The most attention that any of a block's keys would get of any query of each chunk.
+        """The votes of each chunk: the most that any key of a block would get from any query.
 
-        So a query that knows what it wants is not outvoted by many that do not, and one that
-        finds it among what it sees asks for nothing. Queries of which nothing is to be expected
-        do not vote.
+        Because the maximum counts, one query that looks for a block is not outvoted by many that do
+        not. A query that sees what it looks for has little attention left for other keys, so it
+        asks for nothing. Queries that cannot be expected to find anything do not vote.
 
-        Queries of the first chunk may have seen the newest block themselves. Then what they `had`
-        of it counts, too.
+        Queries of the first chunk may have seen the newest block while it was local. Then the
+        attention that they `had` for it counts too.
 
         Args:
             rows: of the batch.
             newest: of the cold blocks.
-            leaves: whether that one was local for the queries of the first chunk.
-            queries: of whole chunks, `(rows, heads, tokens, dim)`, turned as far as blocks are
-                away when recalled.
-            sums: `(rows, heads, tokens)` float32, logs of the sums of the exponents of the scores
-                of what each query sees whatever is recalled.
+            leaves: whether the newest was local for the queries of the first chunk.
+            queries: of whole chunks, `(rows, heads, tokens, dim)`, rotated by the mean distance of
+                recalled blocks.
+            sums: `(rows, heads, tokens)` float32, for each query the log of the sum of the
+                exponentials of its scores with the keys that it sees whatever is recalled.
             scale: of the scores.
 
         Returns:
-            `(chunks, rows, kv_heads, blocks)` float32, by their places.
+            `(chunks, rows, kv_heads, blocks)` float32, by the places of the blocks.
         """
         names = ("found_by", "basis", "moments")
         found_by, directions, known = (self.tensors[name][rows] for name in names)
@@ -153,18 +154,19 @@ class BlockIndex:
     ) -> tuple[list[list[list[list[int]]]], Tensor]:
         """The numbers of the blocks that each head wants after each of several chunks.
 
-        Those that got enough votes, of this chunk or of earlier ones, which count less with each
-        selection; and those for which heads of the layers below have voted enough together.
+        A head wants a block that got enough of its votes: those of this chunk, or those of earlier
+        chunks, which count less with each selection. It also wants a block for which the heads of
+        the layers below have voted enough together. Changes the table of votes.
 
         Args:
-            rows: of the batch; their `votes` so far are changed.
+            rows: of the batch.
             newest: of the cold blocks.
-            votes: what `polled` gave.
-            below: what this gave in the layer below.
+            votes: what `polled` returned.
+            below: the sums that this returned in the layer below; None in the first layer.
 
         Returns:
-            Lists `[chunk][row][kv_head]` of numbers; and for the layer above
-            `(chunks, rows, 1, blocks)` float32, sums of the squares of votes so far.
+            Lists `[chunk][row][kv_head]` of numbers; and for the layer above the sums of squared
+            votes so far, `(chunks, rows, 1, blocks)` float32.
         """
         used, policy = votes.shape[3], self.policy
         kept = self.tensors["votes"][rows, :, :used]
@@ -173,7 +175,7 @@ class BlockIndex:
             tallies.append(torch.maximum(vote, (tallies[-1] if tallies else kept) * FORGOTTEN))
         kept.copy_(tallies[-1])
         tally = torch.stack(tallies)
-        # The table's places go round: the oldest block is somewhere in it.
+        # The table is a ring: the oldest block can be anywhere in it.
         places = torch.arange(used, device=votes.device)
         recency = (places - self._place(newest + 1)) % used
         squares = tally.square().sum(2, keepdim=True)

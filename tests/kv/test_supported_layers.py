@@ -1,4 +1,4 @@
-"""Which models a policy can be applied to, and what is said of the others before they run."""
+"""Which models a policy can be applied to; the others are refused before they run."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_blocks_in_pieces_are_noticed_too() -> None:
 
 
 def test_a_model_without_any_positions_goes_on_when_they_start_over() -> None:
-    """Nothing is turned then, and positions are only counted."""
+    """Nothing is rotated then, and positions are only counted."""
     model = made("smollm3", **FOUR, no_rope_layers=[0] * 4)
     ids = tokens(1, 40)
     plain = BoundedCache(parse("sinks:2,window=10"), config=model.config)
@@ -213,7 +213,7 @@ class InheritedAttention(LlamaAttention):
 
 
 def capped(module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: float, **kwargs: Any) -> Any:
-    """Attention with a limit to scores, which is given under no name that is known here."""
+    """Attention with a limit on scores, passed under a name that transom does not know."""
     groups = module.num_key_value_groups
     scores = q @ k.repeat_interleave(groups, 1).transpose(2, 3) * scaling
     scores = torch.tanh(scores / 5) * 5 + (0 if mask is None else mask)

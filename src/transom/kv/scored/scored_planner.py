@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +14,18 @@ __all__ = ["ScoredPlanner"]
 
 
 class ScoredPlanner(HeadwisePlanner[Scored]):
-    """Where each row stands: how full its heads are follows from how many tokens it has seen."""
+    """Groups the rows of a pass; how full heads are follows from how many tokens a row has seen."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         state = super().__getstate__()
-        state.pop("ahead", None)
+        state.pop("mean_rotation_ahead", None)
         return state
 
     @cached_property
-    def ahead(self) -> Tensor:
-        """`(rotary_dim / 2,)` complex: the mean turn over the coming positions, from the first."""
+    def mean_rotation_ahead(self) -> Tensor:
+        """`(rotary_dim / 2,)` complex: the mean rotation over the positions ahead, from the first.
+
+        Over as many positions as the policy `expects`.
+        """
         assert self.rotary is not None
         return self.rotary.cis(torch.arange(self.policy.expects, device="cpu")).mean(0)

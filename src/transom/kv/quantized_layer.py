@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from transom.kv.bounded_layer import BoundedLayer, fewest, grown, put
 from transom.kv.quantization import Channels, Codes, decode, encode, storage
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
+from transom.kv.slow_paths import log_slow_path
 from transom.policies import Precision
 
 __all__ = ["QuantizedLayer"]
 
 
 class QuantizedLayer(BoundedLayer):
-    """Keys and values in 8 or 4 bits; the newest, the first few and pinned keys exactly.
+    """Keys and values in 8 or 4 bits; the newest and the first few tokens and pinned keys exactly.
 
-    Tokens are rounded when they stop being among the newest, one by one: keys at no angle, where
-    their channels keep to themselves, and with an offset and a width for each channel. What a pass
-    adds is exact within that pass. Reading makes numbers of all that is seen, one layer at a time.
+    Tokens are quantized one by one, when they are no longer among the newest. Keys are quantized
+    unrotated (pre-RoPE), because the rotation would mix their channels, and each channel is
+    normalized first. Tokens that a pass adds are exact within that pass. Reading decodes
+    everything that is seen, one layer at a time.
 
     `newest` holds the last `precision.exact` tokens of each row, in order, as they came; their
-    slots among the rounded ones are out of date. `first` holds the first few.
+    slots among the quantized tokens are out of date. `first` holds the first few tokens.
     """
 
     def __init__(self, index: int, planner: SlotPlanner, last: bool) -> None:
@@ -46,9 +46,9 @@ class QuantizedLayer(BoundedLayer):
         return fewest(seen, few[part]) if part in few else super().in_use(name, seen)
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """As `BoundedLayer.update`; what is returned is made anew each time."""
+        """As `BoundedLayer.update`, but what is returned is new memory each time."""
         plan: SlotPlan = self.ready(key_states, value_states)
         if self.planner.policy.capacity is None:
             self._reserve(max(plan.lengths))
@@ -75,6 +75,11 @@ class QuantizedLayer(BoundedLayer):
         if plan.valid is None and len(set(before)) == 1:
             self._take_in(slice(None), before[0], key_states, value_states)
         else:
+            if len(before) > 1:
+                log_slow_path(
+                    "quantized layers store the rows of a batch one by one, because the rows have "
+                    "different lengths or padding. Feed rows of one length for speed."
+                )
             for row, length in enumerate(before):
                 mine = slice(row, row + 1)
                 states = [key_states[mine], value_states[mine]]
@@ -85,7 +90,7 @@ class QuantizedLayer(BoundedLayer):
         self._write_origins(key_states)
 
     def _take_in(self, rows: slice, before: int, keys: Tensor, values: Tensor) -> None:
-        """Real tokens of rows that have seen `before`: the newest in, others out and rounded."""
+        """Store real tokens of rows that have seen `before`; quantize what is no longer new."""
         held = min(before, self.precision.exact)
         first = before - held
         for name, states in (("keys", keys), ("values", values)):
@@ -108,20 +113,20 @@ class QuantizedLayer(BoundedLayer):
                     self.tensors["keys.mean"][rows] = found.mean
                     self.tensors["keys.width"][rows] = found.width
                 old = self._channels(rows).normal(self._unrotated(old, first))
-            if (ring := self.planner.ring) is not None:  # some may have left altogether
+            if (ring := self.planner.ring) is not None:  # some may have been evicted already
                 stay = (places < self.planner.policy.pinned) | (places >= first + leaving - ring)
                 old, places = old[:, :, stay], places[stay]
             slots = self.planner.slots_of(places)
-            rounded = encode(old, self.precision.bits, self.precision.group(old.shape[3]))
-            for pool, part in zip(self._pools(name), rounded, strict=True):
+            quantized = encode(old, self.precision.bits, self.precision.group(old.shape[3]))
+            for pool, part in zip(self._pools(name), quantized, strict=True):
                 pool[rows].index_copy_(2, slots, part)
 
     def _read(
         self, lengths: list[int], stored: int, plan: SlotPlan | None
     ) -> tuple[Tensor, Tensor]:
-        """The first `stored` slots of rows that have seen so many tokens.
+        """The first `stored` slots of rows that have seen `lengths` tokens, decoded.
 
-        Pinned keys are where the plan's query expects them, or at the angles they came with.
+        With a plan, pinned keys are rotated for its query; otherwise as they came.
         """
         keys, values = (
             decode(
@@ -154,7 +159,7 @@ class QuantizedLayer(BoundedLayer):
                 kept = self.tensors[f"{name}.first"][mine].index_select(2, first)
                 out[mine].index_copy_(2, self.planner.slots_of(first), kept)
                 kept = self.tensors[f"{name}.newest"][mine, :, :count]
-                out[mine].index_copy_(2, slots, kept.clone())  # a gradient needs it as it is
+                out[mine].index_copy_(2, slots, kept.clone())  # a gradient needs it as is
         if self.origins is not None:
             pinned = min(stored, self.origins.shape[2])
             origins = self.origins
@@ -168,14 +173,14 @@ class QuantizedLayer(BoundedLayer):
         return keys, values
 
     def _unrotated(self, keys: Tensor, first: int) -> Tensor:
-        """Keys of successive tokens from position `first`, at no angle."""
+        """The unrotated (pre-RoPE) keys of successive tokens from position `first`."""
         if self._rotary is None:
             return keys
         places = torch.arange(first, first + keys.shape[2], device=self.device)
         return self._rotated(keys, self.planner.base - places)
 
     def _rotated(self, x: Tensor, by: Tensor) -> Tensor:
-        """`x` turned by positions; float32."""
+        """`x` rotated by `by` positions; float32."""
         rotary = self._rotary
         assert rotary is not None
         return rotary.unpaired(rotary.rotate_paired(rotary.paired(x), self.planner.rotations(by)))

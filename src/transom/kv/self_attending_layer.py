@@ -1,4 +1,4 @@
-"""What layers have in common that compute attention themselves."""
+"""The base of layers that compute attention themselves."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class AttentionInputs(NamedTuple):
 
 
 class SelfAttendingLayer(CacheLayer):
-    """A layer each of whose heads may see other tokens, so that no mask says what is seen.
+    """A layer whose heads may see different tokens, so that one mask cannot say what is seen.
 
-    What it holds changes at fixed tokens, in the middle of a pass too; so results do not depend on
-    how the text is cut.
+    The tokens that it holds change at fixed places in the text, also in the middle of a pass. So
+    results do not depend on how the text is cut into passes.
     """
 
     planner: HeadwisePlanner[Any]
@@ -37,20 +37,20 @@ class SelfAttendingLayer(CacheLayer):
 
     @abstractmethod
     def fit(self, policy: Any) -> None:
-        """Keep what another policy of the same kind says; only before the first token."""
+        """Follow another policy of the same kind; only before the first token."""
 
     @abstractmethod
     def can_crop(self, seen: int, tokens: int) -> bool:
-        """Whether the newest `tokens` of `seen` left no trace in what is kept of the others."""
+        """Whether the newest `tokens` of `seen` had no effect on what is kept of the others."""
 
     @abstractmethod
-    def _run(self, run: RowGroup, states: AttentionInputs, scale: float) -> Tensor:
-        """Store the tokens of rows that agree, without padding, and attend for them."""
+    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, scale: float) -> Tensor:
+        """Store the new tokens of a group, without padding, and compute their attention."""
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Announce new keys and values, which `attend` will store; gives them back as they are."""
+        """Prepare for new keys and values and return them unchanged; `attend` stores them."""
         self.ready(key_states, value_states)
         return key_states, value_states
 
@@ -58,8 +58,8 @@ class SelfAttendingLayer(CacheLayer):
         """Store the new tokens and attend to what each query may see.
 
         Args:
-            q: `(batch, heads, tokens, head_dim)`, at the angles that the model gave them.
-            k, v: `(batch, kv_heads, tokens, dim)`, what `update` gave out.
+            q: `(batch, heads, tokens, head_dim)`, rotated as the model did.
+            k, v: `(batch, kv_heads, tokens, dim)`, as `update` returned them.
             scale: of the scores.
 
         Returns:
@@ -67,14 +67,14 @@ class SelfAttendingLayer(CacheLayer):
         """
         plan = self.planner.plan
         assert plan is not None
-        if len(plan.runs) == 1 and plan.runs[0].columns is None:
-            out = self._run(plan.runs[0], AttentionInputs(q, k, v), scale)
+        if len(plan.groups) == 1 and plan.groups[0].columns is None:
+            out = self._attend_group(plan.groups[0], AttentionInputs(q, k, v), scale)
         else:
             out = q.new_zeros(*q.shape[:3], v.shape[3])
-            for run in plan.runs:
-                columns = slice(None) if run.columns is None else run.columns
-                real = AttentionInputs(*(x[run.rows][:, :, columns] for x in (q, k, v)))
-                out[run.rows, :, columns] = self._run(run, real, scale)
+            for group in plan.groups:
+                columns = slice(None) if group.columns is None else group.columns
+                real = AttentionInputs(*(x[group.rows][:, :, columns] for x in (q, k, v)))
+                out[group.rows, :, columns] = self._attend_group(group, real, scale)
         if self.last:
             self.planner.commit()
         return out

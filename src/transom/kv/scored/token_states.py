@@ -1,4 +1,4 @@
-"""Keys or values in a pool, as they are or rounded."""
+"""Keys or values in a pool: exact, or quantized."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TokenStates(ABC):
-    """How the vectors of a layer's tokens are stored, in tensors that someone else holds.
+    """How the keys or values of a layer's tokens are stored, in tensors that the layer holds.
 
     Attributes:
         name: `"keys"` or `"values"`.
@@ -34,7 +34,7 @@ class TokenStates(ABC):
 
     @abstractmethod
     def write(self, tensors: Tensors, part: PoolPart, at: int, x: Tensor) -> None:
-        """Put `x`, `(rows, heads, tokens, dim)`, after the `at` tokens that a part holds."""
+        """Store `x`, `(rows, heads, tokens, dim)`, behind the `at` tokens that a part holds."""
 
     @abstractmethod
     def read(self, tensors: Tensors, part: PoolPart, stop: int) -> Tensor:
@@ -42,11 +42,11 @@ class TokenStates(ABC):
 
     @abstractmethod
     def move(self, tensors: Tensors, move: SlotMove) -> None:
-        """Keep some of the tokens, among them the newest."""
+        """Keep some of the tokens, the newest among them."""
 
 
 class ExactStates(TokenStates):
-    """As they come."""
+    """Keys or values exactly as they come."""
 
     def allocate(self, like: Tensor, slots: int) -> Tensors:
         return {self.name: zeros(like, slots, like.shape[3])}
@@ -63,12 +63,12 @@ class ExactStates(TokenStates):
 
 @dataclass(frozen=True)
 class QuantizedStates(TokenStates):
-    """The newest few as they come, the others rounded when they stop being new.
+    """The newest few tokens exactly, the others quantized once they are no longer among those.
 
     Attributes:
-        precision: bits, and how many stay exact.
-        by_channel: whether channels have offsets and widths of their own, found from the first
-            tokens that are rounded.
+        precision: bits, and how many tokens stay exact.
+        by_channel: whether each channel is normalized by its own mean and width, which come from
+            the first tokens that are quantized.
     """
 
     precision: Precision
@@ -91,15 +91,15 @@ class QuantizedStates(TokenStates):
         newest[:, :, : together.shape[2] - leaving] = together[:, :, leaving:]
         if not leaving:
             return
-        if self.by_channel and at == held:  # the first to leave
+        if self.by_channel and at == held:  # the first tokens to be quantized
             found = Channels.of(together[:, :, min(first, exact - 1) : exact])
             part.heads(tensors[f"{self.name}.mean"]).copy_(found.mean)
             part.heads(tensors[f"{self.name}.width"]).copy_(found.width)
         old = together[:, :, :leaving]
         if self.by_channel:
             old = self._channels(tensors, part).normal(old)
-        rounded = encode(old, self.precision.bits, self.precision.group(x.shape[3]))
-        for pool, states in zip(self._pools(tensors), rounded, strict=True):
+        quantized = encode(old, self.precision.bits, self.precision.group(x.shape[3]))
+        for pool, states in zip(self._pools(tensors), quantized, strict=True):
             part.slots(pool)[:, :, at - held : at - held + leaving] = states
 
     def read(self, tensors: Tensors, part: PoolPart, stop: int) -> Tensor:

@@ -1,0 +1,150 @@
+"""Which layers of a model a policy applies to, and why it cannot where that would be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transformers import PretrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from transom.attention.huggingface import NOT_COMPUTED
+from transom.attention.trial import Call, ModelTrial, TrialLayer
+from transom.errors import UnsupportedModelError
+from transom.kv.native_layers import NativeLayer
+from transom.policies import Policy
+
+__all__ = ["check_attends_once", "check_layers", "head_dim_of", "layers_to_bound"]
+
+
+def layers_to_bound(
+    config: PretrainedConfig, policy: Policy, layers: Sequence[NativeLayer]
+) -> list[int]:
+    """Indices of the layers that a policy applies to: those with full attention.
+
+    If there are none, those that slide by themselves, where the policy keeps no more than they do.
+
+    Args:
+        config: of the model.
+        policy: with sizes in tokens.
+        layers: of the cache that transformers would make for the model.
+
+    Raises:
+        UnsupportedModelError: when there are none, or some grow in a way of their own.
+    """
+    kinds = [type(layer) for layer in layers]
+    full = [index for index, kind in enumerate(kinds) if kind is DynamicLayer]
+    if full:
+        growing = {
+            kind.__name__
+            for kind in kinds
+            if issubclass(kind, DynamicLayer)
+            and kind is not DynamicLayer
+            and not getattr(kind, "is_sliding", False)
+        }
+        if growing:
+            raise UnsupportedModelError(
+                f"{config.model_type} has layers of its own that grow with the text "
+                f"({', '.join(sorted(growing))}), which no policy can bound yet."
+            )
+        return full
+    sliding = {
+        index: layer.sliding_window
+        for index, layer in enumerate(layers)
+        if type(layer) is DynamicSlidingWindowLayer
+    }
+    if not sliding:
+        raise UnsupportedModelError(
+            f"{config.model_type} has no layer with full attention, so there is nothing to bound."
+        )
+    window = min(sliding.values())
+    if policy.capacity is None or policy.capacity > window:
+        raise UnsupportedModelError(
+            f"every attention layer of {config.model_type} already slides over {window} tokens, "
+            f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
+        )
+    return list(sliding)
+
+
+def check_layers(made: ModelTrial, layers: list[int]) -> None:
+    """Check that these layers of the cache will attend as a plan says.
+
+    Raises:
+        UnsupportedModelError: when a layer computes attention by itself, looks ahead, or attends
+            in a way that is not known here.
+    """
+    reason = None
+    if made.failure is not None:
+        reason = f"cannot be run without weights to see how it attends ({made.failure})"
+    elif made.strays:
+        reason = "attends to what is in no layer of the cache"
+    else:
+        found = (reason for index in layers for reason in _reasons(made.layers.get(index)))
+        reason = next(found, None)
+    if reason is not None:
+        raise UnsupportedModelError(
+            f"{made.config.model_type} {reason}, so no policy can be applied. Use transformers' "
+            "own DynamicCache."
+        )
+
+
+def head_dim_of(made: ModelTrial, layers: list[int]) -> int:
+    """The number of dimensions of a key in these layers of the cache.
+
+    Raises:
+        UnsupportedModelError: when they differ.
+    """
+    sizes = sorted({made.layers[index].keys.shape[-1] for index in layers})
+    if len(sizes) > 1:
+        raise UnsupportedModelError(
+            f"{made.config.model_type} has keys of {sizes} dimensions in layers that one policy "
+            "would apply to, which is not supported yet. Use transformers' own DynamicCache."
+        )
+    return sizes[0]
+
+
+def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> None:
+    """Check that these layers of the cache can compute attention in place of the model's.
+
+    Raises:
+        UnsupportedModelError: when the model attends to keys that are not those of one layer of
+            the cache, or attends to the keys of a layer more than once.
+    """
+    for index in layers:
+        calls = made.layers[index].calls
+        if len(calls) > 1:
+            reason = f"attends {len(calls)} times to the keys of layer {index}"
+        elif not calls[0].same or calls[0].layer != index:
+            reason = f"attends to keys other than those it gives layer {index} of the cache"
+        else:
+            continue
+        raise UnsupportedModelError(
+            f"{made.config.model_type} {reason}, but under {policy} each layer of the cache "
+            "computes attention to its own keys. Use a policy by position without recall, such as "
+            "sinks or window."
+        )
+
+
+def _reasons(layer: TrialLayer | None) -> Iterator[str]:
+    if layer is None:
+        yield "does not give its keys to a cache"
+        return
+    if layer.updates > 1:
+        yield f"gives keys to one layer of the cache {layer.updates} times in a pass"
+    if not layer.calls:
+        yield "computes attention by itself, not through transformers' attention functions"
+    for call in layer.calls:
+        yield from _reasons_of(call)
+
+
+def _reasons_of(call: Call) -> Iterator[str]:
+    if call.layer is None:
+        yield "attends in modules that do not know which layer they are"
+    if call.ahead:
+        yield "lets tokens see later ones (it is no causal decoder: is_decoder=False, say)"
+    if call.own_mask:
+        yield "attends under a mask other than the one that transformers made for it"
+    for name in NOT_COMPUTED:
+        if name in call.given:
+            yield f"attends with {name!r}"
+    if not call.plain:
+        yield "changes scores or weights in its attention (by sinks, a bias or a cap, say)"
