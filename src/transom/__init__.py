@@ -38,7 +38,7 @@ from transom.windows import (
 )
 
 if TYPE_CHECKING:
-    from transom.context import Context, Usage
+    from transom.context import Context, Step, Usage
     from transom.kv import BoundedCache
 
 __version__ = "0.1.0"
@@ -66,6 +66,7 @@ __all__ = [
     "Sinks",
     "SlidingWindow",
     "SnapKV",
+    "Step",
     "TokenCorpus",
     "TransomError",
     "Usage",
@@ -76,6 +77,7 @@ __all__ = [
 _NEED_TORCH = {
     "BoundedCache": "transom.kv",
     "Context": "transom.context",
+    "Step": "transom.context",
     "Usage": "transom.context",
 }
 
