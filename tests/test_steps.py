@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
 from transom import Context, Step
 from transom.context.call_lock import CallLock
 from transom.context.stop import StopFinder

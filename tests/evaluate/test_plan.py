@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.evaluate.readers import PROSE, Letters, Reader
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
+from tests.helpers.readers import PROSE, Letters, Reader
 from transom import Context, SlidingWindow
 from transom.errors import InputError, PolicyError
 from transom.evaluate.measures import Bench, Hooks, RecomputedLoss
@@ -240,7 +240,7 @@ def test_a_record_of_something_else_is_refused(tmp_path):
 def test_a_file_that_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    with pytest.raises(InputError, match="no record of an evaluation"):
+    with pytest.raises(InputError, match="not a record of an evaluation"):
         ResultLog(path, SETTINGS)
     assert path.read_text() == text
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom import models
-from transom.checks import known_keywords, whole_number
 from transom.context.content import Content, are_messages
 from transom.context.generation import GeneratingContext
 from transom.context.model import CausalLM, check_model
@@ -24,6 +23,7 @@ from transom.kv import BoundedCache
 from transom.kv.planner import Positions
 from transom.policies import Policy, Sinks
 from transom.tokens.whole import text_pieces
+from transom.validation import known_keywords, whole_number
 from transom.windows import SlidingWindow
 
 __all__ = ["Context"]

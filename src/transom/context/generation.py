@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from transom.checks import check_keywords, whole_number
 from transom.context.content import Content, ContentEncoder
 from transom.context.runner import ModelRunner
 from transom.context.steps import Step, steps_from
 from transom.context.stop import as_stops
 from transom.errors import InputError
 from transom.sampling import Sampler
+from transom.validation import check_keywords, whole_number
 
 __all__ = ["GeneratingContext"]
 

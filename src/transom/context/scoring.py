@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transom.checks import known_keywords
 from transom.context.content import ContentEncoder
 from transom.context.model import CausalLM, vocabulary_of
 from transom.context.runner import Incoming, ModelRunner
@@ -19,6 +18,7 @@ from transom.errors import InputError
 from transom.kv import BoundedCache
 from transom.policies import Policy
 from transom.tokens import as_ids
+from transom.validation import known_keywords
 from transom.windows import TokenWindows
 from transom.windows.cut import Cut
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transom.checks import whole_number
 from transom.corpus.lock import LOCK, WriterLock
 from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest, write_manifest
 from transom.corpus.tokenizer import fingerprint_of
 from transom.errors import CorpusError, InputError
 from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.validation import whole_number
 
 __all__ = ["begun", "first_manifest", "make_folder"]
 
@@ -89,7 +90,7 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
         folder.mkdir(parents=True, exist_ok=True)
         others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:
-        what = "it is a file" if folder.is_file() else error.strerror
+        what = "it is a file" if os.path.isfile(folder) else error.strerror
         raise CorpusError(
             f"cannot make {folder}: {what}; expected the name of a folder, new or empty."
         ) from error

@@ -33,7 +33,7 @@ def _samples(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
     """Texts with their ids; not those that have none, where the vocabulary lacks the letter."""
     if ids := _ids(tokenizer, SAMPLE, special=False):
         yield SAMPLE, ids
-    special = set(tokenizer.all_special_ids)  # only now: a text takes no time for it as a rule
+    special = set(tokenizer.all_special_ids)
     for token in range(len(tokenizer)):
         if token not in special:
             sample = tokenizer.decode([token])
