@@ -86,8 +86,8 @@ def test_text_in_pieces_is_one_text(words: list[str], chunk: int, cut: int) -> N
         counts.add(pieces.append(iter(words)))
     assert len(counts) == 1
     assert ids.usage == whole.usage == pieces.usage
-    assert torch.equal(ids._logits, whole._logits)  # type: ignore[arg-type]
-    assert torch.equal(ids._logits, pieces._logits)  # type: ignore[arg-type]
+    assert torch.equal(ids._runner.logits, whole._runner.logits)  # type: ignore[arg-type]
+    assert torch.equal(ids._runner.logits, pieces._runner.logits)  # type: ignore[arg-type]
 
 
 def test_an_open_file_is_text(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_open_file_is_text(tmp_path: Path) -> None:
     with path.open() as file:
         count = contexts[0].append(file)
     assert count == contexts[1].append(path.read_text())
-    assert torch.equal(contexts[0]._logits, contexts[1]._logits)  # type: ignore[arg-type]
+    assert torch.equal(contexts[0]._runner.logits, contexts[1]._runner.logits)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("policy", that_decide_by("position"), ids=str)
@@ -218,7 +218,7 @@ def test_bad_content_changes_nothing(content: Any, message: str) -> None:
 
 def test_bad_content_does_not_forget_an_unfinished_answer() -> None:
     context = Context(tiny("llama"), policy=Window(9))
-    context._dialogue = Dialogue("assistant", answering=True)
+    context._runner.dialogue = Dialogue("assistant", answering=True)
     with pytest.raises(InputError):
         context.append([-1])
     assert context.unfinished
@@ -271,10 +271,10 @@ def test_a_text_in_two_calls_reads_as_one(ends: str) -> None:
         for part in parts:
             context.append(part)
         assert context.usage == reference.usage
-        torch.testing.assert_close(context._logits, reference._logits)
+        torch.testing.assert_close(context._runner.logits, reference._runner.logits)
     pieces, scored, asked = (Context(model, tokenizer, "window:30") for _ in range(3))
     pieces.append(iter(["ab", " c", "de"]))
-    torch.testing.assert_close(pieces._logits, reference._logits)
+    torch.testing.assert_close(pieces._runner.logits, reference._runner.logits)
     assert len(scored.score("ab cde")) == len(before) + len(plain)
     asked.generate("ab cde", max_new_tokens=0)
     assert asked.usage == reference.usage

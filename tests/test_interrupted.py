@@ -14,10 +14,12 @@ from tests.helpers.letters import Letters
 from tests.helpers.models import ids_of, tiny, tokens
 from tests.helpers.policy_examples import stored_in_every_way
 from transom import Context
-from transom import context as module
+from transom.context import scoring
 from transom.errors import CacheError, InputError
 from transom.kv import BoundedCache
 from transom.kv.cache_layer import CacheLayer
+from transom.policies import parse
+from transom.sampling import Draw
 
 TRACED = ("heavy", "expected", "pyramid")  # every token has a say in the scores of all others
 MORE = ids_of(20, seed=2)
@@ -53,7 +55,7 @@ def places(context: Context) -> dict[str, tuple[Any, str]]:
         "storage": (context.cache, "begin"),
         "output layer": (model.lm_head, "forward"),
         "model": (model, "forward"),
-        "losses": (module, "losses"),
+        "losses": (scoring, "losses"),
     }
 
 
@@ -70,7 +72,7 @@ def test_all_or_nothing(policy: str, place: str) -> None:
         at = 2 if more > chunk else 1
         with raising(*places(context)[place], event, at), pytest.raises(event):
             call(ids_of(more, seed=1))
-        if context._stopped:
+        if context._runner.halted:
             assert length > 8 or any(name in policy for name in TRACED)
             refuses(context)
             context.reset()
@@ -179,7 +181,7 @@ def test_a_stream_left_half_way_is_a_shorter_answer() -> None:
 def test_a_sampler_or_tokenizer_that_raises_harms_nothing(name: str) -> None:
     model = tiny("llama")
     context, twin = (Context(model, Letters(), "sinks:3,window=9") for _ in range(2))
-    owner = Letters if name == "decode" else module.Draw
+    owner = Letters if name == "decode" else Draw
     with raising(owner, name, MemoryError, 3), pytest.raises(MemoryError):
         context.generate("hello there", max_new_tokens=9)
     twin.append("hello there")
@@ -224,7 +226,7 @@ def test_text_from_an_iterator_is_in_up_to_the_chunk_that_failed() -> None:
     context = Context(model, Letters(), "sinks:3,window=9", chunk=4)
     with raising(model.lm_head, "forward", MemoryError, 3), pytest.raises(MemoryError):
         context.append(iter(["abcdefg", "hijklmnop"]))
-    assert context.usage.seen == 8 or context._stopped
+    assert context.usage.seen == 8 or context._runner.halted
     context.reset()
     with pytest.raises(OSError, match="gone"):
         context.append(broken())
@@ -234,7 +236,7 @@ def test_text_from_an_iterator_is_in_up_to_the_chunk_that_failed() -> None:
 
 def test_a_cache_goes_back_only_without_a_trace() -> None:
     model = tiny("llama")
-    cache = BoundedCache(module.parse("window:9"), config=model.config)
+    cache = BoundedCache(parse("window:9"), config=model.config)
     with torch.no_grad():
         model(tokens(1, 6), past_key_values=cache)
         assert cache.go_back(4, 0)

@@ -39,7 +39,7 @@ from transom.windows import (
 )
 
 if TYPE_CHECKING:
-    from transom.context import Context, Usage
+    from transom.context import Context, Step, Usage
     from transom.kv import BoundedCache
 
 __version__ = "0.1.0"
@@ -67,6 +67,7 @@ __all__ = [
     "Sinks",
     "SlidingWindow",
     "SnapKV",
+    "Step",
     "TokenCorpus",
     "TransomError",
     "Usage",
@@ -77,6 +78,7 @@ __all__ = [
 _NEED_TORCH = {
     "BoundedCache": "transom.kv",
     "Context": "transom.context",
+    "Step": "transom.context",
     "Usage": "transom.context",
 }
 

@@ -13,9 +13,9 @@ from tests.helpers.models import CONFIGS, chunked_logits, tiny, tokens
 from transom import BoundedCache, Context
 from transom.attention.trial import scales_by_position, trial
 from transom.context import REBASE_AT
+from transom.context.scoring import losses
 from transom.errors import CacheError
 from transom.policies import parse
-from transom.scoring import losses
 
 
 def scaling(beta: float) -> Any:

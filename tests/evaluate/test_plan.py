@@ -240,7 +240,7 @@ def test_a_record_of_something_else_is_refused(tmp_path):
 def test_a_file_that_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    with pytest.raises(InputError, match="no record of an evaluation"):
+    with pytest.raises(InputError, match="not a record of an evaluation"):
         ResultLog(path, SETTINGS)
     assert path.read_text() == text
 

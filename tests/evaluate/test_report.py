@@ -323,9 +323,9 @@ def test_only_what_all_were_asked_is_compared():
     assert shown.cells["sinks:4,window=508", "loss"] == "2.250"  # compared with those that have one
     assert shown.cells["window:512", "loss"] == "–"
     left_out = 12 - 2 + 6 - 2
-    assert f"{left_out} of {len(found.rows)} results are of some only" in shown.text
+    assert f"{left_out} of {len(found.rows)} results exist for some policies only" in shown.text
     assert len(json.loads(shown.figures)["rows"]) == len(found.rows)  # nothing is lost
-    assert "are of some only" not in Page(page(results(complete=False))).text
+    assert "exist for some policies only" not in Page(page(results(complete=False))).text
 
 
 def test_rows_of_policies_that_were_not_asked_for_do_not_narrow_what_is_compared():

@@ -1,4 +1,4 @@
-"""What a policy costs and keeps on a real text: loss along it, memory, speed."""
+"""What a policy costs on a real text, and what it keeps: loss along the text, memory, speed."""
 
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.reading import Progress, ReadingResult, read

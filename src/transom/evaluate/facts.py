@@ -1,4 +1,4 @@
-"""What a report says about the model and the machine, beside what was measured."""
+"""Facts about the model and the machine, for a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def facts(loaded: Loaded) -> dict[str, Any]:
-    """The model's size and trained length, the bytes of a token, the machine and the day."""
+    """The model's size and trained length, the bytes of a token, the machine and the date."""
     config = loaded.model.config.get_text_config(decoder=True)
     return {
         "parameters": sum(weights.numel() for weights in loaded.model.parameters()),
@@ -36,7 +36,7 @@ def facts(loaded: Loaded) -> dict[str, Any]:
 
 
 def shape_of(model: Any) -> ModelShape:
-    """The sizes that decide what keys and values of a model take."""
+    """The sizes of a model that decide how many bytes its keys and values take."""
     config = model.config.get_text_config(decoder=True)
     return ModelShape.from_config(config, itemsize=model.dtype.itemsize)
 

@@ -1,4 +1,4 @@
-"""Which choices no other choice beats."""
+"""The Pareto front: the choices that no other choice beats."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["front"]
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which of these `(cost, quality)` points are on the Pareto front, cheapest first.
 
-    A point is on it when no other has at least its quality at no more cost, unless that other is
-    as good and as cheap exactly.
+    A point is off the front when another point has at least its quality at no more cost. Equal
+    points do not beat each other.
 
     >>> front([(1, 0.5), (2, 0.9), (3, 0.8), (4, 0.9)])
     [0, 1]

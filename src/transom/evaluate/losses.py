@@ -46,8 +46,8 @@ class LossCurve:
     def add(self, losses: Any) -> None:
         """Take the losses of the next tokens, `(tokens,)`, in nats.
 
-        NaN means "not scored" for the first token of all, which nothing predicts. Anywhere else it
-        is a fault of the model's and makes its stretch, and the mean, NaN.
+        NaN means "not scored" for the very first token, which nothing predicts. Anywhere else it
+        is a fault of the model, and makes the loss of its stretch and the mean NaN too.
         """
         losses = np.asarray(losses, dtype=np.float64)
         positions = np.arange(self.tokens, self.tokens + len(losses))
@@ -65,7 +65,7 @@ class LossCurve:
         return _mean(self._sums, self._counts)
 
     def length(self, at_most: int) -> int:
-        """The shortest stretch, in tokens, that cuts the text into no more than `at_most`."""
+        """The shortest length of a stretch, in tokens, for which there are at most `at_most`."""
         length = self._bin
         while self.tokens > at_most * length:
             length *= 2
@@ -75,7 +75,7 @@ class LossCurve:
         """The text cut into stretches of `length` tokens, the last one shorter.
 
         Raises:
-            InputError: when that is not a whole number of bins.
+            InputError: when `length` is not a whole number of bins.
         """
         return tuple(
             self.stretch(start, min(start + length, self.tokens))
@@ -90,8 +90,8 @@ class LossCurve:
         """
         if start % self._bin or (stop % self._bin and stop != self.tokens):
             raise InputError(
-                f"tokens {start:,} to {stop:,} are no stretch; expected multiples of "
-                f"{self._bin:,}, to which losses along {self.tokens:,} tokens are kept."
+                f"tokens {start:,} to {stop:,} are not a stretch; expected multiples of "
+                f"{self._bin:,}, the bin in which losses along {self.tokens:,} tokens are kept."
             )
         bins = slice(start // self._bin, -(-stop // self._bin))
         return Stretch(start, stop, _mean(self._sums[bins], self._counts[bins]))

@@ -38,12 +38,13 @@ class EvaluationPlan:
     """Policies and what is measured under each.
 
     Attributes:
-        policies: to be compared.
+        policies: the policies to compare.
         tasks: `"loss"`, `"speed"` and recall tasks.
         lengths: of the prompts; the longest is also how much of the text is read for the loss.
-        depths: at which trials hide what they ask for.
-        trials: for each length and depth.
-        recompute: the window, in tokens, that is also computed anew for comparison; None for none.
+        depths: how far into the text trials hide what they ask for, from 0 to 1.
+        trials: how many for each length and depth.
+        recompute: size in tokens of a window that is also measured without a cache, recomputed for
+            every step; None for none.
 
     Raises:
         InputError: when there is nothing to measure, or an unknown task, or a setting is out of
@@ -72,7 +73,7 @@ class EvaluationPlan:
             raise InputError(f"depths are {self.depths}; expected numbers from 0 to 1.")
 
     def measures(self, bench: Bench) -> list[Measure]:
-        """In the order they are made: what takes little first, policies side by side.
+        """The measurements in the order they are made: short ones first, policies side by side.
 
         Raises:
             InputError: when the text is too short for the longest prompts.
@@ -102,9 +103,10 @@ class State(NamedTuple):
     """How far an evaluation is.
 
     Attributes:
-        measure: what is being measured.
-        done, total: tokens read and to be read, about; what the record had already is in neither.
-        number, measures: which measurement it is, from 1, and how many there are.
+        measure: the measurement under way.
+        done, total: about how many tokens have been read, and will be. Measurements that the record
+            had already count in neither.
+        number, measures: the number of this measurement, from 1, and how many there are.
     """
 
     measure: Measure
@@ -123,14 +125,14 @@ def carry_out(
     on_row: Callable[[Row], None] = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Measure what the record does not have yet; returns whether all of it is there now.
+    """Measure what the record does not have yet; returns whether the record is complete now.
 
     Args:
-        record: gets the rows, one by one as they come.
+        record: where the rows are added, one by one as they come.
         on_state: called when a measurement begins and after every pass.
         on_row: called with each new row.
-        stop: asked before every pass, and while trials are made; once true, the rows so far
-            remain.
+        stop: asked before every pass, and while trials are made. Once it is true the evaluation
+            ends; the rows so far remain.
 
     Raises:
         InputError: when trials cannot be made of the text.
@@ -141,7 +143,7 @@ def carry_out(
     for measure, _ in waiting:
         if stop():
             return False
-        measure.check(bench)  # so that what cannot work is refused before hours of work
+        measure.check(bench)  # an impossible measurement is refused before hours of work
     sizes = [_share(measure, wanted, bench) for measure, wanted in waiting]
 
     def emit(row: Row) -> None:
@@ -158,7 +160,7 @@ def carry_out(
 
 
 def _moving(state: State, size: int, on_state: Callable[[State], None]) -> Callable[[int], None]:
-    """What moves `state` on by tokens, by no more than `size` in all."""
+    """A callback that counts tokens and reports `state` with them, at most `size` in all."""
     read = 0
 
     def on_tokens(tokens: int) -> None:
@@ -174,5 +176,5 @@ def _missing(measure: Measure, record: ResultLog) -> set[tuple[Any, ...]]:
 
 
 def _share(measure: Measure, wanted: set[tuple[Any, ...]], bench: Bench) -> int:
-    """Tokens for the rows that are missing, if each took as many as any other."""
+    """About how many tokens the missing rows take, supposing that all rows take equally many."""
     return max(1, measure.tokens(bench) * len(wanted) // len(measure.keys))

@@ -21,10 +21,10 @@ except ModuleNotFoundError as error:
 
 __all__ = ["plot_runs"]
 
-# Told apart with any colour vision (Okabe and Ito, https://jfly.uni-koeln.de/color/).
+# Distinct with any colour vision (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 POINTS = 64  # at most, per line
-SMOOTHED = 5  # points that each drawn one is the mean of
+SMOOTHED = 5  # points averaged into each point of a bold line
 
 
 def plot_runs(
@@ -32,11 +32,11 @@ def plot_runs(
 ) -> None:
     """Draw the loss of every run along the text as a PNG file at `path`.
 
-    Faint lines are means over equal stretches, bold ones those smoothed. Where the text passes
-    `trained_length`, a dashed line marks it.
+    Faint lines are means over equal stretches, bold lines the same smoothed. A dashed line marks
+    `trained_length` where the text is longer.
 
     Raises:
-        InputError: when it cannot be written, or `path` has the suffix of another kind of file.
+        InputError: when the file cannot be written, or `path` has the suffix of another kind.
     """
     figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -74,7 +74,7 @@ def plot_runs(
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred means; at the ends, of the points there are."""
+    """Centred means, over fewer points at both ends."""
     reach = SMOOTHED // 2
     return np.array(
         [np.mean(losses[max(0, i - reach) : i + reach + 1]) for i in range(len(losses))]

@@ -1,4 +1,4 @@
-"""Messages to the token ids of a prompt, in the form that the model was trained to see."""
+"""Chat messages as the token ids of a prompt, in the form that the model was trained on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ __all__ = ["prompt_ids"]
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message], lead: str = "") -> list[int]:
-    """Ids of a whole conversation, up to where the model's answer goes on.
+    """Ids of a whole conversation, up to where the model continues the answer.
 
-    Through the model's chat template if it has one; otherwise the contents, a line apart, with
-    `Answer:` before the lead.
+    They go through the model's chat template if it has one. Otherwise the contents are joined by
+    empty lines, and `Answer:` stands before the lead.
 
     Args:
         messages: the conversation; the last one is the question.
-        lead: how the answer starts. What is scored comes after it, so that a small model is asked
-            for what it remembers and not for its manners (as in RULER, arXiv 2404.06654).
+        lead: how the answer starts. Only what comes after it is scored, so that a small model is
+            tested on what it remembers and not on how it phrases an answer (as in RULER,
+            arXiv 2404.06654).
     """
     if getattr(tokenizer, "chat_template", None):
         text, before = Turns(tokenizer).whole(messages, reply=True) + lead, []

@@ -1,4 +1,4 @@
-"""Reading a text through a context: what it costs, and how well each stretch is predicted."""
+"""Reading a text through a context: its speed, its bytes, and the loss of each stretch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "ReadingResult", "passes", "read"]
 
 COLUMNS = 8  # stretches that a table has room for
-RECENT = 1024  # tokens that the running loss is over
+RECENT = 1024  # tokens that the running loss is averaged over
 
 
 class Progress(NamedTuple):
-    """How far a reading is; `loss` is over the last 1,024 tokens, in nats."""
+    """How far a reading is; `loss` is the mean of the last 1,024 tokens, in nats."""
 
     tokens: int
     total: int
@@ -40,18 +40,19 @@ class Progress(NamedTuple):
 @known_keywords
 @dataclass(frozen=True)
 class ReadingResult:
-    """What reading a text under one policy came to.
+    """The figures of a text read under one policy.
 
     Attributes:
-        policy: its text.
+        policy: the policy's text.
         curve: the loss along the text.
-        kept, dropped: tokens still visible at its end, and no longer visible.
+        kept, dropped: tokens still visible at the end, and no longer visible.
         tokens_per_second: of the reading alone, without the answer.
         kv_bytes_peak: the most bytes allocated for keys and values in the cache.
         kv_bytes_bound: the most the policy allows on this model; None without a bound.
-        total_bytes_peak: the most bytes in the cache and, of what can be recalled, outside it.
+        total_bytes_peak: the most bytes in the cache together with the blocks outside it that can
+            be recalled.
         rss_peak: the most memory the process held meanwhile, in bytes; None if unknown.
-        answer: to what was asked afterwards; None if nothing was.
+        answer: the answer to the question asked afterwards; None if there was none.
     """
 
     policy: str
@@ -72,7 +73,7 @@ class ReadingResult:
 
     @property
     def loss(self) -> float:
-        """Mean over the text, in nats per token; NaN when nothing was scored."""
+        """Mean loss over the text, in nats per token; NaN when nothing was scored."""
         return self.curve.mean
 
     @property
@@ -127,7 +128,7 @@ def read(
         ask: a question, put through the model's chat template if it has one; the answer has at
             most `max_new_tokens` tokens.
         on_progress: called after every slice of `context.chunk` tokens.
-        stop: asked before every slice and every piece of the answer; once true, the run ends there
+        stop: asked before every slice and every piece of the answer. Once it is true the run ends
             with the figures so far.
     """
     reset_peak_rss()
@@ -165,9 +166,9 @@ def read(
 def passes(
     context: Context, ids: Sequence[int] | Any, stop: Callable[[], bool]
 ) -> Iterator[tuple[NDArray[np.float32], float]]:
-    """Score `ids` in slices of `context.chunk`: the losses of each, and the seconds it took.
+    """Score `ids` in slices of `context.chunk`; gives the losses and the seconds of each slice.
 
-    Ends before the next slice once `stop` says so.
+    Ends before the next slice once `stop` is true.
     """
     for start in range(0, len(ids), context.chunk):
         if stop():
@@ -180,7 +181,7 @@ def passes(
 def _answer(context: Context, ask: str, max_new_tokens: int, stop: Callable[[], bool]) -> str:
     prompt = f"\n\nQuestion: {ask}\nAnswer:"
     if getattr(context.tokenizer, "chat_template", None):
-        # As text: nothing is asked after it, so the template may change what came earlier.
+        # As text: no message follows, so the template is free to change earlier turns.
         prompt = Turns(context.tokenizer).whole([{"role": "user", "content": ask}], reply=True)
     answer = ""
     for piece in context.generate(prompt, max_new_tokens=max_new_tokens, stream=True):

@@ -1,4 +1,4 @@
-"""Rows on disk as they come, from which an interrupted evaluation goes on."""
+"""The rows of an evaluation in a file, so that it can go on after an interruption."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ResultLog"]
 
 
 class ResultLog:
-    """A file of one line for the settings and one for each row, appended to and never rewritten.
+    """A JSON-lines file: a line for the settings, then one for each row; only appended to.
 
-    A line that was cut off when the process ended is dropped when the file is opened again.
-    Not for two processes at once.
+    A line that was cut off when the process ended is removed when the file is opened again.
+    Only one process at a time may use a file.
 
     Args:
         path: the file; made when the first row is added.
         settings: what decides the figures, such as model, text and seed, as JSON values.
 
     Raises:
-        InputError: when the file is of an evaluation with other settings, or no such file.
+        InputError: when the file has other settings, or is not a record of an evaluation.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -36,17 +36,17 @@ class ResultLog:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, in an order that does not depend on the one they came in."""
+        """All rows, sorted: whatever the order they were added in, it is the same."""
         return sorted(self._rows.values(), key=lambda row: tuple(map(_sortable, row.key)))
 
     def __contains__(self, key: tuple[Any, ...]) -> bool:
         return key in self._rows
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows that are not there yet, and write them down.
+        """Add rows that are not there yet, in memory and in the file.
 
         Raises:
-            InputError: when they cannot be written; those of calls before stay.
+            InputError: when they cannot be written; the rows of earlier calls stay.
         """
         new = [row for row in rows if row.key not in self._rows]
         lines = [to_json(row) for row in new]
@@ -68,10 +68,10 @@ class ResultLog:
             rows = [from_json(line) for line in lines]
             settings = first.get("settings", self.settings if not whole else None)
             if settings is None:
-                raise ValueError("its first line says no settings")
+                raise ValueError("its first line has no settings")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{self.path} is no record of an evaluation ({error}); move it away, or choose "
+                f"{self.path} is not a record of an evaluation ({error}); move it away, or choose "
                 "another folder."
             ) from error
         self._check(settings)

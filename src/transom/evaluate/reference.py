@@ -1,4 +1,4 @@
-"""A long text that is always there."""
+"""A long text that every installation has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["reference"]
 
 
 def reference() -> str:
-    """The Python language reference by topic, which every CPython carries: 465,000 characters."""
+    """The Python language reference by topic, part of every CPython: 465,000 characters."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))

@@ -1,4 +1,4 @@
-"""The results of an evaluation: rows, what they are about, and both as files."""
+"""The results of an evaluation: its rows, its settings, and both as JSON."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Results"]
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a report says.
+    """Everything that a report shows.
 
     Attributes:
-        settings: of the record: model, text, seed and the like.
-        facts: what else is to be said: the trained length, the machine, the command.
-        rows: all that was found out.
+        settings: those of the record: model, text, seed and the like.
+        facts: what else a reader needs: the trained length, the machine, the command.
+        rows: all rows of the record.
         order: policies in the order to show them; others come after.
-        complete: whether all of the plan was measured.
+        complete: whether the whole plan was measured.
     """
 
     settings: Mapping[str, Any]
@@ -34,16 +34,16 @@ class Results:
 
     @cached_property
     def compared(self) -> list[Row]:
-        """The rows that policies are compared by; see `comparable`."""
+        """The rows by which policies are compared; see `comparable`."""
         return comparable(self.rows, self.order)
 
     @cached_property
     def policies(self) -> list[PolicySummary]:
-        """What each policy came to, in what they can be compared by."""
+        """A summary of each policy, made of the rows that can be compared."""
         return summaries(self.compared, self.order)
 
     def front(self, quality: str, held: Held = "hot_bytes") -> list[str]:
-        """The policies that no other beats at `quality` with as few bytes, hot or in all."""
+        """The policies on the front of `quality` against bytes, hot ones or all."""
         return [self.policies[index].policy for index in by_bytes(self.policies, quality, held)]
 
     def to_json(self) -> dict[str, Any]:

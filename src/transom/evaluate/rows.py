@@ -1,4 +1,4 @@
-"""What an evaluation finds out, as plain rows: a trial, a reading, a speed."""
+"""The rows of an evaluation: a trial, a reading, a speed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class RecallRow:
     """One trial of a recall task.
 
     Attributes:
-        length, depth, trial: where in the grid it stands, see `Cell`.
-        tokens: that the prompt really had.
-        expected, answer: what was to be said, and all that was said.
-        right: whether that was it.
-        hot_bytes, cold_bytes: keys and values in the cache, and outside it, when it was asked.
+        length, depth, trial: the place of the trial in the grid, see `Cell`.
+        tokens: the length of the prompt as it was.
+        expected, answer: the right answer, and all that the model said.
+        right: whether the model gave the right answer.
+        hot_bytes, cold_bytes: keys and values in the cache and outside it, at the question.
     """
 
     policy: str
@@ -36,7 +36,7 @@ class RecallRow:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the row is about; a record has one row of each."""
+        """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.task, self.length, self.depth, self.trial
 
 
@@ -45,10 +45,10 @@ class LossRow:
     """A text read under one policy.
 
     Attributes:
-        tokens: read.
+        tokens: how many were read.
         loss: mean, in nats per token; None when nothing could be scored.
         points: the loss along the text as `(start, stop, loss)` of neighbouring stretches.
-        seconds: that the reading took, losses included.
+        seconds: time that the reading took, with the losses.
     """
 
     policy: str
@@ -63,7 +63,7 @@ class LossRow:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the row is about; a record has one row of each."""
+        """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.tokens
 
 
@@ -72,8 +72,8 @@ class SpeedRow:
     """How long a prompt of `length` tokens takes, and each token after it.
 
     Attributes:
-        prefill_seconds: for all tokens before; None where there is no prefill to be had.
-        decode_seconds: for one more token, the median of several.
+        prefill_seconds: time for the whole prompt; None where there is no prefill.
+        decode_seconds: time for one more token, the median of several.
     """
 
     policy: str
@@ -87,7 +87,7 @@ class SpeedRow:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the row is about; a record has one row of each."""
+        """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.length
 
 
@@ -104,7 +104,7 @@ def from_json(values: dict[str, Any]) -> Row:
     """The row that `to_json` made these of.
 
     Raises:
-        KeyError, TypeError: when they are no row of this version's.
+        KeyError, TypeError: when they are not a row of this version.
     """
     given = dict(values)
     kind = KINDS[given.pop("kind")]

@@ -14,12 +14,12 @@ RESET_HIGH_WATER_MARK = "5"
 
 
 def reset_peak_rss() -> bool:
-    """Start a new peak from what is held now; returns whether that was possible.
+    """Start a new peak at the memory held now; returns whether that was possible.
 
-    Only Linux can, and not in every sandbox. Elsewhere the peak remains that of the whole process,
-    so a later run never shows less than an earlier one.
+    Only Linux can do this, and not in every sandbox. Elsewhere the peak is that of the whole
+    process, so a later run never shows less than an earlier one.
     """
-    gc.collect()  # what an earlier run left behind is not this one's
+    gc.collect()  # garbage of an earlier run does not count for this one
     try:
         CLEAR_REFS.write_text(RESET_HIGH_WATER_MARK)
     except OSError:
@@ -28,7 +28,7 @@ def reset_peak_rss() -> bool:
 
 
 def peak_rss() -> int | None:
-    """The peak since the last reset, in bytes; None on Windows, which does not say."""
+    """The peak since the last reset, in bytes; None on Windows, where it is unknown."""
     try:
         status = STATUS.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Rows of an evaluation, summed up for each policy."""
+"""Rows of an evaluation, summarized for each policy."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Score(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """The share of them, 0 to 1."""
+        """The share of right answers, 0 to 1."""
         return self.right / self.total
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true share lies, with 95 % confidence (Wilson's interval).
+        """The 95 % confidence interval of the true share (Wilson's).
 
         >>> [round(bound, 2) for bound in Score(30, 30).interval]
         [0.89, 1.0]
@@ -46,12 +46,12 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class PolicySummary:
-    """What one policy came to.
+    """The measurements of one policy.
 
     Attributes:
         loss: the longest reading; None if there was none.
         recall: its trials.
-        speeds: from the shortest length to the longest.
+        speeds: its speeds, from the shortest length to the longest.
     """
 
     policy: str
@@ -61,17 +61,17 @@ class PolicySummary:
 
     @property
     def hot_bytes(self) -> int:
-        """The most bytes of keys and values in the cache, whatever was measured."""
+        """The most bytes of keys and values in the cache, in any measurement."""
         return max(row.hot_bytes for row in self._rows)
 
     @property
     def cold_bytes(self) -> int:
-        """The most bytes of keys and values outside of it."""
+        """The most bytes of keys and values outside the cache."""
         return max(row.cold_bytes for row in self._rows)
 
     @property
     def total_bytes(self) -> int:
-        """The most bytes of keys and values anywhere: in the cache and outside of it."""
+        """The most bytes of keys and values in the cache and outside it together."""
         return max(row.hot_bytes + row.cold_bytes for row in self._rows)
 
     @property
@@ -80,15 +80,15 @@ class PolicySummary:
         return score(self.recall) if self.recall else None
 
     def of(self, task: str, length: int | None = None) -> Score | None:
-        """The trials of a task, at one length or at all; None if there were none."""
+        """The score of a task, at one length or at all lengths; None without trials."""
         rows = [r for r in self.recall if r.task == task and length in (None, r.length)]
         return score(rows) if rows else None
 
     @property
     def flatness(self) -> float | None:
-        """Loss over the last quarter of the text over that of its second; None if unknown.
+        """Mean loss of the text's last quarter divided by that of its second; None if unknown.
 
-        Near 1 where a policy can go on for ever, far above where it falls apart.
+        Near 1 under a policy that can go on for ever, far above 1 where the model falls apart.
         """
         if self.loss is None:
             return None
@@ -96,7 +96,7 @@ class PolicySummary:
         return last / second if second and last else None
 
     def _stretch(self, start: float, stop: float) -> float | None:
-        """Mean loss of the points whose middle is in that part of the text."""
+        """Mean loss of the points whose middle lies in this part of the text."""
         assert self.loss is not None
         weights, losses = [], []
         for a, b, loss in self.loss.points:
@@ -147,12 +147,12 @@ def score(rows: Iterable[RecallRow]) -> Score:
 
 
 def comparable(rows: Sequence[Row], order: Sequence[str] = ()) -> list[Row]:
-    """The rows of what was found out under every policy alike, in their order.
+    """The rows by which policies can be compared fairly, in their order.
 
-    An evaluation that was interrupted, or that more policies were added to, has asked some of them
-    more questions than others: figures of all their rows would compare what is not alike. What
-    counts is what was found out, of a kind and a task, under all policies of `order` of which
-    anything of that kind is known; without an order, under all there are.
+    When an evaluation was interrupted, or policies were added to it, some policies have answered
+    more questions than others, and figures of all rows would compare different questions. So a row
+    counts only if every policy has a row for the same question. Policies without any row of that
+    kind and task do not matter for this, nor do policies outside `order`, if it is given.
     """
     known: dict[tuple[Any, ...], dict[str, set[tuple[Any, ...]]]] = {}
     for row in rows:
@@ -173,7 +173,7 @@ def summaries(rows: Iterable[Row], order: Sequence[str] = ()) -> list[PolicySumm
 def by_bytes(found: Sequence[PolicySummary], quality: str, held: Held = "hot_bytes") -> list[int]:
     """Which summaries are on the front of `quality`, `"loss"` or `"recall"`, against bytes.
 
-    Only those that have that figure, in order of bytes: hot ones, or all of them.
+    Only summaries that have that figure, in the order of their bytes: hot ones, or all of them.
     """
     points = []
     for index, one in enumerate(found):
@@ -185,12 +185,12 @@ def by_bytes(found: Sequence[PolicySummary], quality: str, held: Held = "hot_byt
 
 
 def _group(row: Row) -> tuple[Any, ...]:
-    """What a row is compared within: its kind, and of what is asked the task."""
+    """The group within which a row is compared: its kind and, for a trial, its task."""
     return (row.kind, row.task) if isinstance(row, RecallRow) else (row.kind,)
 
 
 def _matter(row: Row) -> tuple[Any, ...]:
-    """What was found out, under whichever policy."""
+    """The question that a row answers: its key without the policy."""
     kind, _, *others = row.key
     return kind, *others
 

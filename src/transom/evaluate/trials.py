@@ -1,4 +1,4 @@
-"""Trials through a context, with what several begin with alike read only once."""
+"""Trials through a context, where a beginning that several share is read only once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Answer", "answer_all", "tokens_to_read"]
 
 
 class Answer(NamedTuple):
-    """What a model said to a trial, and the bytes of keys and values it then had."""
+    """What a model answered in a trial, and the bytes of keys and values it then had."""
 
     trial: Trial
     text: str
@@ -25,14 +25,14 @@ class Answer(NamedTuple):
     cold_bytes: int
 
 
-class _Step(NamedTuple):
-    """Tokens that some trials have in common, after those of the steps around it.
+class _Branch(NamedTuple):
+    """Tokens that some trials share, after the tokens of the branches that lead to it.
 
     Attributes:
-        trials: those that go through it; a single one ends with it.
-        start, stop: the tokens of each of them.
-        forks: whether the context is needed again in the state it has before this step.
-        level: how many steps are around it.
+        trials: the trials that share it; a single one ends with it.
+        start, stop: the range of these tokens in each of the trials.
+        forks: whether the context before this branch is needed again, for another branch.
+        level: how many branches lead to it.
     """
 
     trials: tuple[Trial, ...]
@@ -51,50 +51,50 @@ def answer_all(
     on_progress: Callable[[int], None] = lambda tokens: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Let a fresh context answer every trial, in an order of its own.
+    """Let a fresh context answer every trial, in the order that reads the fewest tokens.
 
-    A context is forked where trials part, at a multiple of its chunk. So every token is read in
-    the same chunk as if its trial were the only one, and the answers are the same too, under any
-    policy.
+    The context is forked where trials part, at a multiple of its chunk. So every token is read in
+    the same chunk as if its trial were the only one, and under any policy the answers are the same
+    too.
 
     Args:
-        context: with nothing in it; what is in it afterwards is not defined.
-        answer_tokens: that each answer may have.
+        context: an empty one; what it holds afterwards is undefined.
+        answer_tokens: the most tokens of an answer.
         on_answer: called with each answer as it comes.
-        on_progress: called after every pass, with how many tokens went through it.
-        stop: asked before every pass; once true, the remaining trials have no answer.
+        on_progress: called after every pass, with the number of its tokens.
+        stop: asked before every pass. Once it is true the remaining trials get no answer.
     """
     readers = [context]
-    for step in _steps(trials, context.chunk):
-        del readers[step.level + 1 :]
-        reader = readers[-1].fork() if step.forks else readers[-1]
+    for branch in _branches(trials, context.chunk):
+        del readers[branch.level + 1 :]
+        reader = readers[-1].fork() if branch.forks else readers[-1]
         readers.append(reader)
-        for start in range(step.start, step.stop, context.chunk):
+        for start in range(branch.start, branch.stop, context.chunk):
             if stop():
                 return
-            reader.append(step.trials[0].ids[start : min(start + context.chunk, step.stop)])
-            on_progress(min(context.chunk, step.stop - start))
-        if len(step.trials) == 1:
+            reader.append(branch.trials[0].ids[start : min(start + context.chunk, branch.stop)])
+            on_progress(min(context.chunk, branch.stop - start))
+        if len(branch.trials) == 1:
             usage = reader.usage
             text = reader.generate(max_new_tokens=answer_tokens)
-            on_answer(Answer(step.trials[0], text, usage.kv_bytes, usage.cold_bytes))
+            on_answer(Answer(branch.trials[0], text, usage.kv_bytes, usage.cold_bytes))
 
 
 def tokens_to_read(trials: Sequence[Trial], chunk: int) -> int:
-    """How many tokens `answer_all` feeds for these trials, answers not counted."""
-    return sum(step.stop - step.start for step in _steps(trials, chunk))
+    """How many tokens `answer_all` feeds for these trials, without the answers."""
+    return sum(branch.stop - branch.start for branch in _branches(trials, chunk))
 
 
-def _steps(trials: Sequence[Trial], chunk: int) -> Iterator[_Step]:
-    """A walk through the tree that trials with common beginnings make, depth first.
+def _branches(trials: Sequence[Trial], chunk: int) -> Iterator[_Branch]:
+    """Walk the tree (a trie) of trials with common beginnings, depth first.
 
-    Of the branches at a fork the largest comes last: it needs no copy.
+    At each fork the largest branch comes last, because the last one needs no copy.
     """
     waiting = [(tuple(trials), 0, False, 0)] if trials else []
     while waiting:
         group, start, forks, level = waiting.pop()
         stop = len(group[0].ids) if len(group) == 1 else _common(group, chunk)
-        yield _Step(group, start, stop, forks, level)
+        yield _Branch(group, start, stop, forks, level)
         if len(group) > 1:
             parts = sorted(_parted(group, stop, chunk), key=len, reverse=True)
             waiting.append((parts[0], stop, False, level + 1))
@@ -102,7 +102,7 @@ def _steps(trials: Sequence[Trial], chunk: int) -> Iterator[_Step]:
 
 
 def _common(group: Sequence[Trial], chunk: int) -> int:
-    """How many first tokens all have in common, in whole chunks."""
+    """The length of the common beginning of all, in whole chunks."""
     first = group[0].ids
     return min(_alike(first, trial.ids) for trial in group[1:]) // chunk * chunk
 
@@ -114,7 +114,7 @@ def _alike(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
 
 
 def _parted(group: Sequence[Trial], at: int, chunk: int) -> list[tuple[Trial, ...]]:
-    """Those that go on alike for a chunk; the same prompt twice is no branch of its own."""
+    """The trials grouped by their next chunk; equal prompts are separated as well."""
     parts: dict[bytes, list[Trial]] = {}
     for trial in group:
         parts.setdefault(trial.ids[at : at + chunk].tobytes(), []).append(trial)

@@ -1,4 +1,4 @@
-"""Which policy, and how large: arithmetic, a short sweep, and a recommendation."""
+"""Which policy to use, and how large: arithmetic, a short evaluation, a recommendation."""
 
 from transom.evaluate.advisor.advice import Advice, Option, advise
 from transom.evaluate.advisor.candidates import Candidate, Wish, candidates

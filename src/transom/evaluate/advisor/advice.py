@@ -1,4 +1,4 @@
-"""A recommendation among candidates that were measured, and what its neighbours would give."""
+"""A recommendation among measured candidates, with its next larger and smaller neighbour."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RECALL_TOLERANCE = 0.05  # of the answers
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate, and what was measured of it.
+    """A candidate with its measurements.
 
     Attributes:
-        bytes: of keys and values in one session: by arithmetic, or more if more was seen.
-        sessions: that fit into the memory.
+        bytes: of keys and values in one session: as computed, or as measured if that is more.
+        sessions: how many fit into the memory.
         loss: in nats per token along the text.
-        recall: of what was hidden in the text; None if nothing was.
-        seconds: for one more token.
+        recall: score of the questions about the text; None if there were none.
+        seconds: time for one more token.
         obstacle: why it cannot be chosen, `"grows"`, `"too large"` or `"too slow"`; else empty.
     """
 
@@ -39,7 +39,7 @@ class Option:
 
     @property
     def policy(self) -> str:
-        """Its text."""
+        """The policy's text."""
         return str(self.candidate.policy)
 
     def to_json(self) -> dict[str, Any]:
@@ -58,13 +58,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to use, among which options, and what lies beside it.
+    """A recommendation, the options it was chosen from, and its neighbours.
 
     Attributes:
-        wish: what it must fit into.
-        options: by bytes, smallest first.
-        best: what is recommended; None when nothing can be.
-        larger, smaller: the next of the same family; None if there is none.
+        wish: the limits that it must keep.
+        options: all options by bytes, smallest first.
+        best: the recommended one; None when none can be.
+        larger, smaller: the next size of the same family; None if there is none.
     """
 
     wish: Wish
@@ -75,7 +75,7 @@ class Advice:
 
     @property
     def full(self) -> Option:
-        """Full attention, with which all are compared."""
+        """Full attention, with which all others are compared."""
         return next(one for one in self.options if one.candidate.family == "full")
 
     def to_json(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class Advice:
 
 
 def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[PolicySummary]) -> Advice:
-    """Choose among candidates: of those nearly as good as the best that fits, the smallest.
+    """Choose the smallest of the candidates that are nearly as good as the best that fits.
 
-    Nearly is within 0.02 nats of the least loss, and within 5 % of the most answers.
+    Nearly means within 0.02 nats of the lowest loss, and within 5 % of the most right answers.
 
     Raises:
         InputError: when a candidate was not measured.
@@ -117,8 +117,8 @@ def advise(wish: Wish, tried: Sequence[Candidate], measured: Sequence[PolicySumm
         recall = max(_rate(one) for one in possible)
         good = [one for one in possible if one.loss <= loss + LOSS_TOLERANCE]
         both = [one for one in good if _rate(one) >= recall - RECALL_TOLERANCE]
-        # Where the least loss and the most answers are not to be had together, answers decide:
-        # what is forgotten cannot be made up for, a little loss can.
+        # Where no candidate has both, the answers decide: a little loss can be made up for, a
+        # forgotten fact cannot.
         most = [one for one in possible if _rate(one) >= recall - RECALL_TOLERANCE]
         best = (both or most)[0]
     family = [one for one in options if best and one.candidate.family == best.candidate.family]

@@ -1,4 +1,4 @@
-"""Which sizes are worth measuring under a budget of memory: arithmetic alone."""
+"""Which sizes are worth measuring under a budget of memory, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from transom.policies import ModelShape, Policy, kv_bytes_bound, parse
 
 __all__ = ["HOLE", "Candidate", "Wish", "candidates", "sized"]
 
-HOLE = "{}"  # what stands for the size in a policy's text
-SMALLEST = 128  # tokens; below that a window is no context
-SMALLER = 2  # sizes below the largest that fits, each half of the one above
+HOLE = "{}"  # stands for the size in a policy's text
+SMALLEST = 128  # tokens; a smaller window is of no use as a context
+SMALLER = 2  # how many sizes below the largest that fits, each half of the one above
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a choice must fit into.
+    """The limits that a choice must keep.
 
     Attributes:
-        memory: bytes for the keys and values of all sessions; weights and scratch are besides.
-        sessions: that are held at once.
-        latency: seconds that a token may take, one session at a time; None for any.
+        memory: bytes for the keys and values of all sessions, without weights and scratch memory.
+        sessions: how many are held at once.
+        latency: the most seconds for a token, one session at a time; None for no limit.
 
     Raises:
         InputError: when one of them is not above 0.
@@ -49,10 +49,10 @@ class Candidate:
     """A policy of some size.
 
     Attributes:
-        family: its text with a hole for the size; `"full"` for full attention.
-        size: the most tokens it lets be seen, or the length that was looked at.
+        family: the policy's text with `{}` for the size; `"full"` for full attention.
+        size: the most tokens that are visible at once; for `"full"`, the length of the prompts.
         bytes: of its keys and values, in one session.
-        fits: whether as many sessions as wished fit into the memory.
+        fits: whether the memory holds all the sessions.
     """
 
     family: str
@@ -65,19 +65,19 @@ class Candidate:
 def candidates(
     families: Sequence[str], shape: ModelShape, wish: Wish, length: int, trained: int | None = None
 ) -> list[Candidate]:
-    """Of each family the largest size that fits, the next larger and two smaller; and `full`.
+    """The largest size of each family that fits, the next larger, two smaller ones, and `full`.
 
-    Sizes are powers of two, at most `length` and what the model was trained on: beyond the
-    one nothing could be told apart, beyond the other models lose their way.
+    Sizes are powers of two, at most `length` and `trained`. Sizes beyond `length` all do the same,
+    and beyond what they were trained on models lose their way.
 
     Args:
         families: policies' texts with `{}` where the size goes: `sinks:4,window={}`.
         shape: sizes of the model.
-        length: of the prompts that will be tried, in tokens.
+        length: tokens of the prompts that will be tried.
         trained: tokens the model was trained on; None if unknown.
 
     Raises:
-        InputError: when not even the smallest size fits, or a family has no hole.
+        InputError: when not even the smallest size fits, or a family has no `{}`.
         PolicyError: on a policy's text that makes no sense.
     """
     largest = min(length, trained or length)
@@ -97,7 +97,7 @@ def candidates(
     if not any(one.fits for one in found):
         least = min(one.bytes for one in found)
         raise InputError(
-            f"{wish.memory:,} bytes are {wish.each:,} for each session, and {SMALLEST} tokens of "
+            f"{wish.memory:,} bytes are {wish.each:,} for each session, but {SMALLEST} tokens of "
             f"keys and values take {least:,}; expected at least {least * wish.sessions:,}, or "
             "fewer sessions."
         )
@@ -106,7 +106,7 @@ def candidates(
 
 
 def sized(family: str, size: int) -> Policy:
-    """The policy of a family that lets `size` tokens be seen, sinks and all.
+    """The policy of a family under which `size` tokens are visible, sinks included.
 
     >>> sized("sinks:4,window={}", 1024)
     Sinks(sinks=4, window=1020)
@@ -122,7 +122,7 @@ def sized(family: str, size: int) -> Policy:
         try:
             return parse(family.replace(HOLE, str(size - over)))
         except PolicyError:
-            return policy  # its parameters forbid that size; it is a little larger then
+            return policy  # its parameters forbid the smaller size, so it is a little larger
     return policy
 
 

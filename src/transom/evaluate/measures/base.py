@@ -1,4 +1,4 @@
-"""What every measurement is: something that reads tokens under one policy and gives rows."""
+"""The interface of measurements: each reads tokens under one policy and gives rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Bench", "Hooks", "Measure"]
 
 @dataclass(frozen=True)
 class Bench:
-    """What measurements are made on.
+    """The model and the text that are measured.
 
     Attributes:
-        context: makes a fresh context of a policy's text; all share one model.
+        context: makes a fresh context from a policy's text; all share one model.
         ids: `(tokens,)` int32, the text.
-        material: what recall trials are made of: the same text in sentences, and the seed.
+        material: for recall trials: the same text in sentences, and the seed.
     """
 
     context: Callable[[str], Context]
@@ -50,12 +50,12 @@ class Bench:
 
 
 class Hooks(NamedTuple):
-    """How a measurement is listened to.
+    """Callbacks of a measurement.
 
     Attributes:
         emit: called with each row as it comes.
-        on_tokens: called after every pass, with how many tokens went through the model.
-        stop: asked before every pass; once true, the measurement ends without further rows.
+        on_tokens: called after every pass, with the number of its tokens.
+        stop: asked before every pass. Once it is true the measurement ends without further rows.
     """
 
     emit: Callable[[Row], None]
@@ -64,29 +64,29 @@ class Hooks(NamedTuple):
 
 
 class Measure(ABC):
-    """One piece of an evaluation, small enough to be done again when it was interrupted."""
+    """One piece of an evaluation, small enough to be repeated after an interruption."""
 
     policy: str
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What is measured, without the policy."""
+        """What is measured, in a few words, without the policy."""
 
     @property
     @abstractmethod
     def keys(self) -> Sequence[tuple[Any, ...]]:
-        """Of the rows it gives."""
+        """The keys of the rows that it gives."""
 
     @abstractmethod
     def tokens(self, bench: Bench) -> int:
-        """How many go through the model, about."""
+        """About how many tokens go through the model."""
 
     def check(self, bench: Bench) -> None:
-        """Refuse now what would be refused in the middle.
+        """Refuse what cannot work now, and not in the middle of the evaluation.
 
         Raises:
-            InputError: when the text does not do.
+            InputError: when the text cannot be used.
             PolicyError, UnsupportedModelError: when the model cannot follow the policy.
         """
         bench.context(self.policy)

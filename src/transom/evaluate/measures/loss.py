@@ -1,4 +1,4 @@
-"""Loss along the text: under a policy, and by computing each window anew."""
+"""Loss along the text: under a policy, and with every window recomputed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = 64  # at most, along the text
 
 
 def recomputed(size: int) -> str:
-    """What stands for a policy in the rows of a recomputed window."""
+    """The name that rows of a recomputed window have in place of a policy."""
     return f"recompute:{size}"
 
 
@@ -58,8 +58,8 @@ class Loss(Measure):
 class RecomputedLoss(Loss):
     """The text in windows of `size` tokens that overlap by half, each read from nothing.
 
-    What a fixed window costs and gives without a cache that slides: every token has at least half
-    a window before it, and is read twice.
+    This shows what a fixed window costs without a cache that slides. Every token has at least half
+    a window before it (but for the start of the text), and is read twice.
     """
 
     size: int

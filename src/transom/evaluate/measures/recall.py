@@ -16,7 +16,7 @@ __all__ = ["Recall"]
 
 @dataclass(frozen=True)
 class Recall(Measure):
-    """All trials of a task at one length; trials that begin alike share their beginning."""
+    """All trials of a task at one length; a beginning that trials share is read once."""
 
     policy: str
     task: Task

@@ -16,16 +16,16 @@ from transom.evaluate.rows import SpeedRow
 
 __all__ = ["RecomputedSpeed", "Speed"]
 
-STEPS = 16  # single tokens, of whose times the median counts
-PASSES = 3  # the same for whole windows
+STEPS = 16  # single tokens that are timed; their median counts
+PASSES = 3  # whole windows that are timed, likewise
 
 
 @dataclass(frozen=True)
 class Speed(Measure):
     """The text read once, in chunks; at each length, a few tokens one by one.
 
-    Every token comes from the text, which starts over where it is too short, so what is timed is
-    reading; choosing a token from the logits is not in it.
+    Every token comes from the text, which is repeated where it is too short. So the times are those
+    of reading, without the choice of a token from the logits.
     """
 
     policy: str
@@ -46,7 +46,7 @@ class Speed(Measure):
         context, warm = bench.context(self.policy), bench.context(self.policy)
         ids = np.resize(bench.ids, self.lengths[-1] + STEPS)
         for start, stop in ((0, context.chunk), (context.chunk, context.chunk + 1)):
-            warm.append(ids[start:stop])  # whatever happens only the first time
+            warm.append(ids[start:stop])  # work that happens only the first time
         del warm
         seen, prefill = 0, 0.0
         for length in self.lengths:
@@ -78,9 +78,9 @@ class Speed(Measure):
 
 @dataclass(frozen=True)
 class RecomputedSpeed(Measure):
-    """The next token from a whole window of `size` tokens, without anything kept.
+    """The next token from a window of `size` tokens that is recomputed for each token.
 
-    It takes as long at any length, so there is one figure for all.
+    It takes the same time at any length, so there is one figure for all lengths.
     """
 
     policy: str
@@ -123,7 +123,7 @@ class RecomputedSpeed(Measure):
 
 
 def _seconds(context: Any, ids: NDArray[np.int32]) -> float:
-    """That appending these takes."""
+    """The seconds that it takes to append `ids`."""
     began = perf_counter()
     context.append(ids)
     return perf_counter() - began

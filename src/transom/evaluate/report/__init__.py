@@ -1,4 +1,4 @@
-"""An evaluation as one page of HTML that needs nothing else."""
+"""An evaluation as one page of HTML, with everything inside."""
 
 from transom.evaluate.report.page import page
 

@@ -11,10 +11,10 @@ from transom.units import plain_seconds, plain_size
 
 __all__ = ["HELD", "Style", "against_bytes", "by_length", "loss_along"]
 
-SIZES = ((760, 340, "wide"), (380, 300, "narrow"))  # of which the page shows the one that fits
-SMOOTHED = 3  # points that each drawn one is the mean of
+SIZES = ((760, 340, "wide"), (380, 300, "narrow"))  # the page shows the one that fits
+SMOOTHED = 3  # points averaged into each drawn one
 HELD: dict[Held, str] = {"hot_bytes": "hot", "total_bytes": "hot and cold"}
-ROOM = 0.06  # of an axis, left free around what is drawn
+ROOM = 0.06  # share of an axis that is left free around the points
 
 Draw = Callable[[Chart], None]
 Style = Callable[[str], str]
@@ -47,7 +47,7 @@ def loss_along(results: Results, style: Style) -> str:
 
 
 def against_bytes(results: Results, quality: str, style: Style, held: Held = "hot_bytes") -> str:
-    """`"loss"` or `"recall"` against bytes, with the front joined; empty without two."""
+    """`"loss"` or `"recall"` against bytes, with a line along the front; empty below two."""
     found = results.policies
     values = [_quality(one, quality) for one in found]
     known = [(one, value) for one, value in zip(found, values, strict=True) if value is not None]
@@ -142,7 +142,7 @@ def _size(value: float) -> str:
 
 
 def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Centred means; at the ends, of the points there are."""
+    """Centred means, over fewer points at both ends."""
     reach = SMOOTHED // 2
     smooth = []
     for i, (x, _) in enumerate(points):

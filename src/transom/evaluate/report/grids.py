@@ -31,7 +31,7 @@ class TaskGrids:
 
 
 def grids(found: Sequence[PolicySummary]) -> list[TaskGrids]:
-    """The grids of every task that was tried, policies in their order."""
+    """The grids of every task that has trials, policies in their order."""
     tried = {row.task for one in found for row in one.recall}
     return [_of_task(task, found) for task in TASKS if task in tried]
 

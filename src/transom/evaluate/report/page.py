@@ -1,4 +1,4 @@
-"""The page: what the template shows, made of results."""
+"""The page: the values that the template shows, computed from the results."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from transom.units import plain_seconds, plain_size
 
 __all__ = ["page"]
 
-COLOURS = 8  # that the style has; further policies share them, dashed
-MISSES = 60  # that are listed
+COLOURS = 8  # colours of the style; further policies share them, dashed
+MISSES = 60  # wrong answers that are listed
 
 
 def page(results: Results) -> str:
@@ -71,7 +71,7 @@ def page(results: Results) -> str:
 
 
 def _fronts(results: Results, style: Style) -> list[dict[str, Any]]:
-    """Quality against hot bytes and, where there are cold ones, against all: charts and words."""
+    """Charts of quality against hot bytes and, where there are cold ones, against all bytes."""
     cold = any(one.cold_bytes for one in results.policies)
     whats = {
         "recall": "Questions answered rightly, all tasks and lengths together",
@@ -95,12 +95,12 @@ def _fronts(results: Results, style: Style) -> list[dict[str, Any]]:
 
 
 def _breakable(policy: str) -> Markup:
-    """A policy's text that a narrow column may break after its marks."""
+    """A policy's text that may break after `:` and `,` in a narrow column."""
     return Markup(re.sub(r"([:,])", r"\1<wbr>", str(escape(policy))))
 
 
 def _styles(results: Results) -> dict[str, str]:
-    """A class for each policy: a colour, or grey for what the others are compared with."""
+    """A style class for each policy: a colour, or grey for the baselines."""
     styles: dict[str, str] = {}
     coloured = 0
     for one in results.policies:
@@ -116,7 +116,7 @@ def _styles(results: Results) -> dict[str, str]:
 
 
 def _longest(found: Sequence[PolicySummary]) -> int:
-    """The longest prompt or reading of all."""
+    """The tokens of the longest prompt or reading."""
     lengths = [0]
     for one in found:
         lengths += [row.length for row in one.recall] + [row.length for row in one.speeds]
@@ -125,7 +125,7 @@ def _longest(found: Sequence[PolicySummary]) -> int:
 
 
 def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
-    """The best figure of every column of the summary, to be set in bold."""
+    """The best figure of every column of the summary, which the page sets in bold."""
 
     def least(values: list[Any]) -> Any:
         return min((value for value in values if value is not None), default=None)
@@ -145,10 +145,10 @@ def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
 
 
 def _of_full(one: PolicySummary, longest: int, full_bytes: int) -> float | None:
-    """Its hot bytes over those of full attention at the longest prompt.
+    """The hot bytes of a policy divided by those of full attention at the longest prompt.
 
-    None where it was given no such prompt, or has room for more, so that none filled it. 1 for full
-    attention itself, whose room grows in steps.
+    None where the policy had no such prompt, or has room for more tokens than that. 1 for full
+    attention itself, whose storage grows in steps.
     """
     if one.policy == "full":
         return 1.0
@@ -175,8 +175,8 @@ def _in_words(results: Results, longest: int, full_bytes: int) -> list[str]:
     said += [
         f"{one.policy} keeps {plain_size(one.hot_bytes)} hot, "
         f"{one.hot_bytes / full_bytes:.1%} of what full attention does, and in all "
-        f"{plain_size(one.total_bytes)}, {one.total_bytes / full_bytes:.1%}: also cold blocks, and "
-        "what they are found by."
+        f"{plain_size(one.total_bytes)}, {one.total_bytes / full_bytes:.1%}: with the cold blocks "
+        "and the table that finds them."
         for one in found
         if one.cold_bytes
     ]
@@ -212,6 +212,6 @@ def _misses(results: Results) -> list[RecallRow]:
 
 
 def _embedded(results: Results) -> str:
-    """All figures as JSON that can stand inside a script element."""
+    """All figures as JSON, escaped for a script element."""
     text = json.dumps(results.to_json(), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

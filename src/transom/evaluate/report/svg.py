@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 44
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: what it shows, from where to where, and how numbers are written on it.
+    """One axis: its label, its two ends, and how numbers are written on it.
 
     With `log`, equal steps are equal factors; both ends must then be above 0.
     """
@@ -26,7 +26,7 @@ class Axis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Where a value stands, 0 at the low end and 1 at the high one."""
+        """Where a value lies, 0 at the low end and 1 at the high end."""
         low, high, at = self.low, self.high, value
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(at)
@@ -57,7 +57,7 @@ class Axis:
 class Chart:
     """A drawing area with two axes; `markup` is the finished SVG.
 
-    Everything drawn names a class of the page's style. Text that may come from a user is escaped.
+    Each mark names a class of the page's style. Text that may come from a user is escaped.
     """
 
     x: Axis
@@ -73,7 +73,7 @@ class Chart:
         self._marks.append(f'<path class="line {style}" d="{path}">{_title(name)}</path>')
 
     def dot(self, x: float, y: float, style: str, name: str) -> None:
-        """A dot; `name` shows where a pointer rests on it."""
+        """A dot; its `name` appears while a pointer rests on it."""
         at = f'cx="{self._x(x):.1f}" cy="{self._y(y):.1f}"'
         self._marks.append(f'<circle class="dot {style}" {at} r="5">{_title(name)}</circle>')
 

@@ -1,4 +1,4 @@
-"""What a model is asked to remember: one task per file, each making seeded trials."""
+"""Recall tasks: what a model is asked to remember. One task per file, with seeded trials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def task(name: str) -> Task:
     """The recall task called `name`.
 
     Raises:
-        InputError: when there is none; the message lists those there are.
+        InputError: when there is no such task; the message lists the known ones.
     """
     if name not in TASKS:
         raise InputError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}.")

@@ -1,4 +1,4 @@
-"""What every recall task is: a frozen value that makes the same trials from the same seed."""
+"""The interface of recall tasks: frozen values that make the same trials from the same seed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from transom.evaluate.tasks.haystack import Haystack
 
 __all__ = ["DIGITS", "NUMBER", "REVISION", "WORD", "Cell", "Material", "Task", "Trial"]
 
-REVISION = 2  # to be raised whenever a trial comes out otherwise: records of others are refused
-NUMBER, WORD = r"\d+", r"\w+"  # the forms that answers have
-DIGITS = (10_000, 99_999)  # numbers that are asked for
+REVISION = 2  # raise it whenever a change alters trials: records of other revisions are refused
+NUMBER, WORD = r"\d+", r"\w+"  # patterns of answers
+DIGITS = (10_000, 99_999)  # the range of numbers that are asked for
 
 
 class Cell(NamedTuple):
-    """Where in the grid a trial stands.
+    """The place of a trial in the grid.
 
     Attributes:
-        length: the most tokens that the prompt may have.
-        depth: how far into the text what is asked for stands, 0 at its start and 1 at its end.
-        trial: which of the trials of this length and depth it is, from 0.
+        length: the most tokens of the prompt.
+        depth: where in the text the answer is hidden, from 0 at its start to 1 at its end.
+        trial: the number of the trial at this length and depth, from 0.
     """
 
     length: int
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What trials are made of: the model's tokenizer, a text, and the seed of all chance."""
+    """What trials are made from: the model's tokenizer, a text and a random seed."""
 
     tokenizer: Any
     text: Haystack
@@ -45,13 +45,13 @@ class Material(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A prompt, and what the model should answer.
+    """A prompt and its right answer.
 
     Attributes:
-        cell: where in the grid it stands.
+        cell: the place in the grid.
         ids: `(tokens,)` int32, at most `cell.length` of them.
-        expected: the answer.
-        form: a pattern; its first match in what the model says is taken for its answer.
+        expected: the right answer.
+        form: a pattern; its first match in the model's text counts as the model's answer.
     """
 
     cell: Cell
@@ -60,7 +60,7 @@ class Trial:
     form: str = NUMBER
 
     def given(self, answer: str) -> str | None:
-        """What the model answered; None if nothing it said has the form of an answer.
+        """The model's answer; None if nothing in its text has the form of one.
 
         >>> Trial(Cell(8, 0.5, 0), np.zeros(0, np.int32), "71432").given(" 71432. Remember it!")
         '71432'
@@ -69,22 +69,21 @@ class Trial:
         return found.group() if found else None
 
     def is_right(self, answer: str) -> bool:
-        """Whether it is exactly what was expected."""
+        """Whether the model's answer is the expected one."""
         return self.given(answer) == self.expected
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """Something told early in a prompt and asked at its end.
+    """Something that is told early in a prompt and asked at its end.
 
-    Trials depend on the material and their cell alone, not on which other trials there are or on
-    the order they are made in.
+    A trial depends on the material and its cell alone, not on other trials or their order.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    answer_tokens: ClassVar[int] = 12  # that the model may say; the answer is near the start
-    one_text: ClassVar[bool] = False  # trials of one length differ in little but the question
+    answer_tokens: ClassVar[int] = 12  # the most tokens of an answer
+    one_text: ClassVar[bool] = False  # trials of one length share a text, not the question
 
     def cells(self, length: int, depths: Sequence[float], trials: int) -> list[Cell]:
         """The grid at one length; by default `trials` at every depth."""
@@ -95,7 +94,7 @@ class Task(ABC):
         """The trial of a cell.
 
         Raises:
-            InputError: when the text is shorter than the cell's length, or the length too short
+            InputError: when the text is shorter than the cell's length, or the length is too short
                 for the question alone.
         """
 
@@ -104,5 +103,5 @@ class Task(ABC):
         return f"{depth:.0%}"
 
     def chance(self, material: Material, *key: object) -> Random:
-        """Numbers that depend on the seed, the task and `key` alone, on every machine alike."""
+        """Random numbers that depend on seed, task and `key` alone, the same on every machine."""
         return Random("/".join(map(str, (material.seed, self.name, *key))))

@@ -1,4 +1,4 @@
-"""A text in sentences, of which any number of tokens can be had from any place."""
+"""A text in sentences, from which excerpts of any length are taken at any place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = re.compile(rf"\s*.{{1,{LONGEST}}}(?=\s|$)|.{{1,{LONGEST}}}", re.DOTALL)
 def sentences(text: str) -> list[str]:
     r"""Pieces of a text that end where a sentence or a paragraph does; joined, they are the text.
 
-    Each has the space before it, with which tokenizers count it, rather than the one after.
+    White space belongs to the sentence after it, as it does to the tokens of most tokenizers.
 
     >>> sentences("One. Two goes\non!  Three\n\nfour")
     ['One.', ' Two goes\non!', '  Three', '\n\nfour']
@@ -60,7 +60,7 @@ class Excerpt:
         return "".join(self.pieces)
 
     def parted(self, depth: float) -> tuple[Excerpt, Excerpt]:
-        """What stands before and after `depth` of its tokens, cut between sentences."""
+        """The part before and the part after `depth` of the tokens, cut between sentences."""
         ends = np.concatenate([[0], np.cumsum(self.sizes)])
         first = int(np.abs(ends - depth * ends[-1]).argmin())
         return (
@@ -69,7 +69,7 @@ class Excerpt:
         )
 
     def around(self, sentence: str, depth: float) -> str:
-        """The text with `sentence` put in at `depth`, with a space on each side."""
+        """The text with `sentence` inserted at `depth`, with a space on each side."""
         before, after = (part.text for part in self.parted(depth))
         left = "" if before[-1:].isspace() else " "
         right = "" if after[:1].isspace() or not after else " "
@@ -84,18 +84,18 @@ class Excerpt:
         return pages
 
     def shorter(self) -> Excerpt:
-        """Without its last sentence."""
+        """The excerpt without its last sentence."""
         return Excerpt(self.pieces[:-1], self.sizes[:-1])
 
 
 class Haystack:
-    """A text in sentences, with how many tokens each has when it stands alone.
+    """A text in sentences, with the number of tokens of each sentence by itself.
 
     Args:
         pieces: the sentences; joined, they are the text.
-        tokenizer: of the model that will read them.
-        name: of the text, for errors.
-        repeats: whether the text may start over where it is too short, as filler does.
+        tokenizer: the one of the model that will read them.
+        name: the name of the text in errors.
+        repeats: whether the text is repeated where it is too short, as filler is.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class Haystack:
 
     @property
     def tokens(self) -> int:
-        """Of all sentences; joined they may have a few less."""
+        """The tokens of all sentences; the joined text may have a few less."""
         return int(self._sizes.sum())
 
     def excerpt(self, tokens: int, place: float = 0.0) -> Excerpt:
-        """As many whole sentences as have at most `tokens` tokens together.
+        """As many neighbouring whole sentences as fit into `tokens` tokens.
 
         Args:
-            place: where to start, of what leaves enough text after it: 0 at the start of the
-                text, 1 as late as possible.
+            place: where to start: 0 at the start of the text, 1 at the last place that leaves
+                enough text after it.
 
         Raises:
             InputError: when the text has fewer tokens than that.
@@ -155,13 +155,14 @@ def prompt_of(
 ) -> tuple[NDArray[np.int32], Excerpt]:
     """The longest prompt around sentences of `haystack` that has at most `length` tokens.
 
-    Gives its `(tokens,)` ids and the sentences that are in it.
-
     Args:
-        ids_of: the prompt around an excerpt, which may be empty.
+        ids_of: makes the ids of the prompt around an excerpt, which may be empty.
+
+    Returns:
+        The `(tokens,)` ids of the prompt, and the excerpt in it.
 
     Raises:
-        InputError: when even the empty one is longer, or the text is too short.
+        InputError: when the prompt is longer even without an excerpt, or the text is too short.
     """
     around = len(ids_of(Excerpt((), np.zeros(0, dtype=np.int64))))
     if around > length:
@@ -171,7 +172,7 @@ def prompt_of(
         )
     excerpt = haystack.excerpt(length - around, place)
     ids = ids_of(excerpt)
-    while len(ids) > length:  # seldom: joined sentences hardly ever take more tokens
+    while len(ids) > length:  # rare: joined sentences hardly ever take more tokens
         excerpt = excerpt.shorter()
         ids = ids_of(excerpt)
     return np.array(ids, dtype=np.int32), excerpt

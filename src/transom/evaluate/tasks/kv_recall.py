@@ -11,7 +11,7 @@ from transom.evaluate.tasks.haystack import Excerpt, Haystack, prompt_of
 
 __all__ = ["KeyValueLines", "KeyValueRecall"]
 
-TOKENS_PER_PAIR = 4  # at least; enough pairs are made to fill any length
+TOKENS_PER_PAIR = 4  # at least, so that there are enough pairs to fill any length
 COLOURS = (
     *("amber", "azure", "black", "blue", "bronze", "brown", "copper", "coral", "crimson", "cyan"),
     *("golden", "green", "grey", "indigo", "ivory", "jade", "lilac", "maroon", "olive", "orange"),
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyValueRecall(Task):
-    """A JSON object, of which one key is asked; all depths of one trial share the object.
+    """A JSON object, and a question for one of its keys; all depths of a trial share the object.
 
     Source: Lost in the Middle, https://arxiv.org/abs/2307.03172, section 3.
     """
@@ -67,21 +67,21 @@ class KeyValueRecall(Task):
         return Trial(cell, ids, asked(excerpt).value)
 
     def _pairs(self, material: Material, cell: Cell) -> list[Pair]:
-        """Enough of them, with no key twice, whatever the depth."""
+        """Enough pairs for the length, the same at every depth, with no key twice."""
         chance = self.chance(material, cell.length, cell.trial)
         keys = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
         wanted = cell.length // TOKENS_PER_PAIR + 1
         numbered = [f"{key} {n}" for n in range(2, 2 + wanted // len(keys)) for key in keys]
         chosen = keys + numbered
         chance.shuffle(chosen)
-        # No value twice either: an answer that is right is then of the right key.
+        # No value twice either, so that a right answer proves that the right key was found.
         values = chance.sample(range(DIGITS[0], max(DIGITS[1], DIGITS[0] + wanted) + 1), wanted)
         return [Pair(key, str(value)) for key, value in zip(chosen[:wanted], values, strict=True)]
 
 
 @dataclass(frozen=True)
 class KeyValueLines(KeyValueRecall):
-    """The same as a plain list, a pair to a line."""
+    """The same as a plain list, one pair on each line."""
 
     name: ClassVar[str] = "kv-lines"
     summary: ClassVar[str] = "one value out of a long list of lines"

@@ -1,4 +1,4 @@
-"""`multi-turn`: what was told in the first turn of a conversation, asked in the ninth."""
+"""`multi-turn`: facts told in the first turn of a conversation and asked for in the ninth."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TURNS_BETWEEN = 7  # between the first and the ninth
 
 
 class Fact(NamedTuple):
-    """Something one person tells, what is asked about it, and how the answer starts.
+    """What one person tells, the question about it, and how the answer starts.
 
-    `names` are what it can be; a fact without is about a number.
+    `names` are the possible answers; without them the answer is a number.
     """
 
     told: str
@@ -53,10 +53,10 @@ FACTS = (
 
 @dataclass(frozen=True)
 class MultiTurn(Task):
-    """Four facts told in turn 1; turns 2 to 8 hand over pages of the text; turn 9 asks one fact.
+    """Turn 1 tells four facts, turns 2 to 8 bring pages of the text, turn 9 asks for one fact.
 
-    The model's turns are given, so that every policy sees the same conversation, and the four
-    questions share it. Trials are numbered fact by fact, conversation by conversation.
+    The model's turns are prescribed, so that every policy sees the same conversation, and the four
+    questions share it. Trials are numbered fact by fact, then conversation by conversation.
     """
 
     name: ClassVar[str] = "multi-turn"

@@ -1,4 +1,4 @@
-"""`needle`: one sentence that does not belong, somewhere in real prose."""
+"""`needle`: one foreign sentence hidden in real prose."""
 
 from __future__ import annotations
 

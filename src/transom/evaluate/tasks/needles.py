@@ -1,4 +1,4 @@
-"""`needles`: several sentences that do not belong, in one excerpt of real prose."""
+"""`needles`: several foreign sentences hidden in one excerpt of real prose."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from transom.evaluate.tasks.needle import PLACES
 
 __all__ = ["Needles"]
 
-COUNT = 8  # of needles, evenly spaced
+COUNT = 8  # needles, evenly spaced
 DEPTHS = tuple((index + 0.5) / COUNT for index in range(COUNT))
 
 
 @dataclass(frozen=True)
 class Needles(Task):
-    """Eight cities' numbers in one excerpt of the text, each asked by itself.
+    """Eight cities' numbers in one excerpt of the text, and one question for each.
 
-    The eight questions of a trial share the excerpt, so that it is read only once. Harder than
-    one needle, as seven others look like it. Source: the multi-key retrieval of RULER,
+    The eight questions of a trial share the excerpt, so that it is read only once. This is harder
+    than one needle, because seven others look like it. Source: the multi-key retrieval of RULER,
     https://arxiv.org/abs/2404.06654.
     """
 
@@ -38,7 +38,7 @@ class Needles(Task):
         place = chance.random()
         cities = chance.sample(PLACES, COUNT)
         numbers = [str(number) for number in chance.sample(range(*DIGITS), COUNT)]
-        asked = min(int(cell.depth * COUNT), COUNT - 1)  # whose page the depth lies on
+        asked = min(int(cell.depth * COUNT), COUNT - 1)  # the city on the page at that depth
         city = cities[asked]
 
         def ids_of(excerpt: Excerpt) -> list[int]:

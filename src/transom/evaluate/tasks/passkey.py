@@ -1,4 +1,4 @@
-"""`passkey`: a number somewhere in the same few sentences over and over, or in real prose."""
+"""`passkey`: a number hidden in a few sentences that repeat, or in real prose."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FILLER = (
 class Passkey(Task):
     """A five-digit number in filler that repeats; the same filler for every trial.
 
-    What it is a number of takes six words, so that nothing else in a text is called nearly the
-    same. At 4,096 tokens of a novel SmolLM2-135M with full attention answered 7 of 7 this way; 2
-    when it was "the special number", for it took a chapter's; and 1 when it was "the pass key", a
-    word that small models explain instead of answering.
+    The name of the number has six words, so that nothing else in a text has a similar name. In
+    4,096 tokens of a novel, SmolLM2-135M with full attention answered 7 of 7 questions with this
+    name. With "the special number" it answered 2, because it took the number of a chapter, and with
+    "the pass key" 1, because small models explain that word instead of answering.
 
     Source: Landmark Attention, https://arxiv.org/abs/2305.16300, section 4.3.
     """

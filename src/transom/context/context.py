@@ -1,0 +1,319 @@
+"""The context itself: what a user appends, scores, generates, forks and saves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom import models
+from transom.context.content import Content, are_messages
+from transom.context.generation import GeneratingContext
+from transom.context.model import CausalLM, check_model
+from transom.context.persistence import Note, as_note, read_context, restore, write_context
+from transom.context.runner import ModelRunner
+from transom.context.scoring import check_windows, score, score_by_windows
+from transom.context.usage import Usage, usage_of
+from transom.errors import InputError
+from transom.kv import BoundedCache
+from transom.kv.planner import Positions
+from transom.policies import Policy, Sinks
+from transom.tokens.whole import text_pieces
+from transom.validation import known_keywords, whole_number
+from transom.windows import SlidingWindow
+
+__all__ = ["Context"]
+
+
+@known_keywords
+class Context(GeneratingContext):
+    """A model's context, kept inside the budget of a policy however much is appended.
+
+    Tokens are fed in chunks and every token sees exactly what the policy says, so the result does
+    not depend on how the text was cut up. Several contexts can share one model.
+
+    A call that raises (an interrupt, an error of the model, memory that runs out) leaves the
+    context as it was before the call, where that can be undone exactly: where `trim_to` works.
+    Otherwise everything but `usage` and `reset` raises a CacheError from then on; go on from a
+    `fork` made before. Generation, and text from an iterator, advance a step at a time: the tokens
+    and the chunks before the one that failed stay in, as `usage` says.
+
+    Threads: a context takes one call at a time. A call while another thread is in one raises a
+    CacheError at once, and changes nothing. A stream holds the context only while it computes a
+    step. Different contexts, forks of one another included, can be used in different threads at
+    the same time, also on one model.
+
+    Args:
+        model: a transformers causal language model.
+        tokenizer: its tokenizer; not needed when only ids are appended.
+        policy: what to keep, as a policy or its text.
+        positions: see `BoundedCache`.
+        chunk: tokens per forward pass; larger is faster and takes more scratch memory.
+        compile: run single-token steps through `torch.compile`, once for all of them.
+        cold: see `BoundedCache`.
+
+    Attributes:
+        note: what was saved beside the state that this was loaded from; otherwise empty.
+
+    Raises:
+        UnsupportedModelError: when the model cannot be bounded, or not be compiled.
+        PolicyError: on a policy text that makes no sense.
+        InputError: on a chunk below 1, or when `model` is not a model.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Any = None,
+        policy: Policy | str = Sinks(),  # noqa: B008 - frozen, so sharing the default is safe
+        *,
+        positions: Positions = "compact",
+        chunk: int = 512,
+        compile: bool = False,
+        cold: Path | str | None = None,
+    ) -> None:
+        chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
+        check_model(model)
+        cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
+        self.tokenizer = tokenizer
+        self.chunk = chunk
+        self.note: Note = {}
+        self._runner = ModelRunner(model, cache, compile=compile)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        policy: Policy | str = Sinks(),  # noqa: B008
+        *,
+        positions: Positions = "compact",
+        chunk: int = 512,
+        compile: bool = False,
+        cold: Path | str | None = None,
+        **kwargs: Any,
+    ) -> Context:
+        """Load a model and its tokenizer and give them a context.
+
+        Args:
+            name: `"smollm2"`, a hub id or a local folder; see `transom.models.load`, which also
+                takes the remaining arguments.
+
+        Raises:
+            ModelNotFoundError: when the name resolves to nothing that can be loaded.
+        """
+        loaded = models.load(name, **kwargs)
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            policy,
+            positions=positions,
+            chunk=chunk,
+            compile=compile,
+            cold=cold,
+        )
+
+    @property
+    def model(self) -> CausalLM:
+        """The model."""
+        return self._runner.model
+
+    @property
+    def cache(self) -> BoundedCache:
+        """The keys and values that are kept."""
+        return self._runner.cache
+
+    @property
+    def policy(self) -> Policy:
+        """What is kept; a size that was given in bytes is in tokens."""
+        return self.cache.policy
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens seen, kept and dropped, bytes held, the next position, bytes in cold storage."""
+        return usage_of(self.cache)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the newest tokens are an answer to messages that the model has not ended."""
+        return self._runner.dialogue.unfinished
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` as the next thing in this context.
+
+        Special tokens that the tokenizer puts before a text are added only at the very start, and
+        those that it puts behind one never, since more may come.
+        """
+        return self._encoder.next_text(text)
+
+    def append(self, content: Content | Iterator[str] | Iterator[int]) -> int:
+        """Feed text, token ids or chat messages; returns how many tokens that was.
+
+        Text may come in pieces, from an iterator such as an open file or a generator; they are
+        tokenized as the one text that they are, a stretch at a time. What one call appends is
+        tokenized by itself: ids that a model has been fed cannot be taken back for what a later
+        call brings. Ids may be a list, a range, or a 1-D numpy array or torch tensor. Messages are
+        `{"role": ..., "content": ...}` and go through the model's chat template.
+
+        Raises:
+            InputError: when the content is none of these; nothing has been fed then, but for the
+                pieces before one that is not text.
+            CacheError: when another thread is in a call, or an earlier one stopped half-way.
+        """
+        with self._runner.exclusive():
+            pieces, rest = text_pieces(content)
+            if pieces is None:
+                return self._runner.feed(self._encoder.content(rest, reply=False))
+            incoming = self._encoder.pieces(pieces)
+            if isinstance(content, str):
+                return self._runner.feed(incoming)
+            each = (incoming._replace(chunks=[chunk]) for chunk in incoming.chunks)
+            return sum(map(self._runner.feed, each))
+
+    def score(
+        self, content: Content, *, window: SlidingWindow | None = None
+    ) -> NDArray[np.float32]:
+        """Append, and say how surprising each token was.
+
+        Scoring a text piece by piece gives the same as scoring it at once.
+
+        With `window`, nothing is appended. The text is read as one by itself, in windows of these
+        settings that each start from nothing, and every token counts in the first window it is in:
+        perplexity by sliding window, `exp(nanmean(losses))`. It takes `window_size / stride` times
+        as long as reading the text once, and each token has at least `overlap` before it.
+
+        Args:
+            content: text, token ids or, without a window, chat messages.
+            window: how to cut; what it holds is neither used nor changed.
+
+        Returns:
+            `(tokens,)` float32: negative log-likelihood in nats of each token given what the policy
+            let it see, or what was before it in its window. NaN for the first token, which nothing
+            predicts, and for what a window with `drop_last` leaves out.
+
+        Raises:
+            InputError: when the content cannot be used, or a window is larger than what the
+                policy lets be seen.
+            CacheError: as for `append`.
+        """
+        if window is None:
+            with self._runner.exclusive():
+                return score(self._runner, self._encoder.content(content, reply=False))
+        check_windows(window.cut, self.policy)
+        if are_messages(content):
+            raise InputError("messages cannot be scored by windows; expected text or token ids.")
+        ids = self._encoder.text(content, special=True) if isinstance(content, str) else content
+        return score_by_windows(self.model, ids, window.cut, self.chunk)
+
+    def fork(self) -> Context:
+        """An independent context that goes on from here.
+
+        The model is shared, and so is what the cache holds, until one of the two appends.
+
+        Raises:
+            CacheError: when something stopped half-way before; see `Context`.
+        """
+        twin = copy.copy(self)
+        twin._runner = self._runner.fork()
+        return twin
+
+    def trim_to(self, tokens: int) -> None:
+        """Remove the newest tokens, so that the first `tokens` seen are left.
+
+        What is appended next goes on as if the others had never been there. What the model would
+        have said next after the token that is now the newest is not known any more: append before
+        generating (or fork before what may have to be taken back). After chat messages it is not
+        known either where the conversation stands, unless nothing is left: no messages can follow.
+
+        Raises:
+            InputError: when fewer tokens have been seen.
+            CacheError: when it would not be exact, because the removed tokens have evicted others,
+                been quantized or had a say in the scores of others; nothing is changed then.
+        """
+        with self._runner.exclusive():
+            tokens = whole_number("trim_to", "tokens", tokens, 0)
+            seen = self.cache.seen
+            if tokens > seen:
+                raise InputError(f"cannot trim to {tokens} tokens; only {seen} were seen.")
+            if tokens < seen:
+                self._runner.crop(tokens)
+
+    def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
+        """Write the context to a file, from which `load` goes on as if it had never stopped.
+
+        The file holds keys, values and settings, not the model, and no pickled code. It is written
+        whole or not at all, and `load` notices when any of its bytes has changed.
+
+        Args:
+            note: anything of yours to keep beside the state, as JSON; becomes `self.note`, which
+                is saved again from then on. By default the present one.
+
+        Returns:
+            The bytes of the file.
+
+        Raises:
+            InputError: when the note does not fit JSON.
+            StateError: when it cannot be written there; what was there is unchanged.
+            CacheError: as for `append`.
+        """
+        with self._runner.exclusive():
+            if note is not None:
+                self.note = as_note(note)
+            return write_context(
+                path, self._runner, self.tokenizer, chunk=self.chunk, note=self.note
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        model: CausalLM | str,
+        tokenizer: Any = None,
+        *,
+        policy: Policy | str | None = None,
+        compile: bool = False,
+        cold: Path | str | None = None,
+    ) -> Context:
+        """A context as it was saved.
+
+        Args:
+            model: the model it was saved with, or the name of it (see `transom.models.load`).
+            tokenizer: the tokenizer it was saved with; comes with the model if that is a name.
+            policy: if given, the policy that is expected.
+            cold: see `BoundedCache`; where cold blocks were when it was saved does not matter.
+
+        Raises:
+            StateError: when the file is damaged, or was saved with another model, other weights,
+                another tokenizer or policy; the message names what differs.
+        """
+        saved = read_context(path, model, tokenizer, policy)
+        context = cls(
+            saved.model,
+            saved.tokenizer,
+            saved.facts["policy"],
+            positions=saved.facts["positions"],
+            chunk=saved.facts["chunk"],
+            compile=compile,
+            cold=cold,
+        )
+        restore(context._runner, saved)
+        context.note = saved.note
+        return context
+
+    def reset(self) -> None:
+        """Forget everything; the memory stays allocated.
+
+        Raises:
+            CacheError: when another thread is in a call.
+        """
+        self._runner.reset()
+
+    def __repr__(self) -> str:
+        usage = self.usage
+        return (
+            f"Context({type(self.model).__name__}, {str(self.policy)!r}, seen={usage.seen}, "
+            f"kept={usage.kept}, kv_bytes={usage.kv_bytes})"
+        )

@@ -1,0 +1,130 @@
+"""The half of a context that generates: as one text, as a stream, or step by step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, overload
+
+from transom.context.content import Content, ContentEncoder
+from transom.context.runner import ModelRunner
+from transom.context.steps import Step, steps_from
+from transom.context.stop import as_stops
+from transom.errors import InputError
+from transom.sampling import Sampler
+from transom.validation import check_keywords, whole_number
+
+__all__ = ["GeneratingContext"]
+
+
+class GeneratingContext:
+    """What `Context` generates with.
+
+    Attributes:
+        tokenizer: of the model; None where only ids are appended.
+        chunk: tokens per forward pass.
+    """
+
+    tokenizer: Any
+    chunk: int
+    _runner: ModelRunner
+
+    @property
+    def _encoder(self) -> ContentEncoder:
+        return ContentEncoder(self._runner, self.tokenizer, self.chunk)
+
+    @overload
+    def generate(
+        self,
+        prompt: Content | None = ...,
+        *,
+        max_new_tokens: int = ...,
+        stop: str | Sequence[str] | None = ...,
+        stream: Literal[False] = ...,
+        **sampling: Any,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Content | None = ...,
+        *,
+        max_new_tokens: int = ...,
+        stop: str | Sequence[str] | None = ...,
+        stream: Literal[True],
+        **sampling: Any,
+    ) -> Iterator[str]: ...
+
+    def generate(
+        self,
+        prompt: Content | None = None,
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] | None = None,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> str | Iterator[str]:
+        """Continue the context, after appending `prompt` if there is one.
+
+        The generated tokens become part of the context. After chat messages the model answers them,
+        whether they are the prompt or were appended; without either it goes on with an answer that
+        `max_new_tokens` has cut short. `steps` gives the same token by token, and says why it
+        ended.
+
+        Args:
+            max_new_tokens: where to stop if the model does not end by itself.
+            stop: texts that end what is generated, wherever tokens begin and end. The text ends
+                before the first of them; but the tokens that spelled it are in the context.
+            stream: give an iterator over pieces of text as they come, instead of all of it.
+            sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`; see
+                `transom.sampling.Sampler`. By default always the likeliest token.
+
+        Raises:
+            InputError: without a tokenizer, in an empty context, or on unknown settings.
+            CacheError: as for `append`; from a stream also when the context is fed in between.
+        """
+        steps = self._steps("generate", ("stream",), prompt, max_new_tokens, stop, sampling)
+        text = (step.text for step in steps if step.text)
+        return text if stream else "".join(text)
+
+    def steps(
+        self,
+        prompt: Content | None = None,
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] | None = None,
+        **sampling: Any,
+    ) -> Iterator[Step]:
+        """Generate as `generate` does, and give every token as a `Step` as it comes.
+
+        The prompt is fed at once, and each token before its step is given out. The last step has a
+        `finish_reason`; there is none at all if `max_new_tokens` is 0.
+
+        Args:
+            max_new_tokens, stop, sampling: see `generate`.
+
+        Raises:
+            InputError, CacheError: as `generate` does.
+        """
+        return self._steps("steps", (), prompt, max_new_tokens, stop, sampling)
+
+    def _steps(
+        self,
+        owner: str,
+        others: tuple[str, ...],
+        prompt: Content | None,
+        max_new_tokens: int,
+        stop: str | Sequence[str] | None,
+        sampling: Mapping[str, Any],
+    ) -> Iterator[Step]:
+        """Steps for the method `owner`, which takes `others` besides the parameters here."""
+        if self.tokenizer is None:
+            raise InputError(f"{owner} gives text, so it needs a tokenizer; pass one to Context.")
+        known = ["prompt", "max_new_tokens", "stop", *others]
+        check_keywords(owner, sampling, [*known, *inspect.signature(Sampler).parameters])
+        longest = whole_number(owner, "max_new_tokens", max_new_tokens, 0)
+        stops = as_stops(owner, stop)
+        draw = Sampler(**sampling).start(self._runner.device)
+        with self._runner.exclusive():
+            self._runner.feed(self._encoder.prompt(prompt))
+            return steps_from(self._runner, self.tokenizer, draw, stops, longest)
