@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from tests.helpers.letters import tokenizer_of
 from tests.helpers.models import tiny
 from transom import Context
-from transom.cli import conversation, main
+from transom.cli import main
 from transom.cli.commands import ChatCommands
-from transom.cli.conversation import RECENT, Conversation, Reply
-from transom.cli.repl import Talk
-from transom.cli.session import Session
-from transom.cli.wrapping import Wrapping
+from transom.cli.repl import ChatRepl
+from transom.cli.wrapping import WordWrapper
 from transom.errors import InputError, StateError
+from transom.sessions import SessionFile, conversation
+from transom.sessions.conversation import RECENT, Conversation, Reply
 from transom.state import remove_leftovers
 
 SMALL = "sinks:3,window=40"
@@ -111,7 +111,7 @@ def test_the_answers_are_those_of_a_context(piped: Piped, system: str | None) ->
     assert out == "\n\n".join(answers) + "\n"
     lines = err.splitlines()
     if system is not None:
-        assert lines.pop(0).endswith("--policy sinks:10,window=33 keeps it for ever")
+        assert lines.pop(0).endswith("--policy sinks:10,window=33 keeps it")
     assert lines == [*meters, "nothing was saved; --session FILE keeps a conversation"]
 
 
@@ -137,7 +137,7 @@ def test_a_restart_changes_nothing(
 
 def test_it_is_bounded_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "CHARACTERS", 50)
-    session = Session(tmp_path / "talk")
+    session = SessionFile(tmp_path / "talk")
     talk = Conversation(context(), "tiny", session=session)
     sizes, bytes_held = set(), set()
     for _ in range(3 * RECENT):
@@ -170,7 +170,7 @@ def test_what_is_not_kept_has_not_happened() -> None:
     next(dropped)
     assert talk.turns == 1
     answer(talk, "Z" * 60)  # evicts all there was
-    assert talk.held == talk.usage.kv_bytes
+    assert talk.undo_bytes == talk.usage.kv_bytes
     assert talk.undo()
     assert not talk.undo()
     assert (talk.usage, talk.recent) == (alone.usage, alone.recent)
@@ -275,7 +275,7 @@ def test_a_context_that_was_saved_by_itself(piped: Piped, tmp_path: Path) -> Non
 
 
 def test_a_file_that_something_else_has_written_is_not_overwritten(tmp_path: Path) -> None:
-    session = Session(tmp_path / "talk")
+    session = SessionFile(tmp_path / "talk")
     one, other = context(), context()
     other.append("ab")
     session.save(one, {})
@@ -290,14 +290,14 @@ def test_a_pipe_or_device_is_no_session(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # from which nothing would ever come
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(InputError, match="is no regular file"):
-            Session(path)
+            SessionFile(path)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "talk")
-    Session(tmp_path / "link").save(context(), {"turns": 0})
+    SessionFile(tmp_path / "link").save(context(), {"turns": 0})
     assert (tmp_path / "link").is_symlink()
-    assert Session(tmp_path / "link").note == {"turns": 0}
+    assert SessionFile(tmp_path / "link").note == {"turns": 0}
 
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
@@ -379,8 +379,8 @@ def test_commands(tmp_path: Path) -> None:
         ("/history", "> abc"),
         ("/reset", "1 turn forgotten"),
         ("/history", "nothing has been said"),
-        ("/undo", "brought back: 1 turn"),
-        ("/undo", "nothing to take back"),
+        ("/undo", "the reset is undone: 1 turn"),
+        ("/undo", "nothing to undo"),
     ]:
         assert command(line)
         assert reported in said[-1]
@@ -390,7 +390,7 @@ def test_commands(tmp_path: Path) -> None:
 
 def shown(text: str, width: int) -> list[str]:
     written: list[str] = []
-    wrapped = Wrapping(written.append, lambda: width)
+    wrapped = WordWrapper(written.append, lambda: width)
     for character in text:
         wrapped(character)
     wrapped.end()
@@ -429,7 +429,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         screen.type("never mind\n")
         screen.expect("> ")
         screen.type("/undo\n")
-        assert "the last turn is taken back; 1 turn left" in screen.expect("> ")
+        assert "the last turn is undone; 1 turn left" in screen.expect("> ")
 
         # Pasted between brackets, with a line that would be a command: one question.
         screen.type("\x1b[200~ab\n/exit\nc\x1b[201~")
@@ -451,12 +451,12 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         screen.type("/reset\n")
         assert "4 turns forgotten" in screen.expect("> ")
         screen.type("/undo\n")
-        assert "brought back: 4 turns" in screen.expect("> ")
+        assert "the reset is undone: 4 turns" in screen.expect("> ")
         screen.type("half a question")
         screen.expect("half a question")
         time.sleep(0.3)  # or Python sees the signal only with the next key
         screen.interrupt()
-        assert "Ctrl-C again ends" in screen.expect("> ")
+        assert "press Ctrl-C again to end" in screen.expect("> ")
         time.sleep(0.3)
         screen.interrupt()
         assert screen.end() == 130
@@ -486,8 +486,8 @@ def test_ctrl_c_stops_an_answer_and_once_more_ends(
         screen.expect("\n")
         screen.expect("\n")  # a whole line of the answer
         screen.interrupt()
-        assert "stopped; what there is of the answer is kept" in screen.expect("> ")
-        assert Session(tmp_path / "talk").note["turns"] == 1
+        assert "stopped; the answer is kept as far as it came" in screen.expect("> ")
+        assert SessionFile(tmp_path / "talk").note["turns"] == 1
         time.sleep(0.3)
         screen.interrupt()
         assert screen.end() == 130
@@ -509,9 +509,9 @@ class Typing:
             raise EOFError from None
 
 
-def talk_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Talk:
+def talk_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> ChatRepl:
     monkeypatch.setattr("transom.cli.repl.Prompt", lambda earlier: Typing(*lines))
-    talk = Talk(Conversation(context(), "tiny"), {"max_new_tokens": 5})
+    talk = ChatRepl(Conversation(context(), "tiny"), {"max_new_tokens": 5})
     talk.typed = True
     return talk
 
@@ -550,7 +550,7 @@ def test_an_interrupt_while_the_question_is_read_takes_it_back(
 
     layer.register_forward_pre_hook(interrupt)
     assert talk.at_terminal()
-    assert "stopped; the question was not taken in" in capsys.readouterr().err
+    assert "stopped; the question was withdrawn" in capsys.readouterr().err
     assert [turn.question for turn in talk.conversation.recent] == ["abc", "d"]
     expected = context()
     for question in "abc", "d":
@@ -564,13 +564,13 @@ def test_what_could_not_be_saved_is_said_and_the_conversation_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
     talk = talk_of(monkeypatch, "abc", "d")
-    talk.conversation.session = Session(tmp_path / "talk")
+    talk.conversation.session = SessionFile(tmp_path / "talk")
     (tmp_path / "talk").write_text("somebody else's")
     assert talk.at_terminal()
     talk.close()
     err = capsys.readouterr().err
     assert err.count("was not written: something else has changed, made or removed it") == 2
-    assert "does not have the last of this" in err
+    assert "could not save the newest turn" in err
     assert talk.conversation.turns == 2
     assert (tmp_path / "talk").read_text() == "somebody else's"
 
@@ -617,7 +617,7 @@ def test_killed_between_and_while_saving(command: list[str], tmp_path: Path) -> 
         for _ in range(20):
             talking.stdout.readline()
         talking.kill()
-    session = Session(file)
+    session = SessionFile(file)
     assert session.note["turns"] >= 9
     alone = context()
     for _ in range(session.note["turns"]):
@@ -648,7 +648,7 @@ def test_pasting_without_readline(command: list[str]) -> None:
 @given(st.lists(st.text("ab \n\t漢\x1bé", max_size=9)), st.integers(1, 12))
 def test_it_does_not_matter_how_text_comes(pieces: list[str], width: int) -> None:
     written: list[str] = []
-    wrapped = Wrapping(written.append, lambda: width)
+    wrapped = WordWrapper(written.append, lambda: width)
     for piece in pieces:
         wrapped(piece)
     wrapped.end()
@@ -687,13 +687,13 @@ def test_nothing_moves_the_cursor() -> None:
 def test_smollm2_remembers_across_a_restart(smollm2: Any, tmp_path: Path) -> None:
     name, question = "The secret word is walrus.", "Repeat the secret word."
     fresh = Context(smollm2.model, smollm2.tokenizer)
-    session = Session(tmp_path / "talk")
+    session = SessionFile(tmp_path / "talk")
     talk = Conversation(fresh, "smollm2", session=session)
     reply = talk.ask(name, max_new_tokens=12)
     list(reply)
     talk.keep(reply)
     expected = "".join(talk.ask(question, max_new_tokens=12))
-    again = Session(tmp_path / "talk")
+    again = SessionFile(tmp_path / "talk")
     loaded = Conversation(again.load(smollm2, None), "smollm2", session=again)
     assert loaded.recent == talk.recent
     assert "".join(loaded.ask(question, max_new_tokens=12)) == expected

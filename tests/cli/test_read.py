@@ -22,9 +22,9 @@ from tests.helpers.models import tiny, tokens
 from transom import Context, SlidingWindow
 from transom.cli import demo, main
 from transom.cli.interrupt import Interrupt
-from transom.cli.progress import Bars
-from transom.cli.tables import plain_size
+from transom.cli.progress import ProgressBars
 from transom.evaluate import read
+from transom.units import plain_size
 
 pytestmark = pytest.mark.usefixtures("piped")
 
@@ -252,19 +252,19 @@ def test_models_are_listed(capsys, monkeypatch, tmp_path):
     assert run("models") == 0
     listed = capsys.readouterr().out
     assert listed.startswith("smollm2\n")
-    assert "cached in   nowhere yet" in listed
+    assert "cached       not yet" in listed
     assert "hub id, local folder" in listed
     (tmp_path / "smollm2-0.1.2").mkdir()
     (tmp_path / "smollm2-0.1.2" / "model.safetensors").write_bytes(bytes(1234))
     run("models")
-    assert f"cached in   {tmp_path / 'smollm2-0.1.2'} (1.23 kB)" in capsys.readouterr().out
+    assert f"cached       in {tmp_path / 'smollm2-0.1.2'} (1.23 kB)" in capsys.readouterr().out
 
 
 def test_demo_says_what_happened_past_the_trained_length(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "MODEL", model)
     monkeypatch.setattr(demo, "TOKENS", WORDS)
-    monkeypatch.setattr(demo, "GLANCE", 32)
+    monkeypatch.setattr(demo, "FIRST_TOKENS", 32)
     monkeypatch.setattr(demo, "reference", lambda: words_of(2 * WORDS))
     assert run("demo") == 0
     assert Path("demo.png").read_bytes().startswith(b"\x89PNG")
@@ -349,7 +349,7 @@ def test_windows_with_special_ids_packed(model, book, tmp_path):
         (["--out", "w.csv"], "'.csv' is none of .arrow, .npy, .parquet"),
         (["--out", "w.npy", "--stride", "600"], "stride is 600 and a window has 512 tokens"),
         (["--out", "w.npy", "--padding-side", "top"], "expected 'left' or 'right'"),
-        (["--out", "w.npy", "--bos", "nope"], "--bos is 'nope', which the tokenizer has no id for"),
+        (["--out", "w.npy", "--bos", "nope"], "--bos is 'nope', for which the tokenizer has no id"),
         (["--out", "w.npy", "--drop-last"], "so there is nothing to write"),
         (["--out", "w.npy", "--tokenizer", "no.json"], "no.json is no tokenizer"),
         (["missing.txt", "--out", "w.npy"], "cannot read missing.txt"),
@@ -374,7 +374,9 @@ def test_windows_of_texts_as_they_are_read(model, tmp_path, monkeypatch):
     for text, half in zip(texts, (numbers[:100_000], numbers[100_000:]), strict=True):
         text.write_text(" ".join(f"w{i}" for i in half))
     moves, fed = [], []
-    monkeypatch.setattr(Bars, "start", lambda self, title, total: lambda n, _: moves.append(n))
+    monkeypatch.setattr(
+        ProgressBars, "start", lambda self, title, total: lambda n, _: moves.append(n)
+    )
     feed = SlidingWindow.feed
 
     def counted(self, ids, **given):

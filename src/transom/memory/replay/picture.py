@@ -55,7 +55,7 @@ def draw(replayed: Replayed, path: Path | str) -> None:
     for at, name in enumerate(names):
         places = [group + (at - (len(names) - 1) / 2) * width for group in range(len(parts))]
         heights = [hits[name, part] for part in parts]
-        bars = axes.bar(places, heights, width, header=name, color=COLOURS[at % len(COLOURS)])
+        bars = axes.bar(places, heights, width, label=name, color=COLOURS[at % len(COLOURS)])
         if len(hits) <= 16:
             axes.bar_label(bars, fmt="{:.3f}", fontsize=7, padding=2)
     axes.axhline(replayed.infinite_hit, color="0.35", linestyle="--", linewidth=1)
