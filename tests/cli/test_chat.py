@@ -418,7 +418,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
 
     options = ("--session", str(file), "--max-new-tokens", "30")
     with Terminal(*command, *options, columns=60) as screen:
-        assert f"under {SMALL}; /help lists" in " ".join(screen.expect("> ").split())
+        assert f"under {SMALL}; type /help for commands" in " ".join(screen.expect("> ").split())
         screen.type(ENDS + "\n")
         said = screen.expect("> ")
         meter = f"seen {6}, kept {6} of 43, {alone.usage.kv_bytes or 16.5:.3g} kB"
