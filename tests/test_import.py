@@ -27,6 +27,17 @@ def test_policies_work_without_torch() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_command_line_starts_without_torch() -> None:
+    result = run(
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'jinja2'): sys.modules[name] = None\n"
+        "from transom.cli import main\n"
+        "main(['policies'])"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "sinks" in result.stdout
+
+
 @pytest.mark.parametrize("name", ["Context", "BoundedCache"])
 def test_the_rest_says_what_to_install(name: str) -> None:
     result = run(WITHOUT_TORCH + f"transom.{name}")

@@ -110,7 +110,7 @@ def test_a_system_prompt_that_goes_before_everything_cannot_come_later() -> None
 
 @pytest.mark.parametrize("wrong", ["b", None, {"content": "b"}, {"role": None, "content": "b"}])
 def test_what_is_no_message_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"is no message; expected .*'role'"):
+    with pytest.raises(InputError, match=r"is not a message; expected .*'role'"):
         turns(CHATML).opening([user("a"), wrong], reply=True)
 
 

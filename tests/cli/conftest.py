@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from tests.helpers.chats import PipedChat, never_ending, tokenizer
 from tests.helpers.cli import WORDS, words_of
 from tests.helpers.models import VOCABULARY, tiny
 
@@ -36,3 +39,31 @@ def book(tmp_path) -> str:
     path = tmp_path / "book.txt"
     path.write_text(words_of(WORDS))
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random Llama that chats, a letter a token."""
+    path = tmp_path_factory.mktemp("model")
+    tiny("llama").save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("endless")
+    never_ending().save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def piped_chat(folder: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> PipedChat:
+    return PipedChat(folder, capsys, monkeypatch)

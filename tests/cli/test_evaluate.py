@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tests.helpers.cli import words_of
 from tests.helpers.models import tiny
 from transom.cli import app, main
-from transom.cli.options import depths_of, lengths_of, several
+from transom.cli.values import depths_of, lengths_of, policies_of
 from transom.errors import InputError
 from transom.evaluate.rows import from_json
 
@@ -179,7 +179,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_options_that_name_several_things():
-    assert [str(one) for one in several("full; sinks:2,window=3;")] == ["full", "sinks:2,window=3"]
+    assert [str(one) for one in policies_of("full; sinks:2,window=3;")] == [
+        "full",
+        "sinks:2,window=3",
+    ]
     assert lengths_of("2k, 500,2048") == (500, 2048)
     assert depths_of(1) == (0.5,)
     assert depths_of(3) == (0.0, 0.5, 1.0)
@@ -238,7 +241,7 @@ def test_advice_with_the_command_and_the_line_to_use(longer, book, tmp_path):
     assert best in ("window:128", "window:256")
     assert f"transom read {book} --model {longer} --policy {best}" in ran.stdout
     assert f'Context.from_pretrained("{longer}", policy="{best}")' in ran.stdout
-    assert "keys and values of 300 tokens, 384 bytes a token" in ran.stdout
+    assert "keys and values of 300 tokens, 384 bytes per token" in ran.stdout
     [line] = [x for x in ran.stdout.splitlines() if x.startswith(f"{best}  ")]
     assert "recommended" in line
     assert (out / "report.html").exists()
@@ -248,7 +251,7 @@ def test_advice_with_the_command_and_the_line_to_use(longer, book, tmp_path):
         *("--latency", "1us", "--out", str(out), "--json", str(target)),
     )
     assert again.exit_code == 1
-    assert "Nothing that fits takes 1 µs a token or less: the fastest, window:" in again.stdout
+    assert "No policy that fits takes 1 µs per token or less. The fastest, window:" in again.stdout
     assert json.loads(target.read_text())["recommended"] is None
 
 

@@ -12,7 +12,7 @@ import torch
 from tests.helpers.cli import run
 from transom import __version__
 from transom.cli import app, options
-from transom.cli.options import tokens_of
+from transom.cli.values import tokens_of
 from transom.errors import InputError
 
 GROUPS = {"corpus": ("build", "export"), "memory": ("ls", "replay")}
@@ -185,7 +185,7 @@ def test_counts_that_are_none(text):
         (("patterns", "full", "--length", "9" * 20), "--length is '9999"),
         (("patterns", "full", "--length", "4000m"), "length is 4194304000; expected at most"),
         (("patterns", f"sinks({2**63})"), "expected at most"),
-        (("read", "x.txt", "--compare", ";"), "--compare is ';'; expected a policy at least"),
+        (("read", "x.txt", "--compare", ";"), "--compare is ';'; expected at least one policy"),
         (("chat", "--temperature", "x"), "'x' came; expected a number"),
         (("chat", "--seed", "-1"), "-1 came; expected at least 0"),
         (("chat", "--session", "-"), "- came; expected a name"),

@@ -10,8 +10,8 @@ import pytest
 
 from transom.attention.patterns import parse_pattern
 from transom.cli import main
-from transom.cli.tables import plain_flops, plain_size
 from transom.policies import ModelShape, Sinks, Window, attention_flops, parse
+from transom.units import plain_flops, plain_size
 
 pytestmark = pytest.mark.usefixtures("piped")
 
@@ -83,7 +83,10 @@ def test_plot_is_a_picture(tmp_path, capsys):
         (["slidng(8)"], "there is no 'slidng'. Expected a policy (full, window"),
         (["window:0"], "window: size is 0; expected at least 1"),
         ([" ; "], "PATTERN is ' ; ', 0 patterns; expected at least one"),
-        (["full;full", "--plot", "FOLDER/p.png"], "2 patterns; expected one, as --plot draws one"),
+        (
+            ["full;full", "--plot", "FOLDER/p.png"],
+            "2 patterns; expected one, because --plot draws one",
+        ),
         (["full", "--plot", "FOLDER"], "is a folder; expected the name of a file"),
         (["full", "--plot", "FOLDER/none/p.png"], "is not a folder open to writing"),
         (["full", "--length", "0"], "length is 0; expected at least 1"),

@@ -1,4 +1,4 @@
-"""Chat messages to the exact text that a model was trained to see."""
+"""Chat messages, rendered as the exact text that a model was trained on."""
 
 from transom.chat.dialogue import Dialogue
 from transom.chat.template import Message, Turns

@@ -1,4 +1,4 @@
-"""Where a conversation stands, as far as what comes next depends on it."""
+"""The state of a conversation, as far as the text of the next messages depends on it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Dialogue"]
 
 
 class Dialogue(NamedTuple):
-    """Where the conversation in a context stands.
+    """The state of the conversation in a context. The methods return the state after an event.
 
     Attributes:
-        role: of the newest message; None before the first.
-        answering: the newest tokens are an answer of the model, or where one starts.
-        end: the token by which the model ended that answer; it has not been fed, because which
-            token closes a turn is for the template to say.
-        asked: the newest tokens are a message, which the model may answer next.
-        trimmed: the newest were taken away, so what the newest message is, is not known.
+        role: of the newest message; None before the first message.
+        answering: whether the newest tokens are an answer of the model, or the start of one.
+        end: the token with which the model ended that answer. It has not been fed, because the
+            template says which token closes a turn.
+        asked: whether the newest tokens are a message that the model may answer.
+        trimmed: whether tokens of the newest message were removed.
     """
 
     role: str | None = None
@@ -31,20 +31,20 @@ class Dialogue(NamedTuple):
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is an answer that the model has not ended."""
+        """Whether the newest tokens are an answer that the model has not ended."""
         return self.answering and self.end is None
 
     def text(self, turns: Turns, messages: Sequence[Message], reply: bool) -> str:
-        """The text of messages that come next; with `reply`, up to where their answer starts.
+        """The text of the next messages; with `reply`, up to the start of the answer.
 
         Raises:
-            InputError: when the template refuses them, or would change what is there already.
+            InputError: when the template refuses the messages, or would change earlier ones.
         """
         if self.trimmed:
             raise InputError(
-                "messages cannot follow a conversation that was trimmed, since how much of its "
-                "newest message is left is not known. Call fork() before what may have to be taken "
-                "back, and go on from there."
+                "messages cannot follow a conversation that was trimmed, because nothing says how "
+                "much of its newest message is left. Call fork() before a turn that you may have "
+                "to undo, and go on from that fork."
             )
         if self.role is None:
             return turns.opening(messages, reply)
@@ -53,18 +53,18 @@ class Dialogue(NamedTuple):
         return turns.after(self.role, messages, reply)
 
     def then(self, messages: Sequence[Message], reply: bool) -> Dialogue:
-        """Where it stands once messages have been fed."""
+        """After messages were fed."""
         role = "assistant" if reply else str(messages[-1].get("role"))
         return Dialogue(role, answering=reply, asked=not reply)
 
     def ended(self, token: int) -> Dialogue:
-        """Where it stands once the model has ended its answer by this token."""
+        """After the model ended its answer with this token."""
         return self._replace(end=token)
 
     def left(self) -> Dialogue:
-        """Where it stands once something else has been fed."""
+        """After something other than messages was fed."""
         return Dialogue(self.role, trimmed=self.trimmed)
 
     def cut(self, tokens: int) -> Dialogue:
-        """Where it stands once all but the first so many tokens have been taken away."""
+        """After all but the first so many tokens were removed."""
         return Dialogue(self.role, trimmed=self.role is not None) if tokens else Dialogue()

@@ -1,21 +1,23 @@
-"""The texts that a chat template names."""
+"""The quoted texts in the source of a chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from jinja2 import Environment
 
 __all__ = ["literals"]
 
 
-def literals(template: str | Mapping[str, str] | Any) -> list[str]:
-    """Every quoted text in a template, in order: among them what it looks for in a content.
+def literals(template: str | Mapping[str, str]) -> list[str]:
+    """Every quoted text in a template, in order. Some of them it looks for in messages.
+
+    Args:
+        template: one, or several by name.
 
     >>> literals("{% if '</think>' in m %}{{ m.split('</think>')[-1] + '<end>' }}{% endif %}")
     ['</think>', '<end>']
     """
+    from jinja2 import Environment  # here, because only the extra `torch` installs it
+
     templates: Iterable[str] = template.values() if isinstance(template, Mapping) else [template]
     found = [
         value[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape")

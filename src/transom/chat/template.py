@@ -1,10 +1,10 @@
-"""Chat messages to text, one turn at a time, through the model's own chat template."""
+"""Chat messages as text, one turn at a time, through the model's own chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from transom.chat.literals import literals
 from transom.errors import InputError
@@ -14,11 +14,13 @@ __all__ = ["Message", "Turns"]
 Message = Mapping[str, Any]
 
 QUESTION, ANSWER = "transom-question", "transom-answer"
-EARLIER = "transom-earlier"  # a message of which nothing may come back in the text of new ones
-ANY = "Aa  bC\n\n d\t<&>'\"{{x}} é, " + "and so on, " * 500  # what an answer may also be like
-BORDER = 100  # characters of a text that decide whether tokens span its start
-TURNS = 16  # that a template is tried with; some show only the newest few
-NOT_ASKED = ("system", "developer", "assistant")  # roles after which a user speaks
+EARLIER = (
+    "transom-earlier"  # stands for an earlier message; must not show up in the text of new ones
+)
+ANY = "Aa  bC\n\n d\t<&>'\"{{x}} é, " + "and so on, " * 500  # an answer that is hard to keep intact
+BORDER = 100  # characters at the start of a text; tokens across the border depend on no more
+TURNS = 16  # turns to test a template with; some templates show only the newest few
+NOT_ASKED = ("system", "developer", "assistant")  # roles that a user message follows
 CALL = {"name": "transom_call", "arguments": {}}
 INSTEAD = (
     "append the ids of the whole conversation to a new context each time "
@@ -27,22 +29,42 @@ INSTEAD = (
 CALLED = {"id": "transom00", "type": "function", "function": CALL}
 
 
-class Turns:
-    """Renders new messages as they continue a conversation, without the conversation at hand.
+class Encoded(Protocol):
+    """What a tokenizer returns for a text."""
 
-    A chat template renders a whole conversation. Rendering stand-ins for the earlier turns with
-    and without the new messages gives the text of the new ones alone, in memory that does not grow.
-    This is right as long as the template leaves alone what came before; `opening` tries that out
-    before anything is answered.
+    input_ids: list[int]
+
+
+class ChatTokenizer(Protocol):
+    """The part of a transformers tokenizer that chats need."""
+
+    chat_template: Any
+
+    def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool) -> Encoded:
+        """The ids of a text."""
+
+    def apply_chat_template(
+        self, conversation: list[Message], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any:
+        """The text of a whole conversation."""
+
+
+class Turns:
+    """Renders new messages as the next turns of a conversation, without its earlier turns.
+
+    A chat template renders a whole conversation. This class renders short stand-ins for the
+    earlier turns, once with and once without the new messages. The difference is the text of the
+    new messages, and memory does not grow with the conversation. It is right only if the template
+    does not change earlier turns. `opening` tests that before the first answer.
 
     Args:
-        tokenizer: a transformers tokenizer with a chat template.
+        tokenizer: has a chat template.
 
     Raises:
         InputError: when it has none.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(
                 "chat messages need a model with a chat template, and this tokenizer has none; "
@@ -51,16 +73,16 @@ class Turns:
         self._tokenizer = tokenizer
 
     def whole(self, messages: Sequence[Message], reply: bool) -> str:
-        """A conversation that nothing follows; with `reply`, up to where the answer starts.
+        """A whole conversation; with `reply`, up to the start of the answer.
 
         Raises:
-            InputError: when the template refuses the messages, or would not show their contents.
+            InputError: when the template refuses the messages, or leaves out their contents.
         """
         for message in messages:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
                 raise InputError(
-                    f"{message!r:.80} is no message; expected {{'role': ..., 'content': ...}} with "
-                    "a role such as 'user'."
+                    f"{message!r:.80} is not a message; expected {{'role': ..., 'content': ...}} "
+                    "with a role such as 'user'."
                 )
             form = type(message.get("content"))
             if form in (str, list) and form not in self._forms:
@@ -74,11 +96,11 @@ class Turns:
     def opening(self, messages: Sequence[Message], reply: bool) -> str:
         """The first messages of a conversation, with the template's default system prompt.
 
-        With `reply`, up to where the model's answer starts.
+        With `reply`, up to the start of the model's answer.
 
         Raises:
-            InputError: when later turns could not be appended to these and to their answers,
-                because the template would then render those differently.
+            InputError: when later turns cannot be appended, because the template would then render
+                these messages or their answers differently.
         """
         text = self.whole(messages, reply)
         again = self._said("user", QUESTION)
@@ -102,10 +124,10 @@ class Turns:
         return text
 
     def after_answer(self, messages: Sequence[Message], reply: bool) -> str:
-        """What follows an answer of the model, from its end token on.
+        """The text of messages after an answer of the model, from its end token on.
 
         Raises:
-            InputError: when the template would put some of the messages elsewhere.
+            InputError: when the template puts some of the messages before the answer.
         """
         asked = [self._said("user", EARLIER)]
         shown = self.whole(asked, reply=True)
@@ -116,10 +138,10 @@ class Turns:
         return _new(new)
 
     def after(self, role: str, messages: Sequence[Message], reply: bool) -> str:
-        """What follows a message of this role that was itself appended.
+        """The text of messages after an appended message of this role.
 
         Raises:
-            InputError: when the template renders that message differently once others follow.
+            InputError: when the template renders that message differently if others follow it.
         """
         before = self.whole(self._ending_with(role), reply=False)
         text = self.whole([*self._ending_with(role), *messages], reply)
@@ -130,32 +152,32 @@ class Turns:
         return _new(new)
 
     def _check_answers(self, closing: str) -> None:
-        """Refuse a template that would not leave an answer as the model gave it."""
+        """Refuse a template that changes answers of the model."""
         asked = [self._said("user", QUESTION)]
         shown = self.whole(asked, reply=True)
         marks = literals(self._tokenizer.chat_template)
         rest = [self._said("assistant", ANSWER), *asked] * TURNS
-        # Together first: some look for the end of a stretch only where there is its start.
+        # All marks together first: some templates look for an end mark only after its start mark.
         for mark in ("".join(marks), ANY, *marks):
             answer = f"{QUESTION}{mark}{ANSWER}"
             turns = [*asked, self._said("assistant", answer), *asked, *rest]
             later = self.whole(turns, reply=True)
             if not _rest(later, shown).startswith(answer + closing):
-                raise _changes(f"answers in which there is {mark if mark in marks else '…'!r}")
+                raise _changes(f"answers that contain {mark if mark in marks else '…'!r}")
         for answer in (ANSWER, f"{ANSWER}."):
             self._check_cut(answer, closing, "an answer")
 
     def _check_cut(self, before: str, after: str, what: str) -> None:
-        """Refuse texts that are other tokens together than one by one."""
+        """Refuse two texts whose tokens change when they are tokenized together."""
         if self._ids(before + after) != self._ids(before) + self._ids(after):
             raise InputError(
-                f"what this model's chat template puts after {what}, {after[:12]!r}, becomes other "
-                "tokens when it is tokenized together with what is before it, so turns cannot be "
-                f"appended one by one; {INSTEAD}"
+                f"the text that this model's chat template puts after {what}, {after[:12]!r}, "
+                "becomes other tokens when it is tokenized together with the text before it, so "
+                f"turns cannot be appended one by one; {INSTEAD}"
             )
 
     def _ending_with(self, role: str) -> list[Message]:
-        """A stand-in for a conversation whose newest message has this role."""
+        """A short conversation whose newest message has this role."""
         if role in ("system", "developer"):
             return [self._said(role, EARLIER)]
         asked = self._said("user", EARLIER)
@@ -173,7 +195,7 @@ class Turns:
 
     @cached_property
     def _forms(self) -> frozenset[type]:
-        """In which forms the template shows a content: as text, as a list of parts, or both."""
+        """The types of content that the template shows: text, a list of parts, or both."""
         parts = [{"type": "text", "text": QUESTION}]
         forms: set[type] = set()
         for content in (QUESTION, parts):
@@ -186,15 +208,14 @@ class Turns:
         return frozenset(forms or {str})
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return ids
+        return self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def _rendered(self, messages: Sequence[Message], reply: bool) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=reply
             )
-        except Exception as error:  # templates are programs and raise whatever they like
+        except Exception as error:  # a template is a program and may raise anything
             raise InputError(
                 f"the chat template refused the messages: {error}. Expected a list of "
                 "{'role': ..., 'content': ...} with the roles that this model knows."
@@ -203,15 +224,16 @@ class Turns:
 
 
 def _rest(later: str, shown: str) -> str:
-    """What a rendering adds to what was shown, an answer and what closes it.
+    """The text that `later` adds to `shown`; empty when it does not start with `shown`.
 
-    White space before the answer may be the template's: a model writes it itself.
+    White space at its start is left out: where a template puts it before an answer, the model
+    writes it itself.
     """
     return later[len(shown) :].lstrip() if later.startswith(shown) else ""
 
 
 def _new(text: str) -> str:
-    """The text of new messages, once nothing of the stand-ins for earlier ones is in it."""
+    """The text of new messages, after a check that no stand-in is in it."""
     if EARLIER in text or ANSWER in text:
         raise _changes("earlier messages")
     return text

@@ -1,4 +1,4 @@
-"""The terminal: one file per command, or per group of them."""
+"""The command line: a file per command, or per group of commands."""
 
 from __future__ import annotations
 
@@ -26,23 +26,21 @@ from transom.cli import (
     top,
     windows,
 )
-from transom.cli.standard import complain, flush_output, open_streams, orderly_end
+from transom.cli.exit_codes import BROKEN_PIPE, MISTAKE
+from transom.cli.streams import complain, flush_output, open_streams, orderly_end
 from transom.errors import InputError, TransomError
 
 __all__ = ["main"]
 
-MISTAKE = 2  # exit codes
-CUT_SHORT = 1
-
 
 class CommandGroup(TyperGroup):
-    """The commands; says what to do where a file is given in the place of one."""
+    """The commands. Suggests `transom read` if the user gives a file instead of a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first argument names.
 
         Raises:
-            InputError: when it names none, but a file.
+            InputError: when it names no command, but a file.
         """
         if self.get_command(ctx, args[0]) is None and os.path.isfile(args[0]):
             raise InputError(
@@ -55,9 +53,9 @@ class CommandGroup(TyperGroup):
 app = typer.Typer(
     name="transom",
     cls=CommandGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},  # of all commands below it, too
+    context_settings={"help_option_names": ["-h", "--help"]},  # for all commands below, too
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help and plain usage errors, also where output is piped
+    rich_markup_mode=None,  # plain help and errors, the same through a pipe
     pretty_exceptions_enable=False,
 )
 
@@ -69,7 +67,7 @@ def _show_version(asked: bool) -> None:
 
 
 @app.callback()
-def _of_all(
+def _options_of_all_commands(
     version: Annotated[
         bool,
         typer.Option(
@@ -112,13 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MemoryError as error:
         complain(f"there is not enough memory{f': {error}' if str(error) else ''}.")
     except OSError as error:
-        if error.filename is None:  # All files that are written have been named by now.
+        if error.filename is None:  # Errors of the files that a user named became InputErrors.
             unwritten = error
         else:
             complain(f"the operating system refused a call: {error}.")
     unwritten = flush_output() or unwritten
-    if isinstance(unwritten, BrokenPipeError):  # such as `head`, which has seen enough
-        code = code or CUT_SHORT
+    if isinstance(unwritten, BrokenPipeError):  # a reader such as `head` has seen enough
+        code = code or BROKEN_PIPE
     elif unwritten is not None:
         closed = unwritten.errno == EBADF
         complain(

@@ -10,40 +10,30 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from transom.cli.compare import INTERRUPTED
-from transom.cli.evaluation_run import Sweep
-from transom.cli.figures import JSON, check_json, write_json
-from transom.cli.options import (
-    CHUNK,
-    DEVICE,
-    DTYPE,
-    SEED,
-    STREAM,
-    TEXT,
-    named,
-    tokens_option,
-    whole,
-)
+from transom.cli.evaluation_run import EvaluationRun
+from transom.cli.exit_codes import INTERRUPTED, NOTHING_FITS
+from transom.cli.figures import JSON, check_outputs, write_json
+from transom.cli.options import CHUNK, DEVICE, DTYPE, MODEL, SEED, TEXT, tokens_option
 from transom.cli.tables import print_table, result_console
+from transom.cli.values import STREAM, named, split, whole
 from transom.evaluate.advisor import Advice, Option, Wish, advise, candidates
 from transom.evaluate.plan import LOSS, SPEED, EvaluationPlan
 from transom.units import plain_seconds, plain_size, to_bytes, to_seconds
 
 __all__ = ["advise_command"]
 
-NOTHING = 1  # the exit code where nothing can be recommended
-NEEDLES = "needles"  # the task that asks most for what it reads
+NEEDLES = "needles"  # the task that asks the most questions for the tokens it reads
 
 
 def advise_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="See `transom models`.")],
+    model: MODEL,
     memory: Annotated[
         str,
         typer.Option(metavar="SIZE", help="Fit all keys and values into SIZE, such as 2GiB."),
     ],
     text: TEXT = None,
     latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Allow a token at most TIME, such as 60ms.")
+        str | None, typer.Option(metavar="TIME", help="Spend at most TIME per token, such as 60ms.")
     ] = None,
     sessions: Annotated[
         int, typer.Option(metavar="N", parser=whole, help="Hold N sessions at once.")
@@ -51,20 +41,22 @@ def advise_command(
     policies: Annotated[
         str,
         typer.Option(
-            metavar="POLICIES", help="Choose from these, {} for the size, separated by ';'."
+            metavar="POLICIES", help="Try these, separated by ';'; {} stands for the size."
         ),
     ] = "sinks:4,window={}",
-    length: Annotated[int, tokens_option("--length", help="Try sessions of N tokens.")] = 4096,
+    length: Annotated[int, tokens_option("--length", help="Test sessions of N tokens.")] = 4096,
     trials: Annotated[
         int,
         typer.Option(
-            metavar="N", parser=whole, help="Hide things in N texts, for eight questions each."
+            metavar="N",
+            parser=whole,
+            help="Hide facts in N texts; ask eight questions each.",
         ),
     ] = 1,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", parser=named, help="Keep what is measured here, with a report."
+            metavar="FOLDER", parser=named, help="Keep the measurements here, with a report."
         ),
     ] = None,
     json: JSON = None,
@@ -75,21 +67,21 @@ def advise_command(
 ) -> None:
     """Choose a policy and its size for a text and a budget.
 
-    Computes what fits, tries a few sizes on the beginning of the text (loss, questions about
-    what was hidden in it, speed), and recommends the smallest that is nearly as good as the best.
+    Computes what fits, and measures a few sizes on the beginning of the text: loss, answers about
+    hidden facts, speed. Recommends the smallest size that is nearly as good as the best.
     """
     wish = Wish(
         to_bytes(memory, "--memory"),
         sessions,
         None if latency is None else to_seconds(latency, "--latency"),
     )
-    families = [one.strip() for one in policies.split(";") if one.strip()]
-    check_json(json, text)
+    families = split(policies, ";")
+    check_outputs(json, None, text)
     with tempfile.TemporaryDirectory() as scratch:
-        sweep = Sweep(model, text, out or Path(scratch), dtype, device, seed, chunk)
-        book = sweep.read()
-        record = sweep.record(book)
-        loaded = sweep.load()
+        evaluation = EvaluationRun(model, text, out or Path(scratch), dtype, device, seed, chunk)
+        book = evaluation.read_text()
+        log = evaluation.open_log(book)
+        loaded = evaluation.load_model()
 
         from transom.evaluate.facts import facts, shape_of
 
@@ -102,8 +94,8 @@ def advise_command(
             lengths=(length,),
             trials=trials,
         )
-        results = sweep.run(plan, loaded, book, record)
-        page = sweep.write(results) if out is not None and results.rows else None
+        results = evaluation.measure(plan, loaded, book, log)
+        page = evaluation.write_report(results) if out is not None and results.rows else None
         if not results.complete:
             raise typer.Exit(INTERRUPTED)
         wanted = {str(one.policy) for one in tried}
@@ -116,18 +108,18 @@ def advise_command(
             _print_use(console, advice.best, model, text)
         if page is not None:
             console.print(f"\n{page}", soft_wrap=True)
-    finally:  # also where nobody reads all of it
+    finally:  # also when nobody reads all of the output
         write_json(advice.to_json(), json)
     if advice.best is None:
-        raise typer.Exit(NOTHING)
+        raise typer.Exit(NOTHING_FITS)
 
 
 def _print(console: Console, advice: Advice, tokens: int, each: int, weights: int) -> None:
     wish = advice.wish
     of = "one session" if wish.sessions == 1 else f"each of {wish.sessions} sessions"
     console.print(
-        f"{plain_size(wish.memory)} of memory are {plain_size(wish.each)} for {of}: keys and "
-        f"values of {wish.each // each:,} tokens, {each:,} bytes a token. The weights take "
+        f"{plain_size(wish.memory)} of memory give {plain_size(wish.each)} to {of}: keys and "
+        f"values of {wish.each // each:,} tokens, {each:,} bytes per token. The weights take "
         f"another {plain_size(weights)}.\n",
         soft_wrap=True,
     )
@@ -156,7 +148,7 @@ def _print(console: Console, advice: Advice, tokens: int, each: int, weights: in
 
 
 def in_words(advice: Advice) -> list[str]:
-    """The recommendation, what it costs, and what the next larger and smaller would give."""
+    """The recommendation and its costs, and those of the next larger and smaller policy."""
     best, full, wish = advice.best, advice.full, advice.wish
     if best is None:
         fastest = min(
@@ -165,11 +157,11 @@ def in_words(advice: Advice) -> list[str]:
             default=None,
         )
         if fastest is None or wish.latency is None:
-            return ["Nothing that was tried fits: give more memory, or fewer sessions."]
+            return ["No policy that was tried fits. Give more memory, or hold fewer sessions."]
         return [
-            f"Nothing that fits takes {plain_seconds(wish.latency)} a token or less: the fastest, "
-            f"{fastest.policy}, takes {plain_seconds(fastest.seconds)}. Allow for that, take a "
-            "smaller model, or a faster machine."
+            f"No policy that fits takes {plain_seconds(wish.latency)} per token or less. The "
+            f"fastest, {fastest.policy}, takes {plain_seconds(fastest.seconds)}. Allow that time, "
+            "or use a smaller model or a faster machine."
         ]
     said = [
         f"Use {best.policy}: {plain_size(best.bytes)} a session, {best.sessions:,} of which fit. "

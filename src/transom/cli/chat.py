@@ -9,24 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from transom.cli.compare import INTERRUPTED
-from transom.cli.conversation import Conversation
-from transom.cli.options import (
-    DEVICE,
-    DTYPE,
-    MAX_NEW_TOKENS,
-    at_least,
-    check_placement,
-    load,
-    named,
-    number,
-)
-from transom.cli.repl import Talk
-from transom.cli.session import Session
+from transom.cli.exit_codes import INTERRUPTED
+from transom.cli.options import DEVICE, DTYPE, MAX_NEW_TOKENS, check_placement, load
+from transom.cli.repl import ChatRepl
+from transom.cli.values import at_least, named, number
 from transom.errors import InputError, StateError
 from transom.models.load import require_torch
 from transom.models.packaged import ALIASES
 from transom.policies import Sinks, parse
+from transom.sessions import Conversation, SessionFile
 
 __all__ = ["chat"]
 
@@ -37,7 +28,9 @@ def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help=f"See `transom models`. [default: {MODEL}, or as saved]"
+            metavar="MODEL",
+            help="Load this model; see `transom models`. "
+            f"[default: that of the session, or {MODEL}]",
         ),
     ] = None,
     session: Annotated[
@@ -50,7 +43,8 @@ def chat(
         str | None,
         typer.Option(
             metavar="POLICY",
-            help=f"Choose what to keep; see `transom policies`. [default: as saved, or {Sinks()}]",
+            help="Choose what to keep; see `transom policies`. "
+            f"[default: that of the session, or {Sinks()}]",
         ),
     ] = None,
     dtype: DTYPE = None,
@@ -61,37 +55,45 @@ def chat(
     temperature: Annotated[
         float,
         typer.Option(
-            metavar="T", parser=number, help="Sample at this temperature; 0 takes the likeliest."
+            metavar="T",
+            parser=number,
+            help="Sample at this temperature; 0 takes the likeliest token.",
         ),
     ] = 0.0,
     top_p: Annotated[
         float | None,
         typer.Option(
-            metavar="P", parser=number, help="Sample from the likeliest tokens that make up P."
+            metavar="P",
+            parser=number,
+            help="Sample only from the likeliest tokens that together have probability P.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=at_least(0), help="Seed sampling: same N, same answers."),
+        typer.Option(
+            metavar="N",
+            parser=at_least(0),
+            help="Seed sampling: the same N gives the same answers.",
+        ),
     ] = None,
     max_new_tokens: MAX_NEW_TOKENS = 512,
 ) -> None:
-    """Talk with a model, for as long as you like, in a fixed window.
+    """Chat with a model, for as long as you like, in a fixed window.
 
-    With --session the conversation is written to FILE after every turn, and goes on from there.
-    Answers go to standard output, everything else to standard error. Where standard input is no
-    terminal, each of its lines is a question. /help lists what else can be typed.
+    With --session, FILE has the conversation after every turn, and the next run goes on from it.
+    Answers go to standard output, everything else to standard error. If standard input is not a
+    terminal, each of its lines is a question. Type /help for the commands of a conversation.
     """
     if sys.stdin is None:
         raise InputError("cannot read standard input: it is closed; expected questions there.")
     check_placement(dtype, device)
     settings = _settings(temperature, top_p, seed, max_new_tokens)
-    wanted = None if policy is None else str(parse(policy))
-    file = None if session is None else Session(session)
-    talk = Talk(_conversation(model, file, wanted, system, dtype, device), settings)
-    talk.introduce()
-    ended = talk.at_terminal() if talk.typed else talk.through(_piped())
-    talk.close()
+    expected = None if policy is None else str(parse(policy))
+    file = None if session is None else SessionFile(session)
+    repl = ChatRepl(_conversation(model, file, expected, system, dtype, device), settings)
+    repl.introduce()
+    ended = repl.at_terminal() if repl.typed else repl.through(_piped_questions())
+    repl.close()
     if not ended:
         raise typer.Exit(INTERRUPTED)
 
@@ -99,7 +101,7 @@ def chat(
 def _settings(
     temperature: float, top_p: float | None, seed: int | None, max_new_tokens: int
 ) -> dict[str, Any]:
-    """Arguments of `Conversation.ask`, once they are known to make sense."""
+    """The keyword arguments of `Conversation.ask`, after a check that they make sense."""
     require_torch()
     import torch
 
@@ -112,13 +114,13 @@ def _settings(
 
 def _conversation(
     model: str | None,
-    session: Session | None,
+    session: SessionFile | None,
     policy: str | None,
     system: str | None,
     dtype: str | None,
     device: str | None,
 ) -> Conversation:
-    """A new conversation, or the one in the file."""
+    """A new conversation, or the one in the session file."""
     from transom.context import Context  # here, so that the terminal starts without torch
 
     saved = None if session is None else session.note
@@ -137,17 +139,17 @@ def _conversation(
         system = system if system is not None else saved.get("system")
     else:
         context = Context(loaded.model, loaded.tokenizer, policy or Sinks())
-    return Conversation(context, _findable(name), dtype=dtype, system=system, session=session)
+    return Conversation(context, _absolute(name), dtype=dtype, system=system, session=session)
 
 
-def _findable(name: str) -> str:
-    """The name of a model, so that it also means the same from another folder."""
+def _absolute(name: str) -> str:
+    """The name of a model, made absolute if it is a path, so that it works from other folders."""
     path = Path(name).expanduser()
     return str(path.resolve()) if name not in ALIASES and path.exists() else name
 
 
-def _piped() -> Iterator[str]:
-    """The lines of standard input that have something in them."""
+def _piped_questions() -> Iterator[str]:
+    """The lines of standard input that are not blank."""
     for at, line in enumerate(sys.stdin.buffer, 1):
         try:
             question = line.decode("utf-8-sig" if at == 1 else "utf-8").strip()

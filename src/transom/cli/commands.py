@@ -1,38 +1,38 @@
-"""What can be typed in a conversation besides questions."""
+"""The commands of a conversation, such as /undo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from transom.cli.conversation import Conversation
-from transom.cli.session import Session
-from transom.cli.tables import plain_size
 from transom.cli.wrapping import visible
 from transom.errors import InputError
+from transom.sessions import Conversation, SessionFile
+from transom.units import plain_size
 
 __all__ = ["ChatCommands", "count", "transcript"]
 
 Say = Callable[[str], None]
 
 HELP = """\
-/usage      tokens seen and kept, bytes, policy, model, file
-/history    the last turns again
-/undo       take the last turn or /reset back, exactly
-/reset      begin anew
-/save FILE  write a copy of the conversation, to go on from with --session FILE
-/exit       end; so does Ctrl-D
+/usage      show tokens seen and kept, bytes, policy, model and file
+/history    show the last turns again
+/undo       undo the last turn or /reset
+/reset      start a new conversation
+/save FILE  save a copy; --session FILE goes on from it
+/exit       end, as Ctrl-D does
 
-Ctrl-C stops an answer, and a second one ends. A backslash at the end of a line goes on to the
-next one, and what is pasted is one question. A space in front sends a line that begins with /."""
+Ctrl-C stops an answer. A second Ctrl-C ends the program. End a line with a backslash to go on in
+the next line. Pasted text is one question. To ask a question that begins with /, start the line
+with a space."""
 
 
 class ChatCommands:
     """Runs lines such as `/usage`.
 
     Args:
-        conversation: what they are about.
-        say: shows a few lines to the user.
+        conversation: the one that the commands show and change.
+        say: shows some lines to the user.
 
     Attributes:
         copies: the files that /save has written.
@@ -41,7 +41,7 @@ class ChatCommands:
     def __init__(self, conversation: Conversation, say: Say) -> None:
         self._conversation = conversation
         self._say = say
-        self.copies: dict[Path, Session] = {}
+        self.copies: dict[Path, SessionFile] = {}
         self._known: dict[str, Callable[[], None]] = {
             "/help": lambda: say(HELP),
             "/usage": self._usage,
@@ -72,56 +72,56 @@ class ChatCommands:
         return name in self._known
 
     def _usage(self) -> None:
-        talk = self._conversation
-        usage, capacity = talk.usage, talk.context.policy.capacity
-        held = f", and as much again for /undo ({plain_size(talk.held)})" if talk.held else ""
+        now = self._conversation
+        usage, capacity = now.usage, now.context.policy.capacity
+        undo = f", and {plain_size(now.undo_bytes)} more for /undo" if now.undo_bytes else ""
         cold = f", and {usage.cold_bytes:,} cold" if usage.cold_bytes else ""
         file = "none; --session FILE keeps a conversation"
-        if talk.session is not None:
-            written = talk.session.path.exists()
-            size = plain_size(talk.session.path.stat().st_size) if written else "not yet written"
-            file = f"{talk.session.path} ({size})"
+        if now.session is not None:
+            written = now.session.path.exists()
+            size = plain_size(now.session.path.stat().st_size) if written else "not yet written"
+            file = f"{now.session.path} ({size})"
         self._say(
-            f"model   {talk.model}\n"
-            f"policy  {talk.context.policy}\n"
-            f"turns   {talk.turns:,}\n"
+            f"model   {now.model}\n"
+            f"policy  {now.context.policy}\n"
+            f"turns   {now.turns:,}\n"
             f"seen    {count(usage.seen, 'token')}\n"
             f"kept    {usage.kept:,}{'' if capacity is None else f' of at most {capacity:,}'}\n"
-            f"bytes   {usage.kv_bytes:,} for keys and values{cold}{held}\n"
+            f"bytes   {usage.kv_bytes:,} for keys and values{cold}{undo}\n"
             f"file    {file}"
         )
 
     def _undo(self) -> None:
         before = self._conversation.turns
         if not self._conversation.undo():
-            self._say("nothing to take back: only the last turn or /reset since the start can be")
+            self._say("nothing to undo: /undo reaches back one turn or /reset, in this run only")
         elif self._conversation.turns > before:
-            self._say(f"brought back: {count(self._conversation.turns, 'turn')}")
+            self._say(f"the reset is undone: {count(self._conversation.turns, 'turn')}")
         else:
-            self._say(f"the last turn is taken back; {count(before - 1, 'turn')} left")
+            self._say(f"the last turn is undone; {count(before - 1, 'turn')} left")
 
     def _reset(self) -> None:
         before = self._conversation.turns
         self._conversation.reset()
-        self._say(f"{count(before, 'turn')} forgotten; until the next question /undo brings back")
+        self._say(f"{count(before, 'turn')} forgotten; /undo brings them back until you ask again")
 
     def _save(self, target: str) -> None:
         if not target:
             raise InputError("/save needs the name of a file to write: /save FILE.")
-        path, talk = Path(target).expanduser(), self._conversation
+        path, now = Path(target).expanduser(), self._conversation
         if path not in self.copies:
             if path.exists():
                 raise InputError(f"{path} exists and was left as it is; expected a new name.")
-            self.copies[path] = Session(path)
-        self.copies[path].save(talk.context, talk.note())
-        if talk.session is None:
-            talk.unsaved = False
+            self.copies[path] = SessionFile(path)
+        self.copies[path].save(now.context, now.note())
+        if now.session is None:
+            now.unsaved = False
         size = plain_size(path.stat().st_size)
-        self._say(f"saved as {path} ({size}); go on from it with --session {path}")
+        self._say(f"saved as {path} ({size}); --session {path} goes on from it")
 
 
 def transcript(conversation: Conversation, turns: int | None = None) -> str:
-    """The newest turns as they were said, as far as they are kept; all of those by default."""
+    """The newest turns as text, as far as the conversation keeps them; None for all of those."""
     shown = conversation.recent[-turns:] if turns else conversation.recent
     return "\n\n".join(visible(f"> {turn.question}\n{turn.answer}".rstrip()) for turn in shown)
 

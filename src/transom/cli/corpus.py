@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from time import perf_counter
 from typing import Annotated
 
 import typer
 
-from transom.cli.compare import INTERRUPTED
 from transom.cli.corpus_build import Folder, append, build
-from transom.cli.options import whole
-from transom.cli.progress import Bars
-from transom.cli.tables import plain_size, result_console
+from transom.cli.exit_codes import DAMAGED
+from transom.cli.interrupt import all_or_nothing
+from transom.cli.progress import ProgressBars
+from transom.cli.tables import result_console
+from transom.cli.values import whole
 from transom.corpus import TokenCorpus
 from transom.corpus import verify as verify_corpus
 from transom.corpus.formats import formats, write_format
+from transom.units import plain_size
 
 __all__ = ["app"]
 
-DAMAGED = 1  # exit status of `verify` when something is wrong
-
 app = typer.Typer(
     name="corpus",
-    help="Keep the token ids of any number of texts, memory-mapped.",
+    help="Keep the token ids of many texts in a memory-mapped folder.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -65,15 +64,15 @@ def info(folder: Folder) -> None:
 
 @app.command()
 def verify(folder: Folder) -> None:
-    """Read everything and compare it with what was committed.
+    """Read a whole corpus and compare it with its checksums.
 
-    Names each damaged block, and exits with 1 if there is one.
+    Names each damaged block. Exits with 1 if there is one.
     """
     manifest = TokenCorpus.open(folder).manifest
     total = sum(file.bytes for file in manifest.files)
     began = perf_counter()
     damaged = read = 0
-    with Bars() as bars:
+    with ProgressBars() as bars:
         move = bars.start(str(folder), max(1, total))
 
         def moved(name: str, size: int) -> None:
@@ -96,21 +95,25 @@ def verify(folder: Folder) -> None:
 def export(
     folder: Folder,
     out: Annotated[
-        str,  # A slash at the end, which a Path would lose, says that it is a folder.
-        typer.Argument(metavar="PATH", help="Name of the file, or a folder/ to put it into."),
+        str,  # Not a Path, which would lose the slash at the end of a folder's name.
+        typer.Argument(metavar="PATH", help="Write this file, or into this folder/."),
     ],
-    to: Annotated[str, typer.Option(metavar="FORMAT", help=f"{', '.join(formats())}.")],
+    to: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"Write one of {', '.join(formats())}.")
+    ],
     separator: Annotated[
         int | None,
         typer.Option(
-            metavar="ID", parser=whole, help="Put after each document, where ends are not kept."
+            metavar="ID",
+            parser=whole,
+            help="Put this id after each document, if the format keeps no ends of documents.",
         ),
     ] = None,
 ) -> None:
-    """Write a corpus as files of another program."""
+    """Write a corpus in the format of another program."""
     corpus = TokenCorpus.open(folder)
     began = perf_counter()
-    with Bars() as bars:
+    with ProgressBars() as bars, all_or_nothing():
         move = bars.start(out, max(1, corpus.tokens))
         written = 0
 
@@ -119,11 +122,7 @@ def export(
             written += tokens
             move(written, f"{written / (perf_counter() - began):,.0f} tokens/s")
 
-        try:
-            paths = write_format(corpus, to, out, separator=separator, moved=moved)
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+        paths = write_format(corpus, to, out, separator=separator, moved=moved)
     for path in paths:
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         print(f"{path} ({plain_size(sum(file.stat().st_size for file in files))})")

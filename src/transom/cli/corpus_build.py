@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from transom.cli.compare import INTERRUPTED
+from transom.cli.exit_codes import INTERRUPTED
 from transom.cli.interrupt import Interrupt
-from transom.cli.options import at_least, named
-from transom.cli.progress import Bars
-from transom.cli.tables import plain_size, print_table, result_console
+from transom.cli.options import FIELD, TOKENIZER, load_tokenizer
+from transom.cli.progress import ProgressBars
+from transom.cli.tables import print_table, result_console
+from transom.cli.values import at_least, check_choice, named
 from transom.corpus import Done, TokenCorpus, Watch, append_files
 from transom.corpus import build as build_corpus
 from transom.corpus.build import Engine, forget_job
@@ -22,47 +23,52 @@ from transom.corpus.job import inputs_of
 from transom.errors import InputError
 from transom.tokens.backends import Backend, backends, choose_backend
 from transom.tokens.files import sample
+from transom.units import plain_size
 
 __all__ = ["Folder", "append", "build"]
 
 REFERENCE = "tokenizers"
 ENGINES = ("local", "ray")
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", parser=named, help="The corpus.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", parser=named, help="The folder of the corpus.")
+]
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE", help=".txt, .jsonl, .json.gz, .parquet and more.")
+    list[str],
+    typer.Argument(metavar="FILE", help="Read these: .txt, .jsonl, .json.gz, .parquet or more."),
 ]
 Workers = Annotated[
     int,
     typer.Option(
-        metavar="N", parser=at_least(1), help="How many threads, or workers of Ray, tokenize."
+        metavar="N", parser=at_least(1), help="Tokenize with N threads, or N workers of Ray."
     ),
 ]
 Library = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help=f"What tokenizes: {', '.join(backends())}.")
+    str,
+    typer.Option(
+        "--backend", metavar="NAME", help=f"Tokenize with one of {', '.join(backends())}."
+    ),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", metavar="NAME", help=f"What does the work: {', '.join(ENGINES)}.")
+    str,
+    typer.Option("--engine", metavar="NAME", help="Work in this process (local), or on Ray (ray)."),
 ]
-Field = Annotated[str, typer.Option(metavar="NAME", help="Key or column that holds the text.")]
 
 
 def build(
     folder: Folder,
     files: Files,
-    tokenizer: Annotated[
-        str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
-    ] = "smollm2",
+    tokenizer: TOKENIZER = "smollm2",
     workers: Workers = 1,
     backend: Library = REFERENCE,
     engine: EngineName = "local",
-    field: Field = "text",
+    field: FIELD = "text",
 ) -> None:
     """Make a corpus of texts.
 
-    A .txt file is one document, the others have one per row. Ctrl-C stops at the end of a
-    document, a second one at once. Run the same command again to go on after that, or after
-    anything else that stopped it: nothing is lost and nothing is there twice.
+    A .txt file is one document; other files have one document per row. Press Ctrl-C to stop at the
+    end of a document, and again to stop at once. Run the same command again to go on, whatever
+    stopped it: no text is lost, and none is added twice.
     """
     by = _engine(engine, workers, backend)
     encoder, library = _tokenizer(tokenizer, backend if by is None else REFERENCE, files, field)
@@ -85,26 +91,27 @@ def build(
 def append(
     folder: Folder,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE", help="As for `build`.")
+        list[str] | None, typer.Argument(metavar="FILE", help="Read these, as `build` does.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="By default that of the corpus.")
+        str | None,
+        typer.Option(metavar="NAME", help="Tokenize with this. [default: that of the corpus]"),
     ] = None,
     workers: Workers = 1,
     backend: Library = REFERENCE,
     engine: EngineName = "local",
-    field: Field = "text",
+    field: FIELD = "text",
     again: Annotated[
-        bool, typer.Option("--again", help="Also files that are in the corpus already.")
+        bool, typer.Option("--again", help="Also add files that the corpus already has.")
     ] = False,
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Give up a run that was cut short; FILE is not needed."),
+        typer.Option("--forget", help="Give up an unfinished run; needs no FILE."),
     ] = False,
 ) -> None:
     """Add texts to a corpus; readers see them once they are committed.
 
-    Stopping and going on is as for `build`.
+    Stops and goes on as `build` does.
     """
     if not files:
         if not forget:
@@ -114,7 +121,7 @@ def append(
         return
     name = tokenizer or TokenCorpus.open(folder).manifest.tokenizer
     if not name:
-        raise InputError(f"{folder} does not say which tokenizer it is of; expected --tokenizer.")
+        raise InputError(f"{folder} does not name its tokenizer; expected --tokenizer.")
     by = _engine(engine, workers, backend)
     encoder, library = _tokenizer(name, backend if by is None else REFERENCE, files, field)
     _run(
@@ -135,9 +142,8 @@ def append(
 
 
 def _engine(name: str, workers: int, backend: str) -> Engine | None:
-    """What is to do the work; None for this process."""
-    if name not in ENGINES:
-        raise InputError(f"--engine is {name!r}; expected one of {', '.join(ENGINES)}.")
+    """The engine of that name; None for this process."""
+    check_choice("--engine", name, ENGINES)
     if name == "local":
         return None
     if backend not in ("auto", REFERENCE):
@@ -148,22 +154,20 @@ def _engine(name: str, workers: int, backend: str) -> Engine | None:
 
 
 def _tokenizer(name: str, backend: str, files: list[str], field: str) -> tuple[Any, Backend]:
-    """The tokenizer called `name`, and the library that is to carry it out."""
-    from transom.models import load_tokenizer
-
-    inputs_of(files)  # before anything that takes its time
-    tokenizer = load_tokenizer(name, report=lambda line: print(line, file=sys.stderr))
+    """The tokenizer called `name`, and the library that runs it."""
+    inputs_of(files)  # checked before anything slow
+    tokenizer = load_tokenizer(name)
     choice = choose_backend(tokenizer, sample(files, field=field), backend)
     print(f"tokenizing with {choice.why}", file=sys.stderr)
     return tokenizer, choice.backend
 
 
 def _run(folder: Path, work: Callable[[Watch], Done]) -> None:
-    """Do it under a bar, and sum up what was done."""
+    """Work under a progress bar, then print a summary."""
     began = perf_counter()
     done: Done | None = None
     try:
-        with Interrupt() as interrupt, Bars() as bars:
+        with Interrupt() as interrupt, ProgressBars() as bars:
             move: Callable[[int, str], None] | None = None
             told: list[str] = []
 
@@ -173,7 +177,9 @@ def _run(folder: Path, work: Callable[[Watch], Done]) -> None:
                     move = bars.start(str(folder), max(1, now.size))
                 done = now
                 if interrupt.requested and not told:
-                    told.append("stopping where the document ends; Ctrl-C again stops at once")
+                    told.append(
+                        "stopping at the end of the document; press Ctrl-C again to stop at once"
+                    )
                     print(*told, file=sys.stderr)
                 move(now.read, _figures(now, perf_counter() - began))
 

@@ -7,36 +7,40 @@ from pathlib import Path
 
 import typer
 
-from transom.cli.compare import INTERRUPTED, Comparison, compare
+from transom.cli.comparison import Comparison, compare
+from transom.cli.comparison_table import print_comparison
+from transom.cli.exit_codes import INTERRUPTED
 from transom.cli.options import DEVICE, DTYPE, load
-from transom.cli.tables import plain_size, print_comparison, result_console
+from transom.cli.tables import result_console
 from transom.evaluate.reference import reference
 from transom.outputs import check_picture
 from transom.policies import Full, Sinks
+from transom.units import plain_size
 
 __all__ = ["demo"]
 
 MODEL = "smollm2"
-# Half as many again as the model was trained on: enough to see full attention fail, and little
-# enough for two cores to read it twice within three minutes.
+# One and a half times the trained length: enough to see full attention fail, and little enough to
+# be read twice on two cores within three minutes.
 TOKENS = 12_288
-GLANCE = 1_024  # read first, so that there is something to see within seconds
+FIRST_TOKENS = 1_024  # read first, so that there is a table within seconds
 PLOT = Path("demo.png")
 
 
 def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
     """Read a long text with a small model, with and without a bound.
 
-    Reads the Python language reference, for some two minutes on two cores, and saves a picture,
-    demo.png, in the current folder. The first table, over less of it, is there within seconds.
+    Reads the Python language reference, which takes about two minutes on two cores, and draws
+    demo.png in the current folder. Shows a first table, of a part of the text, within seconds.
     """
     from transom.evaluate.plot import plot_runs
 
     check_picture(PLOT)
     loaded = load(MODEL, dtype, device)
     console, text = result_console(), reference()
-    for tokens in (GLANCE, TOKENS):
-        _say(f"read {tokens:,} tokens of the Python language reference under each policy")
+    for tokens in (FIRST_TOKENS, TOKENS):
+        line = f"read {tokens:,} tokens of the Python language reference under each policy"
+        print(line, file=sys.stderr)
         comparison = compare(loaded, text, [Sinks(), Full()], limit=tokens)
         if comparison.runs:
             print_comparison(console, comparison)
@@ -50,12 +54,8 @@ def demo(dtype: DTYPE = None, device: DEVICE = None) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def in_words(comparison: Comparison) -> str:
-    """The result, a line per policy: loss before and after the trained length, and memory."""
+    """A line per policy: the loss before and after the trained length, and the memory."""
     trained = comparison.trained_length
     lines = []
     for run in comparison.runs:

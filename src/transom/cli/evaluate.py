@@ -8,51 +8,46 @@ from typing import Annotated
 
 import typer
 
-from transom.cli.compare import INTERRUPTED
-from transom.cli.evaluation_run import Sweep
+from transom.cli.evaluation_run import EvaluationRun
+from transom.cli.exit_codes import INTERRUPTED
 from transom.cli.live_table import columns, lines
-from transom.cli.options import (
-    CHUNK,
-    DEVICE,
-    DTYPE,
-    SEED,
-    TEXT,
-    depths_of,
-    lengths_of,
-    named,
-    names_of,
-    several,
-    tokens_option,
-    whole,
-)
+from transom.cli.options import CHUNK, DEVICE, DTYPE, MODEL, SEED, TEXT, tokens_option
 from transom.cli.tables import print_table, result_console
+from transom.cli.values import depths_of, lengths_of, named, policies_of, split, whole
 from transom.evaluate.plan import EvaluationPlan, known_tasks
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="See `transom models`.")],
+    model: MODEL,
     policies: Annotated[
-        str, typer.Option(metavar="POLICIES", help="Compare these, separated by ';'.")
+        str, typer.Option(metavar="POLICIES", help="Compare these policies, separated by ';'.")
     ] = "full;sinks:4,window=1020",
     text: TEXT = None,
     tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help=f"Do some of {', '.join(known_tasks())}.")
+        str,
+        typer.Option(
+            metavar="NAMES", help=f"Run these tasks, separated by ',': {', '.join(known_tasks())}."
+        ),
     ] = ",".join(EvaluationPlan.tasks),
     lengths: Annotated[
-        str, typer.Option(metavar="LENGTHS", help="Ask at these lengths of prompts, in tokens.")
+        str,
+        typer.Option(
+            metavar="LENGTHS", help="Test prompts of these lengths in tokens, separated by ','."
+        ),
     ] = "2k,4k,8k",
     depths: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Hide things at N places in a prompt.")
+        int, typer.Option(metavar="N", parser=whole, help="Hide facts at N depths of a prompt.")
     ] = 5,
     trials: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Try N times at each length and depth.")
+        int,
+        typer.Option(metavar="N", parser=whole, help="Make N trials at each length and depth."),
     ] = 1,
     recompute: Annotated[
         int | None,
         tokens_option(
-            "--recompute", help="Also compute a window of N tokens anew for every token."
+            "--recompute", help="Also time a window of N tokens, recomputed for every token."
         ),
     ] = None,
     out: Annotated[
@@ -69,31 +64,31 @@ def evaluate(
         bool, typer.Option("--fresh", help="Measure everything again, even what FOLDER has.")
     ] = False,
 ) -> None:
-    """Measure what policies cost and what they keep, as a report.
+    """Measure what policies cost and what they keep; write a report.
 
-    Loss along the text, recall by length and depth, memory and speed, all in one HTML page.
-    Ctrl-C ends it with the figures so far; the same command then goes on from there.
+    Measures the loss along the text, recall by length and depth, memory and speed, and writes one
+    HTML page. Press Ctrl-C to stop with the figures so far. Run the same command again to go on.
     """
     plan = EvaluationPlan(
-        policies=tuple(several(policies)),
-        tasks=tuple(names_of(tasks)),
+        policies=tuple(policies_of(policies)),
+        tasks=tuple(split(tasks, ",")),
         lengths=lengths_of(lengths),
         depths=depths_of(depths),
         trials=trials,
         recompute=recompute,
     )
-    sweep = Sweep(model, text, out, dtype, device, seed, chunk, fresh)
-    book = sweep.read()
-    record = sweep.record(book)
-    results = sweep.run(plan, sweep.load(), book, record)
+    evaluation = EvaluationRun(model, text, out, dtype, device, seed, chunk, fresh)
+    book = evaluation.read_text()
+    log = evaluation.open_log(book)
+    results = evaluation.measure(plan, evaluation.load_model(), book, log)
     if left_out := len(results.rows) - len(results.compared):
         print(
-            f"{left_out:,} of {len(results.rows):,} results are of some policies only, and are "
-            "left out of what compares them:",
+            f"{left_out:,} of {len(results.rows):,} results exist for some of the policies only; "
+            "the comparison leaves them out:",
             file=sys.stderr,
         )
     if results.rows:
-        page = sweep.write(results)
+        page = evaluation.write_report(results)
         console = result_console()
         print_table(console, "", columns(results.policies), lines(results.policies))
         console.print(f"\n{page}", soft_wrap=True)

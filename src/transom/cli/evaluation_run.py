@@ -1,4 +1,4 @@
-"""Several policies measured on one text, with a table that fills and a bar, until Ctrl-C."""
+"""An evaluation of several policies on one text: shows a table and a bar, stops on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
 
 from transom.cli.interrupt import Interrupt
 from transom.cli.live_table import columns, lines
 from transom.cli.options import check_placement, load
-from transom.cli.progress import Bars
+from transom.cli.progress import ProgressBars
 from transom.cli.tables import table_of
 from transom.cli.text import read_text
 from transom.errors import InputError
@@ -27,24 +29,24 @@ from transom.outputs import write_text
 if TYPE_CHECKING:
     from transom.models import Loaded
 
-__all__ = ["REPORT", "Sweep"]
+__all__ = ["REPORT", "EvaluationRun"]
 
 RECORD, FIGURES, REPORT = "rows.jsonl", "results.json", "report.html"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What is measured, and the folder that it is written to.
+class EvaluationRun:
+    """The settings of an evaluation, and the folder that it writes to.
 
     Attributes:
         model: a name that `transom.models.load` knows.
         text: a file, `-`, or None for the Python language reference.
-        out: the folder; made if need be.
+        out: the folder; it is made if it is missing.
         dtype: of the weights; None for the model's own.
         device: to run on; None for the processor.
-        seed: of all chance.
+        seed: of everything random.
         chunk: tokens per forward pass.
-        fresh: whether what the folder has already is measured again.
+        fresh: whether to measure again what the folder already has.
     """
 
     model: str
@@ -60,11 +62,11 @@ class Sweep:
         check_placement(self.dtype, self.device)
 
     @property
-    def name(self) -> str:
-        """Of the text."""
+    def text_name(self) -> str:
+        """What to call the text."""
         return "the Python language reference" if self.text is None else Path(self.text).name
 
-    def read(self) -> str:
+    def read_text(self) -> str:
         """The text.
 
         Raises:
@@ -72,21 +74,22 @@ class Sweep:
         """
         return reference() if self.text is None else read_text(self.text)
 
-    def load(self) -> Loaded:
-        """The model, with a line on stderr for what takes long."""
+    def load_model(self) -> Loaded:
+        """The model. Slow steps are announced on standard error."""
         return load(self.model, self.dtype, self.device)
 
-    def record(self, text: str) -> ResultLog:
-        """The rows in the folder.
+    def open_log(self, text: str) -> ResultLog:
+        """The results in the folder, to add to.
 
         Raises:
-            InputError: when they are of something else, or the folder cannot be written to.
+            InputError: when they are of another model, text or seed, or the folder cannot be
+                written to.
         """
         settings = {
             "model": self.model,
             "dtype": self.dtype or "default",
             **({} if self.device in (None, "cpu") else {"device": self.device}),
-            "text": self.name,
+            "text": self.text_name,
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
             "seed": self.seed,
             "chunk": self.chunk,
@@ -103,26 +106,26 @@ class Sweep:
                 f"cannot write to {self.out}: {error.strerror}; expected --out to be a folder."
             ) from error
 
-    def run(self, plan: EvaluationPlan, loaded: Loaded, text: str, record: ResultLog) -> Results:
-        """Carry the plan out, until Ctrl-C; the results say whether it was completed."""
+    def measure(self, plan: EvaluationPlan, loaded: Loaded, text: str, log: ResultLog) -> Results:
+        """Carry out the plan until it is complete, or until Ctrl-C."""
         from transom.context import Context  # here, so that the terminal starts without torch
         from transom.evaluate.facts import facts
         from transom.evaluate.measures import Bench
 
         order = tuple(map(str, plan.policies))
 
-        def standing() -> Any:
-            found = summaries(record.rows, order)
+        def table() -> RenderableType:
+            found = summaries(log.rows, order)
             return table_of(columns(found), lines(found), ruled=True) if found else ""
 
-        bars = Bars(standing, remaining=True)
+        bars = ProgressBars(table, remaining=True)
         with bars, Interrupt(bars.stopping) as interrupt:
             bench = Bench.of(
                 lambda policy: Context(loaded.model, loaded.tokenizer, policy, chunk=self.chunk),
                 loaded.tokenizer,
                 text,
                 seed=self.seed,
-                name=self.name,
+                name=self.text_name,
             )
             move = None
 
@@ -132,18 +135,16 @@ class Sweep:
                     move = bars.start("tokens", state.total)
                 move(state.done, f"{state.measure.title}  {state.measure.policy}")
 
-            complete = carry_out(
-                plan, bench, record, on_state=moved, stop=lambda: interrupt.requested
-            )
+            complete = carry_out(plan, bench, log, on_state=moved, stop=lambda: interrupt.requested)
         if not complete:
             print("interrupted; the figures so far:", file=sys.stderr)
         command = shlex.join(["transom", *sys.argv[1:]])
         return Results(
-            record.settings, {**facts(loaded), "command": command}, record.rows, order, complete
+            log.settings, {**facts(loaded), "command": command}, log.rows, order, complete
         )
 
-    def write(self, results: Results) -> Path:
-        """Write the figures and the page; gives where the page is."""
+    def write_report(self, results: Results) -> Path:
+        """Write the figures and the page; returns the page's path."""
         from transom.evaluate.report import page
 
         write_text(self.out / FIGURES, results.dumps())

@@ -1,4 +1,4 @@
-"""Figures as JSON: to a file, or to standard output for `-`."""
+"""Figures as JSON, into a file or to standard output; and checks of the files that are written."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from transom.cli.options import STREAM, named_or_stream
-from transom.outputs import check_target, write_text
+from transom.cli.values import STREAM, named_or_stream
+from transom.outputs import check_picture, check_target, write_text
 
-__all__ = ["JSON", "check_json", "file_of", "write_json"]
+__all__ = ["JSON", "check_outputs", "file_of", "write_json"]
 
 JSON = Annotated[
     str | None,
@@ -26,17 +26,27 @@ JSON = Annotated[
 
 
 def file_of(target: str | None) -> Path | None:
-    """The file to write, if it is one."""
+    """The file that `--json` names; None when there is none."""
     return None if target in (None, STREAM) else Path(str(target))
 
 
-def check_json(target: str | None, *others: Path | str | None) -> None:
-    """Refuse now what could not be written later; see `transom.outputs.check_target`."""
-    check_target(file_of(target), *others)
+def check_outputs(json: str | None, plot: Path | None, *inputs: Path | str | None) -> None:
+    """Refuse `--json` and `--plot` before any work, when they could not be written after it.
+
+    Args:
+        json: the value of `--json`.
+        plot: the value of `--plot`.
+        inputs: the files that the command reads, which must not be overwritten.
+
+    Raises:
+        InputError: see `transom.outputs.check_target`.
+    """
+    check_picture(plot, *inputs)
+    check_target(file_of(json), *inputs, plot)
 
 
 def write_json(figures: Any, target: str | None) -> None:
-    """Write figures, at once, so that a reader never sees half a file; None is nothing to write.
+    """Write figures so that a reader never sees half a file; does nothing when `target` is None.
 
     Raises:
         InputError: when the file cannot be written.

@@ -1,4 +1,4 @@
-"""The results of an evaluation as a table, while it runs and at its end."""
+"""The results of an evaluation as a table, during the run and after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["columns", "lines"]
 
 
 def columns(found: Sequence[PolicySummary]) -> list[str]:
-    """What is known of any of them so far."""
+    """The names of the columns: those for which any policy has a result."""
     tasks = _tasks(found)
     return [
         *(["policy", "KV hot", "KV in all"] if _cold(found) else ["policy", "KV"]),
@@ -22,7 +22,7 @@ def columns(found: Sequence[PolicySummary]) -> list[str]:
 
 
 def lines(found: Sequence[PolicySummary]) -> list[list[str]]:
-    """A row for each; a dash stands for what is not known yet."""
+    """A row for each policy. A dash stands for a result that is not there yet."""
     tasks = _tasks(found)
     cold = _cold(found)
     read, timed = any(one.loss for one in found), any(one.speeds for one in found)
@@ -57,7 +57,7 @@ def _loss(one: PolicySummary) -> list[str]:
 
 
 def _speed(one: PolicySummary) -> list[str]:
-    """At the longest length."""
+    """Tokens per second of the prefill and seconds per decoded token, at the longest length."""
     if not one.speeds:
         return ["-", "-"]
     last = one.speeds[-1]

@@ -1,8 +1,9 @@
-"""`transom models`: the models that have a short name here."""
+"""`transom models`: the models that have a short name."""
 
 from __future__ import annotations
 
-from transom.cli.tables import plain_size, result_console
+from transom.cli.tables import result_console
+from transom.units import plain_size
 
 __all__ = ["models"]
 
@@ -13,12 +14,12 @@ def models() -> None:
 
     console = result_console()
     for entry in catalogue():
-        kept = f"{entry.path} ({plain_size(entry.size_bytes)})" if entry.cached else "nowhere yet"
+        kept = f"in {entry.path} ({plain_size(entry.size_bytes)})" if entry.cached else "not yet"
         console.print(
             f"{entry.name}\n"
-            f"  what it is  {entry.description}\n"
-            f"  from        {entry.source}\n"
-            f"  cached in   {kept}\n",
+            f"  description  {entry.description}\n"
+            f"  source       {entry.source}\n"
+            f"  cached       {kept}\n",
             soft_wrap=True,
         )
-    console.print("--model also takes any hub id, local folder or .gguf file.", soft_wrap=True)
+    console.print("MODEL can also be a hub id, a local folder or a .gguf file.", soft_wrap=True)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from transom.cli.options import named, tokens_option, whole
-from transom.cli.tables import plain_flops, plain_size, print_table, result_console
+from transom.cli.options import tokens_option
+from transom.cli.tables import print_table, result_console
+from transom.cli.values import check_choice, named, split, whole
 from transom.errors import InputError, MissingExtraError
 from transom.outputs import check_picture
 from transom.policies import ModelShape
+from transom.units import plain_flops, plain_size
 
 if TYPE_CHECKING:
     from transom.attention.patterns import Pattern
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["patterns"]
 
-CELLS = 32  # of a sketch, each way
+CELLS = 32  # rows and columns of a sketch
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -30,40 +32,44 @@ def patterns(
         str,
         typer.Argument(
             metavar="PATTERN",
-            help="A policy, such as sinks:4,window=508, or an expression, such as "
-            "'causal() & (sliding(512) | global_tokens(4))'; several separated by ';'.",
+            help="Show this policy, such as sinks:4,window=508, or this expression, such as "
+            "'causal() & (sliding(512) | global_tokens(4))'; separate several by ';'.",
         ),
     ],
-    length: Annotated[int, tokens_option("--length", help="Take N queries and keys.")] = 4096,
+    length: Annotated[int, tokens_option("--length", help="Show N queries and N keys.")] = 4096,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=named, help="Draw the pattern, as PNG.")
+        Path | None, typer.Option(metavar="FILE", parser=named, help="Draw the pattern as PNG.")
     ] = None,
     heads: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Count N query heads in a layer.")
+        int, typer.Option(metavar="N", parser=whole, help="Assume N query heads.")
     ] = 9,
     kv_heads: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Count N heads of keys and values.")
+        int, typer.Option(metavar="N", parser=whole, help="Assume N heads of keys and values.")
     ] = 3,
     head_dim: Annotated[
-        int, typer.Option(metavar="N", parser=whole, help="Count N numbers in a head.")
+        int, typer.Option(metavar="N", parser=whole, help="Assume N numbers per head and token.")
     ] = 64,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Store keys and values as: {', '.join(ITEMSIZE)}.")
+        str,
+        typer.Option(
+            metavar="NAME", help=f"Assume keys and values stored as one of {', '.join(ITEMSIZE)}."
+        ),
     ] = "float32",
 ) -> None:
     """Show which keys each query sees, and what attention then costs.
 
-    In the sketch queries go down and keys across: # all visible, + some of it, . nothing. The
-    costs are those of one layer, beside full causal attention; pairs are counted, not estimated.
+    The sketch has a row for some queries and a column for some keys: # all are visible, + some,
+    . none. The costs are for one layer, next to full causal attention. Visible pairs are counted,
+    not estimated.
     """
     shape = _shape(heads, kv_heads, head_dim, dtype)
     check_picture(plot)
     read = _reader()
-    chosen = [read(text) for text in pattern.split(";") if text.strip()]
+    chosen = [read(text) for text in split(pattern, ";")]
     if not chosen or (plot is not None and len(chosen) > 1):
         raise InputError(
             f"PATTERN is {pattern!r}, {len(chosen)} patterns; expected "
-            f"{'at least one' if plot is None else 'one, as --plot draws one'}."
+            f"{'at least one' if plot is None else 'one, because --plot draws one'}."
         )
 
     from transom.attention.patterns.picture import as_text, cells_of
@@ -98,11 +104,10 @@ def _shape(heads: int, kv_heads: int, head_dim: int, dtype: str) -> ModelShape:
             raise InputError(f"--{option} is {value}; expected at least 1.")
     if heads % kv_heads:
         raise InputError(
-            f"--heads is {heads} and --kv-heads {kv_heads}; expected a multiple of the latter, as "
-            "each head of keys and values serves as many query heads."
+            f"--heads is {heads} and --kv-heads {kv_heads}; expected a multiple of --kv-heads, "
+            "because each head of keys and values serves as many query heads."
         )
-    if dtype not in ITEMSIZE:
-        raise InputError(f"--dtype is {dtype!r}; expected one of {', '.join(ITEMSIZE)}.")
+    check_choice("--dtype", dtype, list(ITEMSIZE))
     return ModelShape(1, heads, kv_heads, head_dim, ITEMSIZE[dtype])
 
 
@@ -127,7 +132,7 @@ def _print_costs(
         ],
     )
     console.print()
-    each = 4 * shape.heads * shape.head_dim  # a multiplication and addition for score and for sum
+    each = 4 * shape.heads * shape.head_dim  # FLOPs of a pair: a multiply-add for score and sum
     print_table(
         console,
         f"One layer of {shape.heads} heads of {shape.head_dim}; keys and values (KV) of "

@@ -1,4 +1,4 @@
-"""`transom policies`: what there is to choose from."""
+"""`transom policies`: the policies and their parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["policies"]
 
 
 def policies() -> None:
-    """List the policies: what may be kept."""
+    """List the policies and what each of them keeps."""
     print_table(
         result_console(),
         "",
@@ -26,13 +26,14 @@ def policies() -> None:
         left=4,
     )
     result_console().print(
-        "\nEvery policy also takes kv=int8 or kv=int4: all but the newest tokens in fewer bits."
-        "\nThose that have heads and layers also take heads=adaptive, to share a layer's tokens out"
-        "\namong its heads by score, and layers=pyramid, to give lower layers more of them."
+        "\nEvery policy takes kv=int8 or kv=int4, which stores all but the newest tokens in fewer"
+        "\nbits. A policy with the parameters heads and layers takes heads=adaptive, which shares a"
+        "\nlayer's tokens among its heads by score, and layers=pyramid, which gives lower layers"
+        "\nmore tokens."
     )
 
 
 def _listed(policy: type[Policy]) -> str:
-    """Parameters with their defaults, but for `kv`; those that depend on others by name only."""
+    """The parameters without `kv`, each with its default unless that depends on another one."""
     own = {key: value for key, value in parameters(policy).items() if key != "kv"}
     return ", ".join(k if v is None else f"{k}={v}" for k, v in own.items()) or "none"

@@ -1,4 +1,4 @@
-"""Progress bars, on stderr, and only where that is a terminal."""
+"""Progress bars on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichProgress
 
-__all__ = ["Bars"]
+__all__ = ["ProgressBars"]
 
-STOPPING = "stopping after this pass; press Ctrl-C again to end at once"
+STOPPING = "stopping after this pass; press Ctrl-C again to stop at once"
 
-# Columns that the rest of a line takes. A line that filled the terminal would be torn apart by the
-# ^C that the terminal itself writes.
+# Columns of a line besides the bar. A line must not fill the terminal, because the ^C that the
+# terminal itself writes would break it.
 FIGURES = 72
-REMAINING = 6  # as many more where it is said how long it will still be
-PACE = 600  # seconds over which the pace is taken that says how long it will still be
+REMAINING = 6  # columns of the remaining time
+PACE = 600  # seconds: the remaining time follows from the speed over so long
 
 
-class Bars:
+class ProgressBars:
     """While open, shows the bars that were started, one below the other.
 
     Args:
-        above: gives what is shown above them, such as a table that fills.
-        remaining: whether to say how long it will still be.
+        above: returns what to show above the bars, such as a table that fills.
+        remaining: whether to show the remaining time.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Bars:
     ) -> None:
         console = Console(stderr=True, highlight=False)
         rest = FIGURES + (REMAINING if remaining else 0)
-        self._bar = _Below(
+        self._bar = _BarsBelow(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=min(40, max(4, console.width - rest))),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}", justify="right"),
@@ -60,17 +60,17 @@ class Bars:
         self._bar.stop()
 
     def stopping(self) -> None:
-        """Say, above the bars, that a request to stop has come; on stderr, terminal or not."""
+        """Say above the bars that the work is about to stop; also if there is no terminal."""
         self._bar.console.print(STOPPING)
 
     def start(self, title: str, total: int) -> Callable[[int, str], None]:
-        """Add a bar; returns what moves it to a number, with figures to show behind it."""
+        """Add a bar. The function returned moves it to a number and shows figures behind it."""
         task = self._bar.add_task(title, total=total, figures="begins")
         return lambda done, figures: self._bar.update(task, completed=done, figures=figures)
 
 
-class _Below(Bar):
-    """Bars with something above them."""
+class _BarsBelow(RichProgress):
+    """Bars below something else."""
 
     above: Callable[[], RenderableType] | None = None
 

@@ -9,28 +9,28 @@ from types import ModuleType
 
 try:
     import readline
-except ImportError:  # not everywhere
+except ImportError:  # Windows has none
     readline = None  # type: ignore[assignment]
 
 __all__ = ["Prompt"]
 
 FIRST, MORE = "> ", "  "
 CONTINUED = "\\"
-PASTED_WITHIN = 0.02  # seconds in which the next line of what is pasted is there
+PASTED_WITHIN = 0.02  # seconds: the next line of pasted text arrives within this time
 
 
 class Prompt:
-    """Asks for one message after the other, of one line or several.
+    """Asks for one message after the other. A message has one line or several.
 
-    A backslash at the end of a line goes on to the next. What is pasted is one message, by the
-    brackets that terminals put around it where GNU readline reads them, elsewhere because its
-    lines are all there at once.
+    A backslash at the end of a line continues the message in the next line. Pasted text is one
+    message: GNU readline sees the brackets that terminals put around it; without GNU readline,
+    lines belong together if they arrive at once.
 
     Args:
-        earlier: messages that the arrow keys find, beside those typed since; oldest first.
+        earlier: messages that the arrow keys find besides those typed now; oldest first.
 
     Attributes:
-        spaced: whether the last message had spaces in front.
+        spaced: whether the last message started with a space.
     """
 
     spaced = False
@@ -40,7 +40,7 @@ class Prompt:
         self._brackets = False
         if self._readline is not None:
             self._brackets = "libedit" not in (self._readline.__doc__ or "")
-            if self._brackets:  # Python turns them off, for its own prompt
+            if self._brackets:  # Python turns bracketed paste off, for its own prompt
                 self._readline.parse_and_bind("set enable-bracketed-paste on")
             self._readline.set_auto_history(False)
             for message in earlier:
@@ -50,8 +50,8 @@ class Prompt:
         """The next message, without spaces around it.
 
         Raises:
-            EOFError: at the end of the input (Ctrl-D) where nothing has been typed.
-            KeyboardInterrupt: on Ctrl-C; what has been typed is gone then.
+            EOFError: at the end of the input (Ctrl-D) when nothing was typed.
+            KeyboardInterrupt: on Ctrl-C. What was typed is lost.
         """
         lines = [self._line(FIRST)]
         while True:
@@ -68,13 +68,13 @@ class Prompt:
         message = "\n".join(lines).strip()
         self.spaced = lines[0][:1].isspace()
         self._remember(message)
-        # Bytes that are not text in the terminal's encoding come as lone surrogates.
+        # Bytes that are invalid in the terminal's encoding arrive as lone surrogates.
         return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def _line(self, prompt: str) -> str:
         if sys.stdout.isatty():
             return input(prompt)
-        sys.stderr.write(prompt)  # or it would be among the answers
+        sys.stderr.write(prompt)  # and not to standard output, among the answers
         sys.stderr.flush()
         return input()
 
@@ -89,5 +89,5 @@ class Prompt:
 def _more_waits() -> bool:
     try:
         return bool(select.select([sys.stdin.fileno()], [], [], PASTED_WITHIN)[0])
-    except (OSError, ValueError):  # where only sockets can be waited for
+    except (OSError, ValueError):  # on Windows, select() waits for sockets only
         return False

@@ -1,4 +1,4 @@
-"""A conversation as it is typed and shown, and what Ctrl-C does to it."""
+"""A conversation at a terminal or through a pipe, and what Ctrl-C does to it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from collections.abc import Iterable
 from typing import Any
 
 from transom.cli.commands import ChatCommands, count, transcript
-from transom.cli.conversation import Conversation, Reply
 from transom.cli.interrupt import Interrupt
 from transom.cli.prompt import Prompt
-from transom.cli.tables import plain_size, result_console
-from transom.cli.wrapping import Wrapping
+from transom.cli.tables import result_console
+from transom.cli.wrapping import WordWrapper
 from transom.errors import TransomError
 from transom.policies import Sinks
+from transom.sessions import Conversation, Reply
+from transom.units import plain_size
 
-__all__ = ["Talk"]
+__all__ = ["ChatRepl"]
 
-SHOWN_AGAIN = 2  # turns, when a conversation is gone on with
+SHOWN_AGAIN = 2  # turns that are shown when a conversation goes on
 
 
-class Talk:
-    """Asks, shows and keeps, until there are no more questions.
+class ChatRepl:
+    """Asks the questions of a user and shows the answers.
 
     Args:
-        conversation: to go on with.
-        settings: arguments of `Conversation.ask`.
+        conversation: is asked.
+        settings: keyword arguments of `Conversation.ask`.
+
+    Attributes:
+        typed: whether a user types the questions at a terminal.
     """
 
     def __init__(self, conversation: Conversation, settings: dict[str, Any]) -> None:
@@ -37,27 +41,27 @@ class Talk:
         self._commands = ChatCommands(conversation, self._say)
 
     def introduce(self) -> None:
-        """Say what the conversation goes on from, or under what it begins."""
-        talk = self.conversation
-        policy = talk.context.policy
-        if talk.session is not None and talk.session.note is not None:
-            usage = talk.usage
+        """Say which conversation goes on, or under which policy a new one starts."""
+        now = self.conversation
+        policy = now.context.policy
+        if now.session is not None and now.session.note is not None:
+            usage = now.usage
             self._say(
-                f"goes on from {talk.session.path}: {count(talk.turns, 'turn')}, "
-                f"{count(usage.seen, 'token')} seen, {usage.kept:,} kept, {talk.model} under "
+                f"goes on from {now.session.path}: {count(now.turns, 'turn')}, "
+                f"{count(usage.seen, 'token')} seen, {usage.kept:,} kept, {now.model} under "
                 f"{policy}"
             )
-            if self.typed and talk.recent:
-                self._say("\n" + transcript(talk, SHOWN_AGAIN))
+            if self.typed and now.recent:
+                self._say("\n" + transcript(now, SHOWN_AGAIN))
         elif self.typed:
-            self._say(f"{talk.model} under {policy}; /help lists commands, Ctrl-D ends")
-        if not talk.turns:
+            self._say(f"{now.model} under {policy}; type /help for commands, Ctrl-D to end")
+        if not now.turns:
             self._warn_of_system_prompt()
         if self.typed:
             self._say("")
 
     def at_terminal(self) -> bool:
-        """Until Ctrl-D or /exit; false when Ctrl-C ended it."""
+        """Answer until Ctrl-D or /exit; false when Ctrl-C ended it."""
         prompt = Prompt(turn.question for turn in self.conversation.recent)
         stopped = False
         while True:
@@ -71,7 +75,7 @@ class Talk:
                 if stopped:
                     return False
                 stopped = True
-                self._say("Ctrl-C again ends; so do Ctrl-D and /exit")
+                self._say("press Ctrl-C again to end; Ctrl-D and /exit end, too")
                 continue
             if not line:
                 continue
@@ -88,7 +92,7 @@ class Talk:
             self._say("")
 
     def through(self, questions: Iterable[str]) -> bool:
-        """Answer all of these; false when Ctrl-C ended it."""
+        """Answer all of these questions; false when Ctrl-C ended it."""
         separator = ""
         for question in questions:
             sys.stdout.write(separator)
@@ -101,31 +105,31 @@ class Talk:
         return True
 
     def close(self) -> None:
-        """Say what is saved where."""
-        talk = self.conversation
-        if talk.session is None:
+        """Say what was saved, and where."""
+        now = self.conversation
+        if now.session is None:
             since = " since /save" if self._commands.copies else ""
-            if talk.unsaved or not since:
+            if now.unsaved or not since:
                 self._say(f"nothing was saved{since}; --session FILE keeps a conversation")
-        elif talk.unsaved:
-            self._say(f"{talk.session.path} does not have the last of this: it could not be saved")
-        elif talk.turns:
-            self._say(f"{count(talk.turns, 'turn')} in {talk.session.path}")
+        elif now.unsaved:
+            self._say(f"could not save the newest turn; {now.session.path} does not have it")
+        elif now.turns:
+            self._say(f"{count(now.turns, 'turn')} in {now.session.path}")
 
     def _answer(self, question: str) -> bool:
         """Show an answer and keep it; false when Ctrl-C stopped it.
 
-        A first Ctrl-C while the question is read takes it back; later it ends the answer where it
-        is. What was stopped is kept only where somebody has seen it.
+        A first Ctrl-C while the model reads the question withdraws it. Later it ends the answer
+        where it is. A stopped answer is kept only at a terminal, where a user has seen it.
 
         Raises:
-            KeyboardInterrupt: on a second Ctrl-C, with the conversation as it was before.
+            KeyboardInterrupt: on a second Ctrl-C. The conversation is as it was before.
         """
         self._warn_of_length(question)
         try:
             reply = self.conversation.ask(question, **self._settings)
         except KeyboardInterrupt:
-            self._say("\nstopped; the question was not taken in")
+            self._say("\nstopped; the question was withdrawn")
             return False
         with Interrupt() as interrupt:
             self._show(reply, interrupt)
@@ -133,7 +137,7 @@ class Talk:
                 return False
             self.conversation.keep(reply)
         if interrupt.requested:
-            self._say("stopped; what there is of the answer is kept, /undo takes the turn back")
+            self._say("stopped; the answer is kept as far as it came; /undo removes the turn")
         elif reply.unfinished:
             longest = self._settings["max_new_tokens"]
             self._say(f"cut at {count(longest, 'token')}; --max-new-tokens allows more")
@@ -146,7 +150,7 @@ class Talk:
         return not interrupt.requested
 
     def _show(self, reply: Reply, interrupt: Interrupt) -> None:
-        show = Wrapping(_write, _width) if sys.stdout.isatty() else None
+        show = WordWrapper(_write, _width) if sys.stdout.isatty() else None
         for piece in reply:
             if show is None:
                 _write(piece)
@@ -167,7 +171,7 @@ class Talk:
         if capacity is not None and tokens > capacity:
             self._say(
                 f"the question has {count(tokens, 'token')}, more than the {capacity:,} that "
-                f"{context.policy} keeps: the answer will not have seen all of it"
+                f"{context.policy} keeps: the model will answer without seeing all of it"
             )
         elif tokens > context.chunk and self.typed:
             self._say(f"reading {count(tokens, 'token')} ...")
@@ -178,8 +182,8 @@ class Talk:
         if tokens > context.policy.pinned and capacity is not None:
             example = Sinks(tokens, window=max(1, capacity - tokens))
             self._say(
-                f"the system prompt takes {count(tokens, 'token')} and may go out of view once "
-                f"more than {capacity:,} are seen; --policy {example} keeps it for ever"
+                f"the system prompt takes {count(tokens, 'token')}; the model may no longer see it "
+                f"after {capacity:,} tokens. --policy {example} keeps it"
             )
 
     def _say(self, text: str) -> None:

@@ -1,25 +1,24 @@
-"""`transom memory replay`: what each eviction policy makes of a trace of requests."""
+"""`transom memory replay`: how well each eviction policy serves a trace of requests."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from transom.cli.compare import INTERRUPTED
-from transom.cli.figures import JSON, check_json, write_json
-from transom.cli.options import STREAM, named, number, tokens_option
-from transom.cli.progress import Bars
+from transom.cli.figures import JSON, check_outputs, write_json
+from transom.cli.interrupt import all_or_nothing
+from transom.cli.options import tokens_option
+from transom.cli.progress import ProgressBars
 from transom.cli.tables import print_table, result_console
+from transom.cli.values import STREAM, named, number
 from transom.errors import InputError
 from transom.memory.eviction import known
 from transom.memory.replay import Prefill, Replayed, read_trace
 from transom.memory.replay import replay as run_replay
 from transom.memory.replay.picture import as_bars, draw
-from transom.outputs import check_picture
 
 __all__ = ["replay"]
 
@@ -32,70 +31,75 @@ def replay(
         typer.Argument(
             metavar="TRACE",
             parser=named,
-            help="Mooncake's .jsonl, or a .csv with hash_ids and input_length, or with key and "
-            "size; see the documentation of transom.memory.replay.read_trace.",
+            help="Replay this: Mooncake's .jsonl, or a .csv with hash_ids and input_length, or "
+            "with key and size; see the documentation of transom.memory.replay.read_trace.",
         ),
     ],
     eviction: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A policy, also several times; by default all."),
+        typer.Option(metavar="NAME", help="Try this policy; repeat for more. [default: all]"),
     ] = None,
     capacity: Annotated[
         list[float] | None,
         typer.Option(
             metavar="PART",
             parser=number,
-            help="Of what a cache without a limit would hold, also several times; by default 0.1.",
+            help="Hold this part of what a cache without a limit would hold; repeat for more. "
+            "[default: 0.1]",
         ),
     ] = None,
-    block_tokens: Annotated[int, tokens_option("--block-tokens", help="Tokens of a block.")] = 512,
+    block_tokens: Annotated[
+        int, tokens_option("--block-tokens", help="Put N tokens into a block.")
+    ] = 512,
     token_us: Annotated[
         float,
         typer.Option(
-            metavar="US", parser=number, help="Microseconds to compute a token, less attention."
+            metavar="US",
+            parser=number,
+            help="Charge US microseconds to compute a token, without attention.",
         ),
     ] = DEFAULT.per_token * 1e6,
     pair_ns: Annotated[
         float,
         typer.Option(
-            metavar="NS", parser=number, help="Nanoseconds of attention per token and token seen."
+            metavar="NS",
+            parser=number,
+            help="Charge NS nanoseconds of attention for each token that a token sees.",
         ),
     ] = DEFAULT.per_pair * 1e9,
     load_us: Annotated[
         float,
         typer.Option(
-            metavar="US", parser=number, help="Microseconds to load a token that is held."
+            metavar="US",
+            parser=number,
+            help="Charge US microseconds to load a token that is held.",
         ),
     ] = DEFAULT.load * 1e6,
     json: JSON = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=named, help="Draw the hits as bars, as PNG."),
+        typer.Option(metavar="FILE", parser=named, help="Draw the hits as bars, into a PNG file."),
     ] = None,
 ) -> None:
     """Compare eviction policies on a trace of requests.
 
-    A hit is a token in the longest prefix of its prompt whose blocks are held; the rest of the
-    prompt is held from then on. The seconds saved are those of computing the hits less those of
-    loading them, block by block; by default for a model of 8 billion weights at 400 TFLOP/s.
+    A hit is a token in the longest prefix of its prompt whose blocks are held. The rest of the
+    prompt is stored after the request. The seconds saved are the time to compute the hits, less
+    the time to load them, block by block. The defaults are for a model of 8 billion weights at
+    400 TFLOP/s.
     """
-    check_picture(plot, trace)
-    check_json(json, trace, plot)
+    check_outputs(json, plot, trace)
     names = list(dict.fromkeys(eviction or known()))
     parts = list(dict.fromkeys(capacity or (0.1,)))
     read = read_trace(trace, Prefill(token_us / 1e6, pair_ns / 1e9, load_us / 1e6), block_tokens)
     if not read.tokens:
         raise InputError(f"{trace}: all prompts are empty; expected at least one token.")
     total = len(read.requests) * (1 + len(names) * len(parts))
-    try:
-        with Bars() as bars:
-            result = run_replay(read, names, parts, bars.start(trace.name, total))
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    with all_or_nothing(), ProgressBars() as bars:
+        result = run_replay(read, names, parts, bars.start(trace.name, total))
     try:
         _print(result_console(stderr=json == STREAM), result)
-    finally:  # also where nobody reads all of it
+    finally:  # also when nobody reads all of the output
         write_json(to_json(result), json)
         if plot is not None:
             draw(result, plot)
@@ -116,8 +120,8 @@ def _print(console: Console, result: Replayed) -> None:
     print_table(
         console,
         f"{result.trace}: {result.requests:,} requests, {result.blocks:,} different blocks; "
-        f"without a limit {result.infinite_hit:.4f} of all tokens are hits, and "
-        f"{result.infinite_seconds:,.0f} s are saved",
+        f"without a limit {result.infinite_hit:.4f} of all tokens are hits, which save "
+        f"{result.infinite_seconds:,.0f} s",
         ("capacity", "eviction", "block hit", "of infinite", "seconds saved", "of infinite"),
         [
             (

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from transom.cli.options import named
-from transom.cli.tables import plain_size, print_table, result_console
+from transom.cli.tables import print_table, result_console
+from transom.cli.values import named
 from transom.memory.stats import ContextInfo, Stats
 from transom.memory.stored import open_store
-from transom.units import to_bytes
+from transom.units import plain_size, to_bytes
 
 __all__ = ["clear", "evict", "ls", "stats", "verify"]
 

@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
+from transom.cli.values import STREAM
 from transom.errors import InputError
 from transom.tokens.decode import decoded, decompressed
 from transom.tokens.documents import documents, has_rows
 
 __all__ = ["read_documents", "read_pieces", "read_text", "size_of"]
-
-STDIN = "-"
 
 
 def read_text(source: str) -> str:
@@ -29,28 +28,33 @@ def read_text(source: str) -> str:
 
 
 def read_pieces(source: str) -> Iterator[tuple[str, int]]:
-    """What `read_text` gives, in pieces, each with the bytes read by then; raises as that does."""
-    name = "standard input" if source == STDIN else source
+    """The text of `read_text` in pieces, each with the number of bytes read so far.
+
+    Raises:
+        InputError: as `read_text` does.
+    """
+    name = "standard input" if source == STREAM else source
     blank = True
     with _opened(source) as file:
-        unpacked = file if source == STDIN else decompressed(file, Path(source))
+        unpacked = file if source == STREAM else decompressed(file, Path(source))
         for piece in decoded(unpacked, name):
             blank = blank and not piece.strip()
-            yield piece, 0 if source == STDIN else file.tell()
+            yield piece, 0 if source == STREAM else file.tell()
     if blank:
         raise InputError(f"{name} is empty; expected some text to read.")
 
 
 def read_documents(source: str, field: str) -> Iterator[tuple[str, Iterator[tuple[str, int]]]]:
-    """The documents in the file called `source`: its name, and pieces as `read_pieces` gives them.
+    """The documents in the file called `source`: the name of each, and its text in pieces.
 
-    A file that has rows by its suffix has a document in each, as in a corpus; any other is one.
+    A file whose suffix means rows has one document per row, as in a corpus. Any other file is one
+    document. The pieces are those of `read_pieces`.
 
     Raises:
-        InputError: as `read_pieces`, and when a row has no text in `field`.
-        MissingExtraError: when a package is needed to read it that is not installed.
+        InputError: as `read_pieces` does, and when a row has no text in `field`.
+        MissingExtraError: when a package that is needed to read the file is not installed.
     """
-    if source == STDIN or not has_rows(Path(source)):
+    if source == STREAM or not has_rows(Path(source)):
         yield source, read_pieces(source)
         return
     found = documents(source, field=field)
@@ -59,26 +63,26 @@ def read_documents(source: str, field: str) -> Iterator[tuple[str, Iterator[tupl
         some = True
         yield name, ((piece, found.read) for piece in ((text,) if isinstance(text, str) else text))
     if not some:
-        raise InputError(f"{source} is empty; expected a row at least.")
+        raise InputError(f"{source} is empty; expected at least one row.")
 
 
 def size_of(source: str) -> int:
-    """Bytes of the file called `source`; 0 for standard input, whose size is not known.
+    """Bytes of the file called `source`; 0 for standard input, whose size is unknown.
 
     Raises:
         InputError: when there is no such file.
     """
     try:
-        return 0 if source == STDIN else Path(source).stat().st_size
+        return 0 if source == STREAM else Path(source).stat().st_size
     except OSError as error:
         raise _unreadable(source, error) from error
 
 
 def _opened(source: str) -> AbstractContextManager[BinaryIO]:
-    if source == STDIN and sys.stdin is None:
+    if source == STREAM and sys.stdin is None:
         raise InputError("cannot read standard input: it is closed; expected text there.")
     try:
-        return nullcontext(sys.stdin.buffer) if source == STDIN else Path(source).open("rb")
+        return nullcontext(sys.stdin.buffer) if source == STREAM else Path(source).open("rb")
     except OSError as error:
         raise _unreadable(source, error) from error
 

@@ -14,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from transom.cli.options import named, number
-from transom.cli.tables import plain_size, print_table, result_console
+from transom.cli.tables import print_table, result_console
+from transom.cli.values import named, number
 from transom.errors import InputError
 from transom.memory.activity import Activity
 from transom.memory.tiers.disk.inspection import StoreInspection, inspect_store
+from transom.units import plain_size
 
 __all__ = ["top"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, islice
 from pathlib import Path
@@ -12,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from transom.cli.compare import INTERRUPTED
-from transom.cli.options import named, tokens_option, whole
-from transom.cli.progress import Bars
-from transom.cli.tables import plain_size, print_table, result_console
+from transom.cli.interrupt import all_or_nothing
+from transom.cli.options import FIELD, TOKENIZER, load_tokenizer, tokens_option
+from transom.cli.progress import ProgressBars
+from transom.cli.tables import print_table, result_console
 from transom.cli.text import read_documents, size_of
+from transom.cli.values import named, whole
 from transom.errors import InputError
 from transom.export import TableWriter, table_writer
 from transom.outputs import check_target
 from transom.tokens import Encoder
 from transom.tokens.text import tokenize_text_with_offsets
+from transom.units import plain_size
 from transom.windows import Cut, SlidingWindow, TokenWindow
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def windows(
         list[str],
         typer.Argument(
             metavar="TEXT",
-            help="UTF-8 texts; - for stdin. A document is a text, or a row of .jsonl or .parquet.",
+            help="Cut these UTF-8 texts; - for stdin. Each file is a document, or each row of a "
+            ".jsonl or .parquet.",
         ),
     ],
     out: Annotated[
@@ -45,12 +47,10 @@ def windows(
         typer.Option(
             metavar="PATH",
             parser=named,
-            help="Ends in .parquet, .arrow or .npy; without a suffix, a folder for datasets.",
+            help="Write this .parquet, .arrow or .npy; without a suffix, a `datasets` folder.",
         ),
     ],
-    tokenizer: Annotated[
-        str, typer.Option(metavar="NAME", help="Alias, folder, tokenizer.json or hub id.")
-    ] = "smollm2",
+    tokenizer: TOKENIZER = "smollm2",
     size: Annotated[int, tokens_option("--size", help="Put N ids into a window.")] = 512,
     stride: Annotated[
         int | None,
@@ -61,45 +61,42 @@ def windows(
         typer.Option(
             metavar="N",
             parser=whole,
-            help="Share N ids with the window before, instead of --stride.",
+            help="Share N ids with the window before; replaces --stride.",
         ),
     ] = None,
-    field: Annotated[
-        str, typer.Option(metavar="NAME", help="Key or column of rows that holds the text.")
-    ] = "text",
+    field: FIELD = "text",
     bos: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Put before the tokens of each window.")
+        str | None, typer.Option(metavar="TOKEN", help="Put this before the ids of each window.")
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Put after the tokens of each window.")
+        str | None, typer.Option(metavar="TOKEN", help="Put this after the ids of each window.")
     ] = None,
     pad_id: Annotated[
-        int, typer.Option(metavar="ID", parser=whole, help="Fill windows up with this id.")
+        int, typer.Option(metavar="ID", parser=whole, help="Pad windows with this id.")
     ] = 0,
     padding_side: Annotated[
-        str, typer.Option(metavar="SIDE", help="Fill them up on the right or left.")
+        str, typer.Option(metavar="SIDE", help="Pad on the right or left.")
     ] = "right",
     drop_last: Annotated[
         bool, typer.Option("--drop-last", help="Leave out windows that are not full.")
     ] = False,
     packed: Annotated[
-        bool, typer.Option("--packed", help="Let windows cross from one text into the next.")
+        bool, typer.Option("--packed", help="Let a window run from one text into the next.")
     ] = False,
 ) -> None:
     """Cut texts into overlapping windows of token ids.
 
-    Writes a row per window: input_ids, attention_mask, score_mask (over all windows, 1 once for
-    every token but a text's first), document (number of the text, from 0) and start (position of
-    the first token, over all texts), char_start and char_stop (in their texts), and where packed
-    position_ids. As .npy, input_ids go to the path itself and the others beside it.
+    Writes a row per window, with these columns: input_ids; attention_mask; score_mask, which is 1
+    once for every token except a text's first; document, the number of the text from 0; start, the
+    position of the first token, counted over all texts; char_start and char_stop, characters in
+    the text; and with --packed position_ids. For .npy, PATH holds input_ids, and files next to it
+    hold the other columns.
     """
-    from transom.models import load_tokenizer
-
     sizes = [size_of(text) for text in texts]
-    if out.suffix:  # Without one it is a folder, which is refused where something is there.
+    if out.suffix:  # Without one it is a folder. The writer refuses one that exists.
         check_target(out, *texts)
     with table_writer(out) as table:
-        encoder = load_tokenizer(tokenizer, report=lambda line: print(line, file=sys.stderr))
+        encoder = load_tokenizer(tokenizer)
         window = SlidingWindow(
             size,
             stride,
@@ -112,11 +109,8 @@ def windows(
             packed=packed,
         )
         began = perf_counter()
-        try:
+        with all_or_nothing():
             made, real, scored = _write(table, window, encoder, texts, sizes, field)
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
     seconds = perf_counter() - began
     console = result_console()
     print_table(
@@ -149,10 +143,10 @@ def _write(
     sizes: list[int],
     field: str,
 ) -> tuple[int, int, int]:
-    """Write all windows; how many there are, how many of their ids are real and how many count."""
+    """Write all windows. Returns how many windows, real ids and scored ids there are."""
     made = real = scored = 0
     empty: list[int] = []
-    with Bars() as bars:
+    with ProgressBars() as bars:
         move = bars.start(str(table.path), max(1, sum(sizes)))
         before = accumulate(sizes[:-1], initial=0)
         files = zip(texts, before, strict=True)
@@ -168,7 +162,7 @@ def _write(
         raise InputError("the tokenizer made no tokens of any text; expected at least one.")
     if not made:
         raise InputError(
-            f"no window of {window.cut.size} ids is full and --drop-last leaves the others out, "
+            f"no window of {window.cut.size} ids is full, and --drop-last leaves out the others, "
             "so there is nothing to write; expected a smaller --size."
         )
     return made, real, scored
@@ -179,7 +173,9 @@ def _id(tokenizer: Tokenizer, option: str, token: str | None) -> int | None:
         return None
     number: int | None = tokenizer.token_to_id(token)
     if number is None:
-        raise InputError(f"{option} is {token!r}, which the tokenizer has no id for.")
+        raise InputError(
+            f"{option} is {token!r}, for which the tokenizer has no id; expected one of its tokens."
+        )
     return number
 
 
@@ -191,10 +187,12 @@ def _cut(
     move: Callable[[int, str], None],
     empty: list[int],
 ) -> Iterator[TokenWindow]:
-    """The windows of texts, as they are read; each file comes with the bytes of those before it.
+    """The windows of the texts, while these are read.
 
-    A row without tokens has no windows, and the window's own count leaves it out: how many that
-    have some came before it is put into `empty`.
+    Args:
+        files: the name of each file, and the bytes of all files before it.
+        empty: gets an entry for each row without tokens, which has no window and no number: the
+            count of rows with tokens before it.
     """
     some = 0
     for file, before in files:

@@ -1,4 +1,4 @@
-"""Text as it comes, in lines that break between words."""
+"""Streamed text, wrapped into lines between words."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
-__all__ = ["Wrapping", "visible"]
+__all__ = ["WordWrapper", "visible"]
 
-# What moves the cursor, changes colours or sets titles: not for a model to decide.
+# Control characters move the cursor, change colours and set titles. A model must not do that.
 CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
 CONTROLS |= {ord("\n"): "\n", ord("\t"): "    ", ord("\r"): ""}
 PARTS = re.compile(r"\n|[^\S\n]+|\S+")
 
 
 def visible(text: str) -> str:
-    """The text without control characters, but for new lines.
+    """The text with every control character replaced, except new lines.
 
     >>> visible("a" + chr(27) + "[2Jb")
     'a�[2Jb'
@@ -24,15 +24,16 @@ def visible(text: str) -> str:
     return text.translate(CONTROLS)
 
 
-class Wrapping:
-    """Passes text on as it comes, a word at a time, and starts a new line where one would not fit.
+class WordWrapper:
+    """Writes text word by word, and starts a new line when a word does not fit.
 
-    Spaces at a break are left out. Words longer than a line are broken by the terminal; those of
-    scripts that are written without spaces may be broken anywhere.
+    Leaves out spaces at a line break. The terminal breaks words that are longer than a line.
+    Text in scripts without spaces may be broken anywhere.
 
     Args:
-        write: where the text goes.
-        width: columns of the terminal, asked anew for every word, because it may be resized.
+        write: writes text to the terminal.
+        width: returns the columns of the terminal. Called for every word, because a user may
+            resize the terminal.
     """
 
     def __init__(self, write: Callable[[str], None], width: Callable[[], int]) -> None:
@@ -43,7 +44,7 @@ class Wrapping:
         self._word = ""
 
     def __call__(self, piece: str) -> None:
-        """Take more text; what is not yet a whole word waits for the rest of it."""
+        """Take more text. An incomplete word waits for its rest."""
         for part in PARTS.findall(visible(piece)):
             if part == "\n":
                 self._flush()
@@ -57,7 +58,7 @@ class Wrapping:
                 self._add(part)
 
     def end(self) -> None:
-        """Write what still waits, and end the line."""
+        """Write the last word and end the line."""
         self._flush()
         if self._column:
             self._write("\n")

@@ -54,7 +54,7 @@ def test_what_is_said_beside_the_result_may_be_lost() -> None:
 
 SCRIPT = """
 import sys
-from transom.cli.standard import open_streams
+from transom.cli.streams import open_streams
 open_streams()
 with open(sys.argv[1], "w") as file:
     file.write(str(file.fileno()))

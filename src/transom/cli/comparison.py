@@ -1,4 +1,4 @@
-"""One text through several policies, one after the other."""
+"""One text, read under several policies one after the other."""
 
 from __future__ import annotations
 
@@ -11,30 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transom.cli.interrupt import Interrupt
-from transom.cli.progress import Bars
-from transom.cli.tables import plain_size
+from transom.cli.progress import ProgressBars
 from transom.errors import InputError
 from transom.evaluate import Progress, ReadingResult, read
 from transom.policies import Policy
+from transom.units import plain_size
 
 if TYPE_CHECKING:
     from transom.models import Loaded
 
-__all__ = ["INTERRUPTED", "Comparison", "compare"]
-
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A text, and what reading it came to under each policy.
+    """A text, and the results of reading it under each policy.
 
     Attributes:
-        model: name it was loaded by.
-        characters, tokens: of the text that was to be read, so after any limit.
-        trained_length: tokens the model was trained on; None if it does not say.
-        runs: in the order of the policies; fewer when interrupted.
-        interrupted: whether Ctrl-C ended it early.
+        model: the name it was loaded by.
+        characters, tokens: of the text, after `limit`.
+        trained_length: tokens that the model was trained on; None if the model does not say.
+        runs: in the order of the policies. There are fewer after an interrupt.
+        interrupted: whether Ctrl-C ended the reading early.
     """
 
     model: str
@@ -68,7 +66,7 @@ def compare(
     chunk: int = 512,
     max_new_tokens: int = 128,
 ) -> Comparison:
-    """Read `text`, or its first `limit` tokens, under each policy, with bars and until Ctrl-C.
+    """Read `text`, or its first `limit` tokens, under each policy. Show progress; stop on Ctrl-C.
 
     Raises:
         InputError: when the text has no tokens.
@@ -76,7 +74,7 @@ def compare(
     """
     from transom.context import Context  # here, so that the terminal starts without torch
 
-    # All of them before the first reading, so that what cannot work is refused at once.
+    # All contexts are made before the first reading, so that a mistake is refused at once.
     waiting = [Context(loaded.model, loaded.tokenizer, policy, chunk=chunk) for policy in policies]
     ids = np.array(waiting[0].encode(text), dtype=np.int32)
     characters = len(text)
@@ -86,10 +84,10 @@ def compare(
     if not len(ids):
         raise InputError("the tokenizer made no tokens of the text; expected at least one.")
     runs = []
-    bars = Bars(remaining=True)
+    bars = ProgressBars(remaining=True)
     with bars, Interrupt(bars.stopping) as interrupt:
         while waiting and not interrupt.requested:
-            context = waiting.pop(0)  # let go afterwards: its memory is not the next one's
+            context = waiting.pop(0)  # so that its memory is free for the next one
             run = read(
                 context,
                 ids,

@@ -1,4 +1,4 @@
-"""A conversation on a bounded context, in turns that can be taken back."""
+"""A conversation on a bounded context. Its last turn can be undone."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transom.chat import Message, Turns
 
 if TYPE_CHECKING:
-    from transom.cli.session import Session
     from transom.context import Context, Usage
+    from transom.sessions.session_file import SessionFile
 
 __all__ = ["Conversation", "Reply", "Turn"]
 
-# What is kept of the visible text, for showing it again: the newest turns, and little of each.
+# How much text is kept to show it again: the newest turns, each cut to some characters.
 RECENT = 10
 CHARACTERS = 4000
 CUT = " [...]"
 
 
 class Turn(NamedTuple):
-    """What was said, as far as it is kept for showing."""
+    """A question and its answer. Long ones are cut."""
 
     question: str
     answer: str
 
 
 class Reply:
-    """An answer on its way: iterate for its text. Nothing has happened until it is kept."""
+    """An answer that the model is writing. Iterate over it for its text.
+
+    The conversation does not change until `Conversation.keep` takes the reply.
+
+    Attributes:
+        context: a fork of the conversation's context. It is fed as the answer is written.
+        question: what was asked.
+        text: the answer so far.
+    """
 
     def __init__(self, context: Context, question: str, pieces: Iterator[str]) -> None:
         self.context = context
@@ -43,17 +51,18 @@ class Reply:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the model had more to say."""
+        """Whether the answer was cut before the model ended it."""
         return self.context.unfinished
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a conversation stands. Its context is forked and never fed, so it can be gone back to.
+class Checkpoint:
+    """A conversation after one of its turns.
 
     Attributes:
+        context: is forked and never fed, so that the conversation can come back here.
         turns: questions answered so far.
-        recent: the newest of them.
+        recent: the newest of these turns.
     """
 
     context: Context
@@ -62,21 +71,21 @@ class Standing:
 
 
 class Conversation:
-    """Questions and answers on one context, kept in a file if there is a session.
+    """Questions and answers on one context. With a session file, every turn is saved.
 
-    Bounded whatever is said: by the policy, and by what is kept of the text for showing it again.
+    Memory is bounded: the policy bounds the context, and only the newest text is kept.
 
     Args:
-        context: where to begin; never fed itself. With the note of a saved conversation it goes on
-            from there.
-        model: the name that the model was asked for by.
-        dtype: that was asked for its weights; None for the model's default.
-        system: the system prompt of a conversation that begins; None for the template's own.
-        session: the file to keep it in; None for none.
+        context: to start from; it is forked and never fed. If it was loaded from a session file,
+            the conversation in that file goes on.
+        model: the name by which the user asked for the model.
+        dtype: the user's choice for the weights; None for the model's default.
+        system: the system prompt of a new conversation; None for the template's own.
+        session: the file to save to; None to save nothing.
 
     Raises:
-        InputError: when the model has no chat template, or one that does not do turn by turn, or
-            none for a system prompt.
+        InputError: when the model has no chat template, when turns cannot be appended one by one
+            under its template, or when the template refuses a system prompt.
     """
 
     def __init__(
@@ -86,23 +95,23 @@ class Conversation:
         *,
         dtype: str | None = None,
         system: str | None = None,
-        session: Session | None = None,
+        session: SessionFile | None = None,
     ) -> None:
         note = context.note
         recent = tuple(Turn(**turn) for turn in note.get("recent", ()))
-        self._now = Standing(context, note.get("turns", 0), recent)
-        self._earlier: Standing | None = None
+        self._now = Checkpoint(context, note.get("turns", 0), recent)
+        self._earlier: Checkpoint | None = None
         self.model = model
         self.dtype = dtype
         self.system = system
         self.session = session
         self.unsaved = False
-        # Also for what it refuses, so that this is said before any answer.
+        # Rendered now, so that a template that cannot be used is refused before any answer.
         self._opening = Turns(context.tokenizer).opening(self._messages("?"), reply=True)
 
     @property
     def usage(self) -> Usage:
-        """Where the context stands."""
+        """Tokens and bytes of the context."""
         return self._now.context.usage
 
     @property
@@ -112,25 +121,25 @@ class Conversation:
 
     @property
     def recent(self) -> tuple[Turn, ...]:
-        """The newest turns."""
+        """The newest turns, at most `RECENT`."""
         return self._now.recent
 
     @property
     def context(self) -> Context:
-        """The context as it stands; not to be fed."""
+        """The context after the last turn. Do not feed it."""
         return self._now.context
 
     @property
     def system_tokens(self) -> int:
-        """How many of the first tokens the system prompt that was given takes."""
+        """Tokens from the start of the text to the end of the user's system prompt; 0 without."""
         if not self.system:
             return 0
         before, given, _ = self._opening.partition(self.system)
         return len(self.context.encode(before + given)) if given else 0
 
     @property
-    def held(self) -> int:
-        """Bytes that the possibility of taking something back takes."""
+    def undo_bytes(self) -> int:
+        """Bytes of keys and values that are held only for `undo`."""
         return 0 if self._earlier is None else self._earlier.context.usage.kv_bytes
 
     def ask(
@@ -141,12 +150,16 @@ class Conversation:
         seed: int | None = None,
         **sampling: Any,
     ) -> Reply:
-        """Feed a question to a fork; the answer is drawn as the reply is iterated over.
+        """Feed a question to a fork of the context. Iterate over the reply to get the answer.
+
+        The turn before this one can no longer be undone.
 
         Args:
-            seed: another stream is drawn from it in every turn, the same one after a restart.
+            seed: each turn draws from its own stream, made from this seed and the turn's number.
+                So a conversation gives the same answers after a restart.
+            sampling: as for `Context.generate`.
         """
-        self._earlier = None  # or there would be three contexts for a while
+        self._earlier = None  # or three contexts would be held during the answer
         fork = self._now.context.fork()
         pieces = fork.generate(
             self._messages(question),
@@ -158,30 +171,30 @@ class Conversation:
         return Reply(fork, question, pieces)
 
     def keep(self, reply: Reply) -> None:
-        """Make a reply, as far as it came, part of the conversation, and save that.
+        """Add a reply to the conversation, as far as it has come, and save the conversation.
 
         Raises:
-            StateError: when it could not be saved; it is part of the conversation all the same.
+            StateError: when it could not be saved. The reply is added all the same.
         """
         turn = Turn(_shortened(reply.question), _shortened(reply.text))
         recent = (*self.recent, turn)[-RECENT:]
-        self._go_to(Standing(reply.context, self.turns + 1, recent))
+        self._go_to(Checkpoint(reply.context, self.turns + 1, recent))
 
     def reset(self) -> None:
-        """Begin anew; can be undone.
+        """Start again from an empty context. `undo` brings the conversation back.
 
         Raises:
-            StateError: as for `keep`.
+            StateError: when it could not be saved. The conversation is reset all the same.
         """
         fresh = self._now.context.fork()
         fresh.reset()
-        self._go_to(Standing(fresh))
+        self._go_to(Checkpoint(fresh))
 
     def undo(self) -> bool:
-        """Take the last turn or reset back, exactly; false when there is none to take back.
+        """Undo the last turn or reset exactly; false when there is nothing to undo.
 
         Raises:
-            StateError: as for `keep`.
+            StateError: when it could not be saved. The turn is undone all the same.
         """
         if self._earlier is None:
             return False
@@ -190,7 +203,7 @@ class Conversation:
         return True
 
     def note(self) -> dict[str, Any]:
-        """What is kept beside the state."""
+        """What a session file holds beside the state of the context, as JSON values."""
         return {
             "model": self.model,
             "dtype": self.dtype,
@@ -199,11 +212,11 @@ class Conversation:
             "recent": [turn._asdict() for turn in self.recent],
         }
 
-    def _go_to(self, standing: Standing) -> None:
-        self._earlier, self._now = self._now, standing
+    def _go_to(self, checkpoint: Checkpoint) -> None:
+        self._earlier, self._now = self._now, checkpoint
         self.unsaved = True
         if self.session is not None:
-            self.session.save(standing.context, self.note())
+            self.session.save(checkpoint.context, self.note())
             self.unsaved = False
 
     def _messages(self, question: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Standard input, output and error as they may be, and signals that end the process."""
+"""Standard input, output and error, in whatever state they are, and signals that end a process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import TextIO
 
 __all__ = ["complain", "flush_output", "open_streams", "orderly_end"]
 
-ENDING = ("SIGTERM", "SIGHUP")  # what ends a process; not every system has all
+ENDING = ("SIGTERM", "SIGHUP")  # signals that end a process; not every system has both
 
 
 def open_streams() -> None:
-    """Let no file that is opened later take the number of a stream that is closed.
+    """Replace closed streams, so that no file opened later gets the number of one of them.
 
-    What is printed to a closed standard output is then refused, as by a full disk; what is said on
-    a closed standard error is lost. A closed standard input stays None.
+    Printing to a closed standard output then fails, as on a full disk. What is printed to a closed
+    standard error is lost. A closed standard input stays None.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is not None:
@@ -29,36 +29,37 @@ def open_streams() -> None:
         if name != "stdin":
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
     if isinstance(sys.stdout, TextIOWrapper):
-        # A file's name may be in no encoding, and the terminal's may not have every letter.
+        # A file's name may be invalid text, and the terminal's encoding may lack characters.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flush_output() -> OSError | None:
-    """Write what was printed and still waits; gives why it cannot be written, and then it is lost.
+    """Write buffered output. On failure, throw that output away and return the error.
 
-    Python would try again at its end, and complain in words of its own.
+    Otherwise Python would try again when it exits, and print a message of its own.
     """
     for stream in (sys.stderr, sys.stdout):
         try:
             stream.flush()
         except OSError as error:
-            _let_go(stream)
+            _redirect_to_nowhere(stream)
             if stream is sys.stdout:
                 return error
     return None
 
 
 def complain(message: str) -> None:
-    """Say on standard error why the command ends, where that can still be said."""
+    """Print an error to standard error, if it can be written to."""
     with suppress(OSError):
         print(f"transom: {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """While open, a request to end is an exit: what is half written is removed on the way out.
+    """While open, signals that end the process raise SystemExit.
 
-    And the terminal is as it was. Requests that are ignored, as under nohup, stay so.
+    So half-written files are removed and the terminal is restored. A signal that is ignored, as
+    under nohup, stays ignored.
     """
     before = {}
     for name in ENDING:
@@ -72,8 +73,8 @@ def orderly_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _let_go(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):  # It may have no number, as where it is captured.
+def _redirect_to_nowhere(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):  # A captured stream may have no file descriptor.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
