@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,8 @@ class ContentEncoder:
                 f"cannot use {type(content).__name__} as content; expected text, token ids or "
                 "messages. For the text in a file give the open file: append(path.open())."
             )
-        ids = self.runner.ids(self.next_text(content) if isinstance(content, str) else content)
+        given = self.next_text(content) if isinstance(content, str) else cast("TokenIds", content)
+        ids = self.runner.ids(given)
         return Incoming(self._chunks(ids), self.runner.dialogue.left(), plain=True)
 
     def messages(self, messages: Sequence[Message], *, reply: bool) -> Incoming:

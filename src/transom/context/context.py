@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom import models
-from transom.context.content import Content, are_messages
+from transom.context.content import Content, TokenIds, are_messages
 from transom.context.generation import GeneratingContext
 from transom.context.model import CausalLM, check_model
 from transom.context.persistence import Note, as_note, read_context, restore, write_context
@@ -205,8 +205,9 @@ class Context(GeneratingContext):
         check_windows(window.cut, self.policy)
         if are_messages(content):
             raise InputError("messages cannot be scored by windows; expected text or token ids.")
-        ids = self._encoder.text(content, special=True) if isinstance(content, str) else content
-        return score_by_windows(self.model, ids, window.cut, self.chunk)
+        if isinstance(content, str):
+            content = self._encoder.text(content, special=True)
+        return score_by_windows(self.model, cast("TokenIds", content), window.cut, self.chunk)
 
     def fork(self) -> Context:
         """An independent context that goes on from here.

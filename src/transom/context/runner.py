@@ -19,6 +19,7 @@ from transom.errors import CacheError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
 from transom.tokens import as_ids
+from transom.validation import IdsLike
 
 __all__ = ["REBASE_AT", "Incoming", "ModelRunner"]
 
@@ -79,7 +80,7 @@ class ModelRunner:
         """Rotary position of the next token."""
         return self.cache.seen - self.cache.planner.base
 
-    def ids(self, ids: object) -> Tensor:
+    def ids(self, ids: IdsLike) -> Tensor:
         """`ids` as `(tokens,)` int64 on the model's device.
 
         Raises:

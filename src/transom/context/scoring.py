@@ -18,7 +18,7 @@ from transom.errors import InputError
 from transom.kv import BoundedCache
 from transom.policies import Policy
 from transom.tokens import as_ids
-from transom.validation import known_keywords
+from transom.validation import IdsLike, known_keywords
 from transom.windows import TokenWindows
 from transom.windows.cut import Cut
 
@@ -94,7 +94,7 @@ def check_windows(cut: Cut, policy: Policy) -> None:
         )
 
 
-def score_by_windows(model: CausalLM, ids: object, cut: Cut, chunk: int) -> NDArray[np.float32]:
+def score_by_windows(model: CausalLM, ids: IdsLike, cut: Cut, chunk: int) -> NDArray[np.float32]:
     """Losses of token ids that are read by windows, in a cache of their own; see `by_windows`.
 
     Args:

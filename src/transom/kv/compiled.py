@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from transom.attention.huggingface import follows_pattern
 from transom.attention.modes import lasting
@@ -32,7 +32,7 @@ class CompiledStep:
     """
 
     @lasting
-    def __init__(self, model: PreTrainedModel, cache: BoundedCache) -> None:
+    def __init__(self, model: Any, cache: BoundedCache) -> None:
         planner = cache.planner
         plain = isinstance(planner, SlotPlanner) and cache.policy.kv == "auto"
         if cache.policy.capacity is None or not cache.is_bounded_throughout or not plain:
@@ -64,7 +64,7 @@ class CompiledStep:
         step.__code__ = step.__code__.replace()
         self._step = torch.compile(step, fullgraph=True, dynamic=False)
 
-    def __reduce__(self) -> tuple[type[CompiledStep], tuple[PreTrainedModel, BoundedCache]]:
+    def __reduce__(self) -> tuple[type[CompiledStep], tuple[Any, BoundedCache]]:
         return type(self), (self._model, self._cache)  # a copy compiles for itself
 
     @property

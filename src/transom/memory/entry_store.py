@@ -56,7 +56,7 @@ class EntryStore:
         budget: ByteBudget,
         fast: TierWithEviction[RamTier],
         slow: TierWithEviction[Tier] | None,
-        dtype: np.dtype[np.generic],
+        dtype: np.dtype[np.integer],
         through: bool,
         quotas: Mapping[str, int],
         salt: int,

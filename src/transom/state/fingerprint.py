@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 import transformers
 import xxhash
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from transom.attention.rotary import Rotary
 from transom.errors import UnsupportedModelError
@@ -38,7 +38,7 @@ Facts: TypeAlias = Mapping[str, Any]  # JSON
 _seen: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]] = WeakKeyDictionary()
 
 
-def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Facts:
+def fingerprint(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> Facts:
     """All that keys and values depend on besides the tokens, as JSON.
 
     `config` as the model has it, `weights` and `rotary` as hashes, names of the `adapters` in use,
@@ -97,7 +97,7 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return _seen[tokenizer][1]
 
 
-def _rotary(model: PreTrainedModel) -> str | None:
+def _rotary(model: Any) -> str | None:
     config = model.config.get_text_config(decoder=True)
     try:
         rotary = Rotary.from_config(config)
