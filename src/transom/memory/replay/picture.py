@@ -18,8 +18,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 def as_bars(replayed: Replayed) -> str:
     """Hits as bars of `#`, by capacity; what a cache without a limit hits fills the line of dots.
 
-    >>> from transom.memory.replay import Run
-    >>> run = Run("lru", capacity=0.1, block_hit=0.2, seconds_saved=1.0)
+    >>> from transom.memory.replay import Replay
+    >>> run = Replay("lru", capacity=0.1, block_hit=0.2, seconds_saved=1.0)
     >>> print(as_bars(Replayed("t", 9, 9, 0.4, 2.0, (run,))))
     0.1  lru  #########################.........................  0.2000
     """
