@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,14 @@ def test_public_names_exist() -> None:
         assert getattr(transom, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Contxt'"):
         transom.Contxt  # noqa: B018
+
+
+def test_no_test_module_imports_another() -> None:
+    """What two of them need is in tests/helpers."""
+    tests = Path(__file__).parent
+    found = [
+        str(path.relative_to(tests))
+        for path in tests.rglob("*.py")
+        if re.search(r"^\s*(from|import) tests\S* ?(import )?.*\btest_", path.read_text(), re.M)
+    ]
+    assert not found

@@ -248,7 +248,7 @@ def test_models_are_listed(capsys, monkeypatch, tmp_path):
     listed = capsys.readouterr().out
     assert listed.startswith("smollm2\n")
     assert "cached       not yet" in listed
-    assert "hub id, local folder" in listed
+    assert "a hub id, a local folder" in listed
     (tmp_path / "smollm2-0.1.2").mkdir()
     (tmp_path / "smollm2-0.1.2" / "model.safetensors").write_bytes(bytes(1234))
     run("models")
