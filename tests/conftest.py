@@ -9,6 +9,9 @@ from hypothesis import settings
 
 from transom.models import Loaded, load
 
+# What helpers assert is reported as in a test.
+pytest.register_assert_rewrite("tests.helpers")
+
 # The machines are noisy; what is to be fast is measured by benchmarks.
 settings.register_profile("transom", deadline=None)
 settings.load_profile("transom")

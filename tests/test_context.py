@@ -16,8 +16,9 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from tests.kv.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
-from tests.kv.test_oracle import POLICIES
+from tests.helpers.letters import Letters
+from tests.helpers.models import VOCABULARY, dense_logits, dense_reference, tiny, tokens
+from tests.helpers.policy_examples import that_decide_by
 from transom.chat import Dialogue
 from transom.context import Context
 from transom.errors import CacheError, InputError, PolicyError, UnsupportedModelError
@@ -25,20 +26,7 @@ from transom.kv import BoundedCache
 from transom.policies import Full, Policy, Sinks, Window
 
 
-class Letters:
-    """A tokenizer of one id per character, as little as a Context needs."""
-
-    eos_token, eos_token_id, chat_template = "$", 2, None
-
-    def __call__(self, text: str, add_special_tokens: bool, verbose: bool) -> Any:
-        ids = [1] * add_special_tokens + [3 + ord(letter) % 90 for letter in text]
-        return type("Encoding", (), {"input_ids": ids})
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        return "".join(chr(30 + i) for i in ids if i > 2 or not skip_special_tokens)
-
-
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("policy", that_decide_by("position"), ids=str)
 def test_score_is_the_loss_of_the_dense_pass(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(1, 70)
     logits = dense_logits(model, ids, policy)
@@ -112,7 +100,7 @@ def test_an_open_file_is_text(tmp_path: Path) -> None:
     assert torch.equal(contexts[0]._logits, contexts[1]._logits)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("policy", that_decide_by("position"), ids=str)
 def test_generate_is_greedy_generate_under_the_mask(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(1, 50)
     context = Context(model, Letters(), policy, chunk=16)

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.chat.templates import APPENDABLE, REFUSED, WORDS, Family, tokenizer_of
-from tests.kv.models import tiny
+from tests.helpers.chat_templates import APPENDABLE, REFUSED, WORDS, Family, tokenizer_of
+from tests.helpers.models import tiny
 from transom import Context
 from transom.errors import InputError
 

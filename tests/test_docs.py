@@ -51,7 +51,7 @@ def package(tmp_path: Path) -> Path:
 def test_the_policies_of_the_recipe_are_known_once_installed(package: Path) -> None:
     script = """
 import torch, sys
-from tests.kv.models import chunked_logits, tiny, tokens
+from tests.helpers.models import chunked_logits, tiny, tokens
 from transom.kv import BoundedCache
 from transom.policies import Span, parse
 half = parse("half:8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forking import in_a_fork
+from tests.helpers.forking import in_a_fork
 from transom.errors import CorpusError
 from transom.forks import Owner, ThreadLock, closed_in_forks
 

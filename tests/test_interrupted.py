@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kv.models import tiny, tokens
-from tests.test_context import Letters
-from tests.test_state import POLICIES, ids_of
+from tests.helpers.letters import Letters
+from tests.helpers.models import ids_of, tiny, tokens
+from tests.helpers.policy_examples import stored_in_every_way
 from transom import Context
 from transom import context as module
 from transom.errors import CacheError, InputError
@@ -57,7 +57,7 @@ def places(context: Context) -> dict[str, tuple[Any, str]]:
     }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", stored_in_every_way())
 @pytest.mark.parametrize("place", ["middle layer", "output layer", "losses"])
 def test_all_or_nothing(policy: str, place: str) -> None:
     """With little in the context it is as it was; with much it may also refuse to go on."""

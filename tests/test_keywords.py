@@ -16,7 +16,7 @@ from transom.policies import Policy
 
 # Modules that others share; commands and what Context is made of.
 NOT_FOR_CALLERS = (
-    *("checks", "durable", "forks", "outputs", "plugins", "quantities"),
+    *("atomic_files", "forks", "outputs", "plugins", "units", "validation"),
     *("cli", "kv", "state"),
 )
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
 from transom.attention.patterns.layout import layout
 from transom.context import Context
 from transom.policies import Chunked, ModelShape, Policy, Sinks, Window, kv_bytes_bound

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
 from transom import Context, SlidingWindow
 from transom.errors import InputError
 

@@ -14,49 +14,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
-from tests.kv.models import tiny, tokens
-from tests.policies.examples import examples
+from tests.helpers.letters import tokenizer_of
+from tests.helpers.models import ids_of, tiny, tokens
+from tests.helpers.policy_examples import stored_in_every_way
 from transom import Context
 from transom.errors import CacheError, InputError, StateError
 from transom.kv import BoundedCache
 from transom.policies import parse
 from transom.state import read_state, write_state
 
-POLICIES = [
-    *examples(),
-    "snapkv:20,heads=adaptive",
-    "tova:20,layers=pyramid",
-    "full:kv=int8",
-    "sinks:3,window=97,kv=int8",
-    "window:100,kv=int4",
-    "snapkv:100,heads=adaptive,kv=int4",
-]
+POLICIES = stored_in_every_way()
 FAMILIES = ["llama", "gemma3", "lfm2"]
 LENGTHS = [0, 20, 47, 130]
-
-
-TEMPLATE = (
-    "{% for m in messages %}{{ m.role[0] }}{{ m.content }}$\n{% endfor %}"
-    "{% if add_generation_prompt %}a{% endif %}"
-)
-
-
-def tokenizer_of(letters: str) -> Any:
-    """A real fast tokenizer of one id per character."""
-    vocabulary = ["#", "^", "$", *letters, *"uas \n"]
-    words = {letter: index for index, letter in enumerate(dict.fromkeys(vocabulary))}
-    backend = Tokenizer(models.WordLevel(words, unk_token="#"))
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="$", unk_token="#", chat_template=TEMPLATE
-    )
-
-
-def ids_of(length: int, seed: int = 0) -> list[int]:
-    return tokens(length, seed=seed).tolist()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

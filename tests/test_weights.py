@@ -12,8 +12,7 @@ import peft
 import pytest
 import torch
 
-from tests.kv.models import tiny
-from tests.test_state import ids_of
+from tests.helpers.models import ids_of, tiny
 from transom import Context
 from transom.errors import StateError, UnsupportedModelError
 from transom.state.weights import weights

@@ -19,7 +19,6 @@ from transom import models
 from transom.attention.modes import lasting
 from transom.attention.versions import cache_argument
 from transom.chat import Dialogue, Message, Turns
-from transom.checks import check_keywords, known_keywords, whole_number
 from transom.errors import CacheError, InputError, StateError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
@@ -31,6 +30,7 @@ from transom.state import differences, fingerprint, read_state, write_state
 from transom.tokens import as_ids, pieces
 from transom.tokens.special import special_before
 from transom.tokens.whole import as_whole, in_chunks, text_pieces
+from transom.validation import check_keywords, known_keywords, whole_number
 from transom.windows import SlidingWindow
 
 __all__ = ["Context", "Usage"]

@@ -18,8 +18,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["Sampler", "end_tokens"]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transom.checks import known_keywords
+from transom.validation import known_keywords
 from transom.windows import TokenWindows
 from transom.windows.cut import Cut
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from tests.attention.patterns.some import SPELLED
+from tests.helpers.attention_inputs import DIM, HEADS, VALUE_DIM, tensors
+from tests.helpers.patterns import SPELLED
 from transom.attention.dispatch import attend
 from transom.attention.kernels import block_sparse as module
 from transom.attention.kernels.naive import naive
@@ -36,7 +36,6 @@ from transom.attention.patterns import (
 from transom.errors import InputError
 from transom.policies import Chunked, Sinks
 
-HEADS, KV_HEADS, DIM, VALUE_DIM = 6, 2, 16, 8
 BATCH, LONGEST = 2, 203
 
 PATTERNS = [
@@ -61,14 +60,6 @@ PATTERNS = [
     sliding(30) & padding(torch.arange(LONGEST) % 7 < torch.tensor([[5], [1]])),
     head_groups([causal(), sliding(9) | sinks(2)], [0, 1, 1, 0, 0, 1]),
 ]
-
-
-def tensors(
-    batch: int, q_len: int, kv_len: int, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(q_len * 1000 + kv_len)
-    shapes = (HEADS, q_len, DIM), (KV_HEADS, kv_len, DIM), (KV_HEADS, kv_len, VALUE_DIM)
-    return [torch.randn(batch, *shape, generator=generator).to(dtype) for shape in shapes]
 
 
 @pytest.mark.parametrize("kernel", ["auto", "block_sparse", "dense"])

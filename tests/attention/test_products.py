@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.attention.test_kernels import DIM, tensors
+from tests.helpers.attention_inputs import DIM, tensors
 from transom.attention import attend, causal, sliding
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels import products

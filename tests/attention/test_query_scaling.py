@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from tests.kv.models import CONFIGS, chunked_logits, tiny, tokens
+from tests.helpers.models import CONFIGS, chunked_logits, tiny, tokens
 from transom import BoundedCache, Context
 from transom.attention.trial import scales_by_position, trial
 from transom.context import REBASE_AT

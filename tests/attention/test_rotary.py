@@ -15,7 +15,7 @@ from transformers import (
     ViTConfig,
 )
 
-from tests.kv.models import CONFIGS
+from tests.helpers.models import CONFIGS
 from transom.attention.rotary import Rotary
 from transom.attention.trial import model_class
 from transom.errors import UnsupportedModelError

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from tests.kv.models import COMMON, CONFIGS, GROUPED
+from tests.helpers.models import COMMON, CONFIGS, GROUPED
 from transom.attention.rotary import Rotary, rotary_of
 from transom.attention.trial import NEAR, trial
 from transom.errors import UnsupportedModelError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from tests.kv.models import chunked_logits, difference, tiny, tokens
+from tests.helpers.models import chunked_logits, difference, tiny, tokens
 from transom import BoundedCache, Chunked, Context, Sinks, Window
 from transom.attention.huggingface import use_pattern
 from transom.attention.patterns import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
 from transom import BoundedCache, Context, Window
 from transom.attention import versions
 from transom.attention.huggingface import use_pattern

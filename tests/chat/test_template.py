@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from tests.chat.templates import APPENDABLE, CHATML, HOISTING, MERGING, REFUSED, tokenizer_of
+from tests.helpers.chat_templates import (
+    APPENDABLE,
+    CHATML,
+    HOISTING,
+    MERGING,
+    REFUSED,
+    tokenizer_of,
+)
 from transom.chat import Dialogue, Turns
 from transom.errors import InputError
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.corpus.making import content, make
-from tests.forking import in_a_fork
+from tests.helpers.corpora import content, make
+from tests.helpers.forking import in_a_fork
 from transom.corpus import TokenCorpus, manifest, verify
 from transom.errors import CorpusBusyError, CorpusDamageError, CorpusError, InputError
 

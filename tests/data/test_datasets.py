@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
+from tests.helpers.numbered_corpus import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.corpus.shuffle import Shuffle
 from transom.data import WindowDataset, WindowStream

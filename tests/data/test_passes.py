@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
-from tests.forking import in_a_fork
+from tests.helpers.forking import in_a_fork
+from tests.helpers.numbered_corpus import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.data import WindowDataset, WindowStream
 from transom.data.shared import SharedNumbers

@@ -16,7 +16,7 @@ from torch import distributed, multiprocessing
 from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler, random_split
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
+from tests.helpers.numbered_corpus import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.errors import InputError
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from tests.data.making import SIZE, WINDOWS, numbered, numbers
+from tests.helpers.numbered_corpus import SIZE, WINDOWS, numbered, numbers
 from transom.corpus import TokenCorpus
 from transom.errors import InputError
 

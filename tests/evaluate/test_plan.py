@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.evaluate.readers import PROSE, Letters, Reader
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
+from tests.helpers.readers import PROSE, Letters, Reader
 from transom import Context, SlidingWindow
 from transom.errors import InputError, PolicyError
 from transom.evaluate.measures import Bench, Hooks, RecomputedLoss

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from tests.kv.models import VOCABULARY, dense_logits, tiny, tokens
+from tests.helpers.models import VOCABULARY, dense_logits, tiny, tokens
 from transom import Chunked, Context, Full, Sinks, Window
 from transom.evaluate import read
 from transom.policies import ModelShape, kv_bytes_bound

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluate.readers import PROSE, Letters
+from tests.helpers.readers import PROSE, Letters
 from transom.errors import InputError
 from transom.evaluate.tasks import REVISION, TASKS, Cell, Haystack, Material, Trial, sentences, task
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluate.readers import PROSE, Letters, Reader
-from tests.kv.models import tiny, tokens
-from tests.test_context import Letters as ModelLetters
+from tests.helpers.letters import Letters as ModelLetters
+from tests.helpers.models import tiny, tokens
+from tests.helpers.readers import PROSE, Letters, Reader
 from transom import Context
 from transom.evaluate.tasks import TASKS, Cell, Haystack, Material, Trial, sentences, task
 from transom.evaluate.trials import answer_all, tokens_to_read

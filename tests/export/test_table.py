@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.forking import in_a_fork
+from tests.helpers.forking import in_a_fork
 from transom.errors import InputError
 from transom.export import table_writer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, StableLmConfig
 
-from tests.kv.models import GROUPED, difference, tiny, tokens
+from tests.helpers.models import GROUPED, difference, tiny, tokens
 from transom import BoundedCache
 from transom.attention.huggingface import use_pattern
 from transom.attention.patterns import causal, sliding

@@ -9,14 +9,22 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
-from tests.kv.models import COMMON, CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
-from tests.kv.test_oracle import BOUNDED
+from tests.helpers.models import (
+    COMMON,
+    CONFIGS,
+    chunked_logits,
+    dense_logits,
+    difference,
+    tiny,
+    tokens,
+)
+from tests.helpers.policy_examples import bounded
 from transom.errors import CacheError, InputError, PolicyError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Full, ModelShape, Policy, Sinks, Window, kv_bytes_bound
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt-neox"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_bytes_are_the_policys_figure_from_the_first_token_on(
@@ -43,7 +51,7 @@ def test_full_grows_in_blocks() -> None:
     assert (cache.seen, cache.kept, cache.dropped) == (60, 60, 0)
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_storage_keeps_its_addresses(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(2, 60)
     cache = BoundedCache(policy, config=model.config)
@@ -67,7 +75,7 @@ def test_counts() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", [*BOUNDED, Full()], ids=str)
+@pytest.mark.parametrize("policy", [*bounded(), Full()], ids=str)
 def test_reset_is_a_new_cache(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(2, 40)
     cache = BoundedCache(policy, config=model.config)
@@ -79,7 +87,7 @@ def test_reset_is_a_new_cache(policy: Policy) -> None:
     assert difference(one, first[:1]) < 1e-3
 
 
-@pytest.mark.parametrize("policy", [*BOUNDED, Full()], ids=str)
+@pytest.mark.parametrize("policy", [*bounded(), Full()], ids=str)
 def test_rows_can_be_repeated_reordered_and_selected(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(2, 50)
     expected = dense_logits(model, ids, policy)
@@ -98,7 +106,7 @@ def test_rows_can_be_repeated_reordered_and_selected(policy: Policy) -> None:
     assert cache.batch_size == 2
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_a_deep_copy_goes_its_own_way(policy: Policy) -> None:
     model, ids, other = tiny("llama"), tokens(1, 50), tokens(1, 50, seed=9)
     expected = dense_logits(model, ids, policy)
@@ -109,7 +117,7 @@ def test_a_deep_copy_goes_its_own_way(policy: Policy) -> None:
     assert difference(chunked_logits(model, ids, cache, [1, 19]), expected[:, 30:]) < 1e-3
 
 
-@pytest.mark.parametrize("policy", [*BOUNDED, Full()], ids=str)
+@pytest.mark.parametrize("policy", [*bounded(), Full()], ids=str)
 def test_crop_is_exact_while_nothing_was_evicted(policy: Policy) -> None:
     model, ids, wrong = tiny("llama"), tokens(1, 40), tokens(1, 40, seed=9)
     expected = dense_logits(model, ids, policy)
@@ -121,7 +129,7 @@ def test_crop_is_exact_while_nothing_was_evicted(policy: Policy) -> None:
     assert difference(chunked_logits(model, ids, cache, [1, 27]), expected[:, 12:]) < 1e-3
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_crop_refuses_where_it_would_be_wrong(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(1, 40)
     cache = BoundedCache(policy, config=model.config)

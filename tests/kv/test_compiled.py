@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kv.models import tiny, tokens
-from tests.kv.test_oracle import BOUNDED
+from tests.helpers.models import tiny, tokens
+from tests.helpers.policy_examples import bounded
 from transom.context import Context
 from transom.errors import UnsupportedModelError
 from transom.policies import Full, Policy, Sinks, Window
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_one_graph_serves_two_thousand_steps(policy: Policy) -> None:
     """Through filling up, wrapping round and rebasing, and equal to the uncompiled steps."""
     model, ids = tiny("llama"), tokens(2_010)
@@ -45,7 +45,7 @@ def test_a_fork_and_a_longer_chunk_go_on_correctly() -> None:
     assert np.nanmax(np.abs(np.concatenate(got) - expected)) < 1e-3
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_after_a_reset_nothing_of_before_is_left(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(60)
     expected = Context(model, policy=policy).score(ids)

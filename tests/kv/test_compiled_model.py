@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from tests.kv.models import chunked_logits, difference, tiny, tokens
-from tests.kv.test_oracle import left_padded
+from tests.helpers.models import chunked_logits, difference, left_padded, tiny, tokens
 from transom import Context
 from transom.attention.huggingface import use_pattern
 from transom.kv import BoundedCache

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AutoModelForCausalLM
 
-from tests.kv.models import chunked_logits, distinct, tiny
+from tests.helpers.models import chunked_logits, distinct, tiny
 from transom import BoundedCache, Context
 from transom.attention import causal, documents
 from transom.attention.huggingface import select_attention, use_pattern

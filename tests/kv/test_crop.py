@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.kv.models import chunked_logits, difference, tiny, tokens
+from tests.helpers.models import chunked_logits, difference, tiny, tokens
 from transom import BoundedCache, Context
 from transom.errors import CacheError, InputError
 from transom.policies import parse

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from tests.kv.models import COMMON, GROUPED, chunked_logits, difference, tokens
+from tests.helpers.models import COMMON, GROUPED, chunked_logits, difference, tokens
 from transom import BoundedCache
 from transom.errors import CacheError, UnsupportedModelError
 from transom.kv import cache as cache_module

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from tests.kv.models import dense_reference, tiny, tokens
-from tests.kv.test_oracle import BOUNDED, left_padded
+from tests.helpers.models import dense_reference, left_padded, tiny, tokens
+from tests.helpers.policy_examples import bounded
 from transom.errors import CacheError
 from transom.kv import BoundedCache
 from transom.policies import Full, Policy, Sinks, Window, parse
@@ -31,7 +31,7 @@ def expected(model: Any, ids: torch.Tensor, policy: Policy, **settings: Any) -> 
         return model.generate(ids, use_cache=False, **settings)
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 @pytest.mark.parametrize("prompt", [1, 5, 19, 20, 21, 50])
 def test_greedy_at_every_boundary(policy: Policy, prompt: int) -> None:
     model, ids = tiny("llama"), tokens(1, prompt)
@@ -44,7 +44,7 @@ def test_greedy_in_every_family(family: str) -> None:
     assert torch.equal(generated(model, ids, Sinks(3, 17)), expected(model, ids, Sinks(3, 17)))
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_prefill_in_chunks(policy: Policy, size: int) -> None:
     model, ids = tiny("llama"), tokens(1, 50)
@@ -52,7 +52,7 @@ def test_prefill_in_chunks(policy: Policy, size: int) -> None:
     assert torch.equal(got, expected(model, ids, policy))
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 def test_sampling(policy: Policy) -> None:
     model, ids = tiny("llama"), tokens(2, 30)
     settings = {"do_sample": True, "temperature": 0.7, "top_k": 20}
@@ -61,7 +61,7 @@ def test_sampling(policy: Policy) -> None:
     )
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_beams(family: str, policy: Policy) -> None:
     model, ids = tiny(family), tokens(2, 30)
@@ -71,7 +71,7 @@ def test_beams(family: str, policy: Policy) -> None:
     )
 
 
-@pytest.mark.parametrize("policy", BOUNDED, ids=str)
+@pytest.mark.parametrize("policy", bounded(), ids=str)
 @pytest.mark.parametrize("settings", [{}, {"prefill_chunk_size": 8}, {"num_beams": 2}], ids=str)
 def test_left_padded_batch(policy: Policy, settings: dict[str, Any]) -> None:
     model = tiny("llama")
@@ -83,7 +83,7 @@ def test_left_padded_batch(policy: Policy, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("only_new", [False, True])
-@pytest.mark.parametrize("policy", [*BOUNDED, Full()], ids=str)
+@pytest.mark.parametrize("policy", [*bounded(), Full()], ids=str)
 def test_several_turns(policy: Policy, only_new: bool) -> None:
     model, ids = tiny("llama"), tokens(2, 10)
     cache = BoundedCache(policy, config=model.config)

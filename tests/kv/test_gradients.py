@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from tests.kv.models import dense_reference, distinct, tiny
+from tests.helpers.models import dense_reference, distinct, tiny
 from transom import BoundedCache
 from transom.attention import OptimizedAttention
 from transom.errors import CacheError

@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from tests.kv.models import VOCABULARY, chunked_logits, difference, distinct, tiny, tokens
+from tests.helpers.models import VOCABULARY, chunked_logits, difference, distinct, tiny, tokens
 from transom import BoundedCache, Context
 from transom.attention import OptimizedAttention, attend, causal, documents, random_blocks, sliding
 from transom.attention.huggingface import use_pattern

@@ -11,17 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
-from tests.policies.examples import that_decide_by
-from tests.policies.strategies import policies
+from tests.helpers.models import (
+    CONFIGS,
+    chunked_logits,
+    dense_logits,
+    difference,
+    left_padded,
+    tiny,
+    tokens,
+)
+from tests.helpers.policy_examples import bounded, that_decide_by
+from tests.helpers.policy_strategies import policies
 from transom.errors import UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Chunked, Full, Policy, Sinks, Window
 
 CLOSE = 1e-3  # of logits, in float32; what is reached is 4e-5 and, on SmolLM2, 2e-4
 LENGTH = 80
-POLICIES = that_decide_by("position")
-BOUNDED = [policy for policy in POLICIES if policy.capacity]
+POLICIES, BOUNDED = that_decide_by("position"), bounded()
 CHUNKINGS = {
     "1": [1] * LENGTH,
     "7": [7] * 11 + [3],
@@ -87,10 +94,6 @@ def test_room_for_everything_is_a_dynamic_cache(family: str, policy: Policy) -> 
         theirs = chunked_logits(model, ids, DynamicCache(config=model.config), sizes)
         ours = chunked_logits(model, ids, BoundedCache(policy, config=model.config), sizes)
         assert difference(ours, theirs) < CLOSE
-
-
-def left_padded(lengths: list[int], total: int) -> torch.Tensor:
-    return torch.stack([(torch.arange(total) >= total - length).long() for length in lengths])
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)

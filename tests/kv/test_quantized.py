@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DynamicCache
 
-from tests.kv.models import CONFIGS, chunked_logits, dense_logits, difference, tiny, tokens
-from tests.kv.test_oracle import left_padded
+from tests.helpers.models import (
+    CONFIGS,
+    chunked_logits,
+    dense_logits,
+    difference,
+    left_padded,
+    tiny,
+    tokens,
+)
 from transom.errors import CacheError, UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.kv.quantization import Channels, decode, encode, storage

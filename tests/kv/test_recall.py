@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.forking import in_a_fork
-from tests.kv.contract import CLOSE, Contract
-from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
-from tests.kv.recall_reference import recall_reference
+from tests.helpers.cache_contract import CLOSE, Contract
+from tests.helpers.forking import in_a_fork
+from tests.helpers.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
+from tests.helpers.recall_reference import recall_reference
 from transom import Context
 from transom.errors import CacheError, InputError, PolicyError
 from transom.kv import BoundedCache

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from tests.kv.contract import CLOSE, Contract
-from tests.kv.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
-from tests.kv.scored_reference import RULES, scored_reference
+from tests.helpers.cache_contract import CLOSE, Contract
+from tests.helpers.models import CONFIGS, chunked_logits, difference, distinct, tiny, tokens
+from tests.helpers.scored_reference import RULES, scored_reference
 from transom.kv import BoundedCache
 from transom.kv.scored import ScoredLayer
 from transom.policies import ModelShape, Scored, SnapKV, known, kv_bytes_bound, parse

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.forking import in_a_fork
-from tests.memory.soak import scaled
-from tests.memory.tiers.opened import on_disk
+from tests.helpers.forking import in_a_fork
+from tests.helpers.opened_tiers import on_disk
+from tests.helpers.soak import scaled
 from transom.errors import InputError, StoreError
 from transom.memory import ContextMemoryManager
 from transom.memory.stored import open_store

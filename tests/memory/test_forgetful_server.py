@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.memory.server import Server
-from tests.memory.tiers.opened import shared_server
+from tests.helpers.opened_tiers import shared_server
+from tests.helpers.redis_server import Server
 from transom.errors import BudgetError, InputError, StoreError
 from transom.memory import ContextMemoryManager, RedisTier
 from transom.memory.tiers.redis.head import Versions

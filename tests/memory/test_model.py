@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.memory.managers import SHAPES, Managed
-from tests.memory.soak import scaled
+from tests.helpers.managers import SHAPES, Managed
+from tests.helpers.soak import scaled
 from transom.memory.eviction import known
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "ü/1", ""])

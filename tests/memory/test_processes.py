@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from tests.forking import in_a_fork
-from tests.memory.soak import scaled
-from tests.memory.tiers.opened import on_disk
-from tests.memory.worker import IDS, Board, opened, read, tokens, write
+from tests.helpers.forking import in_a_fork
+from tests.helpers.opened_tiers import on_disk
+from tests.helpers.soak import scaled
+from tests.helpers.store_worker import IDS, Board, opened, read, tokens, write
 from transom.errors import StoreError
 from transom.memory import ContextMemoryManager
 from transom.memory.tiers.disk import DiskTier
@@ -28,7 +28,7 @@ def start(role, folder, which, seconds=SECONDS, capacity=800_000):
         [
             sys.executable,
             "-m",
-            "tests.memory.worker",
+            "tests.helpers.store_worker",
             role,
             folder,
             *map(str, (which, seconds, capacity)),
@@ -124,7 +124,7 @@ def test_a_pin_holds_in_other_processes_and_ends_with_its_own(tmp_path):
 PINNER = """
 import sys, time
 from pathlib import Path
-from tests.memory.worker import opened
+from tests.helpers.store_worker import opened
 manager = opened(Path(sys.argv[1]))
 pin = manager.pin("a")
 print("pinned", flush=True)
@@ -201,7 +201,7 @@ def test_a_fork_that_lives_on_does_not_keep_the_lock(tmp_path):
     code = """
 import os, sys, time
 from pathlib import Path
-from tests.memory.worker import opened
+from tests.helpers.store_worker import opened
 manager = opened(Path(sys.argv[1]))
 with manager._turn:
     if not os.fork():

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.memory.server import Server
-from tests.memory.tiers.opened import shared_server
+from tests.helpers.opened_tiers import shared_server
+from tests.helpers.redis_server import Server
 from transom.errors import InputError
 from transom.memory import ContextMemoryManager
 from transom.memory.tiers.breaker import Breaker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kv.models import tiny, tokens
+from tests.helpers.models import tiny, tokens
 from transom import Context, ContextWindowMonitor, Window
 
 

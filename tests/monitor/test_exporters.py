@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.forking import in_a_fork
+from tests.helpers.forking import in_a_fork
 from transom import ContextWindow, ContextWindowMonitor
 from transom.errors import InputError, MissingExtraError
 from transom.monitor import JsonLines, json_lines

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transom
-from tests.policies.examples import examples
-from tests.policies.strategies import policies, recalling, scored_policies
+from tests.helpers.policy_examples import examples
+from tests.helpers.policy_strategies import policies, recalling, scored_policies
 from transom.errors import PolicyError
 from transom.policies import (
     Chunked,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.policies.strategies import policies, recalling, scored_policies
+from tests.helpers.policy_strategies import policies, recalling, scored_policies
 from transom.errors import UnsupportedModelError
 from transom.policies import (
     Full,

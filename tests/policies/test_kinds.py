@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.kv.models import chunked_logits, tiny, tokens
+from tests.helpers.models import chunked_logits, tiny, tokens
 from transom.errors import PolicyError
 from transom.kv import BoundedCache, build
 from transom.policies import ModelShape, Policy, Window, attention_flops, kv_bytes, kv_bytes_bound

@@ -27,7 +27,7 @@ for kind in (Half, LoudValues):
         setattr(module, kind.__name__, kind)
         module.__all__.append(kind.__name__)
 
-from tests.kv.scored_reference import RULES
+from tests.helpers.scored_reference import RULES
 
 def loud_values(layer, head, now):
     watching = head.attended[-min(8, layer.policy.round):]

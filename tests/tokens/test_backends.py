@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from tokenizers import Tokenizer
 
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, family
+from tests.helpers.tokenizer_families import FAMILIES, PROSE, TEXTS, family
 from transom.errors import InputError, MissingExtraError
 from transom.tokens import Encoder, IncrementalTokenizer, tokenize_text
 from transom.tokens.backends import Reference, backends, choose_backend

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.forking import in_a_fork
+from tests.helpers.forking import in_a_fork
 from transom.errors import InputError, MissingExtraError
 from transom.tokens import documents
 from transom.tokens.decode import decoded

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.forking import in_a_fork
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
+from tests.helpers.forking import in_a_fork
+from tests.helpers.tokenizer_families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
 from transom.errors import InputError
 from transom.tokens import Encoder, documents, tokenize_files
 from transom.tokens.files import sample

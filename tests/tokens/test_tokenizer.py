@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
+from tests.helpers.cuts import split
+from tests.helpers.tokenizer_families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
 from transom.errors import InputError
 from transom.tokens import Encoder, IncrementalTokenizer, TokenStream, tokenize_text
 from transom.tokens.text import tokenize_text_with_offsets
@@ -31,13 +32,6 @@ def encoder_of(name: str) -> Encoder:
 def whole(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
-
-
-def split(text: str, chance: random.Random) -> list[str]:
-    """Pieces of a text, some of them empty."""
-    count = chance.randint(0, min(12, len(text) + 1))
-    cuts = sorted(chance.randint(0, len(text)) for _ in range(count))
-    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *UNSPLIT])

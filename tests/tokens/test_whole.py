@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from tests.tokens.families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
-from tests.tokens.test_tokenizer import split
+from tests.helpers.cuts import split
+from tests.helpers.tokenizer_families import FAMILIES, PROSE, TEXTS, UNSPLIT, family
 from transom.errors import InputError
 from transom.tokens import whole
 from transom.tokens.whole import as_whole, in_chunks, text_pieces

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.forking import in_a_fork
-from tests.windows.test_contract import SIZES, texts
+from tests.helpers.forking import in_a_fork
+from tests.helpers.window_texts import SIZES, texts
 from transom.errors import InputError
 from transom.evaluate.rss import peak_rss, reset_peak_rss
 from transom.windows import MemoryEfficientContext

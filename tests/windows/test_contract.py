@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.window_texts import SIZES, texts
 from transom.errors import InputError, TransomError
 from transom.windows import (
     ContextWindow,
@@ -23,7 +24,6 @@ from transom.windows import (
     TokenState,
 )
 
-SIZES = st.integers(1, 12)
 NAMES = sorted(ContextWindowFactory.known())
 
 
@@ -39,14 +39,6 @@ def windows(draw: Any) -> TokenState:
     if kind == "hierarchical":
         return HierarchicalContext(small, large, vocab_size=500)
     return MemoryEfficientContext(large, small, vocab_size=500)
-
-
-@st.composite
-def texts(draw: Any) -> tuple[list[int], list[list[int]]]:
-    """Ids, and the same ids in pieces, some of them empty."""
-    ids = draw(st.lists(st.integers(0, 499), max_size=80))
-    cuts = sorted(draw(st.lists(st.integers(0, len(ids)), max_size=6)))
-    return ids, [ids[a:b] for a, b in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
 
 
 @given(windows(), texts())

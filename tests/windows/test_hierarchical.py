@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.windows.test_contract import SIZES, texts
+from tests.helpers.window_texts import SIZES, texts
 from transom.errors import InputError
 from transom.windows import HierarchicalContext
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transom.attention.kernels.workers import share
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["BlockChoice", "attend_blocks", "choose_blocks", "mass_kept"]
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from transom.checks import known_keywords, named_path
 from transom.corpus.corpus import TokenCorpus
 from transom.corpus.create import begun
 from transom.corpus.job import Input, Job, digest_of, inputs_of
@@ -17,6 +16,7 @@ from transom.corpus.reading import Done, ReadTask, Watch, read_inputs
 from transom.corpus.writer import CorpusWriter
 from transom.errors import CorpusError, InputError
 from transom.tokens.backends import Backend
+from transom.validation import known_keywords, named_path
 
 __all__ = ["Engine", "append_files", "build", "forget_job"]
 

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords, named_path, whole_number
 from transom.corpus.create import first_manifest, make_folder
 from transom.corpus.formats import read_format, write_format
 from transom.corpus.lock import WriterLock
@@ -25,6 +24,7 @@ from transom.corpus.verify import verify
 from transom.corpus.writer import CorpusWriter
 from transom.errors import MissingExtraError
 from transom.forks import ThreadLock
+from transom.validation import known_keywords, named_path, whole_number
 from transom.windows import SlidingWindow, TokenWindows
 
 __all__ = ["TokenCorpus"]

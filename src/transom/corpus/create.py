@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transom.checks import whole_number
 from transom.corpus.lock import LOCK, WriterLock
 from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest, write_manifest
 from transom.corpus.tokenizer import fingerprint_of
 from transom.errors import CorpusError, InputError
 from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.validation import whole_number
 
 __all__ = ["begun", "first_manifest", "make_folder"]
 

@@ -10,10 +10,10 @@ from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from transom.checks import named_path
 from transom.corpus.sums import digest
 from transom.errors import InputError
 from transom.tokens.documents import kind_of, unknown_kind
+from transom.validation import named_path
 
 __all__ = ["Input", "Job", "digest_of", "inputs_of"]
 

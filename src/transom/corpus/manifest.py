@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from transom.atomic_files import sync_folder
-from transom.checks import known_keywords
 from transom.corpus.sums import DIGITS, digest
 from transom.errors import CorpusDamageError, CorpusError
+from transom.validation import known_keywords
 
 __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transom.checks import known_keywords
 from transom.corpus.manifest import COPY, MANIFEST, Manifest, Stored, read_manifest
 from transom.corpus.sums import digest
 from transom.errors import CorpusDamageError
+from transom.validation import known_keywords
 
 __all__ = ["Damage", "verify"]
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.atomic_files import sync_folder
-from transom.checks import known_keywords
 from transom.corpus.growing import GrowingFile, second_name
 from transom.corpus.lock import WriterLock
 from transom.corpus.manifest import Manifest, Stored, write_manifest
 from transom.errors import CorpusError, InputError
 from transom.forks import Owner
 from transom.tokens import check_ids
+from transom.validation import known_keywords
 
 __all__ = ["CorpusWriter", "shard_name"]
 

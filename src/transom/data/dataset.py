@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from transom.checks import known_keywords, whole_number
 from transom.corpus import TokenCorpus
 from transom.data.share import Share
 from transom.data.shared import SharedNumbers
 from transom.data.source import WindowSource, unused
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["WindowDataset"]
 

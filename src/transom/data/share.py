@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import get_worker_info
 
-from transom.checks import whole_number
 from transom.data.askers import loader_that_shares, sharer
 from transom.data.shared import SharedNumbers
 from transom.errors import InputError
+from transom.validation import whole_number
 
 __all__ = ["Share"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
 from transom.corpus import TokenCorpus
 from transom.corpus.shuffle import Shuffle
 from transom.data.shared import SharedNumbers
 from transom.errors import InputError
+from transom.validation import whole_number
 from transom.windows import TokenWindows
 
 __all__ = ["WindowSource", "unused"]

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from transom.checks import whole_number
 from transom.corpus import TokenCorpus
 from transom.data.askers import collator, dispatcher, sharer
 from transom.data.passes import Passes
 from transom.data.share import Share
 from transom.data.source import WindowSource, unused
 from transom.errors import InputError
+from transom.validation import whole_number
 
 __all__ = ["WindowStream"]
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.chat import Turns
-from transom.checks import known_keywords
 from transom.evaluate.facts import shape_of
 from transom.evaluate.losses import LossCurve, Stretch
 from transom.evaluate.rss import peak_rss, reset_peak_rss
 from transom.policies import kv_bytes_bound
+from transom.validation import known_keywords
 
 if TYPE_CHECKING:
     from transom.context import Context

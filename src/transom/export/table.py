@@ -15,14 +15,20 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.errors import InputError, MissingExtraError
 from transom.forks import Owner
 from transom.outputs import check_target
+from transom.validation import known_keywords
 
 __all__ = ["Ragged", "TableWriter", "suffixes", "table_writer"]
 
-MODULES = {".arrow": "arrow", ".npy": "npy", ".parquet": "arrow", "": "folder"}
+# Module and class by suffix: a module is imported when it is needed, as it needs a package.
+WRITERS = {
+    ".arrow": ("arrow", "ArrowWriter"),
+    ".npy": ("npy", "NpyWriter"),
+    ".parquet": ("arrow", "ArrowWriter"),
+    "": ("folder", "FolderWriter"),
+}
 
 
 class Ragged(NamedTuple):
@@ -130,7 +136,7 @@ class TableWriter(ABC):
 
 def suffixes() -> tuple[str, ...]:
     """The suffixes that say what is written; without one, it is a folder for `datasets`."""
-    return tuple(suffix for suffix in MODULES if suffix)
+    return tuple(suffix for suffix in WRITERS if suffix)
 
 
 @known_keywords
@@ -147,13 +153,14 @@ def table_writer(path: str | os.PathLike[str]) -> TableWriter:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in MODULES:
+    if suffix not in WRITERS:
         raise InputError(
             f"cannot tell what to write to {path}: {path.suffix!r} is none of "
             f"{', '.join(suffixes())}; a name without a suffix makes a `datasets` folder."
         )
+    module, name = WRITERS[suffix]
     try:
-        module = import_module(f"transom.export.{MODULES[suffix]}")
+        kind: type[TableWriter] = getattr(import_module(f"transom.export.{module}"), name)
     except ModuleNotFoundError as error:
         if error.name not in ("pyarrow", "datasets"):
             raise
@@ -161,5 +168,4 @@ def table_writer(path: str | os.PathLike[str]) -> TableWriter:
             f"writing {path} needs {error.name}, which is not installed: "
             "pip install 'transom[export]'."
         ) from error
-    writer: TableWriter = module.Writer(path)
-    return writer
+    return kind(path)

@@ -20,7 +20,6 @@ from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.trial import model_class, scales_by_position, trial
-from transom.checks import known_keywords, whole_number
 from transom.errors import CacheError, InputError, PolicyError, StateError, UnsupportedModelError
 from transom.kv.build import Asked, build
 from transom.kv.cache_layer import CacheLayer
@@ -40,6 +39,7 @@ from transom.kv.self_attending import SelfAttendingLayer
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
 from transom.policies import ModelShape, Policy
 from transom.policies.parse import as_policy
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["BoundedCache"]
 

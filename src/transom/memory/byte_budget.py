@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transom.checks import whole_number
+from transom.validation import whole_number
 
 __all__ = ["ByteBudget"]
 

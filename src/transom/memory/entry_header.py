@@ -13,7 +13,6 @@ __all__ = ["LISTED", "NAMELESS", "STATE", "EntryHeader"]
 HEAD = struct.Struct("<BBxxIQQdddQHH")
 VERSION = 1
 STATE, NAMELESS, LISTED = 1, 2, 4  # flags
-LONGEST = 1024  # bytes of a namespace or an id
 
 
 class EntryHeader(NamedTuple):

@@ -17,7 +17,6 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import given_folder, known_keywords, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.accounting import contexts, report_activity, stats, verified
@@ -27,13 +26,6 @@ from transom.memory.contexts import Contexts
 from transom.memory.entry import Entry
 from transom.memory.entry_store import EntryStore
 from transom.memory.eviction import eviction as eviction_named
-from transom.memory.given import (
-    check_names,
-    check_texts,
-    given_ids,
-    given_quotas,
-    given_seconds,
-)
 from transom.memory.pins import Pin
 from transom.memory.remote import Remote
 from transom.memory.rest import ChangedError
@@ -44,6 +36,16 @@ from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.ram import RamTier
 from transom.memory.tiers.redis import RedisTier
 from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.validation import (
+    check_names,
+    check_texts,
+    given_folder,
+    given_ids,
+    given_quotas,
+    given_seconds,
+    known_keywords,
+    whole_number,
+)
 
 __all__ = ["ContextMemoryManager"]
 

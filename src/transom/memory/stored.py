@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from transom.checks import given_folder
 from transom.memory.entry_header import EntryHeader
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.tiers.disk.tier import DiskTier
+from transom.validation import given_folder
 
 __all__ = ["open_store"]
 

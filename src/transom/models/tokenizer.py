@@ -7,13 +7,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from transom.checks import known_keywords
 from transom.errors import ModelNotFoundError
 from transom.models.conversion import converted
 from transom.models.hub import from_hub
 from transom.models.load import require_torch, unheard
 from transom.models.packaged import ALIASES, Report
 from transom.models.pretrained import gist, tokenizer_from_pretrained
+from transom.validation import known_keywords
 
 __all__ = ["load_tokenizer"]
 

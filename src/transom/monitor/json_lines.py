@@ -12,10 +12,10 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.monitor.monitor import ContextWindowMonitor
+from transom.validation import known_keywords
 
 __all__ = ["JsonLines", "json_lines"]
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, TransomError
 from transom.forks import ThreadLock
 from transom.monitor.attached import Attached
@@ -15,6 +14,7 @@ from transom.monitor.names import Key, Labels, key_of, named
 from transom.monitor.readings import readings, timed_calls
 from transom.monitor.series import Series, merged
 from transom.monitor.watched import unwatch, watch
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["ContextWindowMonitor", "Measured"]
 

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from transom.checks import check_keywords, whole_number
 from transom.errors import InputError, PolicyError
 from transom.policies.precision import EXACT, FIRST, Precision
 from transom.policies.shape import ModelShape
 from transom.units import to_bytes
+from transom.validation import check_keywords, whole_number
 
 __all__ = ["PRECISIONS", "Policy"]
 

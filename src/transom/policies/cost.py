@@ -6,9 +6,9 @@ that it lets through (`Policy.visible_pairs`); here they are added up over a mod
 
 from __future__ import annotations
 
-from transom.checks import known_keywords
 from transom.policies.base import Policy
 from transom.policies.shape import ModelShape
+from transom.validation import known_keywords
 
 __all__ = ["ModelShape", "attention_flops", "kv_bytes", "kv_bytes_bound"]
 

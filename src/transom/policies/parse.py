@@ -7,11 +7,11 @@ from dataclasses import Field, fields
 from difflib import get_close_matches
 from typing import Any
 
-from transom.checks import known_keywords
 from transom.errors import InputError, PolicyError
 from transom.policies.base import Policy, spelled
 from transom.policies.registry import known
 from transom.units import to_tokens
+from transom.validation import known_keywords
 
 __all__ = ["as_policy", "parameters", "parse"]
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from transom.checks import whole_number
 from transom.errors import PolicyError
 from transom.policies.base import Policy, at_least, bytes_of, tokens_of
 from transom.policies.precision import EXACT, FIRST, Precision
 from transom.policies.pyramid import pyramid
 from transom.policies.shape import ModelShape
+from transom.validation import whole_number
 
 __all__ = ["Coming", "Kept", "Scored"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transom.checks import known_keywords
 from transom.errors import UnsupportedModelError
+from transom.validation import known_keywords
 
 __all__ = ["ModelShape"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from transom.checks import known_keywords
+from transom.validation import known_keywords
 
 __all__ = ["TokenBuffer"]
 

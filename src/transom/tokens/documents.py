@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from transom.checks import known_keywords, named_path
 from transom.errors import InputError
 from transom.forks import Owner
 from transom.tokens.decode import (
@@ -20,6 +19,7 @@ from transom.tokens.decode import (
 )
 from transom.tokens.json_line import read_object
 from transom.tokens.parquet import Column
+from transom.validation import known_keywords, named_path
 
 __all__ = ["Document", "Documents", "Known", "documents", "has_rows", "kind_of", "unknown_kind"]
 

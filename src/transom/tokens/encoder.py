@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.reference import Reference
 from transom.tokens.blocks import TextBlock
 from transom.tokens.boundaries import Boundaries
 from transom.tokens.ids import id_dtype
+from transom.validation import known_keywords
 
 __all__ = ["Encoder"]
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
 from transom.tokens.blocks import Cutter, TextBlock
 from transom.tokens.documents import Document, Documents, Known, documents
 from transom.tokens.encoder import Encoder
 from transom.tokens.parallel import in_order
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["Document", "Documents", "Tokenized", "documents", "sample", "tokenize_files"]
 

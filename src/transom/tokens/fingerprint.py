@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from transom.checks import known_keywords
 from transom.errors import InputError
+from transom.validation import known_keywords
 
 __all__ = ["differences", "fingerprint"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from transom.checks import known_keywords
+from transom.validation import known_keywords
 
 __all__ = ["pieces"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.tokens.blocks import Cutter
 from transom.tokens.encoder import Encoder
+from transom.validation import known_keywords
 
 __all__ = ["tokenize_text", "tokenize_text_with_offsets"]
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords, whole_number
 from transom.policies import Positional
 from transom.tokens import check_ids, id_dtype
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["MaskedIds", "TokenState"]
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import given_folder, known_keywords
 from transom.errors import InputError
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, id_dtype
+from transom.validation import given_folder, known_keywords
 from transom.windows.base import TokenState
 from transom.windows.spill import SpillFile
 

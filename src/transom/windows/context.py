@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Positional, Sinks, Window
 from transom.tokens import ANY_VOCABULARY, TokenBuffer
+from transom.validation import known_keywords
 from transom.windows.base import MaskedIds, TokenState, ones
 
 __all__ = ["ContextWindow"]

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["Cut", "Side"]
 

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.policies import Chunked
 from transom.tokens import ANY_VOCABULARY, TokenBuffer, check_ids
+from transom.validation import checked_ends, checked_offsets, known_keywords
 from transom.windows.base import TokenState
 from transom.windows.batch import Batch, TokenWindow
 from transom.windows.cut import Cut, Side
-from transom.windows.given import checked_ends, checked_offsets
 from transom.windows.strided import TokenWindows
 
 __all__ = ["SlidingWindow"]

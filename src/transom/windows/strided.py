@@ -8,9 +8,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.tokens import TokenRuns
+from transom.validation import known_keywords
 from transom.windows.batch import Batch, TokenWindow, writable
 from transom.windows.cut import Cut
 from transom.windows.fill import ROWS_AT_ONCE, WindowRows, fill, score_pattern

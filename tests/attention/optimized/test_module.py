@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.attention.optimized.modules import close, expected, made, real_rows, tokens
+from tests.helpers.attention_modules import close, expected, made, real_rows, tokens
 from transom.attention.optimized.module import OptimizedAttention
 from transom.attention.patterns import (
     Pattern,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.attention.optimized.modules import (
+from tests.helpers.attention_modules import (
     close,
     expected,
     made,

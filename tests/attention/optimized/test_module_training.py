@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.attention.optimized.modules import close, made, masks, real_rows, slow_attention, tokens
+from tests.helpers.attention_modules import close, made, masks, real_rows, slow_attention, tokens
 from transom.attention.patterns import Pattern, causal, padding, sinks, sliding
 
 

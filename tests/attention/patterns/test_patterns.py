@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.attention.patterns.some import (
+from tests.helpers.patterns import (
     BATCH,
     HEADS,
     KINDS,
@@ -22,7 +22,7 @@ from tests.attention.patterns.some import (
     spelled,
     with_spans,
 )
-from tests.policies.test_contract import policies
+from tests.helpers.policy_strategies import policies
 from transom.attention.patterns import (
     Grid,
     Pattern,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tests.attention.patterns.some import LENGTH, anything
+from tests.helpers.patterns import LENGTH, anything
 from transom.attention.patterns import (
     Pattern,
     causal,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.attention.patterns.some import SPELLED, combined, lengths_of_documents
-from tests.policies.test_contract import policies
+from tests.helpers.patterns import SPELLED, combined, lengths_of_documents
+from tests.helpers.policy_strategies import policies
 from transom.attention import patterns
 from transom.attention.patterns import (
     Pattern,

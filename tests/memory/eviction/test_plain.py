@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.memory.eviction.plain import PLAIN, Counts
+from tests.helpers.plain_eviction import PLAIN, Counts
 from transom.memory.eviction import Newcomer, WTinyLFU, eviction, known
 
 KEYS = st.integers(0, 14)

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.memory.soak import scaled
-from tests.memory.tiers.opened import KINDS, Opened
+from tests.helpers.opened_tiers import KINDS, Opened
+from tests.helpers.soak import scaled
 from transom.errors import BudgetError, InputError, StoreError
 
 KEYS = st.integers(1, 12) | st.sampled_from([2**32, 2**63, 2**64 - 1])

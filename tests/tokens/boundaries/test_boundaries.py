@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from tests.tokens.families import FAMILIES, LETTERS, PROSE, TEXTS, UNSPLIT, charsmap, family, split
+from tests.helpers.tokenizer_families import (
+    FAMILIES,
+    LETTERS,
+    PROSE,
+    TEXTS,
+    UNSPLIT,
+    charsmap,
+    family,
+    split,
+)
 from transom.tokens.boundaries import Boundaries
 
 BOUNDARIES: dict[str, Boundaries] = {}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from tests.tokens.families import CL100K, LLAMA3, O200K
+from tests.helpers.tokenizer_families import CL100K, LLAMA3, O200K
 from transom.tokens.boundaries.parse import Unprovable
 from transom.tokens.boundaries.pattern import SplitPattern
 from transom.tokens.boundaries.splits import GPT2

@@ -17,9 +17,9 @@ from transom.attention.optimized.settings import NAME, read_heads, read_patterns
 from transom.attention.optimized.weights import Weights, of_llama, of_multihead_attention
 from transom.attention.patterns import Pattern, causal, everything
 from transom.attention.rotary import Rotary
-from transom.checks import known_keywords
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
+from transom.validation import known_keywords
 
 __all__ = ["OptimizedAttention"]
 

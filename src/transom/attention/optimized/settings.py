@@ -9,9 +9,9 @@ import torch
 from transom.attention.patterns import Pattern, causal, head_groups
 from transom.attention.patterns import pattern as of_policy
 from transom.attention.rotary import Rotary
-from transom.checks import whole_number
 from transom.errors import InputError
 from transom.policies import Policy, parse
+from transom.validation import whole_number
 
 __all__ = ["Heads", "read_heads", "read_patterns", "read_rotary"]
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Span
+from transom.validation import known_keywords
 
 __all__ = ["Around", "Grid", "Pattern", "Tiles"]
 

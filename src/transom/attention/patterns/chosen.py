@@ -12,8 +12,8 @@ from torch import Tensor
 
 from transom.attention.modes import lasting
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["global_tokens", "random_blocks"]
 

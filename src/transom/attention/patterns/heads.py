@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["head_groups"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from transom.attention.patterns.base import Pattern
 from transom.attention.patterns.cells import Cells, cells
-from transom.checks import whole_number
 from transom.errors import InputError, MissingExtraError
 from transom.outputs import save_picture
+from transom.validation import whole_number
 
 __all__ = ["draw", "shown_length", "sketch"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, PolicyError
 from transom.policies import Policy, Positional, Span, parse
+from transom.validation import known_keywords, whole_number
 
 __all__ = [
     "Dilated",

@@ -9,9 +9,9 @@ from typing import Any
 
 from transom.attention.patterns import chosen, positional, rows
 from transom.attention.patterns.base import Pattern
-from transom.checks import known_keywords
 from transom.errors import InputError
 from transom.policies import Positional, known, parse
+from transom.validation import known_keywords
 
 __all__ = ["CONSTRUCTORS", "parse_pattern"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from transom.checks import named_path, whole_number
 from transom.corpus.formats.base import Format, Moved, unheard
 from transom.corpus.formats.datatrove import Datatrove
 from transom.corpus.formats.megatron import Megatron
@@ -17,6 +16,7 @@ from transom.corpus.formats.tables import Arrow, Datasets, Parquet
 from transom.errors import InputError
 from transom.outputs import check_target
 from transom.plugins import plugins
+from transom.validation import named_path, whole_number
 
 if TYPE_CHECKING:
     from transom.corpus.corpus import TokenCorpus

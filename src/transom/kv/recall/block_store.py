@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from transom.attention.modes import lasting
-from transom.checks import given_folder
 from transom.errors import CacheError, InputError
 from transom.forks import Owner
+from transom.validation import given_folder
 
 __all__ = ["SEGMENT", "BlockStore", "RowBlocks"]
 

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import ClassVar, NamedTuple
 
-from transom.checks import whole_number
 from transom.errors import InputError
+from transom.validation import whole_number
 
 __all__ = ["Eviction", "MayGo", "Newcomer"]
 

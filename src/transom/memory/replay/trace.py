@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transom.checks import whole_number
 from transom.errors import InputError
 from transom.memory.replay.prefill import Prefill
 from transom.tokens.json_line import read_object
+from transom.validation import whole_number
 
 __all__ = ["Trace", "TraceBlock", "read_trace"]
 

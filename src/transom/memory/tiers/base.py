@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import known_keywords
 from transom.errors import BudgetError, InputError, StoreError, TransomError
+from transom.validation import known_keywords
 
 __all__ = ["LONGEST_LABEL", "Payload", "Tier", "TierEvent", "as_payload"]
 

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from xxhash import xxh3_64_intdigest
 
-from transom.checks import given_folder, whole_number
 from transom.errors import InputError, StoreError
 from transom.forks import Owner
 from transom.memory.extents import aligned
@@ -42,6 +41,7 @@ from transom.memory.tiers.disk.shared import (
     Shared,
     ring_size,
 )
+from transom.validation import given_folder, whole_number
 
 __all__ = ["DiskTier"]
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from transom.checks import known_keywords, whole_number
 from transom.errors import InputError, StoreError, TransomError
 from transom.memory.tiers.base import Payload, Tier, as_payload
 from transom.memory.tiers.breaker import Breaker
 from transom.memory.tiers.redis.head import HEAD_BYTES, Head, Versions, checksum
 from transom.memory.tiers.redis.server import Server
 from transom.memory.tiers.redis.sizes import Sizes
+from transom.validation import known_keywords, whole_number
 
 __all__ = ["CHUNK", "RedisTier"]
 

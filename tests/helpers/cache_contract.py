@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from tests.kv.models import chunked_logits, difference, distinct, tiny
-from tests.kv.token_by_token import logits_by
+from tests.helpers.models import chunked_logits, difference, distinct, tiny
+from tests.helpers.token_by_token import logits_by
 from transom.kv import BoundedCache
 
 CLOSE = 1e-3  # of logits, in float32; what is reached is about 2e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.memory.tiers.opened import on_disk
+from tests.helpers.opened_tiers import on_disk
 from transom.memory.manager import ContextMemoryManager
 from transom.memory.stats import Stats
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import book, model, run  # noqa: F401  # fixtures
+from tests.helpers.cli import run
 from transom.cli import read as reading
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX streams and signals")
@@ -74,8 +74,8 @@ def test_who_stops_listening_ends_it_silently() -> None:
 
 
 def test_figures_are_written_though_nobody_reads_the_table(
-    model: str,  # noqa: F811
-    book: str,  # noqa: F811
+    model: str,
+    book: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -92,7 +92,7 @@ def test_figures_are_written_though_nobody_reads_the_table(
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_request_to_end_leaves_nothing_half_written(
-    model: str,  # noqa: F811
+    model: str,
     tmp_path: Path,
     name: str,
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_cli import book, model, run  # noqa: F401  # fixtures
+from tests.helpers.cli import run
 from transom import __version__
 from transom.cli import app, options
 from transom.cli.options import tokens_of
@@ -70,7 +70,7 @@ def test_the_shell_completes(line, completed):
     assert set(ran.stdout.split()) == completed
 
 
-def test_a_file_in_the_place_of_a_command(book, capsys):  # noqa: F811
+def test_a_file_in_the_place_of_a_command(book, capsys):
     assert run(book) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"transom: {book} is a file; expected a command.")
@@ -118,14 +118,14 @@ def test_where_and_in_what_a_model_cannot_run(
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16", "auto"])
-def test_the_model_is_loaded_as_asked(model, dtype):  # noqa: F811
+def test_the_model_is_loaded_as_asked(model, dtype):
     loaded = options.load(model, dtype, "cpu").model
     expected = torch.float32 if dtype in (None, "auto") else getattr(torch, dtype)
     assert {weight.dtype for weight in loaded.parameters()} == {expected}
     assert loaded.device.type == "cpu"
 
 
-def test_reading_in_another_dtype(model, book, capsys):  # noqa: F811
+def test_reading_in_another_dtype(model, book, capsys):
     given = ["read", book, "--model", model, "--policy", "window:32", "--limit", "0.0625k"]
     assert run(*given) == 0
     whole = capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_counts_that_are_none(text):
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
 )
-def test_first_mistakes(arguments, message, model, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_first_mistakes(arguments, message, model, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     given = [one.replace("MODEL", model).replace("FOLDER", str(tmp_path)) for one in arguments]
@@ -221,7 +221,7 @@ def test_an_output_that_is_full_is_one_line(command):
     assert "Traceback" not in ran.stderr
 
 
-def test_a_text_in_the_place_of_a_tokenizer(book, tmp_path, capsys):  # noqa: F811
+def test_a_text_in_the_place_of_a_tokenizer(book, tmp_path, capsys):
     assert run("windows", book, "--out", str(tmp_path / "w.npy"), "--tokenizer", book) == 2
     assert f"{book} is a file, and no tokenizer.json" in capsys.readouterr().err
 
@@ -249,6 +249,6 @@ def test_what_is_read_is_not_written_over(command, tmp_path, monkeypatch, capsys
     assert path.read_text() == "text"
 
 
-def test_a_text_in_the_place_of_a_model(book, capsys):  # noqa: F811
+def test_a_text_in_the_place_of_a_model(book, capsys):
     assert run("chat", book) == 2
     assert f"{book} is a file, and not a .gguf file; expected an alias" in capsys.readouterr().err

@@ -9,12 +9,7 @@ import pytest
 from transom.cli import main
 from transom.memory.eviction import known
 
-
-@pytest.fixture(autouse=True)
-def piped(monkeypatch):
-    """Output as into a pipe."""
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("piped")
 
 
 @pytest.fixture

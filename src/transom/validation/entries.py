@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.checks import whole_number
 from transom.errors import InputError
-from transom.memory.entry_header import LONGEST
-from transom.tokens import check_ids
+from transom.validation.numbers import whole_number
+from transom.validation.token_ids import check_ids
 
 __all__ = ["check_names", "check_texts", "given_ids", "given_quotas", "given_seconds"]
+
+LONGEST = 1024  # bytes of a namespace or an id, in UTF-8
 
 
 def given_ids(ids: Any, vocab_size: int, dtype: np.dtype[Any]) -> NDArray[Any]:

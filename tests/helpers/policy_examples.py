@@ -30,9 +30,27 @@ def examples() -> list[str]:
     ]
 
 
+def stored_in_every_way() -> list[str]:
+    """The examples, and more that share out their tokens or store them in fewer bits."""
+    return [
+        *examples(),
+        "snapkv:20,heads=adaptive",
+        "tova:20,layers=pyramid",
+        "full:kv=int8",
+        "sinks:3,window=97,kv=int8",
+        "window:100,kv=int4",
+        "snapkv:100,heads=adaptive,kv=int4",
+    ]
+
+
 def that_decide_by(what: str) -> list[Any]:
     """The examples of one kind of policy: by `"position"`, `"score"` or `"recall"`."""
     return [policy for policy in map(parse, examples()) if policy.decides_by == what]
+
+
+def bounded() -> list[Any]:
+    """The examples by position that see a bounded number of tokens."""
+    return [policy for policy in that_decide_by("position") if policy.capacity]
 
 
 def small(kind: type[Policy]) -> Policy:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kv.token_by_token import token_by_token
+from tests.helpers.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
 from transom.kv.recall.scoring import AT_LEAST, IN_COMMON
 

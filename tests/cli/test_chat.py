@@ -18,8 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kv.models import tiny
-from tests.test_state import tokenizer_of
+from tests.helpers.letters import tokenizer_of
+from tests.helpers.models import tiny
 from transom import Context
 from transom.cli import conversation, main
 from transom.cli.commands import ChatCommands
@@ -407,7 +407,7 @@ ENDLESS = ("--max-new-tokens", "1000000")
 
 
 def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
-    from tests.terminal import Terminal
+    from tests.helpers.terminal import Terminal
 
     file = tmp_path / "talk"
     alone = context()
@@ -477,7 +477,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
 def test_ctrl_c_stops_an_answer_and_once_more_ends(
     command: list[str], endless: str, tmp_path: Path
 ) -> None:
-    from tests.terminal import Terminal
+    from tests.helpers.terminal import Terminal
 
     command[4] = endless
     with Terminal(*command, "--session", str(tmp_path / "talk"), *ENDLESS) as screen:
@@ -629,7 +629,7 @@ def test_killed_between_and_while_saving(command: list[str], tmp_path: Path) -> 
 
 
 def test_pasting_without_readline(command: list[str]) -> None:
-    from tests.terminal import Terminal
+    from tests.helpers.terminal import Terminal
 
     start = "import sys; sys.modules['readline'] = None; from transom.cli import main; main()"
     with Terminal(command[0], "-c", start, *command[3:], "--max-new-tokens", "30") as screen:

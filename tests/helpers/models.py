@@ -177,3 +177,11 @@ def chunked_logits(
             )
             start = stop
     return torch.cat(logits, dim=1)
+
+
+def left_padded(lengths: list[int], total: int) -> torch.Tensor:
+    return torch.stack([(torch.arange(total) >= total - length).long() for length in lengths])
+
+
+def ids_of(length: int, seed: int = 0) -> list[int]:
+    return tokens(length, seed=seed).tolist()

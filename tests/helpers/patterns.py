@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from tests.policies.test_contract import policies
+from tests.helpers.policy_strategies import policies
 from transom.attention.patterns import (
     Pattern,
     causal,

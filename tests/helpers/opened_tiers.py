@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from tests.memory.server import Server
+from tests.helpers.redis_server import Server
 from transom.memory.byte_budget import ByteBudget
 from transom.memory.tiers import RamTier, Tier
 from transom.memory.tiers.disk import DiskTier

@@ -13,14 +13,14 @@ import pytest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from tests import test_cli
-from tests.kv.models import tiny
+from tests.helpers.cli import words_of
+from tests.helpers.models import tiny
 from transom.cli import app, main
 from transom.cli.options import depths_of, lengths_of, several
 from transom.errors import InputError
 from transom.evaluate.rows import from_json
 
-model, piped = test_cli.model, test_cli.piped  # fixtures: a folder, and output as into a pipe
+pytestmark = pytest.mark.usefixtures("piped")
 
 SMALL = ["--lengths", "200,400", "--depths", "2", "--chunk", "32"]
 POLICIES = ["--policies", "full;sinks:2,window=30"]
@@ -29,7 +29,7 @@ POLICIES = ["--policies", "full;sinks:2,window=30"]
 @pytest.fixture
 def book(tmp_path) -> str:
     path = tmp_path / "book.txt"
-    path.write_text(". ".join(test_cli.words_of(20) for _ in range(30)))
+    path.write_text(". ".join(words_of(20) for _ in range(30)))
     return str(path)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kv.models import full_layers
-from tests.kv.token_by_token import token_by_token
+from tests.helpers.models import full_layers
+from tests.helpers.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
 
 

@@ -1,4 +1,4 @@
-"""One of several processes that use a store; run as `python -m tests.memory.worker`.
+"""One of several processes that use a store; run as `python -m tests.helpers.store_worker`.
 
 Every context says in its tokens which id and version it is, and all others follow from these, so
 that whatever is read can be checked. Who writes an id notes in a file, before and after, which

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.terminal import Terminal
+from tests.helpers.terminal import Terminal
 from transom.cli import main
 from transom.cli.top import HEADER
 from transom.memory import ContextMemoryManager

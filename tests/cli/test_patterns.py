@@ -13,13 +13,7 @@ from transom.cli import main
 from transom.cli.tables import plain_flops, plain_size
 from transom.policies import ModelShape, Sinks, Window, attention_flops, parse
 
-
-@pytest.fixture(autouse=True)
-def piped(monkeypatch):
-    """Output as into a pipe, narrow or not."""
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "30")
+pytestmark = pytest.mark.usefixtures("piped")
 
 
 def run(*arguments: str) -> int:

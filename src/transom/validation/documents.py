@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import InputError
-from transom.tokens import check_ids
+from transom.validation.token_ids import check_ids
 
 __all__ = ["checked_ends", "checked_offsets"]
 

@@ -16,12 +16,9 @@ import numpy as np
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
 
-from tests.kv.models import VOCABULARY, tiny, tokens
+from tests.helpers.cli import WORDS, run, words_of
+from tests.helpers.models import tiny, tokens
 from transom import Context, SlidingWindow
 from transom.cli import demo, main
 from transom.cli.interrupt import Interrupt
@@ -29,44 +26,9 @@ from transom.cli.progress import Bars
 from transom.cli.tables import plain_size
 from transom.evaluate import read
 
-WORDS = 300
+pytestmark = pytest.mark.usefixtures("piped")
+
 SMALL = ["--policy", "sinks:2,window=30", "--chunk", "16"]
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> str:
-    """A folder with a random Llama, trained on 64 tokens, that knows the words w1 to w96."""
-    folder = tmp_path_factory.mktemp("model")
-    words = Tokenizer(WordLevel({"?": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}, "?"))
-    words.pre_tokenizer = Whitespace()
-    tiny("llama").save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def piped(monkeypatch):
-    """Output as into a pipe, narrow or not."""
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "30")
-
-
-@pytest.fixture
-def book(tmp_path) -> str:
-    path = tmp_path / "book.txt"
-    path.write_text(words_of(WORDS))
-    return str(path)
-
-
-def words_of(count: int) -> str:
-    return " ".join(f"w{token}" for token in tokens(count).tolist())
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return ended.value.code or 0
 
 
 def direct(policy: str, count: int = WORDS):

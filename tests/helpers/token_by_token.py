@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tests.kv.models import full_attention_is
+from tests.helpers.models import full_attention_is
 from transom.attention.rotary import Rotary
 
 
