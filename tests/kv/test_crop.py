@@ -34,7 +34,7 @@ def test_padded_rows_are_cropped_by_columns(policy: str, padding: str, dropped: 
     cropped.crop(-dropped)
     chunked_logits(model, ids, never, [kept], mask[:, :kept])
     assert cropped.seen == never.seen == kept
-    assert cropped.slots.lengths == never.slots.lengths
+    assert cropped.planner.lengths == never.planner.lengths
     more, whole = ids[:, 14:], torch.cat((mask[:, :kept], torch.ones(2, 6).long()), 1)
     found = [
         model(more, past_key_values=cache, attention_mask=whole).logits.detach()
@@ -51,8 +51,8 @@ def test_what_is_padding_survives_a_state_and_beams() -> None:
     loaded.load_state_dict(cache.state_dict(), torch.device("cpu"))
     loaded.reorder_cache(torch.tensor([1, 0]))
     loaded.crop(-7)
-    assert loaded.slots.lengths == [7, 7]
-    assert loaded.slots.real is None
+    assert loaded.planner.lengths == [7, 7]
+    assert loaded.planner.real is None
 
 
 HYBRIDS: list[tuple[str, dict[str, Any]]] = [

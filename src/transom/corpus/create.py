@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -89,7 +90,7 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
         folder.mkdir(parents=True, exist_ok=True)
         others = set() if (folder / MANIFEST).exists() else _others(folder)
     except OSError as error:
-        what = "it is a file" if folder.is_file() else error.strerror
+        what = "it is a file" if os.path.isfile(folder) else error.strerror
         raise CorpusError(
             f"cannot make {folder}: {what}; expected the name of a folder, new or empty."
         ) from error

@@ -39,7 +39,7 @@ STARTS = {  # of files that are no text, and what to do with those
 ZEROS = "01", "10", "0111", "1110"  # which bytes of English are 0 in UTF-16 and UTF-32
 WIDE = "it is UTF-16 or UTF-32, without a mark that says which: convert it with iconv -t UTF-8"
 LONG = "it was compressed with --long: unpack it with zstd -d --long=31"
-AT_LEAST = 8  # bytes, of which the longest of these are fewer
+AT_LEAST = 16  # bytes: so many zeros are no chance, and the longest of these are fewer
 AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed ones included
@@ -110,7 +110,7 @@ def advice_on(data: bytes) -> str | None:
     'it is compressed with bzip2: unpack it with bunzip2'
     """
     zeros = "".join("01"[not byte] for byte in data[:AT_LEAST])
-    if len(zeros) >= AT_LEAST // 2 and any((order * 4).startswith(zeros) for order in ZEROS):
+    if len(zeros) == AT_LEAST and any((order * AT_LEAST).startswith(zeros) for order in ZEROS):
         return WIDE
     return next((advice for start, advice in STARTS.items() if data.startswith(start)), None)
 

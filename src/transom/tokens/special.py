@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 from transom.errors import InputError
@@ -32,11 +31,14 @@ def special_before(tokenizer: Any) -> list[int]:
 
 def _samples(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
     """Texts with their ids; not those that have none, where the vocabulary lacks the letter."""
+    if ids := _ids(tokenizer, SAMPLE, special=False):
+        yield SAMPLE, ids
     special = set(tokenizer.all_special_ids)
-    others = (tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special)
-    for sample in chain((SAMPLE,), others):
-        if ids := _ids(tokenizer, sample, special=False):
-            yield sample, ids
+    for token in range(len(tokenizer)):
+        if token not in special:
+            sample = tokenizer.decode([token])
+            if ids := _ids(tokenizer, sample, special=False):
+                yield sample, ids
 
 
 def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:

@@ -18,8 +18,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 def as_bars(replayed: Replayed) -> str:
     """Hits as bars of `#`, by capacity; what a cache without a limit hits fills the line of dots.
 
-    >>> from transom.memory.replay import Run
-    >>> run = Run("lru", capacity=0.1, block_hit=0.2, seconds_saved=1.0)
+    >>> from transom.memory.replay import Replay
+    >>> run = Replay("lru", capacity=0.1, block_hit=0.2, seconds_saved=1.0)
     >>> print(as_bars(Replayed("t", 9, 9, 0.4, 2.0, (run,))))
     0.1  lru  #########################.........................  0.2000
     """
@@ -55,7 +55,7 @@ def draw(replayed: Replayed, path: Path | str) -> None:
     for at, name in enumerate(names):
         places = [group + (at - (len(names) - 1) / 2) * width for group in range(len(parts))]
         heights = [hits[name, part] for part in parts]
-        bars = axes.bar(places, heights, width, header=name, color=COLOURS[at % len(COLOURS)])
+        bars = axes.bar(places, heights, width, label=name, color=COLOURS[at % len(COLOURS)])
         if len(hits) <= 16:
             axes.bar_label(bars, fmt="{:.3f}", fontsize=7, padding=2)
     axes.axhline(replayed.infinite_hit, color="0.35", linestyle="--", linewidth=1)

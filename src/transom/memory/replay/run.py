@@ -77,10 +77,10 @@ def replay(
     runs = []
     for part, policy in [(1.0, infinite.eviction), *caches]:
         cache = infinite if policy is infinite.eviction else Cache(policy)
-        header = f"{policy.name} at {part:.3g}"
+        label = f"{policy.name} at {part:.3g}"
         for request in trace.requests:
             if done % 256 == 0:
-                on_request(done, header)
+                on_request(done, label)
             cache.request(request)
             done += 1
         runs.append(Replay(policy.name, part, cache.tokens_hit / trace.tokens, cache.seconds_saved))
