@@ -8,12 +8,15 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from transom import Context
+from transom import Context, ContextMemoryManager
 from transom.cli import main
 from transom.memory.eviction import Eviction
 
@@ -123,15 +126,16 @@ def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
     """Its blocks in order, each with what those before it made."""
-    state, plain, recall, attention, windows, tokens, corpus, memory, monitor = python_blocks(
-        "docs/guide.md"
-    )
+    state, steps, plain, *blocks = python_blocks("docs/guide.md")
+    recall, attention, windows, tokens, corpus, memory, monitor = blocks
     smollm2.model.generation_config.max_new_tokens = 4
     names: dict[str, Any] = {"model": smollm2.model}
     names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
     run(state, names)
     assert names["again"].usage == names["context"].usage
     assert names["draft"].usage.seen > names["tokens"] == names["again"].usage.seen
+    run(steps, names)
+    assert names["step"].finish_reason in {"stop", "length"}
     run(plain, names)
     assert names["cache"].seen >= 5
     run(recall, names)
@@ -248,11 +252,9 @@ def test_the_files_that_a_page_names_are_there(page: str) -> None:
 HOP = re.compile(r"^\| \d+ \| `([\w/.]+)` \| `([\w.]+)` \|", re.MULTILINE)
 
 
-@pytest.mark.model
-def test_a_token_takes_the_hops_of_its_life(smollm2: Any, book: Path) -> None:
-    """Each hop of `docs/life-of-a-token.md`, in the order of the page."""
-    page = (ROOT / "docs/life-of-a-token.md").read_text(encoding="utf-8")
-    _, reading, answering = re.split(r"^## (?=Reading|Answering)", page, flags=re.MULTILINE)
+@contextmanager
+def calls_of_transom() -> Iterator[list[tuple[str, str]]]:
+    """The file and the name of each function of transom that is called meanwhile, in order."""
     source = str(ROOT / "src/transom") + os.sep
     calls: list[tuple[str, str]] = []
 
@@ -261,18 +263,44 @@ def test_a_token_takes_the_hops_of_its_life(smollm2: Any, book: Path) -> None:
         if event == "call" and file.startswith(source):
             calls.append((file.removeprefix(source), frame.f_code.co_qualname))
 
-    short = ["--limit", "70", "--chunk", "16", "--ask", "So", "--max-new-tokens", "2"]
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        with pytest.raises(SystemExit) as ended:
-            main(["read", str(book), "--policy", "sinks:4,window=28", *short])
+        yield calls
     finally:
         sys.setprofile(before)
+
+
+def check_hops(page: str, section: str, calls: list[tuple[str, str]], least: int) -> None:
+    """Assert that the hops which a section of a page lists were taken in that order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    [part] = re.findall(rf"^## {section}.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    hops = HOP.findall(part)
+    assert len(hops) >= least
+    rest = iter(calls[calls.index(hops[0]) :])
+    missing = next((hop for hop in hops if hop not in rest), None)
+    assert missing is None, f"{missing} does not come after the hops before it"
+
+
+@pytest.mark.model
+def test_a_token_takes_the_hops_of_its_life(smollm2: Any, book: Path) -> None:
+    short = ["--limit", "70", "--chunk", "16", "--ask", "So", "--max-new-tokens", "2"]
+    with calls_of_transom() as calls, pytest.raises(SystemExit) as ended:
+        main(["read", str(book), "--policy", "sinks:4,window=28", *short])
     assert not ended.value.code
-    for part, least in ((reading, 15), (answering, 8)):
-        hops = HOP.findall(part)
-        assert len(hops) >= least
-        rest = iter(calls[calls.index(hops[0]) :])
-        missing = next((hop for hop in hops if hop not in rest), None)
-        assert missing is None, f"{missing} does not come after the hops before it"
+    check_hops("docs/life-of-a-token.md", "Reading", calls, 15)
+    check_hops("docs/life-of-a-token.md", "Answering", calls, 8)
+
+
+def test_an_eviction_from_disk_takes_the_hops_of_the_walk(tmp_path: Path) -> None:
+    sizes = {"max_memory": 2**20, "max_disk": 2**20, "vocab_size": 50_000}
+    ids = np.random.default_rng(7).integers(0, 50_000, (300, 3_000))
+    with ContextMemoryManager(disk=tmp_path / "store", **sizes) as manager:
+        for number, context in enumerate(ids):
+            with calls_of_transom() as calls:
+                assert manager.add_context(str(number), context)
+            if manager.stats().tiers[-1].evicted:
+                break
+        else:
+            pytest.fail("nothing left the disk")
+    check_hops("docs/walks.md", "Mend a fault in disk eviction", calls, 6)
