@@ -8,11 +8,15 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from transom import Context, ContextMemoryManager
 from transom.cli import main
 from transom.memory.eviction import Eviction
 
@@ -63,6 +67,7 @@ for text in ("half:16", "loud-values:16", "loud-values:20,floor=3,heads=adaptive
     other = chunked_logits(model, tokens(1, 60), caches[1], [7] * 8 + [4])
     assert "int8" in text or torch.allclose(one, other, atol=1e-3)
     assert caches[0].seen == 60
+from transom import Context
 from transom.cli import main
 main(["policies"])
 """
@@ -105,33 +110,36 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.model
 def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
-    first, second = python_blocks("README.md")
+    [code] = python_blocks("README.md")
+    smollm2.model.generation_config.max_new_tokens = 4
     names: dict[str, Any] = {"model": smollm2.model}
-    run(first, names)
+    names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
+    run(code, names)
     usage = names["context"].usage
     assert usage.seen > 1200
     assert usage.kept == 1024
     assert len(names["losses"]) > 3
     assert "kv_bytes=47278080" in capsys.readouterr().out
-    names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
-    names["model"].generation_config.max_new_tokens = 4
-    run(second, names)
     assert names["cache"].seen >= 5
 
 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
     """Its blocks in order, each with what those before it made."""
-    state, recall, attention, windows, tokens, corpus, memory, monitor = python_blocks(
-        "docs/guide.md"
-    )
+    state, steps, plain, *blocks = python_blocks("docs/guide.md")
+    recall, attention, windows, tokens, corpus, memory, monitor = blocks
+    smollm2.model.generation_config.max_new_tokens = 4
     names: dict[str, Any] = {"model": smollm2.model}
+    names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
     run(state, names)
     assert names["again"].usage == names["context"].usage
     assert names["draft"].usage.seen > names["tokens"] == names["again"].usage.seen
+    run(steps, names)
+    assert names["step"].finish_reason in {"stop", "length"}
+    run(plain, names)
+    assert names["cache"].seen >= 5
     run(recall, names)
     assert names["hot"] > names["cold"] > 0
-    names["inputs"] = smollm2.tokenizer("Once upon a time", return_tensors="pt")
     run(attention, names)
     assert names["y"].shape == (2, 100, 768)
     assert "block_sparse: blocks compute" in capsys.readouterr().out
@@ -154,3 +162,145 @@ def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> N
     capsys.readouterr()
     run(monitor, names)
     assert "p99" in capsys.readouterr().out
+
+
+@pytest.mark.model
+def test_contexts_are_parked_as_the_walk_shows(smollm2: Any, book: Path) -> None:
+    [code] = python_blocks("docs/walks.md")
+    names: dict[str, Any] = {}
+    run(code, names)
+    model, tokenizer = smollm2.model, smollm2.tokenizer
+    with names["manager"]:
+        assert names["wake"]("alice", model, tokenizer) is None
+        context = Context(model, tokenizer, "sinks:4,window=28")
+        context.append(book.read_text()[:400])
+        assert names["park"]("alice", context)
+        woken = names["wake"]("alice", model, tokenizer)
+        assert woken.usage == context.usage
+        assert woken.generate(max_new_tokens=4) == context.generate(max_new_tokens=4)
+
+
+PAGES = sorted(
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, spelt as GitHub spells them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page} links to {link}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s#]+\.md)[^)]*\)", text):
+            target = ((ROOT / page).parent / link).resolve()
+            waiting.append(str(target.relative_to(ROOT)))
+    assert set(PAGES) - reached == set()
+
+
+# Files that a document tells the reader to write.
+NOT_YET = {
+    "src/transom/policies/NAME.py",
+    "src/transom/policies/KIND.py",
+    "src/transom/memory/tiers/objects.py",
+    "src/transom/memory/eviction/largest.py",
+}
+
+
+SOURCES = [
+    str(path.relative_to(ROOT))
+    for folder in ("src", "tests", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_the_files_that_a_page_names_are_there(page: str) -> None:
+    """Files and folders in backticks, by the end of their path or by the whole of it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:[\w.-]+/)*\w+\.py)(?::\w+)?`", text))
+    folders = set(re.findall(r"`((?:\w+/)+)`", text))
+    ends = tuple("/" + source for source in SOURCES)
+    missing = {x for x in files if not any(end.endswith("/" + x) for end in ends)}
+    missing |= {
+        x for x in folders if not (ROOT / x).is_dir() and not any("/" + x in y for y in ends)
+    }
+    assert missing <= NOT_YET, f"{page} names {sorted(missing - NOT_YET)}"
+
+
+HOP = re.compile(r"^\| \d+ \| `([\w/.]+)` \| `([\w.]+)` \|", re.MULTILINE)
+
+
+@contextmanager
+def calls_of_transom() -> Iterator[list[tuple[str, str]]]:
+    """The file and the name of each function of transom that is called meanwhile, in order."""
+    source = str(ROOT / "src/transom") + os.sep
+    calls: list[tuple[str, str]] = []
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(source):
+            calls.append((file.removeprefix(source), frame.f_code.co_qualname))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+
+
+def check_hops(page: str, section: str, calls: list[tuple[str, str]], least: int) -> None:
+    """Assert that the hops which a section of a page lists were taken in that order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    [part] = re.findall(rf"^## {section}.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    hops = HOP.findall(part)
+    assert len(hops) >= least
+    rest = iter(calls[calls.index(hops[0]) :])
+    missing = next((hop for hop in hops if hop not in rest), None)
+    assert missing is None, f"{missing} does not come after the hops before it"
+
+
+@pytest.mark.model
+def test_a_token_takes_the_hops_of_its_life(smollm2: Any, book: Path) -> None:
+    short = ["--limit", "70", "--chunk", "16", "--ask", "So", "--max-new-tokens", "2"]
+    with calls_of_transom() as calls, pytest.raises(SystemExit) as ended:
+        main(["read", str(book), "--policy", "sinks:4,window=28", *short])
+    assert not ended.value.code
+    check_hops("docs/life-of-a-token.md", "Reading", calls, 15)
+    check_hops("docs/life-of-a-token.md", "Answering", calls, 8)
+
+
+def test_an_eviction_from_disk_takes_the_hops_of_the_walk(tmp_path: Path) -> None:
+    sizes = {"max_memory": 2**20, "max_disk": 2**20, "vocab_size": 50_000}
+    ids = np.random.default_rng(7).integers(0, 50_000, (300, 3_000))
+    with ContextMemoryManager(disk=tmp_path / "store", **sizes) as manager:
+        for number, context in enumerate(ids):
+            with calls_of_transom() as calls:
+                assert manager.add_context(str(number), context)
+            if manager.stats().tiers[-1].evicted:
+                break
+        else:
+            pytest.fail("nothing left the disk")
+    check_hops("docs/walks.md", "Mend a fault in disk eviction", calls, 6)
