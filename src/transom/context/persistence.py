@@ -56,7 +56,7 @@ def write_context(
     facts = {
         **fingerprint(runner.model, tokenizer),
         "policy": str(runner.cache.policy),
-        "positions": runner.cache.planner.positions,
+        "positions": runner.cache.positions,
         "chunk": chunk,
         "dialogue": runner.dialogue._asdict(),
         "note": note,

@@ -78,7 +78,7 @@ class ModelRunner:
     @property
     def position(self) -> int:
         """Rotary position of the next token."""
-        return self.cache.seen - self.cache.planner.base
+        return self.cache.next_position
 
     def ids(self, ids: IdsLike) -> Tensor:
         """`ids` as `(tokens,)` int64 on the model's device.
@@ -207,7 +207,7 @@ class ModelRunner:
         Not in a model to whose queries the true position matters.
         """
         cache, capacity = self.cache, self.cache.policy.capacity
-        absolute = cache.planner.positions == "absolute"
+        absolute = cache.positions == "absolute"
         if capacity is None or absolute or not cache.is_bounded_throughout:
             return
         if cache.scales_by_position:

@@ -37,5 +37,5 @@ class Usage(NamedTuple):
 
 def usage_of(cache: BoundedCache) -> Usage:
     """The usage of a cache as it is now."""
-    position = cache.seen - cache.planner.base
+    position = cache.next_position
     return Usage(cache.seen, cache.kept, cache.dropped, cache.nbytes, position, cache.cold_nbytes)
