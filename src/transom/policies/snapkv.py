@@ -43,7 +43,7 @@ class SnapKV(Scored):
     def score(self, kept: Kept) -> Any:
         watched = kept.watched or 0
         before = kept.received[..., : kept.received.shape[-1] - watched]
-        scores = kept.received * 0 + STAYS  # the watched queries' own tokens stay
+        scores = kept.received * 0 + STAYS  # those that watch
         scores[..., : before.shape[-1]] = _mean_of_neighbours(before, self.kernel)
         return scores
 
