@@ -22,7 +22,7 @@ from transom.context.stop import StopFinder
 from transom.errors import CacheError, InputError
 
 
-class Letters:
+class MarkedLetters:
     """One id per character; `$` ends a text, and `#` is a special token."""
 
     eos_token_id = 2
@@ -77,7 +77,7 @@ SEED: dict[str, Any] = {"temperature": 1.5, "seed": 4}
 
 
 def asked(policy: str = "sinks:3,window=20") -> Context:
-    context = Context(tiny("llama"), Letters(), policy)
+    context = Context(tiny("llama"), MarkedLetters(), policy)
     context.append(tokens(20))
     return context
 

@@ -1,4 +1,4 @@
-"""What every policy is: a frozen value that says which past tokens a new token may see."""
+"""The interface of policies: frozen values that say which past tokens a new token may see."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Policy(ABC):
 
     There are three kinds: `Positional` policies decide by position alone, `Scored` ones by what the
     model attends to, and `Hierarchical` with recall brings old blocks back. All are plain values
-    that hold no tensors. Each knows its own price: `layer_bytes` and `visible_pairs`.
+    without tensors. Each computes its own cost: `layer_bytes` and `visible_pairs`.
 
     Attributes:
-        kv: how keys and values are stored: `"auto"` as the model computes them, `"int8"` or
-            `"int4"` rounded to that many bits but for the most recent tokens.
+        kv: how keys and values are stored: `"auto"` as the model computes them; `"int8"` or
+            `"int4"` quantized to that many bits, except for the most recent tokens.
     """
 
     kv: str = field(default="auto", kw_only=True)
@@ -53,16 +53,16 @@ class Policy(ABC):
         self.check()
 
     def check(self) -> None:  # noqa: B027 - some policies have nothing to check
-        """Raise `PolicyError` on parameters that make no sense; called when one is made."""
+        """Raise `PolicyError` on parameters that make no sense; called for every new policy."""
 
     @property
     @abstractmethod
     def capacity(self) -> int | None:
-        """The most tokens visible at once, the query's own included; None without a bound."""
+        """The most tokens visible at once, with the query's own; None without a bound."""
 
     @property
     def pinned(self) -> int:
-        """How many of the first tokens are never evicted."""
+        """How many tokens at the start of the text are never evicted."""
         return 0
 
     @abstractmethod
@@ -73,34 +73,34 @@ class Policy(ABC):
     def decides_by(self) -> str:
         """What decides which tokens stay: `"position"`, `"score"` or `"recall"`.
 
-        A cache holds each in its own way (see `transom.kv.build`). A policy of yet another kind
-        names it here; with `""` it has a price, but no cache can hold it.
+        There is a kind of cache for each (see `transom.kv.build`). A policy of a new kind names
+        that kind here. With `""` its cost is known, but no cache can hold it.
         """
         return ""
 
     def on(self, shape: ModelShape) -> Policy:
-        """The same policy for a model of these sizes, where a budget was given in bytes."""
+        """The same policy on a model of these sizes: a budget in bytes becomes one in tokens."""
         return self
 
     def by_layer(self, layers: int) -> tuple[Policy, ...]:
-        """What the policy is in each of so many layers, from the first to the last."""
+        """The policy of each of the model's `layers` layers, from the first to the last."""
         return (self,) * layers
 
     @property
     def exact_tokens(self) -> int:
-        """How many of the newest tokens are kept as they came where `kv` asks for few bits."""
+        """How many of the newest tokens are not quantized under `kv="int8"` or `"int4"`."""
         return EXACT if self.capacity is None else min(EXACT, self.capacity - self.pinned)
 
     @property
     def exact_first(self) -> int:
-        """How many of the first tokens are, as long as the policy keeps them."""
+        """How many of the first tokens are not quantized, as long as the policy keeps them."""
         return FIRST if self.capacity is None else min(FIRST, self.capacity)
 
     def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
-        """Bytes of one layer that holds `tokens` tokens in each kv head, at least one.
+        """Bytes of one layer that holds `tokens` tokens, at least one, in each kv head.
 
-        As in storage where every token has a slot of its own: the newest have one among those in
-        few bits too, and pinned keys are there once more in float32.
+        Every token has a slot in the storage, so the newest tokens have a slot among the quantized
+        ones as well. Pinned keys are stored a second time, in float32.
         """
         precision = Precision.of(self)
         if precision is None:
@@ -112,12 +112,12 @@ class Policy(ABC):
     def visible_pairs(self, start: int, stop: int) -> int:
         """How many tokens the queries at positions `start` to `stop` see in all, in one head.
 
-        Counted one query at a time; a kind of policy with a closed form overrides it.
+        It is counted query by query; kinds of policies with a closed form override it.
         """
         return sum(self.kept(query + 1) for query in range(start, stop))
 
     def __repr__(self) -> str:
-        """As it is made, without what is left at the default `kv`."""
+        """The call that makes it, without a `kv` that is the default."""
         own = sorted(fields(self), key=lambda item: bool(item.kw_only))
         shown = [item.name for item in own if item.name != "kv" or self.kv != "auto"]
         return f"{type(self).__name__}({', '.join(f'{x}={getattr(self, x)!r}' for x in shown)})"
@@ -154,10 +154,10 @@ def at_least(policy: Policy, field: str, minimum: int) -> None:
 
 
 def bytes_of(policy: Policy, field: str, example: str) -> int:
-    """The bytes that a parameter was given as, in text with their unit.
+    """The number of bytes of a parameter that is given as text with a unit.
 
     Args:
-        example: of such a text.
+        example: such a text, for the error.
 
     Raises:
         PolicyError: naming the policy, the parameter, what came and what was expected.
@@ -175,7 +175,7 @@ def bytes_of(policy: Policy, field: str, example: str) -> int:
 
 
 def tokens_of(policy: Policy, field: str) -> int:
-    """A parameter that may be given in bytes, in tokens.
+    """The number of tokens of a parameter that could also be given in bytes.
 
     Raises:
         PolicyError: when it is given in bytes.

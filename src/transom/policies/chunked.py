@@ -1,4 +1,4 @@
-"""`chunked`: recent tokens, dropped a whole chunk at a time."""
+"""`chunked`: recent tokens, evicted a whole chunk at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Chunked"]
 
 @dataclass(frozen=True)
 class Chunked(Positional):
-    """Recent tokens in chunks of `chunk`; the oldest chunk leaves whole, when room is needed.
+    """Recent tokens in chunks of `chunk` tokens; the oldest chunk is evicted whole.
 
     Chunks are aligned to the start of the text. Never more than `max_length` tokens are visible,
     and once the text is longer than that, never fewer than `max_length - chunk + 1`.
@@ -28,7 +28,7 @@ class Chunked(Positional):
     chunk: int = 128
 
     name: ClassVar[str] = "chunked"
-    summary: ClassVar[str] = "keeps recent tokens, dropping the oldest a whole chunk at a time"
+    summary: ClassVar[str] = "keeps recent tokens, and evicts the oldest a whole chunk at a time"
 
     def check(self) -> None:
         at_least(self, "max_length", 1)

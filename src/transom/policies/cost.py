@@ -1,7 +1,7 @@
 """What a policy costs on a given model: bytes of keys and values, and attention FLOPs. Exact.
 
-Each policy knows the bytes of a layer of its own (`Policy.layer_bytes`) and the pairs of tokens
-that it lets through (`Policy.visible_pairs`); here they are added up over a model.
+Each policy computes the bytes of one layer (`Policy.layer_bytes`) and the visible pairs of tokens
+(`Policy.visible_pairs`); the functions here add them up over a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["ModelShape", "attention_flops", "kv_bytes", "kv_bytes_bound"]
 
 @known_keywords
 def kv_bytes(policy: Policy, shape: ModelShape, seen: int, batch: int = 1) -> int:
-    """Bytes of the keys and values that are kept once `seen` tokens have been seen.
+    """Bytes of the keys and values that are kept after `seen` tokens.
 
     >>> from transom.policies import Window
     >>> kv_bytes(Window(1024), ModelShape(layers=30, heads=9, kv_heads=3, head_dim=64), 50_000)
@@ -47,9 +47,9 @@ def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | N
 def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0) -> int:
     """Floating-point operations of attention for the queries at positions `start` to `stop`.
 
-    Counts what the mask lets through: per visible pair, head and layer, `head_dim` multiplications
-    and additions for the score, and as many again for the weighted sum. With recall, as if all
-    blocks that may be recalled were seen.
+    Each visible pair costs, in every head and layer, `head_dim` multiplications and additions for
+    the score, and as many again for the weighted sum. Under recall, the count supposes that every
+    query sees as many recalled blocks as it may.
 
     >>> from transom.policies import Full
     >>> attention_flops(Full(), ModelShape(layers=1, heads=1, kv_heads=1, head_dim=1), 4)
@@ -60,5 +60,5 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
 
 
 def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:
-    """Of one layer; nothing is allocated before its first token."""
+    """Bytes of one layer, which allocates nothing before its first token."""
     return policy.layer_bytes(shape, tokens) if tokens else 0

@@ -12,7 +12,7 @@ __all__ = ["Full"]
 
 @dataclass(frozen=True)
 class Full(Positional):
-    """Every past token stays visible: ordinary causal attention, memory without a bound.
+    """Every past token stays visible: ordinary causal attention, with unbounded memory.
 
     >>> Full().kept(100_000)
     100000

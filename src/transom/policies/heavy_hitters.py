@@ -1,4 +1,4 @@
-"""`heavy-hitters`: the tokens that attention has dwelt on."""
+"""`heavy-hitters`: the tokens that have received the most attention."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["HeavyHitters"]
 
 @dataclass(frozen=True)
 class HeavyHitters(Scored):
-    """The tokens that have received the most attention so far, from every query there was.
+    """The tokens that have received the most attention so far, from all queries.
 
     Source: H2O, https://arxiv.org/abs/2306.14048.
     """
 
     name: ClassVar[str] = "heavy-hitters"
-    summary: ClassVar[str] = "keeps the tokens that attention has dwelt on most, over all queries"
+    summary: ClassVar[str] = "keeps the tokens that received the most attention from all queries"
     watches: ClassVar[int | None] = None
     remembers: ClassVar[bool] = True
 

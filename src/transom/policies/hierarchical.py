@@ -18,24 +18,25 @@ RECALLS = ("none", "blocks")
 EXAMPLE = "2GiB"
 RECALLED = ("block", "blocks", "common", "representatives", "chunk")
 BLOCK, CHUNK, COMMON = 64, 8, 4
-NUMBER_BYTES = 8  # int64, for each block that is recalled in a kv head
-SUM_BYTES = 4  # float32, for each query of the chunk under way
-FINDING_BYTES = 4  # float32: votes for cold blocks, and the keys by which these are found
+NUMBER_BYTES = 8  # int64, the number of each recalled block of a kv head
+SUM_BYTES = 4  # float32, for each query of the present chunk
+FINDING_BYTES = 4  # float32: votes for cold blocks, and the keys that find them
 
 
 @dataclass(frozen=True)
 class Hierarchical(Positional):
     """The `local` most recent tokens, and the `global_` tokens before those.
 
-    Without recall both tiers are visible, so to a model this is a window of their sum; what
-    differs is who holds which tokens, see `transom.windows.HierarchicalContext`.
+    Without recall both tiers are visible, so for a model this is a window of `local + global_`
+    tokens. The tiers matter to `transom.windows.HierarchicalContext`, which holds them apart.
 
-    With `recall="blocks"` only the first block, the local tokens and a few blocks of the global
-    ones are in the cache at once: those that each kv head of each layer last looked for, of which
-    it sees the ones that it looks for now. The others are in a cold store, from which every
-    `chunk` tokens those come back of which a query would take much of what it attends to
-    (InfLLM, https://arxiv.org/abs/2402.04617; Quest, https://arxiv.org/abs/2406.10774). Tokens
-    leave the local tier in whole blocks, so that there are up to `block - 1` more of them.
+    With `recall="blocks"` the cache holds only the first block, the local tokens and a few blocks
+    of global tokens; the other blocks are in a cold store. Every `chunk` tokens, each kv head of
+    each layer looks for the blocks that would receive much of its queries' attention, and fetches
+    them into the cache (InfLLM, https://arxiv.org/abs/2402.04617; Quest,
+    https://arxiv.org/abs/2406.10774). It sees only the blocks that it looks for now; those that it
+    looked for before stay in the cache while there is room. Tokens leave the local tier in whole
+    blocks, so it holds up to `block - 1` tokens more.
 
     >>> Hierarchical(local=2, global_=3).spans(10)
     (Span(start=5, stop=10),)
@@ -43,17 +44,18 @@ class Hierarchical(Positional):
     2048
 
     Attributes:
-        local: most recent tokens that are always visible.
-        global_: tokens before those; with recall, or their bytes for a batch of one, as text
-            (`"2GiB"`), and in whole blocks.
+        local: the most recent tokens, always visible.
+        global_: the tokens before those. With recall it may be given in bytes for a batch of one,
+            as text (`"2GiB"`), and counts whole blocks.
         recall: `"none"` or `"blocks"`.
-        block: tokens that leave and come back together; 64 by default.
-        blocks: how many are recalled at most; by default as many as make `capacity` twice `local`.
-        common: how many of these at most are wanted because layers below have looked for them; by
-            default 4, or half of them if that is less.
-        representatives: keys by which a block is found; all of its keys by default, else those
-            that stand out.
-        chunk: tokens from one selection to the next; 8 by default.
+        block: tokens that are evicted and recalled together; 64 by default.
+        blocks: the most blocks recalled at once; by default so many that `capacity` is twice
+            `local`.
+        common: how many of these, at most, a head takes because lower layers looked for them; by
+            default 4, or half of `blocks` if that is less.
+        representatives: how many keys of a block it is found by, those that stand out; by default
+            all of its keys.
+        chunk: tokens between two selections of blocks; 8 by default.
     """
 
     local: int = 512
@@ -129,32 +131,32 @@ class Hierarchical(Positional):
 
     @property
     def recalls(self) -> bool:
-        """Whether old blocks come back."""
+        """Whether old blocks are recalled."""
         return self.recall == "blocks"
 
     @property
     def block_size(self) -> int:
-        """`block`, or what it is by default."""
+        """`block`, or its default."""
         return BLOCK if self.block is None else self.block
 
     @property
     def chunk_size(self) -> int:
-        """`chunk`, or what it is by default."""
+        """`chunk`, or its default."""
         return min(CHUNK, self.block_size) if self.chunk is None else self.chunk
 
     @property
     def representatives_per_block(self) -> int:
-        """`representatives`, or how many there are by default."""
+        """`representatives`, or its default."""
         return self.block_size if self.representatives is None else self.representatives
 
     @property
     def recalled(self) -> int:
-        """`blocks`, or how many are recalled by default."""
+        """`blocks`, or its default."""
         return self.local // self.block_size - 2 if self.blocks is None else self.blocks
 
     @property
     def in_common(self) -> int:
-        """`common`, or how many there are by default."""
+        """`common`, or its default."""
         return min(COMMON, self.recalled // 2) if self.common is None else self.common
 
     @property
@@ -167,7 +169,7 @@ class Hierarchical(Positional):
         """Blocks of the global tier: the cold ones.
 
         Raises:
-            PolicyError: when it is given in bytes; `on` makes tokens of them.
+            PolicyError: when it is given in bytes; `on` converts it to tokens.
         """
         return -(-tokens_of(self, "global_") // self.block_size)
 
@@ -192,10 +194,10 @@ class Hierarchical(Positional):
         return "recall" if self.recalls else "position"
 
     def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
-        """Bytes of one layer that holds `tokens` tokens in each kv head; cold blocks are elsewhere.
+        """Bytes of one layer that holds `tokens` tokens in each kv head, without cold blocks.
 
-        With recall there are, besides keys and values, the numbers of the recalled blocks, and the
-        queries of the chunk under way with their sums.
+        With recall a layer also holds the numbers of the recalled blocks, and the queries of the
+        present chunk with their sums.
         """
         if not self.recalls:
             return super().layer_bytes(shape, tokens)
@@ -204,13 +206,13 @@ class Hierarchical(Positional):
         return shape.kv_heads * head + shape.heads * self.chunk_size * query
 
     def cold_block_bytes(self, shape: ModelShape) -> int:
-        """Bytes over all layers of a block that can be recalled, and of what it is found by."""
+        """Bytes of a cold block over all layers, with the keys and the vote that find it."""
         found_by = self.representatives_per_block * max(1, shape.head_dim // 2) + 1  # and a vote
         finding = shape.layers * shape.kv_heads * found_by * FINDING_BYTES
         return self.block_size * shape.token_bytes + finding
 
     def visible_pairs(self, start: int, stop: int) -> int:
-        """As `Policy.visible_pairs`; with recall, as if all recalled blocks were seen."""
+        """As `Policy.visible_pairs`; with recall, as if every recalled block were seen."""
         if not self.recalls:
             return super().visible_pairs(start, stop)
         queries = np.arange(start, stop, dtype=np.int64)

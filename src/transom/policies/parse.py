@@ -18,7 +18,7 @@ __all__ = ["as_policy", "parameters", "parse"]
 
 @known_keywords
 def parameters(policy: type[Policy]) -> dict[str, Any]:
-    """The keys of a policy's text and their defaults, in order; `kv`, which all take, comes last.
+    """The keys of a policy's text with their defaults, in order; `kv`, which all have, is last.
 
     >>> from transom.policies import Sinks
     >>> parameters(Sinks)
@@ -34,8 +34,8 @@ def parse(text: str) -> Policy:
     Parameters left out take their defaults; the first may be named too.
 
     Raises:
-        PolicyError: on what is no text, an unknown name or key, a value that is not a whole
-            number, or a parameter out of range. The message lists what is known.
+        PolicyError: when it is not text, on an unknown name or key, a value that is not a whole
+            number, or a parameter out of range. The message lists the known ones.
 
     >>> parse("sinks:4,window=1020")
     Sinks(sinks=4, window=1020)
@@ -73,10 +73,10 @@ def parse(text: str) -> Policy:
 
 
 def as_policy(policy: Policy | str) -> Policy:
-    """A policy as it is, or read from its text.
+    """The policy itself, or the one that a text names.
 
     Raises:
-        PolicyError: when it is neither.
+        PolicyError: when it is neither a policy nor the text of one.
     """
     if isinstance(policy, str):
         return parse(policy)
@@ -89,7 +89,7 @@ def as_policy(policy: Policy | str) -> Policy:
 
 
 def _meant(text: str) -> str:
-    """What was probably meant by a text that does not begin with a policy's name and a colon."""
+    """A suggestion for a text that does not begin with a policy's name and a colon."""
     name, *rest = re.split(r"[:;,\s]+", text.strip(), maxsplit=1)
     near = name if name in known() else next(iter(get_close_matches(name.lower(), known())), None)
     if near is None:
@@ -104,7 +104,7 @@ def _in_order(policy: type[Policy]) -> list[Field[Any]]:
 
 
 def _value(text: str, key: str, value: str, field: Field[Any]) -> int | str:
-    """A number, or a word where the parameter is declared to take words."""
+    """A number, or a word if the parameter's type allows one."""
     try:
         return int(value) if value.lstrip("+-").isdecimal() else to_tokens(value)
     except InputError:

@@ -28,9 +28,8 @@ class Positional(Policy):
     """Two numbers and one function say which tokens are visible.
 
     The first `pinned` tokens are never evicted, at most `capacity` tokens are visible at once, and
-    `local_start(q)` is where the recent tokens of query `q` begin. Everything else, the mask, the
-    spans, what has been dropped, how many bytes it all takes, follows from those and is derived
-    here, once.
+    `local_start(q)` is the first of the recent tokens of query `q`. Mask, spans, evicted tokens and
+    bytes all follow from these, and are derived here, once.
 
     Positions count real tokens from 0; padding has no position. The arithmetic uses only
     operators, so ints, numpy arrays and torch tensors all work and broadcast.
@@ -40,7 +39,7 @@ class Positional(Policy):
     def local_start(self, q: Any) -> Any:
         """First position of the recent span that query `q` sees; may be negative early on.
 
-        Must never fall as `q` grows: a token once evicted stays evicted.
+        It must never decrease as `q` grows: an evicted token stays evicted.
         """
 
     def visible(self, q: Any, k: Any) -> Any:
@@ -53,16 +52,16 @@ class Positional(Policy):
         return (k <= q) & ((k < self.pinned) | (k >= self.local_start(q)))
 
     def gap(self, q: Any) -> Any:
-        """How many tokens lie evicted between the pinned and the recent ones, for query `q`.
+        """How many tokens between the pinned and the recent ones are evicted, for query `q`.
 
         It is also how far the pinned keys must move so that distances stay within the
-        policy's size: their *compact* position is their own plus this gap.
+        policy's size: the *compact* position of a pinned key is its own position plus this gap.
         """
         hidden = self.local_start(q) - self.pinned
         return hidden * (hidden > 0)
 
     def spans(self, seen: int) -> tuple[Span, ...]:
-        """The visible spans once `seen` tokens have been seen, oldest first, none empty.
+        """The visible spans after `seen` tokens, oldest first, none of them empty.
 
         These are the positions that the newest token, at `seen - 1`, may see.
 

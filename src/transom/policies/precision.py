@@ -1,4 +1,4 @@
-"""How many bytes a number takes that is stored in few bits; arithmetic only."""
+"""How many bytes quantized numbers take; arithmetic only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from transom.policies.shape import ModelShape
 
 __all__ = ["EXACT", "FIRST", "Precision", "StoredTokens"]
 
-EXACT = 64  # newest tokens kept as they came
-FIRST = 4  # first tokens kept as they came
+EXACT = 64  # newest tokens that are not quantized
+FIRST = 4  # first tokens that are not quantized
 SCALE_BYTES = 2  # a bfloat16, and a float16 for the offset
-GROUP = 32  # int4: numbers that share a scale and an offset
+GROUP = 32  # int4: how many numbers share a scale and an offset
 CHANNEL_BYTES = 4  # offset and width of each channel of a head's keys, float32
 
 
 class StoredTokens(Protocol):
-    """What a policy says about how it is stored; see `Policy` for what each means."""
+    """What a policy says about its storage; `Policy` explains each property."""
 
     @property
     def kv(self) -> str: ...
@@ -32,13 +32,14 @@ class StoredTokens(Protocol):
 
 @dataclass(frozen=True)
 class Precision:
-    """Bits per number, and how many of the newest tokens are kept exactly.
+    """Bits per number, and how many tokens are not quantized.
 
     Attributes:
         bits: 8 or 4.
-        exact: newest tokens that are kept as the model computed them.
-        first: first tokens that are, as long as the policy keeps them. Attention leans on them, and
-            their keys are unlike all others (KVQuant, https://arxiv.org/abs/2401.18079).
+        exact: how many of the newest tokens are kept as the model computed them.
+        first: how many of the first tokens are, as long as the policy keeps them. They receive much
+            attention, and their keys are unlike all others (KVQuant,
+            https://arxiv.org/abs/2401.18079).
     """
 
     bits: int
@@ -47,7 +48,7 @@ class Precision:
 
     @classmethod
     def of(cls, policy: StoredTokens) -> Precision | None:
-        """What a policy asks for; None where numbers are stored as they come."""
+        """The precision that a policy asks for; None where nothing is quantized."""
         if policy.kv == "auto":
             return None
         bits = int(policy.kv.removeprefix("int"))
@@ -65,8 +66,8 @@ class Precision:
         """Bytes of one kv head of one layer.
 
         Args:
-            coded: how many tokens have a place among those in few bits.
-            exact: how many of the newest are kept as they came; so are the first ones besides.
+            coded: how many tokens have a slot among the quantized ones.
+            exact: how many of the newest are not quantized; the first ones come on top.
         """
         dim = shape.head_dim
         whole = (exact + self.first) * shape.head_bytes

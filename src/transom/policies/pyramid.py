@@ -1,4 +1,4 @@
-"""Budgets that fall from the first layer to the last."""
+"""Budgets that decrease from the first layer to the last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ STEEPNESS = 20  # the paper's beta: the last layer has a twentieth of the averag
 
 
 def pyramid(size: int, layers: int, smallest: int) -> tuple[int, ...]:
-    """Tokens for each of `layers` layers, falling evenly, `size` on average exactly.
+    """Tokens for each of `layers` layers; they decrease evenly, and their mean is exactly `size`.
 
-    Lower layers attend broadly and upper ones to few tokens. Where a twentieth of `size` would be
-    less than `smallest`, the pyramid is as much flatter.
+    Lower layers attend broadly, upper ones to few tokens. The last layer has a twentieth of `size`,
+    but at least `smallest`, and the pyramid is flatter then.
 
     Source: PyramidKV, https://arxiv.org/abs/2406.02069.
 
@@ -22,7 +22,7 @@ def pyramid(size: int, layers: int, smallest: int) -> tuple[int, ...]:
     """
     least = min(size, max(smallest, size // STEEPNESS))
     steps = max(1, layers - 1)
-    # Rounded at the cumulated total, so that the whole is exact.
+    # The running totals are rounded, not the shares, so that the sum is exact.
     totals = [0.0]
     for layer in range(layers):
         share = 2 * size - least - 2 * (size - least) * layer / steps if layers > 1 else size

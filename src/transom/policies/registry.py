@@ -1,4 +1,4 @@
-"""Every policy by name: a file in this folder is enough to be one of them."""
+"""Every policy by name; a file in this folder adds one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transom.policies.base import Policy
 __all__ = ["known"]
 
 ENTRY_POINTS = "transom.policies"
-LISTED_FIRST = (  # the order in which people meet them; others follow by name
+LISTED_FIRST = (  # simple ones first; others follow by name
     *("full", "window", "sinks", "chunked", "hierarchical", "heavy-hitters", "tova", "snapkv"),
     *("keydiff", "key-norm", "expected-attention"),
 )
@@ -22,8 +22,8 @@ LISTED_FIRST = (  # the order in which people meet them; others follow by name
 def known() -> Mapping[str, type[Policy]]:
     """Every policy by name: the built-in ones, then those that installed packages register.
 
-    Built-in is what a module of `transom.policies` defines. A package registers a policy class
-    under the entry-point group `transom.policies`.
+    The built-in ones are all that modules of `transom.policies` define. A package registers a
+    policy class under the entry-point group `transom.policies`.
 
     Raises:
         PolicyError: when two policies claim one name or one has none, or an entry point is not a

@@ -1,4 +1,4 @@
-"""Policies by score: keep the tokens that matter, as far as the model's own numbers tell."""
+"""Policies by score: keep the tokens that matter by the model's own attention and keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADS = ("equal", "adaptive")
 LAYERS = ("equal", "pyramid")
 EXAMPLE = "48MiB"
 FEW = 8  # tokens; evicting fewer at a time is mostly overhead
-POSITION_BYTES = 4  # int32, for each token that is held
+POSITION_BYTES = 4  # int32, the position of each token
 RECEIVED_BYTES = 4  # float32: attention received, and sums over queries
 
 
@@ -80,21 +80,21 @@ def _renamed(old: str, new: str) -> None:
 
 @dataclass(frozen=True)
 class Scored(Policy):
-    """At most `size` tokens for each kv head of each layer; the lowest scores go first.
+    """At most `size` tokens for each kv head of each layer; the lowest scores are evicted first.
 
-    A head fills up to `size` tokens. When the next one comes, the `every` tokens of the lowest
-    score leave, never one of the first `sinks` nor of the `recent` newest. That happens at the same
-    tokens however the text is cut into chunks, so results do not depend on the cutting.
+    A head fills up to `size` tokens. When the next token comes, the `every` tokens with the lowest
+    scores are evicted, but never one of the first `sinks` or of the `recent` newest. Evictions
+    happen at the same tokens however the text is cut into chunks, so results do not depend on it.
 
-    To write one, give `score`, and say in `watches` whose attention it needs.
+    To write such a policy, define `score`, and say in `watches` which queries' attention it needs.
 
     Attributes:
-        size: tokens per kv head, the newest included; or the bytes of the whole cache for a batch
-            of one, as text (`"48MiB"`).
-        sinks: of the first tokens, never evicted.
-        recent: of the newest tokens, never evicted; a quarter of `size` by default.
-        every: tokens evicted together; by default a sixteenth of `size`, in small budgets 8, or
-            half of what may go where that is less.
+        size: tokens per kv head, with the newest; or the bytes of the whole cache for a batch of
+            one, as text (`"48MiB"`).
+        sinks: how many of the first tokens are never evicted.
+        recent: how many of the newest tokens are never evicted; a quarter of `size` by default.
+        every: how many tokens are evicted together; by default a sixteenth of `size`, but at least
+            8, and at most half of the tokens that may be evicted.
         heads: `"equal"`, or `"adaptive"` to share a layer's tokens out among its heads by score
             (AdaKV, https://arxiv.org/abs/2407.11550).
         layers: `"equal"`, or `"pyramid"` to give lower layers more of the same total
@@ -122,8 +122,8 @@ class Scored(Policy):
     def score(self, kept: Kept) -> Any:
         """How much each token matters, `(rows, kv_heads, slots)`; the lowest are evicted.
 
-        Uses methods and operators of the arrays it is given and imports nothing, so that policies
-        stay plain values.
+        Use only methods and operators of the given arrays, and import no array library, so that
+        policies work without torch.
         """
 
     def check(self) -> None:
@@ -159,7 +159,7 @@ class Scored(Policy):
         """`size` in tokens.
 
         Raises:
-            PolicyError: when it is given in bytes; `on` makes tokens of them.
+            PolicyError: when it is given in bytes; `on` converts it to tokens.
         """
         return tokens_of(self, "size")
 
@@ -179,7 +179,7 @@ class Scored(Policy):
     def _round(self, size: int) -> int:
         if self.every is not None:
             return self.every
-        # Few at a time cost as much as many do; but half of what may go stays to be chosen from.
+        # Evicting few costs as much as evicting many; but half of the candidates stay for choice.
         may_go = size - self.sinks - self._newest(size)
         return max(1, min(max(FEW, size // 16), may_go // 2))
 
@@ -200,7 +200,7 @@ class Scored(Policy):
         return self.filled(seen)
 
     def filled(self, seen: int) -> int:
-        """Tokens held in a head once it has seen `seen`; it holds them until the next one comes.
+        """Tokens that a head holds after `seen` tokens, until the next one comes.
 
         >>> from transom.policies import TOVA
         >>> [TOVA(8, sinks=1, every=2).filled(seen) for seen in (0, 7, 8, 9, 10, 11)]
@@ -210,7 +210,7 @@ class Scored(Policy):
         return seen if over < 0 else self.tokens - self.round + 1 + over % self.round
 
     def by_layer(self, layers: int) -> tuple[Scored, ...]:
-        """What the policy is in each of so many layers, from the first to the last."""
+        """The policy of each of the model's `layers` layers, from the first to the last."""
         if self.layers == "equal":
             return (self,) * layers
         smallest = self.sinks + 2
@@ -232,10 +232,11 @@ class Scored(Policy):
         return min(FIRST, self.sinks)
 
     def layer_bytes(self, shape: ModelShape, tokens: int) -> int:
-        """Bytes of one layer that holds `tokens` tokens in each kv head, at least one.
+        """Bytes of one layer that holds `tokens` tokens, at least one, in each kv head.
 
-        The newest tokens are held once. Besides keys and values there are the positions, the
-        attention received where the policy watches any, and the sums over queries if it `expects`.
+        Each token is stored once, quantized or not. Besides keys and values a layer holds the
+        positions, the attention received if the policy `watches`, and sums over queries if it
+        `expects`.
         """
         precision, dim = Precision.of(self), shape.head_dim
         if precision is None:
@@ -264,7 +265,7 @@ class Scored(Policy):
                 layers = replace(self, size=middle).by_layer(shape.layers)
                 fits = sum(x.layer_bytes(shape, x.tokens) for x in layers) <= budget
             except PolicyError:
-                fits = True  # too small for its own sinks; the last `replace` says so
+                fits = True  # too small for its own sinks; the last `replace` raises
             low, high = (middle, high) if fits else (low, middle)
         return replace(self, size=low)
 

@@ -16,8 +16,8 @@ __all__ = ["ModelShape"]
 class ModelShape:
     """The sizes that decide the cost of a model's attention.
 
-    `layers` counts the layers a policy applies to: those with full attention. `itemsize` is the
-    bytes per stored number, 4 for float32 and 2 for bfloat16.
+    `layers` counts the layers that a policy applies to: those with full attention. `itemsize` is
+    the bytes of a stored number, 4 for float32 and 2 for bfloat16.
     """
 
     layers: int

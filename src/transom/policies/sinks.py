@@ -15,8 +15,8 @@ __all__ = ["Sinks"]
 class Sinks(Positional):
     """The first `sinks` tokens, for ever, and the `window` most recent ones.
 
-    The first tokens take up attention that has nowhere else to go; keeping a handful of them
-    keeps the loss flat at any length.
+    The first tokens take up attention that the model directs at no other token. With a few of them
+    kept, the loss stays flat at any length.
 
     Source: StreamingLLM, https://arxiv.org/abs/2309.17453.
 

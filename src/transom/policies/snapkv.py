@@ -10,19 +10,19 @@ from transom.policies.scored import Kept, Scored, whole
 
 __all__ = ["SnapKV"]
 
-STAYS = 1e30  # beyond what any token receives, in this head or another one
+STAYS = 1e30  # above the attention that any token receives, in any head
 
 
 @dataclass(frozen=True)
 class SnapKV(Scored):
     """The tokens, with their neighbours, that the last few queries before an eviction attend to.
 
-    The watched queries are the last 32, or those since the eviction before where those are fewer.
-    What they attend to is averaged over `kernel` neighbouring tokens, so that details come along
-    with what they belong to.
+    The watched queries are the last 32, or all since the previous eviction if those are fewer.
+    Their attention is averaged over `kernel` neighbouring tokens, so that a token is kept together
+    with its neighbours.
 
     Source: SnapKV, https://arxiv.org/abs/2404.14469. The paper evicts once, at the end of the
-    prompt; here every eviction has its observation window.
+    prompt; here every eviction has its own observation window.
     """
 
     kernel: int = 5
@@ -49,7 +49,7 @@ class SnapKV(Scored):
 
 
 def _mean_of_neighbours(x: Any, kernel: int) -> Any:
-    """The mean over `kernel` neighbours along the last axis; past the ends there are zeros."""
+    """The mean over `kernel` neighbours along the last axis, with zeros past the ends."""
     length, reach = x.shape[-1], kernel // 2
     total = x * 0
     for offset in range(-min(reach, length), min(reach, length) + 1):

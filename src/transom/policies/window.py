@@ -13,9 +13,9 @@ __all__ = ["Window"]
 
 @dataclass(frozen=True)
 class Window(Positional):
-    """The `size` most recent tokens, the query's own included.
+    """The `size` most recent tokens, with the query's own.
 
-    Models trained with full attention lean on their first tokens, so their loss rises once those
+    Models trained with full attention attend much to the first tokens, so the loss rises once those
     leave the window (see `Sinks`).
 
     Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
