@@ -1,4 +1,4 @@
-"""Text from tokens as they come."""
+"""Decodes tokens to text as they come."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INCOMPLETE = "\ufffd"
 
 @known_keywords
 def pieces(tokenizer: TokenDecoder, tokens: Iterable[int]) -> Iterator[str]:
-    """Text as soon as it is certain; together, what the tokens say.
+    """Text as soon as it is certain; joined, the text of all tokens.
 
-    A character may take several tokens to complete, and is held back until it is. Special tokens
-    are left out. Takes the same time per token however many there are.
+    A character may take several tokens, and is held back until it is complete. Special tokens are
+    left out. The time per token does not depend on how many there are.
     """
     pending: list[int] = []
     shown = ""
