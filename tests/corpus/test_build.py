@@ -16,35 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tests.corpus.making import content
+from tests.helpers.corpora import content
+from tests.helpers.corpus_builds import Killed, kill_after, stop_after, tokenizer, write
 from transom.corpus import Done, TokenCorpus, Watch, append_files, build, verify
 from transom.errors import CorpusBusyError, CorpusError, InputError
-
-WORDS = {f"w{number}": number for number in range(1, 300)} | {"?": 0}
-
-
-def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.WordLevel(WORDS, unk_token="?"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return made
-
-
-def write(folder: Path) -> list[Path]:
-    """Files of several kinds, some of them without any document."""
-    folder.mkdir(exist_ok=True)
-    one, rows, nothing, other, last = (
-        folder / name for name in ("a.txt", "b.jsonl", "c.jsonl", "d.txt", "e.jsonl")
-    )
-    one.write_text("w1 w2 w3")
-    rows.write_text(
-        "".join(json.dumps({"text": f"w{n} w{n + 1}" * (n % 3)}) + "\n" for n in range(9))
-    )
-    nothing.write_text("")
-    other.write_text("w7 " * 500)
-    last.write_text(json.dumps({"text": "w4"}) + "\n")
-    return [one, rows, nothing, other, last]
 
 
 @pytest.fixture
@@ -58,33 +34,6 @@ def whole(tmp_path: Path, files: list[Path]) -> tuple[list[list[int]], list[dict
     build(tmp_path / "whole", files, tokenizer())
     corpus = TokenCorpus.open(tmp_path / "whole")
     return content(corpus), list(corpus.sources())
-
-
-def stop_after(documents: int) -> Watch:
-    """A Ctrl-C that comes while the run adds its n-th document."""
-    so_far = [0]
-
-    def stopping() -> bool:
-        so_far[0] += 1
-        return so_far[0] >= documents
-
-    return Watch(stopping=stopping)
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(pieces: int) -> Watch:
-    """Something that ends the run with no chance to commit."""
-    left = [pieces]
-
-    def moved(done: Done) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-
-    return Watch(moved=moved)
 
 
 def test_what_is_built(
@@ -324,7 +273,10 @@ def test_what_can_be_known_is_said_before_anything_is_read(
 ) -> None:
     (tmp_path / "a.csv").write_text("w1")
     os.mkfifo(tmp_path / "pipe.txt")
-    for name, message in (("a.csv", "cannot tell what is in"), ("pipe.txt", "is no file")):
+    for name, message in (
+        ("a.csv", "cannot tell what is in"),
+        ("pipe.txt", "not a regular file"),
+    ):
         with pytest.raises(InputError, match=message):
             build(tmp_path / "books", [files[0], tmp_path / name], tokenizer())
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
@@ -376,7 +328,7 @@ def test_hostile_input(tmp_path: Path, files: list[Path]) -> None:
 
 BUILD = """
 import sys
-from tests.corpus.test_build import tokenizer
+from tests.helpers.corpus_builds import tokenizer
 from transom.corpus import Watch, build, reading
 reading.COMMIT_SECONDS = 0.01
 print("ready", flush=True)

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from tests.corpus.making import VOCABULARY, content, make, same_windows, sizes, texts
-from tests.forking import in_a_fork
+from tests.helpers.corpora import VOCABULARY, content, make, same_windows, sizes, texts
+from tests.helpers.forking import in_a_fork
 from transom.corpus import TokenCorpus, verify
 from transom.corpus.datasets import make_dataset, register_dataset
 from transom.corpus.maps import MappedFile, MappedTokens

@@ -18,33 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.corpus_appender import VOCABULARY, numbered
 from transom.corpus import TokenCorpus, verify
 from transom.errors import CorpusError
 
-VOCABULARY = 60_000
 SHARDS = {"block_bytes": 4096, "shard_bytes": 64 * 1024}
 
 APPEND = """
 import sys
-from tests.corpus.test_faults import append_for_ever
+from tests.helpers.corpus_appender import append_for_ever
 append_for_ever(sys.argv[1])
 """
-
-
-def numbered(number: int) -> np.ndarray:
-    """The document of that number: some hundred ids, or none."""
-    rng = np.random.default_rng(number)
-    return rng.integers(0, VOCABULARY, int(rng.integers(0, 600)), dtype=np.uint16)
-
-
-def append_for_ever(folder: str) -> None:
-    writer = TokenCorpus.append(folder)
-    print("ready", flush=True)
-    while True:
-        for _ in range(random.randrange(1, 20)):
-            writer.add_document(numbered(writer.documents))
-        writer.add_source({"documents": writer.documents})
-        writer.commit()
 
 
 def check(corpus: TokenCorpus, first: int = 0) -> None:

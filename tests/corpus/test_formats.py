@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.corpus.making import VOCABULARY, content, make, sizes, texts
+from tests.helpers.corpora import VOCABULARY, content, make, sizes, texts
 from transom.corpus import TokenCorpus
 from transom.corpus.formats import formats, megatron, nanogpt, read_format, tables, write_format
 from transom.errors import InputError

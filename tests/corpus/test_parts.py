@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from tests.corpus.making import content
-from tests.corpus.test_build import Killed, kill_after, stop_after, tokenizer, write
+from tests.helpers.corpora import content
+from tests.helpers.corpus_builds import Killed, kill_after, stop_after, tokenizer, write
 from transom.corpus import Done, TokenCorpus, Watch, append_files, build
 from transom.corpus.job import inputs_of
 from transom.corpus.parts import PARTS, join, make_part, plan

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.corpus.making import content, make
+from tests.helpers.corpora import content, make
 from transom.corpus import TokenCorpus, verify
 from transom.errors import CorpusDamageError, CorpusError
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.corpus.making import content, make
-from tests.forking import in_a_fork
+from tests.helpers.corpora import content, make
+from tests.helpers.forking import in_a_fork
 from transom.corpus import TokenCorpus, manifest, verify
 from transom.errors import CorpusBusyError, CorpusDamageError, CorpusError, InputError
 
@@ -371,7 +371,7 @@ def test_a_lock_that_the_file_system_does_not_have(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", none)
-    with pytest.raises(CorpusError, match=r"its lock cannot be had \(No locks") as caught:
+    with pytest.raises(CorpusError, match=r"its lock cannot be taken \(No locks") as caught:
         TokenCorpus.append(folder)
     assert not isinstance(caught.value, CorpusBusyError)
 

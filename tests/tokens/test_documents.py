@@ -210,8 +210,8 @@ class Slow(io.BytesIO):
 
 
 def broken() -> Iterator[tuple[str, bytes, str]]:
-    yield "a.csv", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
-    yield "a.parquet.gz", b"", "expected a file called .txt, .jsonl, .ndjson, .json, .parquet"
+    yield "a.csv", b"", "expected a name that ends in .txt, .jsonl, .ndjson, .json, .parquet"
+    yield "a.parquet.gz", b"", "expected a name that ends in .txt, .jsonl, .ndjson, .json, .parquet"
     yield "a", b"", "cannot tell what is in"
     yield (
         "a.jsonl",
@@ -223,7 +223,7 @@ def broken() -> Iterator[tuple[str, bytes, str]]:
     yield "a.jsonl", gzip.compress(b"{}", mtime=0), "with gzip: let its name end in .gz"
     yield "a.jsonl", '{"text": "a"}\n\n'.encode("utf-16"), "it is UTF-16: convert it"
     for suffix in (".gz", ".zst", ".GZ"):
-        yield f"a.txt{suffix}", b"", "it has 0 bytes, and even nothing has some"
+        yield f"a.txt{suffix}", b"", "it has 0 bytes, and even an empty text has some"
         yield f"a.jsonl{suffix}", b"", "it has 0 bytes"
     yield "a.parquet", b"", "cannot read .*a.parquet"
     yield "a.txt", gzip.compress(b"text", mtime=0), "with gzip: let its name end in .gz, or unpack"

@@ -1,4 +1,4 @@
-"""Token ids on disk: written by one, read by many, checked, cut into windows; numpy only."""
+"""Token ids on disk: one writer, many readers, checksums, windows; numpy only."""
 
 from transom.corpus.build import append_files, build
 from transom.corpus.corpus import TokenCorpus

@@ -1,4 +1,4 @@
-"""Files of text into a corpus, in a way that can be stopped anywhere and gone on with."""
+"""Builds a corpus from files of text; a build can be stopped anywhere and resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transom.validation import known_keywords, named_path
 
 __all__ = ["Engine", "append_files", "build", "forget_job"]
 
-# Adds the documents of files from where the job is; the last commit ends the job.
+# Adds the documents of files, from where the job stopped; its last commit ends the job.
 Engine = Callable[[ReadTask], Done]
 
 SILENT = Watch()
@@ -39,23 +39,23 @@ def build(
     engine: Engine | None = None,
     watch: Watch = SILENT,
 ) -> Done:
-    """Make a corpus of files of text, or go on with making it.
+    """Build a corpus from files of text, or resume a build.
 
     Args:
-        path: the corpus' folder: not there, empty, or of a build of the same files that was cut
-            short; a complete one is left as it is.
-        files: see `transom.tokens.files.documents`.
+        path: folder of the corpus: new, empty, or of an interrupted build of the same files. A
+            complete corpus of these files is not changed.
+        files: files of text, see `transom.tokens.files.documents`.
         tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
-        name: of the tokenizer, for people.
+        name: name of the tokenizer, for people.
         workers: how many threads tokenize.
-        field: the key, or column, that holds the text.
-        backend: what carries the tokenizer out, see `choose_backend`; by default tokenizers.
+        field: the JSON key, or column, that holds the text.
+        backend: the library that tokenizes, see `choose_backend`; by default tokenizers.
         engine: what does the work; by default this process, with `workers` and `backend`.
-        watch: how far it is, and when to stop.
+        watch: is told the progress, and says when to stop.
 
     Raises:
-        InputError: on files that cannot be read, or a folder that holds something else.
-        CorpusError: when it cannot be written, or is another corpus.
+        InputError: when a file cannot be read, or the folder holds something else.
+        CorpusError: when the corpus cannot be written, or is another one.
     """
     inputs = inputs_of(files)
     if begun(named_path("build: path", path, "a folder")):
@@ -85,17 +85,17 @@ def append_files(
     engine: Engine | None = None,
     watch: Watch = SILENT,
 ) -> Done:
-    """Add files of text to a corpus, or go on with adding them.
+    """Add files of text to a corpus, or resume adding them.
 
     Args:
-        again: also files that are in it already.
-        forget: give up a build or an append that was cut short; its documents that are there stay.
+        again: also add files that are in the corpus already.
+        forget: give up an interrupted build or append; the documents it has committed stay.
         path, files, tokenizer, workers, field, backend, engine, watch: see `build`.
 
     Raises:
-        InputError: on files that cannot be read, or are in the corpus already.
+        InputError: when a file cannot be read, or is in the corpus already.
         CorpusError: when there is no such corpus, it was made with another tokenizer, another job
-            is to be completed first, or it cannot be written.
+            is unfinished, or it cannot be written.
     """
     inputs = inputs_of(files)
     with TokenCorpus.append(path, tokenizer=tokenizer) as writer:
@@ -110,10 +110,10 @@ def append_files(
 
 
 def forget_job(path: str | os.PathLike[str]) -> str | None:
-    """Give up a build or an append that was cut short; its documents that are there stay.
+    """Give up an interrupted build or append; the documents it has committed stay.
 
     Returns:
-        What it was; None when nothing was unfinished.
+        The name of the job; None when nothing was unfinished.
 
     Raises:
         CorpusError: when there is no such corpus, or it cannot be written.
@@ -131,15 +131,15 @@ def _forget(writer: CorpusWriter) -> str | None:
 
 def _run(task: ReadTask, engine: Engine | None, workers: int, backend: Backend | None) -> Done:
     done = engine(task) if engine is not None else read_inputs(task, workers, backend)
-    if done.complete:  # Another engine may have begun it.
+    if done.complete:  # A Ray engine may have begun it.
         shutil.rmtree(task.writer.folder / PARTS, ignore_errors=True)
     return done
 
 
 def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) -> Job:
-    """The job to do, which is where an earlier run left it that did the same so far.
+    """The job to do; after an interrupted run of the same job, from where that stopped.
 
-    Files that were not reached then may have been changed, put right, or left out since.
+    Files that the earlier run did not reach may have been changed, added or left out since.
     """
     what = digest_of(inputs, field)
     job = Job(command, what, len(inputs), inputs[0].path, began=writer.documents)
@@ -153,18 +153,18 @@ def _job(command: str, inputs: list[Input], field: str, writer: CorpusWriter) ->
     ):
         raise CorpusError(
             f"{writer.folder} has an unfinished {known.name}, and what was asked for is the "
-            f"{job.name}; expected the same command with the files that were read, unchanged, to "
-            "complete it, or `append --forget` to leave it as it is."
+            f"{job.name}; run the same command with the files that were read, unchanged, to "
+            "complete it, or use `append --forget` to give it up."
         )
     return job
 
 
 def _complete(writer: CorpusWriter, inputs: list[Input]) -> Done:
-    """What is to be said of a corpus that is complete; one of other files is refused."""
+    """The result for a complete corpus of these files; one of other files is refused."""
     if _sources(writer) != inputs:
         raise InputError(
-            f"{writer.folder} is a corpus of other files already, or of these as they were before; "
-            "expected another name, or `append`, which adds to it."
+            f"{writer.folder} is already a corpus of other files, or of an older state of these; "
+            "choose another name, or use `append` to add to it."
         )
     size = sum(file.bytes for file in inputs)
     count = len(inputs)
@@ -177,12 +177,12 @@ def _refuse_known(writer: CorpusWriter, inputs: list[Input]) -> None:
         if file in known:
             raise InputError(
                 f"{file.path} is in {writer.folder} already, and has not changed since; "
-                "expected other files, or `--again` to add it once more."
+                "give other files, or use `--again` to add it once more."
             )
 
 
 def _sources(writer: CorpusWriter) -> list[Input]:
-    """The files that were read into a corpus."""
+    """The files from which the corpus was made."""
     return [
         Input(*(source[name] for name in Input._fields))
         for source in TokenCorpus(writer.folder, writer.committed).sources()

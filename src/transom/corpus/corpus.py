@@ -28,10 +28,9 @@ __all__ = ["TokenCorpus"]
 class TokenCorpus(CorpusReader):
     """Token ids of documents in a folder, as they were at one commit.
 
-    Nothing is read before it is asked for, and reading in order keeps no more than some megabytes
-    in memory. One writer may append meanwhile: `refresh` shows what it committed. May be used and
-    refreshed from several threads, each call seeing one commit; and pickled, which takes along the
-    commit that is seen.
+    Nothing is read before it is asked for, and reading in order keeps only a few megabytes in
+    memory. One writer may append meanwhile; call `refresh` to see what it committed. Several
+    threads may read and refresh; each call sees one commit. A pickle stays at the commit seen.
 
     Attributes:
         path: the folder.
@@ -64,9 +63,9 @@ class TokenCorpus(CorpusReader):
 
         Args:
             path: its folder.
-            tokenizer: when given, that of the corpus: a `tokenizers.Tokenizer`, a fast tokenizer
-                of transformers, or a fingerprint.
-            verified: read all of it and compare it with what was committed.
+            tokenizer: the tokenizer that the corpus must have been made with, if given: a
+                `tokenizers.Tokenizer`, a fast tokenizer of transformers, or a fingerprint.
+            verified: read all of it first, and compare it with the checksums.
 
         Raises:
             CorpusError: when there is no corpus, or it was made with another tokenizer.
@@ -90,22 +89,23 @@ class TokenCorpus(CorpusReader):
         block_bytes: int = 1 << 20,
         shard_bytes: int = 1 << 30,
     ) -> CorpusWriter:
-        """Make a corpus, empty and committed; returns its writer, which is a context manager.
+        """Make an empty corpus; returns its writer, which is a context manager.
 
-        When its first use fails before anything was added and committed, it is taken away again.
+        When the writer fails before its first commit, the corpus is removed again.
 
         Args:
-            path: a folder that is not there, is empty, or holds a corpus without any commit but
-                that of its making.
-            vocab_size: ids are below it; by default, what the tokenizer has. It decides how many
+            path: a folder that is new, is empty, or holds a corpus to which nothing was ever
+                committed.
+            vocab_size: ids are below it; by default that of the tokenizer. It decides how many
                 bytes a token takes.
-            tokenizer: that of the ids; its fingerprint is kept, and others are refused later.
-            name: of the tokenizer, for people.
-            block_bytes: how many bytes one checksum is of.
+            tokenizer: the tokenizer of the ids; its fingerprint is kept, and others are refused
+                later.
+            name: name of the tokenizer, for people.
+            block_bytes: how many bytes each checksum covers.
             shard_bytes: size of a file of ids.
 
         Raises:
-            InputError: on settings that make no sense, or a folder that holds something.
+            InputError: when settings make no sense, or the folder holds something else.
         """
         folder = _folder(path)
         manifest = first_manifest(vocab_size, tokenizer, name, block_bytes, shard_bytes)
@@ -116,12 +116,12 @@ class TokenCorpus(CorpusReader):
     def append(
         path: str | os.PathLike[str], *, tokenizer: TokenizerLike | str | None = None
     ) -> CorpusWriter:
-        """Write at the end of a corpus; returns its writer, which is a context manager.
+        """Append to a corpus; returns its writer, which is a context manager.
 
         Raises:
-            CorpusBusyError: when another writer has it.
-            CorpusError: when there is none, or it was made with another tokenizer.
-            CorpusDamageError: when what would be gone on with is damaged.
+            CorpusBusyError: when it has another writer.
+            CorpusError: when there is no corpus, or it was made with another tokenizer.
+            CorpusDamageError: when the last block of a file is damaged.
         """
         folder = _folder(path)
         check_tokenizer(folder, read_manifest(folder), tokenizer)
@@ -137,30 +137,31 @@ class TokenCorpus(CorpusReader):
         separator: int | None = None,
         **settings: Any,
     ) -> Self:
-        """Make a corpus of another program's files, and open it.
+        """Make a corpus from the files of another program, and open it.
 
         Args:
-            path: the corpus' folder, which is not there or empty.
+            path: folder of the corpus, new or empty.
             of: `nanogpt`, `megatron` or `datatrove`.
             source: the file, with or without its suffix.
-            separator: the id that ends documents, where the format keeps no ends.
+            separator: the id that ends documents, for formats that do not keep their ends.
             settings: see `create`.
 
         Raises:
-            InputError: on an unknown format, or files that are not of it.
+            InputError: when the format is unknown, or the files do not have it.
         """
         with cls.create(path, **settings) as writer:
             read_format(writer, of, source, separator=separator)
         return cls.open(path)
 
     def refresh(self) -> bool:
-        """See what was committed meanwhile; whether there was anything.
+        """Go to the last commit; returns whether there was a new one.
 
-        Windows that were asked for before stay as they are.
+        Windows that were asked for before do not change.
         """
-        with self._refreshing:  # or an older commit could replace a newer one
+        with self._refreshing:  # otherwise an older commit could replace a newer one
             manifest = read_manifest(self.path)
-            if manifest == self.manifest:  # One that was made anew may have as many commits.
+            # Not `commit` alone: a corpus that was made anew may have as many.
+            if manifest == self.manifest:
                 return False
             self._seen = Snapshot(self.path, manifest)
             return True
@@ -168,17 +169,20 @@ class TokenCorpus(CorpusReader):
     def export(
         self, to: str, out: str | os.PathLike[str], *, separator: int | None = None
     ) -> list[Path]:
-        """Write everything as another program's files; see `transom.corpus.formats`.
+        """Write all documents in the format of another program; see `transom.corpus.formats`.
 
         Args:
             to: `nanogpt`, `megatron`, `datatrove`, `parquet`, `arrow` or `datasets`.
-            out: name of the file, with or without its suffix, or a folder that is there.
-            separator: the id that ends documents, where the format needs one.
+            out: name of the file, with or without its suffix, or an existing folder.
+            separator: the id that ends documents, for formats that do not keep their ends.
+
+        Returns:
+            The files written.
 
         Raises:
-            InputError: on an unknown format, or one that cannot hold this.
+            InputError: when the format is unknown, or cannot hold this corpus.
         """
-        return write_format(copy(self), to, out, separator=separator)  # of one commit
+        return write_format(copy(self), to, out, separator=separator)  # a copy stays at one commit
 
     def torch_dataset(self, size: int = 512, **settings: Any) -> Any:
         """A map-style dataset of windows for PyTorch; see `transom.torch_data.WindowDataset`.

@@ -1,4 +1,4 @@
-"""A corpus' first commit, which is empty."""
+"""Makes the first commit of a corpus, which is empty."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from transom.validation import whole_number
 __all__ = ["begun", "first_manifest", "make_folder"]
 
 OWNER = "TokenCorpus"
-OURS = {LOCK, MANIFEST, COPY, f"{MANIFEST}.new", f"{COPY}.new"}  # what a creation cut short leaves
+OURS = {
+    LOCK,
+    MANIFEST,
+    COPY,
+    f"{MANIFEST}.new",
+    f"{COPY}.new",
+}  # left by an interrupted creation
 
 
 def first_manifest(
@@ -32,7 +38,7 @@ def first_manifest(
     """The manifest of an empty corpus; see `TokenCorpus.create`.
 
     Raises:
-        InputError: on settings that make no sense.
+        InputError: when settings make no sense.
     """
     given = fingerprint_of(tokenizer)
     if vocab_size is None:
@@ -64,12 +70,12 @@ def first_manifest(
 
 
 def begun(folder: Path) -> bool:
-    """Whether anything was committed to the corpus in a folder, if there is one.
+    """Whether there is a corpus in `folder` to which something was committed.
 
-    A corpus without a second commit is what a process leaves that was killed on the way to it.
+    A process that is killed before its first commit leaves a corpus without any.
 
     Raises:
-        CorpusError: when that cannot be known.
+        CorpusError: when the folder or the manifest cannot be read.
     """
     try:
         return (folder / MANIFEST).exists() and read_manifest(folder).commit > 0
@@ -78,13 +84,14 @@ def begun(folder: Path) -> bool:
 
 
 def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[[], None]]:
-    """Make the folder with its first commit, also where that is all that a killed process left.
+    """Make the folder and the empty first commit, also over that of a killed process.
 
     Returns:
-        The lock, which is held, and what takes the corpus away again before it is released.
+        The lock, which is held, and a function that removes the corpus again; call it before the
+        lock is released.
 
     Raises:
-        InputError: when there is something in it already.
+        InputError: when there is something else in the folder.
         CorpusBusyError: when another process is making a corpus there.
         CorpusError: when it cannot be made.
     """
@@ -100,12 +107,12 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
     if others:
         raise InputError(
             f"{folder} is not empty (there is {min(others)!r}); expected a folder of its own for a "
-            "new corpus, or `append` for one that is there."
+            "new corpus, or `append` for an existing one."
         )
     lock = WriterLock(folder)
     try:
         if begun(folder):
-            raise InputError(f"{folder} is a corpus already; expected another name, or `append`.")
+            raise InputError(f"{folder} is a corpus already; choose another name, or use `append`.")
         write_manifest(folder, manifest)
     except OSError as error:
         lock.release()
@@ -117,8 +124,8 @@ def make_folder(folder: Path, manifest: Manifest) -> tuple[WriterLock, Callable[
 
 
 def _unmake(folder: Path, keep: bool) -> None:
-    """Remove a corpus of which nothing was committed, and its folder unless that is to be kept."""
-    with suppress(OSError):  # A folder with other things in it stays, as parts of a build on Ray.
+    """Remove a corpus to which nothing was committed, and its folder unless `keep`."""
+    with suppress(OSError):  # A folder with other files stays, such as parts of a build on Ray.
         if not _others(folder):
             for name in OURS:
                 (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A file that only grows, of which the first so many bytes are committed."""
+"""A file that only grows, of which a number of bytes from the start are committed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["GrowingFile", "second_name", "short_of"]
 
 
 class GrowingFile:
-    """Takes bytes at the end of what is committed of a file; what else is there is cut off.
+    """Appends bytes to the committed part of a file; bytes after that part are cut off first.
 
     Raises:
         CorpusDamageError: when the file has fewer bytes than are committed, or its last block,
-            which is to be gone on with, is damaged.
+            which new bytes continue, is damaged.
         OSError: when it cannot be opened.
     """
 
@@ -47,13 +47,13 @@ class GrowingFile:
         self._sums = BlockSums(block_bytes, stored.sums[: whole * len(digest(b""))], tail)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes, which are not committed by that."""
+        """Append bytes, without committing them."""
         self._file.write(data)
         self._sums.update(data)
         self.bytes += memoryview(data).nbytes
 
     def sync(self) -> Stored:
-        """Bring everything to the disk; what is then there, to be committed."""
+        """Write everything to the disk; returns what can then be committed."""
         if self._synced < self.bytes:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -61,12 +61,12 @@ class GrowingFile:
         return Stored(self.name, self.bytes, self._sums.hex())
 
     def close(self) -> None:
-        """Close the file; what was not synced may not be there."""
+        """Close the file; bytes that were not synced may be lost."""
         self._file.close()
 
     def abandon(self, committed: int) -> None:
-        """Close the file and give back the room of what was not committed."""
-        with suppress(OSError):  # What cannot be written is not wanted.
+        """Close the file and cut it to the committed bytes."""
+        with suppress(OSError):  # The bytes that cannot be written are not wanted.
             self._file.close()
         if committed:
             os.truncate(self._path, committed)
@@ -75,14 +75,14 @@ class GrowingFile:
 
 
 def short_of(path: Path, found: int, committed: int) -> CorpusDamageError:
-    """The error that a file has fewer bytes than were committed."""
+    """The error to raise when a file has fewer bytes than were committed."""
     return CorpusDamageError(
         f"{path} is damaged: it has {found:,} bytes, and {committed:,} were committed."
     )
 
 
 def second_name(path: Path, name: Path) -> None:
-    """Give a file a second name; copy it where that cannot be done."""
+    """Give a file a second name; copy it where the system has no hard links."""
     name.unlink(missing_ok=True)
     try:
         os.link(path, name)

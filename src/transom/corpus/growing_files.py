@@ -87,7 +87,7 @@ class GrowingFiles:
         self._start_shard(replace(stored, name=name))
 
     def sync(self) -> Manifest:
-        """Bring everything to the disk; the manifest so far, with the files as they are there."""
+        """Write everything to the disk; the committed manifest with the files as they are now."""
         self._shards[-1] = self._shard.sync()
         return replace(
             self._committed,

@@ -1,4 +1,4 @@
-"""What a build or an append is made of, so that one that was cut short can go on."""
+"""The state of a build or an append, from which it can be resumed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Input", "Job", "digest_of", "inputs_of"]
 
 
 class Input(NamedTuple):
-    """A file of text, and what tells whether it is still the same.
+    """A file of text, with size and time to tell whether it has changed.
 
     Attributes:
-        path: as it was given.
+        path: the path as it was given.
         bytes: its size.
         changed: when it was last written to, in nanoseconds.
     """
@@ -34,21 +34,20 @@ class Input(NamedTuple):
 
 
 def inputs_of(paths: Iterable[str | os.PathLike[str]]) -> list[Input]:
-    """The files to read.
+    """The files to read, checked now so that the last one does not fail after hours.
 
     Raises:
-        InputError: when there are none, one is given twice, or one cannot be read: all that can
-            be known before files are read, so that the last one does not fail after hours.
+        InputError: when there are none, one is given twice, or one cannot be read.
     """
     if isinstance(paths, (str, os.PathLike)):
         raise InputError(f"files are {os.fspath(paths)!r:.80}; expected a list, if only of that.")
     inputs: dict[str, Input] = {}
     for path in paths:
-        name = str(named_path("a file's name", path))  # as documents are called by it
+        name = str(named_path("a file's name", path))  # documents are named after it
         if name == "-":
             raise InputError(
-                "- stands for standard input, which cannot be read again when a run goes on after "
-                "an interruption; expected files: save it as one first."
+                "- stands for standard input, which cannot be read again after an interruption; "
+                "save it as a file first."
             )
         known = _readable(Path(name))
         if name in inputs:
@@ -67,7 +66,7 @@ def _readable(path: Path) -> os.stat_result:
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the files in it, such as {path / '*'}.")
     if not path.is_file():
-        raise InputError(f"cannot read {path}: it is no file; expected files of text.")
+        raise InputError(f"cannot read {path}: it is not a regular file; expected files of text.")
     if kind_of(path) is None:
         raise unknown_kind(path)
     if not os.access(path, os.R_OK):
@@ -76,22 +75,22 @@ def _readable(path: Path) -> os.stat_result:
 
 
 def digest_of(inputs: Iterable[Input], *others: str) -> str:
-    """A name for some files as they are, and for what else decides the documents in them."""
+    """A digest of some files as they are, and of what else decides the documents in them."""
     return digest(json.dumps([[*inputs], *others]).encode())
 
 
 @dataclass(frozen=True)
 class Job:
-    """A build or an append, as it is kept beside every commit until it is complete.
+    """A build or an append; it is kept in every manifest until it is complete.
 
     Attributes:
         command: `build` or `append`.
-        inputs: what `digest_of` says of its files.
-        files: how many they are.
+        inputs: the digest of its files.
+        files: how many files it has.
         first: the first of them, for people.
-        done: how many files are in the corpus as a whole.
-        documents: how many of the next file's documents are.
-        began: how many documents there were before it.
+        done: how many files are completely in the corpus.
+        documents: how many documents of the next file are in the corpus.
+        began: how many documents the corpus had before the job.
         next: see `of_next`.
     """
 
@@ -106,24 +105,24 @@ class Job:
 
     @classmethod
     def of(cls, manifest_job: JsonObject | None) -> Self | None:
-        """The one in a manifest; None when none is under way."""
+        """The job in a manifest; None when there is none."""
         return None if manifest_job is None else cls(**manifest_job)
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """The name of the job in messages."""
         others = f" and {self.files - 1:,} more" if self.files > 1 else ""
         return f"{self.command} of {self.first}{others}"
 
     def at(self, done: int, documents: int, inputs: list[Input], field: str) -> Self:
-        """The same job, further on."""
+        """The same job with its progress."""
         further = replace(self, done=done, documents=documents)
         return replace(further, next=further.of_next(inputs, field))
 
     def of_next(self, inputs: list[Input], field: str) -> str:
-        """What must be the same to go on: the file that some documents were read of already."""
+        """A digest of the file that was read in part, which must not change before resuming."""
         return digest_of(inputs[self.done : self.done + 1] if self.documents else (), field)
 
     def to_dict(self) -> JsonObject:
-        """For a manifest."""
+        """As a dictionary for a manifest."""
         return asdict(self)

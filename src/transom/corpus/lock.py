@@ -20,12 +20,12 @@ LOCK = "writer.lock"
 
 
 class WriterLock:
-    """Held from when it is made until `release`, or until the process ends, however it ends.
+    """A lock held from creation until `release`, or until the process ends in any way.
 
-    The file stays; the system knows who holds it.
+    The file stays; the operating system knows who holds the lock.
 
     Raises:
-        CorpusBusyError: when another writer holds it, naming it.
+        CorpusBusyError: when another writer holds it; the message names that writer.
         CorpusError: when the file cannot be made, or the system has no such locks.
     """
 
@@ -41,14 +41,14 @@ class WriterLock:
             if error.errno not in (EACCES, EAGAIN):
                 self._file.close()
                 raise CorpusError(
-                    f"cannot write to {folder}: its lock cannot be had ({error.strerror}); this "
-                    "needs a file system with the file locks of POSIX."
+                    f"cannot write to {folder}: its lock cannot be taken ({error.strerror}); use "
+                    "a file system with the file locks of POSIX."
                 ) from error
             self._file.seek(0)
             holder = self._file.read().decode(errors="replace").strip() or "another process"
             self._file.close()
             raise CorpusBusyError(
-                f"{folder} is being written to by {holder}; there is one writer at a time, so "
+                f"{folder} is being written to by {holder}; a corpus has one writer at a time, so "
                 "wait until it is done."
             ) from error
         try:
@@ -58,17 +58,17 @@ class WriterLock:
         if not there:
             self._file.close()
             raise CorpusBusyError(
-                f"{folder} was taken away by another process at this moment; try again."
+                f"{folder} was removed by another process at this moment; try again."
             )
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         name = f"process {os.getpid()} on {socket.gethostname()}, since {now}\n"
-        with suppress(OSError):  # On a full disk the lock holds all the same, without a name.
+        with suppress(OSError):  # On a full disk the lock still holds, without a name.
             self._file.truncate(0)
             self._file.write(name.encode())
 
     def release(self) -> None:
-        """Let others write."""
-        if not self._file.closed:  # as it is in a fork
+        """Release the lock."""
+        if not self._file.closed:  # it is closed in a fork
             self._locks.flock(self._file, self._locks.LOCK_UN)
             self._file.close()
 

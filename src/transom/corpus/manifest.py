@@ -1,4 +1,4 @@
-"""What of a corpus is committed: one small file, replaced at once."""
+"""The manifest: one small file that says what is committed, replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transom.validation import known_keywords
 __all__ = ["COPY", "MANIFEST", "Manifest", "Stored", "read_manifest", "write_manifest"]
 
 MANIFEST = "manifest.json"
-COPY = "manifest.copy.json"  # for when a byte of the other one flips
+COPY = "manifest.copy.json"  # used when the other one is damaged
 FORMAT = 1
 
 logger = logging.getLogger("transom")
@@ -29,9 +29,9 @@ class Stored:
     """The committed part of a file that only grows.
 
     Attributes:
-        name: of the file, in the corpus' folder.
-        bytes: how many of them are committed; what follows them counts for nothing.
-        sums: xxh3 of each block, 16 hexadecimal digits each; the last block may not be whole.
+        name: name of the file, in the folder of the corpus.
+        bytes: how many bytes are committed; bytes after these are ignored.
+        sums: xxh3 of each block, 16 hexadecimal digits each; the last block may be shorter.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Stored:
     sums: str = ""
 
     def sum_of(self, block: int) -> str:
-        """The sum of one block."""
+        """The checksum of a block."""
         return self.sums[block * DIGITS : (block + 1) * DIGITS]
 
 
@@ -49,18 +49,18 @@ class Manifest:
     """The state of a corpus at one commit.
 
     Attributes:
-        dtype: of the ids, as numpy spells it, little-endian.
+        dtype: dtype of the ids, as numpy spells it, little-endian.
         vocab_size: ids are below it.
-        tokenizer: its name; empty for none.
+        tokenizer: name of the tokenizer; empty for none.
         fingerprint: see `transom.tokens.fingerprint`; empty for none.
         shards: files of ids; positions count over all of them.
         ends: the file of document edges, int64: 0, then where each document stops.
-        sources: the file that says what was read from where, a line of JSON per source.
+        sources: the file of notes on where documents came from, a line of JSON per source.
         tokens, documents: how many there are.
-        block_bytes: bytes that one sum is of.
-        shard_bytes: a shard is full when it has as many.
-        commit: counts commits.
-        job: what a builder needs to go on after an interruption; None when nothing is under way.
+        block_bytes: bytes that each checksum covers.
+        shard_bytes: the size at which a shard is full.
+        commit: the number of commits.
+        job: the state of an unfinished build or append; None when there is none.
     """
 
     dtype: str
@@ -79,29 +79,29 @@ class Manifest:
 
     @property
     def files(self) -> tuple[Stored, ...]:
-        """All files of which something is committed."""
+        """All files with committed bytes."""
         return (*self.shards, self.ends, self.sources)
 
     def to_bytes(self) -> bytes:
-        """As a JSON file that carries the sum of what it says."""
+        """The content of a JSON file with a checksum of itself."""
         return _sealed({"transom_corpus": FORMAT, **asdict(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Manifest:
-        """Back from such a file, called `name` in messages.
+        """Read the content of such a file, called `name` in messages.
 
         Raises:
-            CorpusDamageError: when not every byte is as it was written.
+            CorpusDamageError: when any byte differs from what was written.
             CorpusError: when a later version of transom wrote it.
         """
         try:
             body = dict(json.loads(data)["manifest"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorpusDamageError(
-                f"{name} is damaged: it is no JSON that was sealed ({error})."
+                f"{name} is damaged: it is not JSON with a checksum ({error})."
             ) from error
         if _sealed(body) != data:
-            raise CorpusDamageError(f"{name} is damaged: its xxh3 is not what it says.")
+            raise CorpusDamageError(f"{name} is damaged: its xxh3 is not the one it states.")
         if (version := body.pop("transom_corpus")) != FORMAT:
             raise CorpusError(
                 f"{name} is of format {version!r}, and this version of transom reads {FORMAT}; "
@@ -114,10 +114,10 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What was last committed.
+    """The last commit.
 
-    A damaged manifest is replaced by its copy, with a warning; the copy is of the same commit, or
-    of the one before when the writer was killed between the two.
+    When the manifest is damaged, its copy is used, with a warning. The copy is of the same commit,
+    or of the one before when the writer was killed between writing the two.
 
     Raises:
         CorpusError: when there is no corpus in `folder`.
@@ -128,13 +128,13 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.from_bytes(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise CorpusError(
-            f"{folder} is no corpus: there is no {MANIFEST} in it; expected a folder that "
-            "`transom corpus build` or TokenCorpus.create made."
+            f"{folder} is no corpus: there is no {MANIFEST} in it; expected a folder made by "
+            "`transom corpus build` or TokenCorpus.create."
         ) from None
     except NotADirectoryError:
         raise CorpusError(
-            f"{folder} is no corpus: it is a file; expected a folder that `transom corpus build` "
-            "or TokenCorpus.create made."
+            f"{folder} is no corpus: it is a file; expected a folder made by "
+            "`transom corpus build` or TokenCorpus.create."
         ) from None
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror}.") from error
@@ -144,24 +144,24 @@ def read_manifest(folder: Path) -> Manifest:
         except (OSError, CorpusError):
             raise damage from None
         warnings.warn(
-            f"{damage} Its copy is used, which is of commit {manifest.commit:,}, of "
-            f"{manifest.tokens:,} tokens; run `transom corpus verify {folder}`.",
+            f"{damage} Its copy is used, of commit {manifest.commit:,} with {manifest.tokens:,} "
+            f"tokens; run `transom corpus verify {folder}`.",
             stacklevel=3,
         )
         return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Commit: from here on, this is the state of the corpus, also after a crash.
+    """Commit: from now on, this is the state of the corpus, also after a crash.
 
     Raises:
-        OSError: when it cannot be written; the last commit stands.
+        OSError: when it cannot be written; the last commit stays valid.
     """
     data = manifest.to_bytes()
     _replace(folder / MANIFEST, data, durable=True)
     try:
         _replace(folder / COPY, data, durable=False)
-    except OSError as error:  # It is committed, and an older copy is still one of what is there.
+    except OSError as error:  # The commit is done, and an older copy is still valid.
         logger.warning("cannot write %s: %s", folder / COPY, error.strerror)
 
 
@@ -182,6 +182,6 @@ def _replace(path: Path, data: bytes, durable: bool) -> None:
 
 
 def _sealed(body: JsonObject) -> bytes:
-    """The only way of writing a manifest, so that any other byte is a wrong one."""
+    """The bytes of a manifest; there is only one way to write it, so any other byte is damage."""
     plain = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     return json.dumps({"xxh3": digest(plain), "manifest": body}, indent=1).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Committed bytes of files as arrays, through memory maps that stay small when read in order."""
+"""Committed bytes of files as memory-mapped arrays, with few pages mapped at a time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from transom.tokens import TokenIds, TokenRuns
 
 __all__ = ["MappedFile", "MappedTokens"]
 
-HELD = 8 << 20  # bytes behind the reading position that stay mapped
-NEAR = 4 << 20  # bytes that reading may skip and still go on from where it was
+HELD = 8 << 20  # bytes before the reading position that stay mapped
+NEAR = 4 << 20  # bytes that sequential reading may skip
 
 
 class MappedFile:
     """The committed part of a file as a read-only array.
 
     Raises:
-        CorpusDamageError: when the file is not there, or too short.
+        CorpusDamageError: when the file is missing or too short.
     """
 
     def __init__(self, folder: Path, stored: Stored, dtype: np.dtype[np.integer]) -> None:
@@ -46,9 +46,9 @@ class MappedFile:
         self.array = np.frombuffer(self._map, dtype=dtype)
 
     def release(self, start: int = 0, stop: int | None = None) -> None:
-        """Take some items out of this process' memory; they are mapped again when read."""
+        """Release the memory of some items; they are mapped again when read."""
         if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return  # The system takes unused pages back when it needs them.
+            return  # The system reclaims unused pages when it needs them.
         size = self.array.itemsize
         first = -(-start * size // mmap.PAGESIZE) * mmap.PAGESIZE
         last = len(self._map) if stop is None else stop * size // mmap.PAGESIZE * mmap.PAGESIZE
@@ -57,10 +57,10 @@ class MappedFile:
 
 
 class MappedTokens(TokenRuns):
-    """Ids of mapped shards; those that were read in order and left behind are released.
+    """Ids of mapped shards; sequential reading releases the pages it has passed.
 
-    Reading at random releases nothing: pages that are mapped are what makes it fast, and the
-    system takes them back when it needs them.
+    Random reading releases nothing: mapped pages make it fast, and the system reclaims them when
+    it needs them.
     """
 
     def __init__(self, shards: list[MappedFile], dtype: np.dtype[np.integer]) -> None:
@@ -68,7 +68,7 @@ class MappedTokens(TokenRuns):
         self._shards = [shard for shard in shards if len(shard.array)]
         self._held = HELD // dtype.itemsize
         self._near = NEAR // dtype.itemsize
-        self._from = self._at = 0  # what was read in order and is still mapped
+        self._from = self._at = 0  # the sequentially read part that is still mapped
 
     def read(self, start: int, stop: int) -> TokenIds:
         self._reading(start, stop)
@@ -99,5 +99,5 @@ class MappedTokens(TokenRuns):
         for shard, first, last in zip(self._shards, self._starts, self._stops, strict=True):
             if first < stop and last > start:
                 end = min(stop, last) - first
-                # All of a shard, its last page included, once it is left behind.
+                # Once a shard is passed, all of it, its last page included.
                 shard.release(max(0, int(start - first)), None if stop >= last else int(end))

@@ -1,4 +1,4 @@
-"""Shares of a build that are made anywhere, in any order, any number of times, and then joined."""
+"""Parts of a build: made by any process, in any order, possibly twice, and then joined."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from transom.tokens.json_line import JsonObject
 
 __all__ = ["PARTS", "CorpusPart", "join", "make_part", "plan"]
 
-PARTS = "parts"  # a folder in the corpus', while it is being built
-PART_BYTES = 256 << 20  # of files as they are on the disk
+PARTS = "parts"  # the folder of parts within that of the corpus, during a build
+PART_BYTES = 256 << 20  # bytes of files on disk
 
 
 class CorpusPart(NamedTuple):
     """Files that are read into a corpus of their own.
 
     Attributes:
-        name: of the folder; another one when the files, or what is done with them, are others.
-        inputs: in order.
+        name: name of the folder: a digest of the files and of what is done with them.
+        inputs: the files, in order.
     """
 
     name: str
@@ -36,7 +36,7 @@ class CorpusPart(NamedTuple):
 
 
 def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[CorpusPart]:
-    """Files in order, in shares of `size` bytes or a file more.
+    """Split files, in order, into parts of at least `size` bytes.
 
     >>> files = [Input("a", 5, 0), Input("b", 2, 0), Input("c", 9, 0)]
     >>> [[file.path for file in part.inputs] for part in plan(files, "", size=6)]
@@ -51,14 +51,16 @@ def plan(inputs: Iterable[Input], what: str, size: int = PART_BYTES) -> list[Cor
 
 
 def make_part(folder: Path, part: CorpusPart, tokenizer: str, field: str) -> Path:
-    """Read the files of a part, unless that was done; returns the corpus it is.
+    """Read the files of a part, unless that was done before; returns the folder of its corpus.
 
-    Several may make the same part at once: each does so aside, and what one of them has completed
-    first is kept.
+    Several processes may make the same part at once: each works in a folder of its own, and the
+    first one to finish is kept.
 
     Args:
-        folder: of all parts.
-        tokenizer: as `Tokenizer.to_str` writes it.
+        folder: the folder of all parts.
+        part: the files to read.
+        tokenizer: the tokenizer as `Tokenizer.to_str` writes it.
+        field: the JSON key, or column, that holds the text.
     """
     made = folder / part.name
     if (made / MANIFEST).exists():
@@ -82,7 +84,7 @@ def make_part(folder: Path, part: CorpusPart, tokenizer: str, field: str) -> Pat
 
 
 def join(writer: CorpusWriter, parts: Iterable[Path]) -> None:
-    """Take over the shards of parts, in their order, and commit, which ends the job."""
+    """Adopt the shards of parts in order, and commit, which ends the job."""
     for path in parts:
         part = TokenCorpus.open(path)
         before = writer.documents

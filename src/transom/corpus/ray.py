@@ -1,4 +1,4 @@
-"""A build on Ray: parts are made by its workers, and joined here."""
+"""A build on Ray: its workers make parts, and this process joins them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["RayEngine"]
 
-PARTS_EACH = 4  # so that no worker is left waiting for long at the end
+PARTS_EACH = 4  # several per worker, so that none waits for long at the end
 
 
 class RayEngine:
-    """Reads files with Ray Data, a part of them per task, and joins the parts in order.
+    """Reads files with Ray Data, one part per task, and joins the parts in order.
 
-    The corpus is that of a build without it, but for where its shards end. A task whose worker
-    dies is run again; parts that are complete stay, so that a build that was cut short goes on.
-    The folder of the corpus must be one that all workers see. Ray is started here unless it is
-    running, or `RAY_ADDRESS` says where it is.
+    The corpus equals that of a build without Ray, except for where its shards end. A task whose
+    worker dies is run again. Complete parts stay, so that an interrupted build can be resumed. All
+    workers must see the folder of the corpus. Ray is started here unless it is running, or
+    `RAY_ADDRESS` says where it is.
 
     Args:
-        part_bytes: how much a task reads, in files as they are on the disk, or a file more; by
-            default such that there are several tasks per worker, and at most 256 MiB.
-        workers: how many tasks at a time; by default as many as Ray has room for.
+        part_bytes: the least bytes of files on disk that a task reads; by default at most 256 MiB,
+            and few enough for several tasks per worker.
+        workers: how many tasks run at a time; by default as many as Ray has room for.
 
     Raises:
         MissingExtraError: when ray is not installed.
@@ -53,11 +53,11 @@ class RayEngine:
         self._workers = workers
 
     def __call__(self, task: ReadTask) -> Done:
-        """Read everything; the last commit ends the job."""
+        """Read all files; the last commit ends the job."""
         if task.job.done or task.job.documents:
             raise CorpusError(
                 f"the {task.job.name} was begun without Ray, and {task.writer.documents:,} "
-                "documents are committed; expected the same command without it, to complete it."
+                "documents are committed; run the same command without Ray to complete it."
             )
         tokenizer = _written(task.tokenizer)
         folder = (task.writer.folder / PARTS).resolve()
@@ -75,7 +75,7 @@ class RayEngine:
             )
             task.watch.moved(done)
             if task.watch.stopping():
-                return done._replace(documents=0, tokens=0)  # Parts are kept; none is joined.
+                return done._replace(documents=0, tokens=0)  # Parts stay; none is joined.
         join(task.writer, [folder / part.name for part in parts])
         return done._replace(
             documents=task.writer.documents - began[0],
@@ -86,7 +86,7 @@ class RayEngine:
     def _made(
         self, folder: Path, parts: list[CorpusPart], tokenizer: str, field: str
     ) -> Iterator[JsonObject]:
-        """Have all parts made; what each of them came to, as it is there."""
+        """Make all parts; yields the counts of each part as it is done."""
         ray = self._ray
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level="error")
@@ -99,7 +99,7 @@ class RayEngine:
             said = {"files": len(part.inputs), "bytes": sum(file.bytes for file in part.inputs)}
             try:
                 corpus = TokenCorpus.open(make_part(folder, part, ray.get(shared), field))
-            except TransomError as error:  # Ray would run it again, to the same end.
+            except TransomError as error:  # Otherwise Ray would run it again, with the same result.
                 return {**said, "documents": 0, "tokens": 0, "failed": str(error)}
             return {**said, "documents": corpus.documents, "tokens": corpus.tokens, "failed": ""}
 
@@ -108,21 +108,22 @@ class RayEngine:
         for row in rows.map(made, compute=pool).iter_rows():
             if row["failed"]:
                 raise CorpusError(
-                    f"a task of Ray failed: {row['failed']} The parts that are complete stay."
+                    f"a task of Ray failed: {row['failed']} Complete parts stay; run it "
+                    "again to resume."
                 )
             yield row
 
 
 def _written(tokenizer: TokenizerLike) -> str:
-    """A tokenizer as text, which is how it gets to the workers.
+    """A tokenizer as text, to send to the workers.
 
     Raises:
-        InputError: when it would not be the same there: the scores of some models are not exact.
+        InputError: when reading it back gives another tokenizer: some scores are not exact.
     """
     text = rust_tokenizer(tokenizer).to_str()
     if Tokenizer.from_str(text).to_str() != text:
         raise InputError(
             "this tokenizer is not the same after being written and read, so that Ray's workers "
-            "might give other ids; expected a build without Ray, or another tokenizer."
+            "might give other ids; build without Ray, or use another tokenizer."
         )
     return text

@@ -37,7 +37,7 @@ class CorpusReader:
 
     @property
     def manifest(self) -> Manifest:
-        """What was committed."""
+        """What was committed, as this reader sees it."""
         return self._seen.manifest
 
     @property
@@ -52,21 +52,21 @@ class CorpusReader:
 
     @property
     def dtype(self) -> np.dtype[np.integer]:
-        """Of the ids."""
+        """The dtype of the ids, little-endian."""
         return np.dtype(self.manifest.dtype)
 
     @property
     def nbytes(self) -> int:
-        """Bytes committed on disk, without the manifest."""
+        """Bytes of all files on disk, without the manifest."""
         return sum(file.bytes for file in self.manifest.files)
 
     @property
     def edges(self) -> NDArray[np.int64]:
-        """Where documents start, and where the last one stops, `(documents + 1,)`; read-only."""
+        """Positions at which documents start, then where the last stops, `(documents + 1,)`."""
         return self._seen.edges
 
     def document(self, number: int) -> TokenIds:
-        """The ids of one document: a read-only view of the map, unless it lies in two shards.
+        """The ids of a document, read-only: a view, or a copy when it lies in two shards.
 
         Raises:
             IndexError: when there is no such document.
@@ -74,20 +74,20 @@ class CorpusReader:
         return self._seen.document(number)
 
     def read(self, start: int, stop: int) -> TokenIds:
-        """The ids at positions `start` to `stop`, over all documents; as `document`."""
+        """The ids at positions `start` to `stop`, counted over all documents; see `document`."""
         tokens = self._seen.tokens
         start, stop, _ = slice(start, stop).indices(len(tokens))
         return tokens.read(start, max(start, stop))
 
     def pieces(self, size: int = TOKENS_AT_ONCE) -> Iterator[TokenIds]:
-        """All ids in order, at most `size` at a time; memory stays constant."""
+        """All ids in order, at most `size` at a time, in constant memory."""
         whole_number("TokenCorpus", "size", size, 1)
         tokens = self._seen.tokens_anew()
         for at in range(0, len(tokens), size):
             yield tokens.read(at, min(at + size, len(tokens)))
 
     def sources(self) -> Iterator[JsonObject]:
-        """What was noted of where documents came from, oldest first."""
+        """The notes on where documents came from, oldest first."""
         noted = MappedFile(self.path, self.manifest.sources, np.dtype(np.uint8))
         for line in noted.array.tobytes().splitlines():
             yield json.loads(line)
@@ -100,11 +100,11 @@ class CorpusReader:
         overlap: int | None = None,
         **settings: Any,
     ) -> TokenWindows:
-        """The windows that a `SlidingWindow` of these settings would make of all documents.
+        """The windows that a `SlidingWindow` with these settings would make of all documents.
 
-        A sequence that makes windows when they are asked for: `[number]` without copying where
-        it can be, `batch(numbers, out=buffers)` into arrays that are there already. Making it
-        takes a pass over the document edges, and 8 bytes of memory per document.
+        A sequence that makes windows when they are asked for: `[number]` gives a view where it
+        can, and `batch(numbers, out=buffers)` writes into existing arrays. Making the sequence
+        takes one pass over the document edges, and 8 bytes of memory per document.
 
         Args:
             size: ids per window.
@@ -112,7 +112,7 @@ class CorpusReader:
             settings: `pad_id`, `padding_side`, `drop_last`, `bos_id`, `eos_id`, `packed`.
 
         Raises:
-            InputError: on settings that make no sense.
+            InputError: when settings make no sense.
         """
         cut = SlidingWindow(
             size, stride, overlap=overlap, vocab_size=self.manifest.vocab_size, **settings
@@ -120,5 +120,5 @@ class CorpusReader:
         return self._seen.windows(cut)
 
     def release(self) -> None:
-        """Take what was read out of this process' memory; it is mapped again when needed."""
+        """Release the memory of what was read; it is mapped again when needed."""
         self._seen.release()

@@ -1,4 +1,4 @@
-"""Documents of files into a corpus, in order, committed every now and then."""
+"""Reads the documents of files into a corpus, in order, with a commit every few seconds."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from transom.tokens.protocols import TokenizerLike
 
 __all__ = ["Done", "ReadTask", "Watch", "read_inputs"]
 
-COMMIT_SECONDS = 10.0  # of work that a kill may cost, and that is then done again
+COMMIT_SECONDS = 10.0  # of work that is lost, and done again, when the process is killed
 
 
 class Done(NamedTuple):
-    """How far a build or an append is.
+    """The progress of a build or an append.
 
     Attributes:
-        files: read as a whole, of `inputs`.
-        documents, tokens: added by this run.
-        read: bytes of all files, as they are on the disk.
+        files: how many of the `inputs` files were read completely.
+        documents, tokens: how many this run added.
+        read: bytes read of all files on disk.
         inputs: how many files there are.
         size: bytes of all of them.
-        resumed: documents that runs before this one added.
+        resumed: documents that earlier runs of the job added.
         complete: whether nothing is left to do.
     """
 
@@ -44,11 +44,12 @@ class Done(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """How a run tells how far it is, and is told to stop.
+    """Callbacks of a run: one gets its progress, one can stop it.
 
     Attributes:
-        moved: called with how far it is, often.
-        stopping: asked at the end of each document; what is there then is committed.
+        moved: called often with the progress.
+        stopping: called at the end of each document; when it returns True, the run commits and
+            stops.
     """
 
     moved: Callable[[Done], None] = lambda done: None
@@ -56,15 +57,15 @@ class Watch(NamedTuple):
 
 
 class ReadTask(NamedTuple):
-    """What is to be read into what.
+    """The files to read, and the corpus to read them into.
 
     Attributes:
-        writer: of the corpus, in which nothing is uncommitted.
-        job: how far runs before this one came.
+        writer: writer of the corpus, with nothing uncommitted.
+        job: the progress of earlier runs.
         inputs: all files of the job.
         tokenizer: see `build`.
-        field: the key, or column, that holds the text.
-        watch: see there.
+        field: the JSON key, or column, that holds the text.
+        watch: callbacks, see `Watch`.
     """
 
     writer: CorpusWriter
@@ -76,24 +77,25 @@ class ReadTask(NamedTuple):
 
 
 def read_inputs(task: ReadTask, workers: int = 1, backend: Backend | None = None) -> Done:
-    """Add the documents of all files from where the job is; the last commit ends the job."""
+    """Add the documents of all files, from where the job stopped; the last commit ends it."""
     return _Reading(task).run(Encoder(task.tokenizer, backend), workers)
 
 
 class _Reading:
-    """The state of one run: which file is being read, and how many documents it had so far."""
+    """The state of a run: the file that is being read, and how many documents it had so far."""
 
     def __init__(self, task: ReadTask) -> None:
         self.task = task
         self.writer, self.job = task.writer, task.job
-        self.left = task.inputs[task.job.done :]  # each as it was when it was read
+        self.left = task.inputs[task.job.done :]  # each with its size and time when it was read
         self.size = sum(file.bytes for file in task.inputs)
         self.to_read = sum(file.bytes for file in self.left)
         self.number, self.documents = 0, task.job.documents
         self.began = self.writer.documents, self.writer.tokens
         at = self.writer.documents - self.documents
         corpus = TokenCorpus(self.writer.folder, self.writer.committed)
-        self.first = at, int(corpus.edges[at])  # where the file's documents start
+        # The document and the position at which the current file starts.
+        self.first = at, int(corpus.edges[at])
         self.committed = time.monotonic()
 
     def run(self, encoder: Encoder, workers: int) -> Done:
@@ -120,18 +122,18 @@ class _Reading:
         return self.done(self.to_read)._replace(complete=True)
 
     def take(self, piece: Tokenized) -> None:
-        """Add what there is of a document."""
+        """Add the ids of a piece of a document."""
         self.writer.add_tokens(piece.ids, documents=(len(piece.ids),) if piece.last else None)
         self.documents += piece.last
         if piece.last and time.monotonic() - self.committed > COMMIT_SECONDS:
             self.commit()
 
     def note(self, number: int, known: Known) -> None:
-        """Know a file as it is now: it may have been changed since the run began, or grow."""
+        """Note size and time of a file now: it may have changed since the run began."""
         self.left[number] = self.left[number]._replace(**known._asdict())
 
     def end_file(self) -> None:
-        """Note where the documents of the file are."""
+        """Note which documents of the corpus come from the file, and go to the next file."""
         start, tokens = self.first
         self.writer.add_source(
             {
@@ -152,7 +154,7 @@ class _Reading:
         self.committed = time.monotonic()
 
     def done(self, read: int) -> Done:
-        """How far it is, having read so many bytes of the files that were left."""
+        """The progress after reading `read` bytes of the files that were left."""
         return Done(
             files=self.job.done + self.number,
             documents=self.writer.documents - self.began[0],
@@ -165,6 +167,6 @@ class _Reading:
 
 
 def _is_of(document: str, file: Input) -> bool:
-    """Whether a document of that name is of that file."""
+    """Whether a document of that name comes from `file`."""
     name, _, row = document.rpartition(":")
     return document == file.path or (name == file.path and row.isdecimal())

@@ -1,4 +1,4 @@
-"""A permutation of any length, computed where it is asked for."""
+"""A permutation of any length, of which each place can be computed by itself."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Shuffle"]
 
-ROUNDS = 8  # even, so that the halves end as they began
+ROUNDS = 8  # even, so that both halves end up where they began
 FACTORS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 HALF = np.uint64(32)
 
 
 class Shuffle:
-    """The order in which `length` things come, epoch after epoch, each once in each of them.
+    """The order of `length` things, epoch after epoch; each comes once in every epoch.
 
-    A Feistel network over the numbers below the next power of two; what falls outside goes through
-    it again until it falls inside (format-preserving encryption by cycle walking, Black and
-    Rogaway 2002, doi 10.1007/3-540-45760-7_9). So it takes no memory, any place in it is found at
-    once, and it depends on `seed` and `length` and on nothing else, versions of libraries
-    included. It is a shuffle, and no secret.
+    A Feistel network permutes the numbers below the next power of two; a number outside the range
+    goes through it again until it is inside (format-preserving encryption by cycle walking, Black
+    and Rogaway 2002, doi 10.1007/3-540-45760-7_9). So it takes no memory, any place is computed in
+    constant time, and the order depends on `seed` and `length` alone, not on versions of
+    libraries. It is not meant to be secret.
 
     Args:
         length: how many things there are.
-        seed: of the order; None for the order they have.
+        seed: seed of the order; None for no shuffling.
 
     >>> Shuffle(5, seed=7)(np.arange(10)).tolist()
     [2, 0, 1, 4, 3, 1, 4, 2, 3, 0]
@@ -35,7 +35,7 @@ class Shuffle:
         self.seed = seed
 
     def __call__(self, positions: ArrayLike) -> NDArray[np.int64]:
-        """What comes at some positions, `(n,)`, counted over all epochs, from 0."""
+        """The things at some positions, `(n,)` int64; positions count from 0 over all epochs."""
         wanted: NDArray[np.int64] = np.asarray(positions, dtype=np.int64)
         epochs, numbers = wanted // self.length, wanted % self.length
         if self.seed is None:
@@ -58,7 +58,7 @@ class Shuffle:
 
 
 def _mixed(numbers: NDArray[np.uint64], bits: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
-    """Numbers of so many bits to numbers of so many bits, one to one."""
+    """A one-to-one map of `bits`-bit numbers."""
     low = bits // 2
     for key in keys:
         high = bits - low

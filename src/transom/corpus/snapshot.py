@@ -1,4 +1,4 @@
-"""A corpus at one commit, mapped; nothing about it changes."""
+"""A corpus at one commit, memory-mapped and immutable."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from transom.windows import Cut, TokenWindows
 
 __all__ = ["Snapshot"]
 
-CUTS_KEPT = 4  # ways of cutting, of which is remembered how many windows documents have
+CUTS_KEPT = 4  # cuts whose windows are remembered
 
 
 class Snapshot:
-    """What one commit of a corpus holds.
+    """The content of one commit of a corpus.
 
     Notes:
-        Threads may share it without a lock: it is made whole, and what it remembers is replaced
-        at once. A reader that asks one snapshot twice sees one commit, whatever is refreshed.
+        Threads may share it without a lock: it is complete when it is made, and the windows it
+        remembers are replaced atomically. A refresh makes another snapshot and does not change
+        this one.
 
     Attributes:
         manifest: what was committed.
-        edges: where documents start, and where the last one stops, `(documents + 1,)`; read-only.
+        edges: positions at which documents start, then where the last one stops,
+            `(documents + 1,)`; read-only.
         tokens: all ids.
     """
 
@@ -41,7 +43,7 @@ class Snapshot:
         self._windows: dict[Cut, TokenWindows] = {}
 
     def tokens_anew(self) -> MappedTokens:
-        """All ids; with a reading position of their own."""
+        """All ids, with their own position of sequential reading."""
         return MappedTokens(self._shards, self.dtype)
 
     def document(self, number: int) -> TokenIds:
@@ -53,7 +55,7 @@ class Snapshot:
         return self.tokens.read(first, stop)
 
     def windows(self, cut: Cut) -> TokenWindows:
-        """The windows of all documents; the last few ways of cutting are remembered."""
+        """The windows of all documents; those of the last few cuts are remembered."""
         known = self._windows
         windows = known.get(cut)
         if windows is None:
@@ -63,6 +65,6 @@ class Snapshot:
         return windows
 
     def release(self) -> None:
-        """Take what was read out of this process' memory."""
+        """Release the memory of what was read."""
         for mapped in (*self._shards, self._ends):
             mapped.release()

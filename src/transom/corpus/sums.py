@@ -1,4 +1,4 @@
-"""xxh3 of each block of bytes, as they come."""
+"""Checksums (xxh3) of the blocks of a stream of bytes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import xxhash
 
 __all__ = ["DIGITS", "BlockSums", "digest"]
 
-DIGITS = 16  # of a sum, in hexadecimal
+DIGITS = 16  # of a checksum, in hexadecimal
 
 
 def digest(data: bytes | memoryview) -> str:
-    """xxh3 of some bytes, 64 bits in hexadecimal."""
+    """The xxh3 of some bytes, 64 bits in hexadecimal."""
     return xxhash.xxh3_64_hexdigest(data)
 
 
 class BlockSums:
-    """The sums of the blocks of bytes that are appended to each other.
+    """Checksums of the blocks of bytes that are appended.
 
     Args:
-        block_bytes: how many bytes a block has.
-        sums: of the whole blocks that came before.
-        tail: the bytes after these.
+        block_bytes: bytes per block.
+        sums: checksums of the whole blocks that came before.
+        tail: the bytes after those blocks.
 
     >>> sums = BlockSums(block_bytes=2)
     >>> sums.update(b"abc"); sums.hex() == digest(b"ab") + digest(b"c")
@@ -34,7 +34,7 @@ class BlockSums:
         self._in_open = len(tail)
 
     def update(self, data: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         view = memoryview(data).cast("B")
         while len(view):
             piece = view[: self._block_bytes - self._in_open]
@@ -47,6 +47,6 @@ class BlockSums:
                 self._in_open = 0
 
     def hex(self) -> str:
-        """All sums, one after the other; the last block may not be whole."""
+        """All checksums, one after the other; the last block may be shorter."""
         self._whole = ["".join(self._whole)]
         return self._whole[0] + (self._open.hexdigest() if self._in_open else "")

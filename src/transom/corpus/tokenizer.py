@@ -1,4 +1,4 @@
-"""The tokenizer that a corpus was made with, and any other."""
+"""Checks that a tokenizer is the one that a corpus was made with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_tokenizer", "fingerprint_of"]
 
 
 def fingerprint_of(tokenizer: TokenizerLike | str | None) -> str:
-    """The fingerprint of a tokenizer, or one that is given; empty for None."""
+    """The fingerprint of a tokenizer; a fingerprint is returned as it is, None becomes empty."""
     if tokenizer is None or isinstance(tokenizer, str):
         return tokenizer or ""
     return fingerprint(tokenizer)
@@ -22,10 +22,10 @@ def fingerprint_of(tokenizer: TokenizerLike | str | None) -> str:
 def check_tokenizer(
     folder: Path, manifest: Manifest, tokenizer: TokenizerLike | str | None
 ) -> None:
-    """See that a tokenizer is the one of a corpus; None, and a corpus without one, are not asked.
+    """Check that a tokenizer is that of a corpus; not checked for None or a corpus without one.
 
     Raises:
-        CorpusError: when it is another, saying what differs.
+        CorpusError: when it is another one; the message says what differs.
     """
     given = fingerprint_of(tokenizer)
     if not given or not manifest.fingerprint:
@@ -35,5 +35,5 @@ def check_tokenizer(
         made_with = f" ({manifest.tokenizer})" if manifest.tokenizer else ""
         raise CorpusError(
             f"{folder} was made with another tokenizer{made_with}: {', '.join(named)} "
-            "differ, so its ids would mean something else; expected the tokenizer it was made with."
+            "differ, so its ids would mean something else; use the tokenizer it was made with."
         )

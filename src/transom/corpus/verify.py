@@ -1,4 +1,4 @@
-"""Comparing what is on disk with what was committed."""
+"""Compares what is on disk with what was committed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from transom.validation import known_keywords
 
 __all__ = ["Damage", "verify"]
 
-AT_ONCE = 1 << 22  # most bytes held in memory
+AT_ONCE = 1 << 22  # the most bytes held in memory
 
 
 class Damage(NamedTuple):
-    """Some bytes that are not what was committed.
+    """Bytes that differ from what was committed.
 
     Attributes:
-        file: which one, in the corpus' folder.
-        block: which of its blocks; None where the file has none.
-        start, stop: the bytes of that block.
+        file: name of the file, in the folder of the corpus.
+        block: number of the block; None for a file without blocks.
+        start, stop: the range of bytes of that block.
         reason: what is wrong.
     """
 
@@ -40,7 +40,7 @@ class Damage(NamedTuple):
         return f"{self.file}: {block}bytes {self.start:,} to {self.stop:,}: {self.reason}"
 
     def error(self, folder: Path) -> CorpusDamageError:
-        """As an error."""
+        """The error to raise for it."""
         return CorpusDamageError(f"{folder} is damaged: {self}.")
 
 
@@ -48,15 +48,15 @@ class Damage(NamedTuple):
 def verify(
     folder: Path, moved: Callable[[str, int], None] = lambda name, size: None
 ) -> Iterator[Damage]:
-    """Read everything that is committed; the damage that is found, as it is found.
+    """Read everything that is committed; yields damage as it is found.
 
     Args:
-        folder: of the corpus.
+        folder: folder of the corpus.
         moved: called with the name of a file and how many more bytes of it were read.
 
     Raises:
         CorpusError: when there is no corpus.
-        CorpusDamageError: when the manifest and its copy are damaged both.
+        CorpusDamageError: when both the manifest and its copy are damaged.
     """
     manifest, *damaged = _manifests(folder)
     yield from damaged
@@ -78,7 +78,7 @@ def _manifests(folder: Path) -> tuple[Manifest, *tuple[Damage, ...]]:
             data = path.read_bytes()
         except OSError as error:
             if name == MANIFEST:
-                read_manifest(folder)  # raises when this is no corpus at all
+                read_manifest(folder)  # raises when this is not a corpus at all
             damaged.append(Damage(name, None, 0, 0, f"cannot be read: {error.strerror}"))
             continue
         try:
@@ -126,7 +126,7 @@ def _read_into(file: FileIO, buffer: memoryview) -> int:
 
 
 def _documents(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    """Edges that are what was committed, and make no sense, were written wrongly."""
+    """Check that document edges make sense: their checksum may be right and they still wrong."""
     stored = manifest.ends
     path = folder / stored.name
     if not stored.bytes:
@@ -142,5 +142,9 @@ def _documents(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     tokens = sum(shard.bytes for shard in manifest.shards) // np.dtype(manifest.dtype).itemsize
     if last != manifest.tokens or tokens != last or count != manifest.documents + 1:
         yield Damage(
-            stored.name, None, 0, stored.bytes, "edges are not of as many tokens and documents"
+            stored.name,
+            None,
+            0,
+            stored.bytes,
+            "edges do not fit the numbers of tokens and documents",
         )

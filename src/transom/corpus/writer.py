@@ -1,4 +1,4 @@
-"""Appending to a corpus: much or little at a time, all of it at once visible, or none."""
+"""Appends to a corpus; readers see all of a commit or nothing of it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ TOKENS_AT_ONCE = 1 << 17  # gathered in memory before they are written
 
 @known_keywords
 class CorpusWriter:
-    """The one writer of a corpus, as a context manager.
+    """The only writer of a corpus, as a context manager.
 
-    What is added is seen by no reader, and not kept if the process dies, before `commit`. Leaving
-    the context commits; leaving it by an exception gives up what was added since the last commit,
-    and where that is all there ever was, the corpus that was made for it.
-    Readers go on reading what they opened, in either case. A fork of the process can write
-    nothing: adding and committing raise `CorpusError` there, and giving up changes nothing.
-    Several threads may add, each call being a whole; documents that are added in pieces need one.
+    Before `commit`, no reader sees what was added, and it is lost if the process dies. Leaving the
+    context commits. Leaving it by an exception gives up what was added since the last commit; if
+    nothing was ever committed, the new corpus is removed. Readers continue with what they opened,
+    in either case. A fork of the process cannot write: adding and committing raise `CorpusError`
+    there, and leaving the context changes nothing.
 
     Attributes:
-        tokens, documents: how many there are, those not yet committed included.
+        tokens, documents: how many there are, uncommitted ones included.
+
+    Notes:
+        Several threads may add documents, each in one call. A document that is added in several
+        calls needs one thread.
     """
 
     def __init__(
@@ -58,15 +61,15 @@ class CorpusWriter:
         self._owner = Owner(f"the writer of {folder}", CorpusError)
         self._one_thread = RLock()
         try:
-            self._committed = committed = read()  # only now: no other writer can commit any more
-            self._newest = committed  # that may be on disk
+            self._committed = committed = read()  # read while holding the lock
+            self._newest = committed  # the newest manifest that may be on disk
             self.tokens, self.documents = committed.tokens, committed.documents
             self._vocab_size = committed.vocab_size
             self._dtype = np.dtype(committed.dtype)
             self._pending: list[TokenIds] = []  # ids that are not in the files yet
             self._waiting = 0  # how many these are
             self._edges: list[NDArray[np.int64]] = []
-            self._open = False  # whether the last document goes on
+            self._open = False  # whether a document is open
             with self._io():
                 self._files = GrowingFiles(folder, committed)
             if not committed.ends.bytes:
@@ -77,29 +80,29 @@ class CorpusWriter:
 
     @property
     def committed(self) -> Manifest:
-        """What readers see."""
+        """The last commit, which readers see."""
         return self._committed
 
     def add_tokens(self, ids: IdsLike, *, documents: Iterable[int] | None = None) -> None:
-        """Take the next ids; they go on the document that is open, or open one.
+        """Add the next ids: to the open document, or to a new one.
 
         Args:
             ids: a list, a range, an iterator, or a 1-D array or tensor of whole numbers.
-            documents: where among these ids documents end, ascending; each end makes a document,
-                also one without tokens. What follows the last one is open and goes on with the
-                next call. See also `end_document`.
+            documents: the places among these ids at which documents end, ascending; each end makes
+                a document, also one without tokens. After the last end, a document is open and
+                continues with the next call. See also `end_document`.
 
         Raises:
             InputError: when these cannot be used; nothing is changed.
-            CorpusError: when they cannot be written, as on a full disk; the writer is of no more
-                use, and the corpus is as it was last committed.
+            CorpusError: when they cannot be written, as on a full disk; the writer cannot be used
+                any more, and the corpus is as it was last committed.
         """
         with self._usable():
             checked = check_ids(ids, self._vocab_size)
             ends = checked_ends(documents, len(checked), repeated=True)
             with self._io():
                 if len(checked):
-                    # A copy: the caller's may change.
+                    # A copy: the caller may change the array.
                     self._pending.append(checked.astype(self._dtype))
                 if len(ends):
                     self._edges.append(ends + self.tokens)
@@ -113,7 +116,7 @@ class CorpusWriter:
                     self._write()
 
     def end_document(self) -> None:
-        """What came since the last end is a document; one without tokens, when nothing did."""
+        """End the open document; without one, add a document without tokens."""
         self.add_tokens((), documents=(0,))
 
     def add_document(self, ids: IdsLike) -> None:
@@ -125,14 +128,14 @@ class CorpusWriter:
             self.add_tokens(checked, documents=(len(checked),))
 
     def add_source(self, source: JsonObject) -> None:
-        """Note, as a line of JSON, where documents came from.
+        """Note where documents came from, as a line of JSON.
 
         Raises:
-            InputError: when JSON has no room for it; nothing is changed.
+            InputError: when it cannot be written as JSON; nothing is changed.
         """
         with self._usable():
             try:
-                line = json.dumps(source).encode() + b"\n"  # Names may be no UTF-8.
+                line = json.dumps(source).encode() + b"\n"  # As ASCII: file names may not be UTF-8.
             except (TypeError, ValueError, RecursionError) as error:
                 raise InputError(
                     f"cannot note the source {source!r:.80} as JSON ({error}); expected text, "
@@ -142,14 +145,14 @@ class CorpusWriter:
                 self._files.write_source(line)
 
     def commit(self, job: JsonObject | None = None) -> None:
-        """Make all that was added visible and lasting, all at once.
+        """Make everything that was added visible and durable, atomically.
 
         Args:
-            job: what a builder needs to go on from here after an interruption.
+            job: the state of a build, from which it can be resumed.
 
         Raises:
             InputError: when a document is open.
-            CorpusError: when it cannot be written; the last commit stands.
+            CorpusError: when it cannot be written; the last commit stays valid.
         """
         with self._usable():
             if self._open:
@@ -164,17 +167,17 @@ class CorpusWriter:
                     job=job,
                 )
                 sync_folder(self.folder)
-                self._newest = manifest  # An error may come when it is there already.
+                self._newest = manifest  # From here on, it may be on disk even after an error.
                 write_manifest(self.folder, manifest)
                 self._committed = manifest
 
     def adopt(self, shards: Iterable[Path], manifest: Manifest, edges: NDArray[np.int64]) -> None:
-        """Take over another corpus' shards, whole, without reading them; not yet committed.
+        """Add the shards of another corpus without reading them; does not commit.
 
         Args:
-            shards: files that hold exactly what `manifest` says. They stay where they are, and
-                are the same files under a second name where the system allows that.
-            manifest: of the other corpus.
+            shards: files that hold exactly what `manifest` says. They stay where they are; this
+                corpus gets hard links to them, or copies where there are no hard links.
+            manifest: manifest of the other corpus.
             edges: its document edges, `(documents + 1,)`.
         """
         with self._usable():
@@ -199,7 +202,7 @@ class CorpusWriter:
     ) -> None:
         failed = True
         try:
-            if error is None and self._files.is_open:  # until it is given up
+            if error is None and self._files.is_open:  # False after `abandon`
                 if self._open:
                     self.end_document()
                 if self._changed:
@@ -209,7 +212,7 @@ class CorpusWriter:
             self._close(failed)
 
     def abandon(self) -> None:
-        """Give up what was added since the last commit, and let others write."""
+        """Give up what was added since the last commit, and release the lock."""
         self._close()
 
     @property
@@ -232,8 +235,8 @@ class CorpusWriter:
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
-        """For one thread at a time, while anything can be written."""
-        self._owner.check()  # before waiting: in a fork, nobody may be there to let go of it
+        """Lock out other threads; refuse when nothing can be written any more."""
+        self._owner.check()  # before waiting: in a fork, no thread may be left to release the lock
         with self._one_thread:
             if self._broken is not None:
                 raise CorpusError(f"nothing more can be written to {self.folder}: {self._broken}.")
@@ -241,7 +244,7 @@ class CorpusWriter:
 
     @contextmanager
     def _io(self) -> Iterator[None]:
-        """For what is changed as a whole; cut short by anything, Ctrl-C included, it is broken."""
+        """Guard a change: an interruption, such as Ctrl-C, leaves the writer unusable."""
         try:
             yield
         except OSError as error:
@@ -256,7 +259,7 @@ class CorpusWriter:
             raise
 
     def _close(self, failed: bool = False) -> None:
-        """Close all files, each as it was last committed, and let others write."""
+        """Close all files, each cut to its committed bytes, and release the lock."""
         if not self._owner.is_here:
             return
         with self._one_thread:
@@ -266,7 +269,7 @@ class CorpusWriter:
             self._release(failed)
 
     def _release(self, failed: bool) -> None:
-        """Let others write; a corpus that was made for a writer that failed is removed."""
+        """Release the lock; first remove a new corpus whose writer failed."""
         unmake, self._unmake = self._unmake, None
         if failed and unmake is not None and not self._newest.commit:
             unmake()

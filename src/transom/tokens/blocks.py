@@ -1,4 +1,4 @@
-"""A text that comes in pieces, cut into blocks that can be tokenized by themselves."""
+"""Cuts a text that comes in pieces into blocks that can be tokenized by themselves."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ class TextBlock(NamedTuple):
     """A stretch of a text.
 
     Attributes:
-        lead: the character before it, behind which it is tokenized; empty at the text's start.
-        text: what it holds.
+        lead: the character before the block, which is tokenized with it; empty at the start of
+            the text.
+        text: the text of the block.
     """
 
     lead: str
@@ -23,15 +24,15 @@ class TextBlock(NamedTuple):
 
 
 class Cutter:
-    """Cuts a text at safe places, as soon as `size` characters are together.
+    """Cuts a text at safe places, as soon as it has `size` characters.
 
-    Every character is looked at a few times, however the text was cut up before. What has no safe
-    place in it stays together, so memory is bounded only where there are some.
+    Every character is read only a few times, into whatever pieces the text was cut. Text without a
+    safe place stays together, so memory is bounded only by the distance of safe places.
 
     Args:
-        boundaries: which places are safe.
-        size: characters that a block has at least, unless it is the last one.
-        eager: hold back as little as possible: cut at the last safe place of what was added, too.
+        boundaries: tells which places are safe.
+        size: the least characters of a block, unless it is the last one.
+        eager: hold back as little as possible: also cut at the last safe place of the text added.
     """
 
     def __init__(self, boundaries: Boundaries, size: int, *, eager: bool = False) -> None:
@@ -43,13 +44,13 @@ class Cutter:
         self._held = 0
 
     def add(self, text: str) -> list[TextBlock]:
-        """Take the text that comes next; gives the blocks that it completes.
+        """Add the next text; returns the blocks that it completes.
 
         Raises:
-            InputError: when it is not text, or cannot be written as UTF-8; it is not taken then.
+            InputError: when it is not text, or cannot be written as UTF-8; it is not added then.
         """
         _check(text)
-        # The place in front of the new text may be safe; that is known only now.
+        # Whether the place before the new text is safe is known only now.
         edge = self._parts[-1][-1] if self._parts else ""
         text, start = edge + text, len(edge)
         blocks = []
@@ -68,19 +69,19 @@ class Cutter:
 
     @property
     def rest(self) -> TextBlock:
-        """What has been added and is in no block yet."""
+        """The text that was added and is in no block yet."""
         if len(self._parts) > 1:
             self._parts = ["".join(self._parts)]
         return TextBlock(self._lead, self._parts[0] if self._parts else "")
 
     def end(self) -> TextBlock:
-        """What is left; the text that comes next is another one."""
+        """The last block; text added later belongs to another text."""
         rest = self.rest
         self._begin("")
         return rest
 
     def copy(self) -> Cutter:
-        """One that goes on from here by itself."""
+        """An independent copy of the present state."""
         twin = Cutter(self._boundaries, self._size, eager=self._eager)
         twin._lead, twin._parts, twin._held = self._lead, [*self._parts], self._held
         return twin
@@ -104,6 +105,6 @@ def _check(text: object) -> None:
     except UnicodeEncodeError as error:
         raise InputError(
             f"the text has half a character in it, {text[error.start]!r} at {error.start:,}; no "
-            "tokenizer takes that. Expected text that can be written as UTF-8; where it came from "
+            "tokenizer takes that. Expected text that can be written as UTF-8; if it came from "
             "bytes, decode them with errors='replace'."
         ) from error

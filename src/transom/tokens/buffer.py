@@ -1,4 +1,4 @@
-"""Token ids in the order they came, in as few bytes as they need."""
+"""A buffer of token ids in a small dtype, appended at one end and dropped at the other."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from transom.validation import known_keywords
 
 __all__ = ["TokenBuffer"]
 
-SMALLEST = 16  # rows that there is room for beyond what is asked for
+SMALLEST = 16  # spare rows of a new allocation
 
 
 @known_keywords
 class TokenBuffer:
     """Rows appended at one end and dropped at the other, in constant amortised time.
 
-    A row is a token id, or a few numbers about a token. Memory that a view was given of is never
-    written again, so views keep showing what they showed. Not safe for use from several threads.
+    A row is a token id, or a few numbers about a token. Rows that a view shows are never
+    overwritten, so views do not change. Not safe for use from several threads.
 
     Attributes:
-        first: how many rows have been dropped, which is the position of the oldest one held.
+        first: position of the oldest row held: how many rows were dropped before it.
 
     >>> buffer = TokenBuffer(np.uint16)
     >>> buffer.append(np.array([5, 6, 7])); buffer.drop(1)
@@ -43,7 +43,7 @@ class TokenBuffer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated; at most twice the most rows ever held at once, and a little."""
+        """Bytes allocated: at most about twice the most rows ever held at once."""
         return self._storage.nbytes
 
     @property
@@ -54,7 +54,7 @@ class TokenBuffer:
         return view
 
     def append(self, rows: TokenIds) -> None:
-        """Add rows that are known to fit the dtype: numpy would wrap others silently."""
+        """Append rows that fit the dtype; numpy would wrap others silently."""
         stop = self._stop + len(rows)
         if stop > len(self._storage):
             stop = self._reallocate(len(rows))
@@ -62,12 +62,12 @@ class TokenBuffer:
         self._stop = stop
 
     def drop(self, count: int) -> None:
-        """Let go of the `count` oldest rows."""
+        """Drop the `count` oldest rows."""
         self._start += count
         self.first += count
 
     def keep(self, rows: TokenIds, newest: int) -> None:
-        """Append, then drop all but the `newest`; what would not stay is never copied."""
+        """Append, then drop all but the `newest` rows; rows that would not stay are not copied."""
         held = len(self)
         skipped = max(0, len(rows) - newest)
         self.drop(min(held, max(0, held + len(rows) - newest)))

@@ -1,4 +1,4 @@
-"""Bytes of a file as text, a piece at a time."""
+"""Decodes the bytes of a file to text, a piece at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 ENCODED = "convert it first, e.g. with iconv -t UTF-8"
-STARTS = {  # of files that are no text, and what to do with those
+STARTS = {  # first bytes of files that are not text, and what to do with them
     b"\x1f\x8b": "it is compressed with gzip: let its name end in .gz, or unpack it with gunzip",
     b"\x28\xb5\x2f\xfd": "it is compressed with zstd: let its name end in .zst, or unpack it",
     b"BZh": "it is compressed with bzip2: unpack it with bunzip2",
@@ -43,11 +43,11 @@ LONG = "it was compressed with --long: unpack it with zstd -d --long=31"
 AT_LEAST = 16  # bytes: so many zeros are no chance, and the longest of these are fewer
 AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
-BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed ones included
+BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, also a compressed one
 
 
 def decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    """The text in a file, a piece at a time: UTF-8, a mark at the start left out, plain newlines.
+    """The text in a UTF-8 file, a piece at a time, without byte order mark and with plain newlines.
 
     Raises:
         InputError: when it cannot be read, or is not UTF-8.
@@ -61,7 +61,8 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
             raise unreadable(name, error) from error
         if not start:
             start = data[:AT_LEAST]
-            if (advice := advice_on(start)) is WIDE:  # which is UTF-8 too, with zeros in between
+            # Such bytes are valid UTF-8 too, with zeros in between.
+            if (advice := advice_on(start)) is WIDE:
                 raise InputError(f"{name} is not UTF-8 text: {advice}.")
         read += len(data)
         try:
@@ -72,7 +73,7 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
                 f"{name} is not UTF-8 text (byte {error.object[error.start]:#04x} at offset "
                 f"{offset:,}); {advice_on(start) or ENCODED}."
             ) from error
-        # The end of a line may be cut in two.
+        # A piece may end between `\r` and `\n`.
         held = "\r" if data and text.endswith("\r") else ""
         text = text[: len(text) - len(held)].replace("\r\n", "\n")
         if text:
@@ -82,16 +83,16 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
 
 
 def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
-    """What reads the bytes in a file that is compressed, going by the suffix of its name.
+    """A reader of the decompressed bytes of a file, by the suffix of its name.
 
     Raises:
-        InputError: when it has no bytes at all, which is not how nothing is compressed.
-        MissingExtraError: when the package that it takes is not installed.
+        InputError: when a compressed file has 0 bytes, which no compressor writes.
+        MissingExtraError: when the package for it is not installed.
     """
     suffix = path.suffix.lower()
     if suffix in COMPRESSED and os.fstat(file.fileno()).st_size == 0:
         raise InputError(
-            f"cannot read {path}: it has 0 bytes, and even nothing has some when it is compressed; "
+            f"cannot read {path}: it has 0 bytes, and even an empty text has some when compressed; "
             "it was not written to its end."
         )
     if suffix == ".gz":
@@ -105,7 +106,7 @@ def decompressed(file: BinaryIO, path: Path) -> BinaryIO:
 
 
 def advice_on(data: bytes) -> str | None:
-    """What to do with a file that starts like this; None where that is not known.
+    """What to do with a file that starts with these bytes; None when that is not known.
 
     >>> advice_on(b"BZh91AY")
     'it is compressed with bzip2: unpack it with bunzip2'
@@ -117,7 +118,7 @@ def advice_on(data: bytes) -> str | None:
 
 
 def need_pyarrow(path: Path) -> ModuleType:
-    """The module, or an error that says what it is needed for."""
+    """The module pyarrow, or an error that says what it is needed for."""
     try:
         import pyarrow
     except ModuleNotFoundError as error:

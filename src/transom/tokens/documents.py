@@ -36,10 +36,10 @@ class Document(NamedTuple):
     """One text.
 
     Attributes:
-        name: the file, and where in it, counted from 1: `books.jsonl:17`; just the file where that
-            is one document.
-        text: all of it; or an iterator over its pieces where it is a file. Those are to be used
-            before the next document is asked for.
+        name: the file and the line or row in it, from 1 on: `books.jsonl:17`; only the file when
+            it is one document.
+        text: all of it; for a document that is a whole file, an iterator over pieces, which must
+            be used up before the next document is asked for.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Document(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What tells whether a file is still the same.
+    """Size and time of a file, to tell whether it has changed.
 
     Attributes:
         bytes: its size.
@@ -62,21 +62,21 @@ class Known(NamedTuple):
 def documents(path: str | os.PathLike[str], *, field: str = "text") -> Documents:
     r"""The documents of a file, in order.
 
-    A `.txt` file is one document: UTF-8, of which a mark at the start is left out, with `\r\n` as
-    `\n`. A `.jsonl`, `.ndjson` or `.json` file has one per line that is not blank, in the field
-    called `field`. All of these may be compressed, as `.gz` or `.zst`. A `.parquet` file has one
-    per row, in the column of that name. Suffixes may be in upper case.
+    A `.txt` file is one document in UTF-8; a byte order mark is left out, and `\r\n` read as
+    `\n`. A `.jsonl`, `.ndjson` or `.json` file has one document per line that is not blank, in
+    the field `field`. All of these may be compressed, as `.gz` or `.zst`. A `.parquet` file has
+    one document per row, in the column `field`. Suffixes may be in upper case.
 
     Raises:
-        InputError: when there is no such file, its suffix is another one, what is in it is not
-            as it should be, or it is changed while it is read; the message says where.
-        MissingExtraError: when pyarrow is needed, for `.zst` and `.parquet`, and not installed.
+        InputError: when the file does not exist, has another suffix, has wrong content, or changes
+            while it is read; the message says where.
+        MissingExtraError: when pyarrow is needed, for `.zst` or `.parquet`, and not installed.
     """
     return Documents(named_path("a file's name", path), field)
 
 
 def kind_of(path: Path) -> str | None:
-    """What the suffix of a file says is in it: `text`, `lines` or `rows`; None when it says none.
+    """The content of a file by its suffix: `text`, `lines` or `rows`; None for other suffixes.
 
     >>> kind_of(Path("c4.0001.json.gz")), kind_of(Path("A.TXT")), kind_of(Path("a.csv"))
     ('lines', 'text', None)
@@ -92,10 +92,10 @@ def has_rows(path: Path) -> bool:
 
 
 def unknown_kind(path: Path) -> InputError:
-    """The error to raise on a file whose suffix says nothing."""
+    """The error to raise for a file with an unknown suffix."""
     return InputError(
-        f"cannot tell what is in {path}; expected a file called {', '.join(KINDS)}; all but "
-        f"the last also with {' or '.join(COMPRESSED)} behind it."
+        f"cannot tell what is in {path}; expected a name that ends in {', '.join(KINDS)}; all "
+        f"but the last may be followed by {' or '.join(COMPRESSED)}."
     )
 
 
@@ -104,8 +104,8 @@ class Documents(Iterator[Document]):
 
     Attributes:
         size: bytes of the file.
-        read: how many of them have been read so far, in about; for a progress bar.
-        known: the file as it was read, once all of it has been.
+        read: about how many of them were read so far, for a progress bar.
+        known: size and time of the file; once it is read to its end, as it was then.
     """
 
     def __init__(self, path: Path, field: str) -> None:
@@ -122,14 +122,13 @@ class Documents(Iterator[Document]):
             raise unreadable(str(path), error) from error
         self.known = self._now()
         self.size = self.known.bytes
-        self._unpacked: BinaryIO = (
-            self._file
-        )  # which closes the file with itself, so it is held till the end
+        # Kept until the end: when it is garbage-collected, it closes the file.
+        self._unpacked: BinaryIO = self._file
         self._at = 0
         self._found = readers[kind]()
 
     def __next__(self) -> Document:
-        self._owner.check()  # or a fork would take lines away from its parent
+        self._owner.check()  # a fork would take lines away from its parent
         return next(self._found)
 
     @property
@@ -139,7 +138,7 @@ class Documents(Iterator[Document]):
         return self._at
 
     def close(self) -> None:
-        """Close the file before the end."""
+        """Close the file early."""
         self._file.close()
 
     def _now(self) -> Known:
@@ -147,10 +146,13 @@ class Documents(Iterator[Document]):
         return Known(found.st_size, found.st_mtime_ns)
 
     def _end(self, grows: bool = True) -> None:
-        """Note the file as it was read to its end.
+        """Note size and time of the file, which was read to its end.
+
+        Args:
+            grows: whether bytes may have been appended meanwhile.
 
         Raises:
-            InputError: when it was changed meanwhile, but for what was put at its end.
+            InputError: when the file was changed in another way.
         """
         now = self._now()
         if now != self.known:

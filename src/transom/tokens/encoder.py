@@ -1,4 +1,4 @@
-"""Blocks of text to token ids that, joined, are those of the whole."""
+"""Turns blocks of text into ids; joined, they are the ids of the whole text."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["Encoder"]
 
 @known_keywords
 class Encoder:
-    """A tokenizer prepared for text in blocks; takes a moment to make, so worth sharing.
+    """A tokenizer prepared for text in blocks; making one takes a moment, so share it.
 
     Safe for use from several threads.
 
     Args:
-        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one. Its parts are
-            not to be changed while this is in use; tokens added to it have no effect here.
-        backend: what tokenizes, if not the tokenizers library itself.
+        tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one. Do not change
+            its parts while this is in use; tokens added to it have no effect here.
+        backend: what tokenizes; by default the tokenizers library.
 
     Attributes:
-        boundaries: where a text may be cut.
+        boundaries: tells where a text may be cut.
         vocabulary: one more than the largest id.
-        dtype: the smallest one that holds the ids.
+        dtype: the smallest dtype that holds the ids.
 
     Raises:
-        InputError: when there is no such tokenizer in it.
+        InputError: when `tokenizer` is neither.
     """
 
     def __init__(self, tokenizer: TokenizerLike, backend: Backend | None = None) -> None:
@@ -49,7 +49,7 @@ class Encoder:
 
     @classmethod
     def of(cls, tokenizer: TokenizerLike | Encoder) -> Encoder:
-        """`tokenizer` if it is one already, else a new one."""
+        """`tokenizer` itself if it is an encoder, else a new encoder."""
         return tokenizer if isinstance(tokenizer, Encoder) else cls(tokenizer)
 
     def encode(self, blocks: Sequence[TextBlock]) -> list[TokenIds]:
@@ -61,7 +61,7 @@ class Encoder:
         ]
 
     def encode_with_offsets(self, block: TextBlock) -> tuple[TokenIds, NDArray[np.int64]]:
-        """The ids of a block, and where in it each of them is: `(tokens, 2)`, in characters."""
+        """The ids of a block, and where each is in it: `(tokens, 2)`, in characters."""
         ids, offsets = self.reference.encode_with_offsets(block.lead + block.text)
         start = self._of_lead(block.lead)
         return ids[start:].astype(self.dtype), offsets[start:] - len(block.lead)

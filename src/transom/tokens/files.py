@@ -20,17 +20,17 @@ from transom.validation import known_keywords, whole_number
 
 __all__ = ["Document", "Documents", "Tokenized", "documents", "sample", "tokenize_files"]
 
-JOB = 4  # blocks' worth of text that a thread is given at a time
+JOB = 4  # blocks of text that a thread gets at a time
 
 
 class Tokenized(NamedTuple):
     """Some or all ids of a document.
 
     Attributes:
-        document: its name, see `Document`.
-        ids: `(tokens,)`, of the smallest dtype that holds the vocabulary; may be empty.
-        last: whether the document ends with these. A large one comes in several pieces.
-        read: bytes read so far, of all files together, as they are on the disk.
+        document: name of the document, see `Document`.
+        ids: `(tokens,)`, in the smallest dtype that holds the vocabulary; may be empty.
+        last: whether the document ends with these ids; a large document comes in several pieces.
+        read: bytes on disk read so far, of all files together.
     """
 
     document: str
@@ -42,7 +42,7 @@ class Tokenized(NamedTuple):
 def sample(
     paths: Iterable[str | os.PathLike[str]], *, field: str = "text", characters: int = 2_000_000
 ) -> Iterator[str]:
-    """The beginnings of files, about as much of each, to try a backend on; see `choose_backend`.
+    """The beginnings of files, about equally much of each, as a sample for `choose_backend`.
 
     Raises:
         InputError: when a file cannot be read or used; see `documents`.
@@ -80,19 +80,19 @@ def tokenize_files(
 ) -> Iterator[Tokenized]:
     """The ids of every document in the files, in order; the same for any number of workers.
 
-    No special ids are put around them. A document is cut only where its tokenizer is known not to
-    look across, and tokenized as one where there is no such place. Every document gives at least
-    one item. Memory is bounded by a few hundred kB of text per worker, and by the longest stretch
-    without a place to cut at.
+    No special ids are added. A document is cut only where the tokenizer provably does not look
+    across; without such a place, it is tokenized as a whole. Every document gives at least one
+    item. Memory is bounded by a few hundred kB of text per worker, and by the longest stretch
+    without a safe place to cut.
 
     Args:
         paths: see `documents`.
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
         workers: how many threads tokenize.
-        field: the key, or column, that holds the text.
-        skip: how many documents of the first file to leave out, untokenized.
-        noted: called with the number of a file and what is known of it: when it is opened, and
-            when it has been read to its end; before anything is given of the next file.
+        field: the JSON key, or column, that holds the text.
+        skip: how many documents of the first file to skip.
+        noted: called with the number of a file and its size and time: when it is opened, and when
+            it has been read to its end, before any item of the next file.
 
     Raises:
         InputError: when a file cannot be read or used; see `documents`.
@@ -118,7 +118,7 @@ def _parts(
     skip: int,
     noted: Callable[[int, Known], None],
 ) -> Iterator[_Part]:
-    """Documents cut into blocks: the plan, which does not depend on who carries it out."""
+    """Documents cut into blocks, independently of workers."""
     cutter = Cutter(encoder.boundaries, encoder.backend.block)
     number = before = 0
     for file, path in enumerate(paths):
@@ -140,7 +140,7 @@ def _parts(
 
 
 def _jobs(parts: Iterable[_Part], size: int) -> Iterator[list[_Part]]:
-    """Parts together that have `size` characters or a little more."""
+    """Groups of parts with at least `size` characters."""
     job: list[_Part] = []
     held = 0
     for part in parts:

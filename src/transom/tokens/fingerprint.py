@@ -1,4 +1,4 @@
-"""What a tokenizer does to a text, as a short string that can be kept beside the ids."""
+"""A short string that identifies a tokenizer, to keep beside the ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transom.validation import known_keywords
 
 __all__ = ["differences", "fingerprint"]
 
-# What the ids of a text depend on. The rest adds special tokens around texts or turns ids back;
-# transformers rewrites it when it loads a tokenizer, without a text's ids being any other.
+# The parts that decide the ids of a text. The others add special tokens around a text or decode
+# ids; transformers rewrites those when it loads a tokenizer, which does not change ids.
 PARTS = {
     "model": "the vocabulary or the merges",
     "added_tokens": "the added tokens",
@@ -25,18 +25,18 @@ DIGITS = 16  # of SHA-256: 64 bits
 
 @known_keywords
 def fingerprint(tokenizer: TokenizerLike) -> str:
-    """A string that two tokenizers have in common when they turn every text into the same ids.
+    """A string that is equal for two tokenizers that turn every text into the same ids.
 
-    Made of what decides the ids, as the library writes it out: model, added tokens, normalizer
-    and pre-tokenizer. Truncation, padding, decoders and templates of special tokens make no
-    difference.
+    It is made of the parts that decide the ids, as the library writes them: model, added tokens,
+    normalizer and pre-tokenizer. Truncation, padding, decoders and templates of special tokens
+    make no difference.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
 
     Raises:
-        InputError: when it is something else, or has a part written in Python, which nothing
-            can be told about.
+        InputError: when it is something else, or has a part written in Python, which cannot be
+            written out.
 
     >>> from tokenizers import Tokenizer, models
     >>> fingerprint(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))[:26]
@@ -58,7 +58,7 @@ def fingerprint(tokenizer: TokenizerLike) -> str:
 
 @known_keywords
 def differences(one: str, other: str) -> tuple[str, ...]:
-    """What two fingerprints say is not the same, in words; empty for equal ones.
+    """In words, what differs between two fingerprints; empty when they are equal.
 
     >>> differences("BPE:9 model:1 normalizer:2", "BPE:8 model:3 normalizer:2")
     ('the vocabulary or the merges (BPE:9 and BPE:8)',)
@@ -83,7 +83,7 @@ def _digest(part: object) -> str:
 
 
 def _said(part: object) -> object:
-    """Without what is not set, so that settings that newer versions add change nothing."""
+    """`part` without unset values, so that settings added by newer versions change nothing."""
     if isinstance(part, dict):
         return {key: _said(value) for key, value in part.items() if not _unset(value)}
     if isinstance(part, float):

@@ -1,4 +1,4 @@
-"""Token ids from whatever holds them."""
+"""Token ids as arrays, and the dtype that holds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transom.validation import IdsLike, TokenIds, check_ids, known_keywords
 
 __all__ = ["ANY_VOCABULARY", "TokenIds", "as_ids", "check_ids", "id_dtype"]
 
-ANY_VOCABULARY = 2**31  # ids up to this fit int32, which every library takes as an index
+ANY_VOCABULARY = 2**31  # ids below this fit int32, which every library takes as an index
 
 
 @known_keywords
@@ -29,7 +29,7 @@ def id_dtype(vocabulary: int) -> np.dtype[np.integer]:
 
 @known_keywords
 def as_ids(ids: IdsLike, vocabulary: int) -> NDArray[np.int64]:
-    """A copy of `ids`, `(tokens,)` int64; see `check_ids` for what is accepted.
+    """A copy of `ids`, `(tokens,)` int64; see `check_ids` for what it takes.
 
     >>> as_ids(range(3), vocabulary=10)
     array([0, 1, 2])

@@ -1,4 +1,4 @@
-"""A line of JSON, as found in files of rows."""
+"""Reads a line of JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ JsonObject = dict[str, Any]
 
 
 def read_object(line: bytes | str) -> JsonObject:
-    """The object on a line. Whole numbers of more digits than Python takes come as floats.
+    """The object on a line. Whole numbers with more digits than Python allows become floats.
 
     Raises:
-        InputError: when there is something else, as the rest of a sentence about the line.
+        InputError: when it is something else; the message continues a sentence about the line.
 
     >>> read_object('{"text": "a"}')
     {'text': 'a'}

@@ -1,4 +1,4 @@
-"""A function over many things, on several threads."""
+"""Applies a function to many things, on several threads, in order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["in_order"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2  # things taken per thread before the first one's result is waited for
+AHEAD = 2  # things taken per thread before waiting for the first result
 
 
 def in_order(function: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
-    """What `map` gives, computed by `workers` threads, a few things ahead.
+    """Like `map`, computed by `workers` threads a few things ahead.
 
-    Gains where the function lets other threads run. With one worker, no thread is started.
+    It is faster when the function releases the GIL. With one worker, no thread is started.
 
     Raises:
-        InputError: in a fork, which has neither the threads nor a place of its own in the files
-            that things may come from.
+        InputError: in a fork, which has no such threads and shares the position in open files with
+            its parent.
     """
     owner = Owner("what goes through files", InputError)
     if workers == 1:

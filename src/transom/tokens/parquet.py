@@ -1,4 +1,4 @@
-"""A column of text in a Parquet file."""
+"""Reads a column of text from a Parquet file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ROWS = 256  # read at a time
 
 
 class Column:
-    """The values of a column, in order; pages are checked where the file has checksums of them.
+    """The values of a column, in order; pages are checked if the file has checksums.
 
     Attributes:
-        rows: how many there are, as the file says.
+        rows: how many rows the file says it has.
 
     Raises:
-        InputError: when the file cannot be read, or does not have one column of that name; and
-            while reading, when there is damage.
+        InputError: when the file cannot be read, does not have exactly one column of that name, or
+            turns out to be damaged while reading.
         MissingExtraError: when pyarrow is not installed.
     """
 
@@ -31,8 +31,8 @@ class Column:
         import pyarrow as pa
         from pyarrow import parquet
 
-        # What Arrow raises is partly its own, partly Python's: OSError, UnicodeDecodeError, and
-        # for dates and times that Python does not have, OverflowError.
+        # Arrow raises its own errors and Python's: OSError, UnicodeDecodeError, and OverflowError
+        # for dates and times that Python does not have.
         self._broken = (pa.ArrowException, OSError, ValueError, OverflowError)
         self._path = path
         try:
@@ -52,7 +52,7 @@ class Column:
         read = 0
         batches = self._table.iter_batches(ROWS, columns=[self._name])
         while (batch := self._next(batches)) is not None:
-            # Of columns in groups, some may have a path that looks like the name.
+            # By name: the path of a nested column may look the same.
             for value in batch.column(batch.schema.names.index(self._name)):
                 read += 1
                 try:
@@ -71,7 +71,7 @@ class Column:
         if read != self.rows:
             raise InputError(
                 f"{self._path} is damaged: it has {read:,} rows of {self._name!r}, and says that "
-                f"they are {self.rows:,}."
+                f"there are {self.rows:,}."
             )
 
     def _next(self, batches: Iterator[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Text from tokens as they come."""
+"""Decodes tokens to text as they come."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ __all__ = ["Detokenizer", "pieces"]
 INCOMPLETE = "\ufffd"
 
 
+<<<<<<< HEAD
 class Detokenizer:
     """Turns tokens into text one by one, and gives out text as soon as it is certain.
+=======
+@known_keywords
+def pieces(tokenizer: TokenDecoder, tokens: Iterable[int]) -> Iterator[str]:
+    """Text as soon as it is certain; joined, the text of all tokens.
+>>>>>>> wt-r-data
 
-    A character may take several tokens to complete, and is held back until it is. Special tokens
-    are left out. Takes the same time per token however many there are.
+    A character may take several tokens, and is held back until it is complete. Special tokens are
+    left out. The time per token does not depend on how many there are.
     """
 
     def __init__(self, tokenizer: TokenDecoder) -> None:

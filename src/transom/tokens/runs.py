@@ -1,4 +1,4 @@
-"""Several arrays of ids that read as one."""
+"""Several arrays of ids that read as one array."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["TokenRuns"]
 
 
 class TokenRuns:
-    """Token ids in arrays that lie anywhere in memory, by their position over all of them.
+    """Token ids in several arrays anywhere in memory, by their position over all of them.
 
-    Stretches are gathered from all the arrays in one indexing operation: through a view that
-    starts at the array lowest in memory and is long enough to reach into the highest. What lies
-    between the arrays is never touched, because `gather` takes only stretches that lie within
-    one of them; the view itself is never given away.
+    Stretches are gathered from all arrays in one indexing operation, through a view that starts at
+    the array lowest in memory and reaches into the highest. Memory between the arrays is never
+    touched: `gather` takes only stretches that lie within one array, and the view itself is never
+    returned.
 
     Args:
-        arrays: contiguous, all of one dtype; empty ones count for nothing.
-        dtype: theirs.
+        arrays: contiguous, all of one dtype; empty ones are ignored.
+        dtype: their dtype.
 
     >>> tokens = TokenRuns([np.arange(3), np.arange(3, 8)], dtype=np.dtype(np.int64))
     >>> tokens.read(2, 5)
@@ -54,7 +54,7 @@ class TokenRuns:
         return int(self._stops[-1]) if self._arrays else 0
 
     def read(self, start: int, stop: int) -> TokenIds:
-        """The ids at `start` to `stop`: a view if they lie within one array, else a copy."""
+        """The ids at `start` to `stop`: a view when they lie within one array, else a copy."""
         if self._single:
             return self._arrays[0][start:stop]
         if start >= stop:
@@ -73,7 +73,7 @@ class TokenRuns:
     def strided(self, start: int, stop: int, stride: int, length: int) -> TokenIds | None:
         """A view `(n, length)` of the stretches from `start`, `start + stride`, ... below `stop`.
 
-        None when they do not all lie within one array.
+        None unless they all lie within one array.
         """
         run = int(np.searchsorted(self._stops, start, side="right"))
         count = -(-(stop - start) // stride)
@@ -89,16 +89,16 @@ class TokenRuns:
     def gather(
         self, start: NDArray[np.int64], length: int, out: TokenIds
     ) -> NDArray[np.int64] | None:
-        """Write the `length` ids from each position in `start` on to the rows of `out`.
+        """Write `length` ids from each position in `start` to the rows of `out`.
 
         Returns:
-            The rows that were not written, because their stretch is not within one array; None
-            for none.
+            The rows that were not written, as their stretch does not lie within one array; None
+            when all were written.
         """
         if not len(start):
             return None
         if self._single:
-            # As unsigned numbers, those below 0 are very large.
+            # As unsigned numbers, negative ones are very large.
             if self._reach >= length and start.view(np.uint64).max() <= self._reach - length:
                 out[...] = self._every(length)[start]
                 return None
@@ -117,7 +117,7 @@ class TokenRuns:
         return np.flatnonzero(torn)
 
     def _every(self, length: int) -> TokenIds:
-        """All stretches of a length, the last ones asked for being kept: they take a while."""
+        """A view of all stretches of a length; the last one is kept, as making it takes a while."""
         every = self._stretches
         if every is None or every.shape[1] != length:
             step = self.dtype.itemsize

@@ -13,7 +13,7 @@ SAMPLE = "a"
 
 
 def special_before(tokenizer: TextTokenizer) -> list[int]:
-    """Ids that a tokenizer of transformers puts before every text, such as that of `<s>`.
+    """The ids that a tokenizer of transformers puts before every text, such as that of `<s>`.
 
     Raises:
         InputError: when it does more to a text than put tokens around it.
@@ -30,7 +30,7 @@ def special_before(tokenizer: TextTokenizer) -> list[int]:
 
 
 def _samples(tokenizer: TextTokenizer) -> Iterator[tuple[str, list[int]]]:
-    """Texts with their ids; not those that have none, where the vocabulary lacks the letter."""
+    """Sample texts with their ids; texts without ids, as of a letter it lacks, are left out."""
     if ids := _ids(tokenizer, SAMPLE, special=False):
         yield SAMPLE, ids
     special = set(tokenizer.all_special_ids)

@@ -1,4 +1,4 @@
-"""Token ids as soon as no further text can change them."""
+"""Returns token ids as soon as further text cannot change them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["TokenStream"]
 
 
 class TokenStream:
-    """Takes text as it comes, and gives ids as soon as they are certain.
+    """Takes text as it comes, and returns ids as soon as they are certain.
 
-    All that is given, in order, is what the tokenizer makes of the whole text, without special ids
-    around it. Takes time and memory for the new text only, unless the tokenizer has no place at
-    which a text may be cut (`encoder.boundaries.obstacle`): then all is held back until `end`.
+    All ids returned, in order, are those of the whole text, without special ids around it. Time
+    and memory depend on the new text only, unless the tokenizer has no safe place to cut at
+    (`encoder.boundaries.obstacle`): then all text is held back until `end`.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
@@ -30,7 +30,7 @@ class TokenStream:
         self._rest: TokenIds | None = None
 
     def feed(self, text: str) -> list[TokenIds]:
-        """The ids that this text settles, in arrays `(tokens,)`; often none, or one.
+        """Add text; returns the ids that are now certain, in arrays `(tokens,)`, often none or one.
 
         Raises:
             InputError: when it is not text that can be written as UTF-8; nothing is changed then.
@@ -41,20 +41,20 @@ class TokenStream:
 
     @property
     def rest(self) -> TokenIds:
-        """The ids of what has been held back, were the text to end here; not to be written to."""
+        """The ids of the text held back, if the text ended here; do not write to them."""
         if self._rest is None:
             [self._rest] = self.encoder.encode([self._cutter.rest])
         return self._rest
 
     def end(self) -> TokenIds:
-        """The ids of what is left; the text that comes next is another one."""
+        """The ids of the text held back; text added later belongs to another text."""
         rest = self.rest
         self._cutter.end()
         self._rest = None
         return rest
 
     def copy(self) -> TokenStream:
-        """One that goes on from here by itself; the encoder is shared."""
+        """An independent copy of the present state; the encoder is shared."""
         twin = TokenStream(self.encoder)
         twin._cutter = self._cutter.copy()
         return twin

@@ -1,4 +1,4 @@
-"""Ids of a text that comes in pieces."""
+"""Tokenizes a text that comes in pieces."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["tokenize_text", "tokenize_text_with_offsets"]
 def tokenize_text(
     tokenizer: TokenizerLike | Encoder, chunks: str | Iterable[str]
 ) -> Iterator[TokenIds]:
-    """The ids of one document that arrives in pieces; joined, those of the whole.
+    """The ids of one document that comes in pieces; joined, they are those of the whole.
 
-    No special ids are put around them. The arrays are `(tokens,)`, of the smallest dtype that
-    holds the vocabulary, and none is empty. Holds a few pieces in memory, unless there is a long
-    stretch without a place at which a text may be cut.
+    No special ids are added. The arrays are `(tokens,)`, in the smallest dtype that holds the
+    vocabulary, and none is empty. It holds a few pieces in memory; more when a long stretch has
+    no safe place to cut.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
@@ -43,10 +43,10 @@ def tokenize_text(
 def tokenize_text_with_offsets(
     tokenizer: TokenizerLike | Encoder, chunks: str | Iterable[str]
 ) -> Iterator[tuple[TokenIds, NDArray[np.int64]]]:
-    """As `tokenize_text`, with where in the whole text each token starts and stops.
+    """As `tokenize_text`, with where each token starts and stops in the whole text.
 
-    Offsets are `(tokens, 2)`, in characters. The tokenizers library itself is at work here,
-    whichever backend the encoder has.
+    Offsets are `(tokens, 2)`, in characters. This always uses the tokenizers library, whichever
+    backend the encoder has.
     """
     encoder = Encoder.of(tokenizer)
     cutter = Cutter(encoder.boundaries, encoder.reference.block)

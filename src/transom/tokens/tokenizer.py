@@ -24,13 +24,13 @@ def vocabulary_of(tokenizer: TokenizerLike | Encoder) -> int:
 
 
 class IncrementalTokenizer:
-    """The ids of a text that is appended to: always those that tokenizing all of it would give.
+    """The ids of a text that grows: always those that tokenizing all of it would give.
 
-    Appending takes time for the new text only, however long the text is already: what is before
-    the last place at which a text may be cut is not looked at again, nor kept. (Where a tokenizer
-    has no such places, `encoder.boundaries.obstacle` says why; then, and where a text has none for
-    long, asking for ids takes time for all that is behind the last one.) A sequence of ids; slices
-    are arrays. Not safe for use from several threads.
+    Appending takes time for the new text only, however long the text is already: text before the
+    last safe place to cut is neither read again nor kept. Without such a place, asking for ids
+    takes time for all text after the last one; when a tokenizer has none at all,
+    `encoder.boundaries.obstacle` says why. This is a sequence of ids; slices are arrays. Not safe
+    for use from several threads.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, a transformers tokenizer that has one, or an `Encoder`.
@@ -54,19 +54,19 @@ class IncrementalTokenizer:
 
     @property
     def encoder(self) -> Encoder:
-        """The tokenizer, prepared; to be shared with others."""
+        """The prepared tokenizer, which may be shared."""
         return self._stream.encoder
 
     @property
     def settled(self) -> int:
-        """How many ids, from the first on, no further text can change."""
+        """How many ids, from the first on, further text cannot change."""
         return len(self._settled)
 
     def append(self, text: str) -> int:
-        """Add text at the end; gives the number of ids, from the first on, that stayed the same.
+        """Append text; returns how many ids, from the first on, stayed the same.
 
-        `self[append(text):]` is therefore what is new, and takes the place of what was from there
-        on: a cache of keys and values is cropped to that number and fed the rest.
+        So `self[append(text):]` are the new ids, which replace all ids from there on. A cache of
+        keys and values is cropped to the returned number and fed the new ids.
 
         Raises:
             InputError: when it is not text that can be written as UTF-8; nothing is changed then.

@@ -1,4 +1,4 @@
-"""Ids of a text of any size, in as little memory as a stretch of it takes."""
+"""The ids of a text of any size, in memory for a stretch of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from transom.tokens.text import tokenize_text
 
 __all__ = ["as_whole", "in_chunks", "text_pieces"]
 
-LONG = 65_536  # characters; shorter texts are tokenized in one go, sooner than a copy could be made
+LONG = 65_536  # characters; for shorter texts, preparing an `Encoder` takes longer than tokenizing
 
 
 def text_pieces(content: Any) -> tuple[Iterator[str] | None, Any]:
-    """Pieces of a text, where `content` is one or an iterator over them; and `content`.
+    """The pieces of `content` if it is a text or an iterator of texts, else None; and `content`.
 
-    An iterator is looked into to find out; what comes back in place of it has lost nothing.
+    The first item of an iterator is taken to find out; the iterator returned includes it.
     """
     if isinstance(content, str):
         return iter((content,)), content
@@ -35,16 +35,16 @@ def text_pieces(content: Any) -> tuple[Iterator[str] | None, Any]:
 def as_whole(
     pieces: Iterator[str], encode: Callable[[str], Sequence[int]], tokenizer: object
 ) -> Iterator[NDArray[np.int64]]:
-    """What `encode` would give for all pieces together, in arrays `(tokens,)`.
+    """The ids that `encode` would give for all pieces together, in arrays `(tokens,)`.
 
     Args:
         pieces: a text, cut anywhere.
-        encode: text to ids, special ids before or behind them included.
-        tokenizer: what `encode` uses. A text is held in memory, and tokenized, as a whole only
-            where it is short, or where this is no `tokenizers.Tokenizer` and has none.
+        encode: turns text into ids, with special ids before or after them.
+        tokenizer: the tokenizer that `encode` uses. The text is held and tokenized as a whole only
+            when it is short, or when this neither is nor has a `tokenizers.Tokenizer`.
 
     Raises:
-        InputError: when a piece is no text; those before have been given out then.
+        InputError: when a piece is not text; the ids of earlier pieces may have been yielded.
     """
     held: list[str] = []
     size = 0
@@ -68,7 +68,7 @@ def as_whole(
 
 
 def in_chunks(arrays: Iterable[NDArray[np.int64]], size: int) -> Iterator[NDArray[np.int64]]:
-    """The same ids in arrays of `size`, the last one perhaps smaller.
+    """The same ids in arrays of `size`; the last one may be smaller.
 
     >>> [ids.tolist() for ids in in_chunks([np.arange(3), np.arange(4)], 5)]
     [[0, 1, 2, 0, 1], [2, 3]]
@@ -90,7 +90,7 @@ def in_chunks(arrays: Iterable[NDArray[np.int64]], size: int) -> Iterator[NDArra
 def _around(
     encode: Callable[[str], Sequence[int]], tokenizer: object
 ) -> tuple[Sequence[int], Sequence[int]] | None:
-    """The special ids that `encode` puts before and behind a text; None is not known."""
+    """The special ids that `encode` puts before and after a text; None when not known."""
     try:
         plain: list[int] = rust_tokenizer(tokenizer).encode("a", add_special_tokens=False).ids
     except InputError:

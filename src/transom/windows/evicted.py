@@ -11,12 +11,12 @@ from transom.errors import InputError
 from transom.tokens import TokenBuffer, TokenIds, check_ids, id_dtype
 from transom.validation import IdsLike
 
-__all__ = ["Compress", "Compressed", "Older", "Recent", "Uniform"]
+__all__ = ["Compress", "Compressed", "EvictedIds", "Recent", "Uniform"]
 
 Compress = Callable[[TokenIds], IdsLike]
 
 
-class Older(ABC):
+class EvictedIds(ABC):
     """At most `size` token ids that stand for all evicted ones, however they were split."""
 
     def __init__(self, size: int, vocab_size: int) -> None:
@@ -44,14 +44,14 @@ class Older(ABC):
         return self._kept.nbytes
 
 
-class Recent(Older):
+class Recent(EvictedIds):
     """Keeps the newest ids."""
 
     def take(self, ids: TokenIds) -> None:
         self._kept.keep(ids, newest=self.size)
 
 
-class Uniform(Older):
+class Uniform(EvictedIds):
     """Keeps every n-th id, counted from the first; n doubles when there would be too many."""
 
     def __init__(self, size: int, vocab_size: int) -> None:
@@ -71,7 +71,7 @@ class Uniform(Older):
         self._kept.append(ids[-start % self._every :: self._every])
 
 
-class Compressed(Older):
+class Compressed(EvictedIds):
     """Keeps what a callable makes of each block of ids; an unfinished block is kept as it is."""
 
     def __init__(self, size: int, vocab_size: int, compress: Compress, block: int) -> None:

@@ -12,7 +12,7 @@ from transom.policies import Hierarchical
 from transom.tokens import ANY_VOCABULARY, TokenBuffer, TokenIds
 from transom.validation import known_keywords
 from transom.windows.base import TokenState, ones
-from transom.windows.evicted import Compress, Compressed, Older, Recent, Uniform
+from transom.windows.evicted import Compress, Compressed, EvictedIds, Recent, Uniform
 
 __all__ = ["HierarchicalContext", "HierarchicalIds"]
 
@@ -119,7 +119,7 @@ class HierarchicalContext(TokenState):
     def __len__(self) -> int:
         return len(self._older.ids) + len(self._local)
 
-    def _empty(self) -> Older:
+    def _empty(self) -> EvictedIds:
         if callable(self.global_strategy):
             return Compressed(self.global_size, self.vocab_size, self.global_strategy, self.block)
         kind = Recent if self.global_strategy == "recent" else Uniform

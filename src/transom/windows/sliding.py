@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import ClassVar
@@ -15,12 +15,11 @@ from transom.tokens import ANY_VOCABULARY, TokenBuffer, TokenIds, check_ids
 from transom.validation import IdsLike, checked_ends, checked_offsets, known_keywords
 from transom.windows.base import TokenState
 from transom.windows.batch import Batch, TokenWindow
+from transom.windows.blocks import Block, array_blocks, stream_blocks
 from transom.windows.cut import Cut, Side
 from transom.windows.strided import TokenWindows
 
 __all__ = ["SlidingWindow"]
-
-BLOCK = 8192  # ids taken from a stream at a time
 
 
 @known_keywords
@@ -189,13 +188,9 @@ class SlidingWindow(TokenState):
             InputError: when they cannot be used.
         """
         if isinstance(ids, Iterator) and offsets is None:
-            return self._feed(iter(lambda: (list(islice(ids, BLOCK)), None), ([], None)))
+            return self._feed(stream_blocks(ids))
         checked = check_ids(ids, self.vocab_size)
-        placed = self._placed(offsets, len(checked))
-        blocks = [slice(at, at + BLOCK) for at in range(0, len(checked), BLOCK)]
-        return self._feed(
-            (checked[block], None if placed is None else placed[block]) for block in blocks
-        )
+        return self._feed(array_blocks(checked, self._placed(offsets, len(checked))))
 
     def flush(self) -> TokenWindows:
         """End the document, return all windows that are left, and forget all tokens."""
@@ -235,10 +230,7 @@ class SlidingWindow(TokenState):
         return unit + max(0, int(self.policy.local_start(self.seen - unit - 1)))
 
     def _take(
-        self,
-        ids: TokenIds,
-        ends: tuple[int, ...] | list[int] = (),
-        offsets: ArrayLike | None = None,
+        self, ids: TokenIds, ends: Sequence[int] = (), offsets: ArrayLike | None = None
     ) -> None:
         placed = self._placed(offsets, len(ids))
         if placed is not None:
@@ -259,7 +251,7 @@ class SlidingWindow(TokenState):
         before = None if not self.seen else self._offsets is not None
         return checked_offsets(offsets, length, before)
 
-    def _feed(self, blocks: Iterable[tuple[IdsLike, ArrayLike | None]]) -> Iterator[TokenWindow]:
+    def _feed(self, blocks: Iterator[Block]) -> Iterator[TokenWindow]:
         for ids, offsets in blocks:
             self.add_tokens(ids, offsets=offsets)
             windows = self.get_windows()

@@ -1,4 +1,4 @@
-"""Other programs' files of token ids: corpora are written as these, and made from most of them."""
+"""File formats of other programs: a corpus can be written in all of them, and made from most."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUILT_IN = NanoGPT, Megatron, Datatrove, Parquet, Arrow, Datasets
 
 
 def formats() -> Mapping[str, Format]:
-    """All formats by name; further ones through the entry-point group `transom.formats`."""
+    """All formats by name; packages add more through the entry-point group `transom.formats`."""
     kinds: Mapping[str, type[Format]] = plugins("transom.formats", Format, BUILT_IN, InputError)
     return MappingProxyType({name: kind() for name, kind in kinds.items()})
 
@@ -38,18 +38,18 @@ def write_format(
     separator: int | None = None,
     moved: Moved = unheard,
 ) -> list[Path]:
-    """Write a corpus in another program's format; returns what was written.
+    """Write a corpus in the format of another program; returns the files written.
 
     Args:
+        corpus: the corpus to write.
         to: name of the format.
-        out: name of the file, with or without its suffix; in a folder that is there, or that the
-            name says by a slash at its end and that is then made, the files are called as the
-            corpus is.
-        separator: the id that ends documents, where the format needs one.
+        out: name of the file, with or without its suffix. When it is an existing folder, or ends
+            in a slash (the folder is then made), the files in it are named after the corpus.
+        separator: the id that ends documents, for formats that do not keep their ends.
         moved: called with how many more tokens were written.
 
     Raises:
-        InputError: on an unknown format, or one that cannot hold the corpus.
+        InputError: when the format is unknown, or cannot hold the corpus.
         MissingExtraError: when the format needs a package that is not installed.
     """
     format_ = _known(to)
@@ -65,7 +65,7 @@ def write_format(
     if not target.parent.is_dir():
         raise InputError(f"cannot write {target}: {target.parent} is no folder.")
     for path in format_.files(target):
-        if not path.is_dir():  # which some formats make, and others refuse by themselves
+        if not path.is_dir():  # some formats make a folder, others refuse it themselves
             check_target(path)
     format_.write(corpus, target, separator=separator, moved=moved)
     return format_.files(target)
@@ -79,10 +79,10 @@ def read_format(
     separator: int | None = None,
     moved: Moved = unheard,
 ) -> None:
-    """Append the documents of another program's files to a corpus, which the caller commits.
+    """Append the documents of another program's files to a corpus; the caller commits.
 
     Raises:
-        InputError: on an unknown format, or files that are not of it.
+        InputError: when the format is unknown, or the files do not have it.
     """
     format_ = _known(of)
     _check_separator(format_, separator, writer.committed.vocab_size)
@@ -90,7 +90,7 @@ def read_format(
 
 
 def _named(path: str | os.PathLike[str], what: str) -> Path:
-    """A path that can name something, and may be looked at."""
+    """`path` as a `Path` that the file system accepts."""
     named = named_path(what, path)
     try:
         named.exists()

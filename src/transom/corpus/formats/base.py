@@ -1,4 +1,4 @@
-"""What every format of token files is: something that corpora are written as, or read from."""
+"""The base of all file formats that a corpus can be written in or read from."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Moved = Callable[[int], None]  # called with how many more tokens were written o
 
 
 def unheard(tokens: int) -> None:
-    """For when nobody wants to know."""
+    """The default of `moved`: ignores the progress."""
 
 
 class Format(ABC):
-    """Files of token ids that other programs read, and most of them write.
+    """A file format for token ids that other programs read.
 
     Attributes:
-        name: what it is called.
-        summary: what it is, in a line.
-        readable: whether corpora can be made from it.
-        separated: whether ids are all it has, so that a separator says where documents end.
+        name: name of the format.
+        summary: one line about it.
+        readable: whether a corpus can be made from it.
+        separated: whether it holds only ids, so that a separator marks where documents end.
     """
 
     name: ClassVar[str]
@@ -46,23 +46,26 @@ class Format(ABC):
     def write(
         self, corpus: CorpusReader, out: Path, *, separator: int | None = None, moved: Moved
     ) -> None:
-        """Write a corpus; what is there under the names of `files` is replaced when all is done.
+        """Write a corpus; existing `files` are replaced when all is written.
 
         Args:
-            separator: the id that ends documents, where the format keeps no ends beside ids; one
-                of the corpus' vocabulary.
+            corpus: the corpus to write.
+            out: name of the file, see `files`.
+            separator: the id that ends documents, for a `separated` format; it is in the
+                vocabulary.
+            moved: called with how many more tokens were written.
 
         Raises:
-            InputError: when the format cannot hold it without losing something.
+            InputError: when the format cannot hold all of the corpus.
         """
 
     def read(
         self, source: Path, writer: CorpusWriter, *, separator: int | None = None, moved: Moved
     ) -> None:
-        """Append all documents to a corpus, which the caller commits.
+        """Append all documents of `source` to a corpus; the caller commits.
 
         Raises:
-            InputError: when the files are not what the format says.
+            InputError: when the files do not have this format.
         """
         raise InputError(f"{self.name} cannot be read back into a corpus.")
 
@@ -70,10 +73,16 @@ class Format(ABC):
 def mapped(
     path: Path, dtype: str | np.dtype[np.integer], offset: int = 0, count: int | None = None
 ) -> TokenIds:
-    """Numbers in a file, through a memory map.
+    """Numbers in a file, memory-mapped.
+
+    Args:
+        path: the file.
+        dtype: dtype of the numbers.
+        offset: bytes to skip.
+        count: how many numbers; by default all.
 
     Raises:
-        InputError: when there are not as many, or the file cannot be read.
+        InputError: when the file has too few bytes, or cannot be read.
     """
     kind: np.dtype[np.integer] = np.dtype(dtype)
     try:
@@ -81,7 +90,7 @@ def mapped(
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
     if not path.is_file():
-        raise InputError(f"cannot read {path}: it is no file.")
+        raise InputError(f"cannot read {path}: it is not a regular file.")
     if count is None:
         count, rest = divmod(size, kind.itemsize)
         if rest:

@@ -1,4 +1,4 @@
-"""datatrove's `.ds`: ids, and beside them the ends of documents."""
+"""datatrove's `.ds`: ids, and the ends of documents in a file beside them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from transom.outputs import output
 
 __all__ = ["Datatrove"]
 
-AT_MOST = 100  # characters in a line that has a number
+AT_MOST = 100  # characters in a line with a number
 
 
 class Datatrove(Format):
-    """A `.ds` file of ids in 2 or 4 bytes, its `.index` of ends, and `.metadata` for people.
+    """A `.ds` file of 2- or 4-byte ids, its `.index` of ends, and `.metadata` for people.
 
-    How many bytes an id has is told by the metadata; 2 where there are none.
+    The metadata say how many bytes an id has; without metadata, ids have 2.
     """
 
     name: ClassVar[str] = "datatrove"
@@ -47,7 +47,7 @@ class Datatrove(Format):
             )
             ends.write(corpus.edges[1:].astype("<u8").data)
             for first in (about, ends):
-                first.flush()  # A full disk is to be found before the ids replace others.
+                first.flush()  # Find a full disk before the ids replace an older file.
             for ids in corpus.pieces(AT_ONCE):
                 file.write(ids.astype(dtype).data)
                 moved(len(ids))
@@ -67,7 +67,7 @@ class Datatrove(Format):
         if int(edges[-1]) != len(ids) or (np.diff(edges) < 0).any():
             raise InputError(
                 f"{index} ends at {int(edges[-1]):,} and {tokens} has {len(ids):,} ids of {size} "
-                "bytes; expected ends that ascend to as many."
+                "bytes; expected ascending ends up to that number."
             )
         if count is not None and count != len(ids):
             raise InputError(
@@ -78,10 +78,10 @@ class Datatrove(Format):
 
 
 def _told(metadata: Path) -> tuple[int, int | None]:
-    """Bytes of an id and how many ids there are, as the metadata say; 2 and None without any.
+    """Bytes per id and the number of ids, from the metadata; 2 and None without metadata.
 
-    They are `TOKENIZER|BYTES`, the number of tokens, and that for people, a line each; older ones
-    name only the tokenizer in the first line, and have ids of 2 bytes. What a tokenizer is called
+    The lines are `TOKENIZER|BYTES`, the number of tokens, and that number for people. Older
+    metadata have only the tokenizer in the first line, and ids of 2 bytes. The name of a tokenizer
     may be in any encoding.
     """
     try:
@@ -103,7 +103,7 @@ def _told(metadata: Path) -> tuple[int, int | None]:
 
 
 def _short(count: int) -> str:
-    """A number of tokens as the metadata tell it to people."""
+    """A number of tokens as the metadata show it to people."""
     value, unit = float(count), ""
     for larger in ("k", "M", "G", "T"):
         if value < 1000:

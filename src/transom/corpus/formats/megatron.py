@@ -1,4 +1,4 @@
-"""Megatron's `.bin` and `.idx`: ids, and where sequences and documents lie in them."""
+"""Megatron's `.bin` and `.idx`: ids, and where sequences and documents are among them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["AT_ONCE", "Megatron", "in_order"]
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")  # magic, version, code of the dtype, sequences, documents + 1
-DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # by that code
+DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # by the code in the header
 AT_ONCE = 1 << 20
 
 
 class Megatron(Format):
-    """The indexed data set of Megatron-LM and NeMo, one sequence per document.
+    """The indexed dataset of Megatron-LM and NeMo, written with one sequence per document.
 
-    Files in which a document is several sequences, or sequences lie in any order, are read too.
+    It also reads files whose documents have several sequences, and sequences in any order.
     """
 
     name: ClassVar[str] = "megatron"
@@ -54,7 +54,7 @@ class Megatron(Format):
             file.write(lengths.astype("<i4").data)
             file.write((corpus.edges[:-1] * corpus.dtype.itemsize).astype("<i8").data)
             file.write(np.arange(len(lengths) + 1, dtype="<i8").data)
-            file.flush()  # A full disk is to be found before the ids take the place of others.
+            file.flush()  # Find a full disk before the ids replace an older file.
             for ids in corpus.pieces(AT_ONCE):
                 tokens.write(ids.data)
                 moved(len(ids))
@@ -128,11 +128,11 @@ class Megatron(Format):
 
 
 def in_order(ids: TokenIds, edges: NDArray[np.int64], writer: CorpusWriter, moved: Moved) -> None:
-    """Sequences that follow each other are read as one."""
+    """Add documents that follow each other in `ids`, many at a time."""
     ends = edges[1:]
     for at in range(0, int(edges[-1]), AT_ONCE):
         piece = ids[at : min(at + AT_ONCE, int(edges[-1]))]
-        # Ends after the last id of this piece belong to it, those before its first do not.
+        # An end after the last id of this piece belongs to it, one before its first id does not.
         here = ends[np.searchsorted(ends, at, "right" if at else "left") :]
         here = here[: np.searchsorted(here, at + len(piece), "right")]
         writer.add_tokens(piece, documents=here - at)

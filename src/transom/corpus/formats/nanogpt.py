@@ -1,4 +1,4 @@
-"""nanoGPT's `.bin`: ids of two bytes, one after the other, and nothing else."""
+"""nanoGPT's `.bin`: 2-byte ids, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["NanoGPT"]
 
 DTYPE = np.dtype("<u2")
 AT_ONCE = 1 << 20
-WIDE = 32  # ids of which every other one is 0: so many do not come by chance
-HIGH, LOW = 3, 1 << 14  # what no upper, and some lower halves of larger ids are above
-HEADER_WORDS = 256  # of 4 bytes, with which llm.c starts: a date as its mark, version, how many ids
+WIDE = 32  # so many numbers of which every other one is 0 are no coincidence
+HIGH, LOW = 3, 1 << 14  # bounds of the upper and lower halves of larger ids
+HEADER_WORDS = 256  # of 4 bytes, in the header of llm.c: a date as magic number, version, count
 STARTS = {
     b"\x93NUMPY": "an array of numpy; write its ids with tofile",
     b"PK\x03\x04": "a zip archive, as torch.save and numpy.savez write them",
@@ -30,11 +30,11 @@ STARTS = {
 
 
 class NanoGPT(Format):
-    """A file in which a separator stands after each document, as its `prepare.py` scripts do it.
+    """A file with a separator after each document, as nanoGPT's `prepare.py` scripts write it.
 
-    Without a separator, a corpus of one document can be written, and a file is read as one. A file
-    that starts with the separator and does not end with it is read as one in which it stands
-    before each document, as scripts for llm.c write it.
+    Without a separator, only a corpus of one document can be written, and a file is read as one
+    document. When a file starts with the separator and does not end with it, the separator is
+    taken to stand before each document, as scripts for llm.c write it.
     """
 
     name: ClassVar[str] = "nanogpt"
@@ -65,7 +65,7 @@ class NanoGPT(Format):
                             "expected an id that is in no document."
                         )
                     first, last = np.searchsorted(corpus.edges[1:], (at, at + len(ids)), "left")
-                    # Ends within this piece; one at its start ends the piece before.
+                    # Ends within this piece; an end at its start belongs to the piece before.
                     ends = corpus.edges[1 + first : 1 + last] - at
                     ids = np.insert(ids, ends, separator)
                 file.write(ids.astype(DTYPE).data)
@@ -114,10 +114,10 @@ def _check_vocabulary(size: int) -> None:
 
 
 def _check_start(path: Path, ids: TokenIds) -> None:
-    """Refuse other files that are called .bin, which are of two-byte numbers as any file is.
+    """Refuse other kinds of files named .bin, which would also read as 2-byte numbers.
 
     Raises:
-        InputError: when the first bytes are those of one of them.
+        InputError: when the first bytes are those of another kind.
     """
     start = ids[: 2 * HEADER_WORDS].tobytes()
     what = next((name for magic, name in STARTS.items() if start.startswith(magic)), None)

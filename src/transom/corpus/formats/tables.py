@@ -13,12 +13,12 @@ from transom.export import Ragged, table_writer
 
 __all__ = ["Arrow", "Datasets", "Parquet"]
 
-TOKENS_AT_ONCE = 1 << 20  # in a group of rows, unless a single document has more
+TOKENS_AT_ONCE = 1 << 20  # per group of rows, unless one document has more
 ROWS_AT_ONCE = 1 << 16
 
 
 class _Table(Format):
-    """Columns `document`, its number, and `input_ids`, a list."""
+    """Two columns: `document`, its number, and `input_ids`, a list."""
 
     readable: ClassVar[bool] = False
     suffix: ClassVar[str]

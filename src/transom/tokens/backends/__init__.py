@@ -1,4 +1,4 @@
-"""What turns text into ids: the tokenizers library, or a faster one that was seen to agree."""
+"""Libraries that turn text into ids: tokenizers, or a faster one that gave the same ids."""
 
 from transom.tokens.backends.base import Backend
 from transom.tokens.backends.choose import BackendChoice, backends, choose_backend

@@ -1,4 +1,4 @@
-"""What turns text into ids."""
+"""The base of the libraries that turn text into ids."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Backend(ABC):
     """Turns texts into ids, without special ids around them. Safe for use from several threads.
 
     Attributes:
-        name: of the library.
-        block: characters of a text for which it is at its fastest.
-        threads: whether it gains from being called by several threads; else it starts its own.
+        name: name of the library.
+        block: the characters per text at which it is fastest.
+        threads: whether calling it from several threads makes it faster; else it starts its own.
     """
 
     name: ClassVar[str]

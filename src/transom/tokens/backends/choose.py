@@ -1,4 +1,4 @@
-"""A faster library in place of tokenizers, where it was seen to give the same ids."""
+"""Chooses a faster library in place of tokenizers, if it gives the same ids for a sample."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["BackendChoice", "backends", "choose_backend"]
 
 CLASSES = {"fastokens": "Fastokens", "gigatoken": "Gigatoken"}
 AUTO = "auto"
-SAMPLED = 2_000_000  # characters of the sample that are looked at, a second or less
+SAMPLED = 2_000_000  # characters of the sample that are compared, in a second or less
 
-# What implementations have been seen to disagree about.
+# Texts on which implementations were found to disagree.
 HARD = (
     "",
     " ",
@@ -42,11 +42,11 @@ HARD = (
 
 
 class BackendChoice(NamedTuple):
-    """What is to tokenize.
+    """The backend that was chosen.
 
     Attributes:
-        backend: to be given to `Encoder`.
-        why: in words, for a user to read.
+        backend: the backend, for `Encoder`.
+        why: the reason, in words for a user.
     """
 
     backend: Backend
@@ -61,21 +61,21 @@ def backends() -> tuple[str, ...]:
 def choose_backend(
     tokenizer: TokenizerLike, sample: Iterable[str], name: str = AUTO
 ) -> BackendChoice:
-    """The fastest library that gives the ids that tokenizers gives for a sample.
+    """The fastest library that gives the same ids as tokenizers for a sample.
 
-    Checked are the sample, text known to be hard, and both around each of the added tokens. That
-    is evidence and no proof: for certain ids, ask for `tokenizers`.
+    It compares the sample, texts known to be hard, and texts around each added token. That is
+    evidence and not a proof: to be certain of the ids, ask for `tokenizers`.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one.
-        sample: texts like those to be tokenized; the first two million characters are used.
-        name: one of `backends()`. With `auto`, the first installed one that agrees, and tokenizers
-            itself where none does.
+        sample: texts like those to tokenize; the first two million characters are used.
+        name: one of `backends()`. With `auto`, the first installed library that agrees, or
+            tokenizers itself if none does.
 
     Raises:
-        InputError: on an unknown name, or when the library asked for by name does not support this
-            tokenizer or gives other ids.
-        MissingExtraError: when the library asked for by name is not installed.
+        InputError: when the name is unknown, or the named library does not support this tokenizer
+            or gives other ids.
+        MissingExtraError: when the named library is not installed.
     """
     if name not in backends():
         raise InputError(f"no backend is called {name!r}; known: {', '.join(backends())}.")
@@ -106,7 +106,7 @@ def choose_backend(
 
 
 def _made(name: str, reference: Reference) -> tuple[Backend | None, str | None]:
-    """The backend, or why there is none; neither where it is not installed."""
+    """The backend, or the reason why there is none; both None when it is not installed."""
     try:
         module = import_module(f"transom.tokens.backends.{name}")
     except ModuleNotFoundError as error:
@@ -125,7 +125,7 @@ def _made(name: str, reference: Reference) -> tuple[Backend | None, str | None]:
 def _texts(reference: Reference, sample: Iterable[str]) -> list[str]:
     texts, left = [], SAMPLED
     for text in sample:
-        # Half a character, which JSON may hold, is refused when its turn comes, not here.
+        # Half a character, which JSON may hold, is refused later, when it is tokenized.
         texts.append(text[:left].encode(errors="replace").decode())
         left -= len(texts[-1])
         if not left:

@@ -1,4 +1,4 @@
-"""Vocabularies that lack some bytes, for libraries that will not have that."""
+"""Completes vocabularies that lack some bytes, for libraries that refuse those."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Complete"]
 
 
 class Complete:
-    """A tokenizer's settings in which every byte has an id.
+    """The settings of a tokenizer, changed so that every byte has an id.
 
-    A byte-level vocabulary may lack bytes that were in none of the texts it was learnt from. The
-    tokenizers library leaves them out of a text, and merges what then meets; others refuse such a
-    vocabulary. Here those bytes get ids of their own, beyond all others, and where one turns up
-    the tokenizers library does that text over.
+    A byte-level vocabulary may lack bytes that occurred in none of its training texts. The
+    tokenizers library leaves them out of a text and merges their neighbours; other libraries
+    refuse such a vocabulary. Here those bytes get ids above all others, and a text with such an id
+    is tokenized again by the tokenizers library.
 
     Args:
         reference: the tokenizer.
 
     Attributes:
-        settings: as `tokenizer.json` has them.
+        settings: the settings in the format of `tokenizer.json`.
     """
 
     def __init__(self, reference: Reference) -> None:
@@ -49,7 +49,7 @@ class Complete:
             self.settings = json.dumps(everything)
 
     def mended(self, texts: Sequence[str], made: Sequence[TokenIds]) -> list[TokenIds]:
-        """The ids of texts, those done over that a byte was lacking for."""
+        """The ids of texts; those of texts with a lacking byte are made again."""
         whole = list(made)
         if self._completed:
             for i, ids in enumerate(made):
@@ -59,5 +59,5 @@ class Complete:
 
 
 def cut(ids: TokenIds, ends: TokenIds) -> list[TokenIds]:
-    """The ids of several texts, one after the other, as an array for each."""
+    """Cut the ids of several texts, one after the other, into an array per text."""
     return np.split(ids, ends[1:-1].astype(np.int64)) if len(ends) > 1 else []

@@ -17,7 +17,7 @@ __all__ = ["Fastokens"]
 
 
 class Fastokens(Backend):
-    """Uses as many threads as RAYON_NUM_THREADS says, or as there are cores.
+    """Uses RAYON_NUM_THREADS threads, or as many as there are cores.
 
     Raises:
         ValueError: when the library does not support the tokenizer.

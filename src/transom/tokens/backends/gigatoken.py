@@ -16,7 +16,7 @@ __all__ = ["Gigatoken"]
 
 
 class Gigatoken(Backend):
-    """Uses the thread that calls it.
+    """Runs in the thread that calls it.
 
     Raises:
         RuntimeError: when the library does not support the tokenizer.

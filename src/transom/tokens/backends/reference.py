@@ -1,4 +1,4 @@
-"""The tokenizers library: what the others are measured by."""
+"""The tokenizers library, whose ids all other backends must give."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Reference", "rust_tokenizer"]
 
 
 def rust_tokenizer(tokenizer: object) -> Tokenizer:
-    """The `tokenizers.Tokenizer` in `tokenizer`.
+    """The `tokenizers.Tokenizer` that `tokenizer` is or has.
 
     Raises:
         InputError: when there is none.
@@ -35,14 +35,15 @@ def rust_tokenizer(tokenizer: object) -> Tokenizer:
 class Reference(Backend):
     """A tokenizer that neither truncates nor pads.
 
-    Made of the parts of the one given, because transformers turns both on there for the length of
-    a call. Those parts are not to be changed while this is in use; tokens may be added.
+    It is made of the parts of the given one, because transformers turns truncation and padding on
+    in that one during a call. Do not change those parts while this is in use; tokens may be added
+    to the original.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer that has one.
 
     Raises:
-        InputError: when it has none, or truncates or pads and cannot be copied.
+        InputError: when it is neither, or truncates or pads and cannot be copied.
     """
 
     name: ClassVar[str] = "tokenizers"
@@ -53,23 +54,23 @@ class Reference(Backend):
         self.tokenizer = _copy(rust_tokenizer(tokenizer))
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        # One by one: several are shared out among as many threads as there are cores.
+        # One by one: given several, the library starts a thread per core.
         return [np.array(self._encode(text).ids, dtype=np.int64) for text in texts]
 
     def encode_with_offsets(self, text: str) -> tuple[TokenIds, NDArray[np.int64]]:
-        """Ids, and where each of them is in the text: `(tokens, 2)`, in characters."""
+        """The ids, and where each is in the text: `(tokens, 2)`, in characters."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         return np.array(encoding.ids, dtype=np.int64), offsets
 
     def _encode(self, text: str) -> Encoding:
-        # Unlike `encode`, this one lets other threads run, and leaves out the offsets.
+        # Unlike `encode`, this method releases the GIL, and leaves out the offsets.
         [encoding] = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return encoding
 
 
 def _copy(tokenizer: Tokenizer) -> Tokenizer:
-    """One with the same parts; not by way of JSON, which is not exact about a model's scores."""
+    """A tokenizer with the same parts; not through JSON, which rounds the scores of a model."""
     copy = Tokenizer(tokenizer.model)
     for part in ("normalizer", "pre_tokenizer", "post_processor"):
         if getattr(tokenizer, part) is not None:
@@ -80,7 +81,7 @@ def _copy(tokenizer: Tokenizer) -> Tokenizer:
         if tokenizer.truncation or tokenizer.padding:
             raise InputError(
                 "this tokenizer truncates or pads, and its added tokens have ids that a copy would "
-                "not get; expected one after no_truncation() and no_padding()."
+                "not get; call no_truncation() and no_padding() of it first."
             )
         return tokenizer
     copy.encode_special_tokens = tokenizer.encode_special_tokens

@@ -1,4 +1,4 @@
-"""Where a text may be cut so that its parts give the ids of the whole."""
+"""Finds where a text may be cut so that its parts give the ids of the whole."""
 
 from transom.tokens.boundaries.boundaries import Boundaries
 

@@ -1,4 +1,4 @@
-"""Added tokens, which are found in a text before anything else is."""
+"""Added tokens, which a tokenizer finds in a text before anything else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["AddedTokens"]
 
 
 class AddedTokens:
-    """The tokens looked for in one go: before normalization, or after it.
+    """The tokens that are searched in one pass: before normalization, or after it.
 
     Args:
-        tokens: `tokenizers.AddedToken`s.
-        spellings: of a token, how it may appear in what is searched.
+        tokens: the tokens.
+        spellings: returns how a token may appear in the searched text.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class AddedTokens:
                 self._starts_taking_space |= set(text[:1]) if token.lstrip else set()
 
     def apart(self, left: str, right: str) -> bool:
-        """Whether no token found depends on both of two neighbours, and none ends between them."""
+        """Whether no token depends on both of two neighbours, and none ends between them."""
         if (left, right) in self._pairs or left in self._ends:
             return False
         if not left.isspace():
             return True
-        # Tokens may take all of the space before or behind them, however much it is.
+        # A token may take all white space before or after it.
         if self._takes_space_behind:
             return False
         return not self._starts_taking_space or not (

@@ -1,4 +1,4 @@
-"""Where a text may be cut so that its parts give the ids of the whole."""
+"""Finds where a text may be cut so that its parts give the ids of the whole."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from transom.tokens.boundaries.splits import Splitting, Verdict
 
 __all__ = ["Boundaries"]
 
-REMEMBERED = 200_000  # pairs of characters; texts have far fewer, unless they are noise
+REMEMBERED = 200_000  # pairs of characters; only random text has more
 
 
 class Boundaries:
-    """Places where no text, whatever it is, has ids that depend on both sides.
+    """Tells which places are safe to cut at: where ids never depend on both sides.
 
-    A place is judged by the two characters there. It is safe when for every text that ends in the
-    first and every text that starts with the second, the ids of both together are those of the
-    first alone, followed by those that the second has behind any such text. So of two parts of a
-    text, the second is tokenized behind the one character before it, whose ids are then left out:
-    what a tokenizer does to the start of a text happens to that character.
+    The two characters at a place decide. A place is safe when the following holds for every text A
+    that ends in the first character and every text B that starts with the second: the ids of A + B
+    are those of A, followed by ids of B that do not depend on A. So the second of two parts is
+    tokenized together with the one character before it, and the ids of that character are left
+    out: whatever a tokenizer does to the start of a text happens to that character.
 
-    That is derived from the tokenizer's own settings, step by step: added tokens, normalizer,
-    added tokens again, pre-tokenizer, and where that does not split, the merges of the model. What
-    is not understood is not safe.
+    Safety is derived from the settings of the tokenizer, step by step: added tokens, normalizer,
+    added tokens again, pre-tokenizer, and, if that does not split, the merges of the model. A step
+    that is not understood makes a place unsafe.
 
     Args:
-        tokenizer: a `tokenizers.Tokenizer`. It is not changed, and must not be later on.
+        tokenizer: a `tokenizers.Tokenizer`. It is not changed; do not change it afterwards.
 
     Attributes:
-        obstacle: what in the tokenizer makes every place unsafe, in words, or None.
+        obstacle: in words, what in the tokenizer makes every place unsafe; None for nothing.
 
     >>> from tokenizers import Tokenizer, models, pre_tokenizers
     >>> tokenizer = Tokenizer(models.BPE())
@@ -80,7 +80,7 @@ class Boundaries:
         return known
 
     def last(self, text: str, start: int = 1, stop: int | None = None) -> int:
-        """The last safe place in `text` from `start` up to but without `stop`; 0 for none."""
+        """The last safe place in `text` from `start` to before `stop`; 0 for none."""
         if self.obstacle is None:
             for place in range(len(text) if stop is None else stop, start, -1):
                 if self.safe(text[place - 2 : place]):
@@ -118,7 +118,7 @@ def _steps(part: Any, nested: str) -> Iterator[Mapping[str, Any]]:
     """The settings of a part of a tokenizer, step by step.
 
     Raises:
-        Unprovable: when it is written in Python, and so has none.
+        Unprovable: when the part is written in Python and so has no settings.
     """
     if part is None:
         return

@@ -1,7 +1,7 @@
-"""Characters that Unicode's normal forms leave apart from what is beside them.
+"""Characters that Unicode's normal forms never combine with their neighbours.
 
-Unicode promises that none of this ever changes for a character once it has been assigned
-(Unicode Standard Annex 15, stability); those that this Python does not know are never apart.
+Unicode guarantees that this never changes for an assigned character (Unicode Standard Annex 15,
+stability). Characters that this Python does not know count as combining.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECOND_HANGUL = range(0x1160, 0x1200)
 
 
 def apart_from_before(character: str) -> bool:
-    r"""Whether it is neither composed nor reordered with anything that may precede it.
+    r"""Whether a character is never composed or reordered with what precedes it.
 
     >>> apart_from_before("e"), apart_from_before("\u0301")
     (True, False)
@@ -29,7 +29,7 @@ def apart_from_before(character: str) -> bool:
 
 
 def apart_from_behind(character: str) -> bool:
-    """Whether it is neither composed nor reordered with anything that may follow it.
+    """Whether a character is never composed or reordered with what follows it.
 
     >>> apart_from_behind(" "), apart_from_behind("e")
     (True, False)
@@ -44,7 +44,7 @@ def apart_from_behind(character: str) -> bool:
 
 @lru_cache
 def _composed() -> tuple[frozenset[str], frozenset[str]]:
-    """Characters that others are composed of: those that come first, and those that follow."""
+    """The characters that compose others: those that come first, and those that come second."""
     pairs = [
         [chr(int(code, 16)) for code in parts]
         for parts in (unicodedata.decomposition(chr(c)).split() for c in range(0x110000))

@@ -1,4 +1,4 @@
-"""Byte-pair encoding of a text that nothing splits."""
+"""Merges of a byte-pair encoding, for a text that nothing splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Merges"]
 
 
 class Merges:
-    """What a byte-pair encoding may merge.
+    """Tells which neighbours a byte-pair encoding may merge.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`.
@@ -18,8 +18,8 @@ class Merges:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         model = tokenizer.model
-        # With ignore_merges a text is looked up as a whole, so its length decides; a suffix marks
-        # the end of a text and a prefix all but its start, so a cut would be seen.
+        # With ignore_merges a text is looked up as a whole, so its length matters. A suffix marks
+        # the end of a text, and a prefix all of it but the start, so a cut would change ids.
         self.understood = isinstance(model, models.BPE) and not (
             model.dropout
             or model.ignore_merges
@@ -31,9 +31,9 @@ class Merges:
         self._known: dict[str, int] = {}
 
     def apart(self, left: str, right: str) -> bool:
-        """Whether two neighbours are in the vocabulary, and no token has the one after the other.
+        """Whether both neighbours are in the vocabulary, and no token contains them side by side.
 
-        Every merge then stays on one side, and merges on one side do not see those on the other.
+        Then every merge stays on one side, and does not depend on merges on the other side.
         """
         if not self.understood:
             return False

@@ -1,4 +1,4 @@
-"""What normalizers make of two neighbours, where that depends on nothing around them."""
+"""What normalizers make of two neighbours, if nothing around them matters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transom.tokens.boundaries.precompiled import images_of_graphemes
 __all__ = ["Normalizing"]
 
 CHARACTER_BY_CHARACTER = frozenset({"ByteLevel", "Lowercase", "Nmt", "StripAccents"})
-# Normal forms; BertNormalizer has one in it, to take accents off.
+# Unicode normal forms; BertNormalizer uses one to strip accents.
 FORMS = frozenset({"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD"})
 OTHERS = frozenset({"Precompiled", "Prepend", "Strip"})
 
@@ -26,10 +26,10 @@ class Normalizing:
     """One step of a normalizer.
 
     Args:
-        settings: as `tokenizer.json` has them.
+        settings: its settings in `tokenizer.json`.
 
     Raises:
-        Unprovable: when what it does to a character may depend on characters far away.
+        Unprovable: when its effect on a character may depend on distant characters.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -46,13 +46,13 @@ class Normalizing:
             raise Unprovable(f"the normalizer {self._kind}")
 
     def images(self, left: str, right: str) -> tuple[str, str] | None:
-        """The end of what `left` becomes and the start of what `right`, which it meets, does.
+        """What `left` and its right neighbour `right` become.
 
-        None where what is around them may have a say in it, and where one of them vanishes, for
-        then others meet in its place.
+        None when the text around them may matter, or when one of them vanishes, as other
+        characters become neighbours then.
         """
         if self._kind == "Prepend":
-            return left, right  # It changes the start of a text, and `left` is in front of `right`.
+            return left, right  # It changes only the start of a text; `left` stands before `right`.
         if self._kind == "Strip":
             return None if left[-1].isspace() else (left, right)
         if self._pattern is not None:
@@ -75,5 +75,5 @@ class Normalizing:
             return None
         if all(pattern.matches(c) is False for c in right):
             return left, right
-        # Replaced or not, it starts alike: spaces that become one.
+        # Replaced or not, it starts with the same character, as when spaces become one.
         return (left, right[0]) if self._content.startswith(right[0]) else None

@@ -1,4 +1,4 @@
-"""Regular expressions, as far as pre-tokenizers use them, as trees."""
+"""Parses the regular expressions of pre-tokenizers into trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "parse",
 ]
 
-# What an escape may be that reads one character: a class, a property, a code, or the character.
+# Escapes that read one character: a class, a property, a code, or the character itself.
 ESCAPE = re.compile(
     r"""\\(?: [sSdDwWhH] | [pP]\{\^?\w+\} | x\{[0-9a-fA-F]+\} | x[0-9a-fA-F]{2} | u[0-9a-fA-F]{4}
           | [rntfvae] | [^\w\s] | \s )""",
@@ -26,12 +26,12 @@ COUNT = re.compile(r"\{(\d*)(,?)(\d*)\}")
 
 
 class Unprovable(Exception):
-    """What decides the ids may look further than is understood here; the text says what it is."""
+    """The ids may depend on more text than is understood here; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Reads one character; each place in an expression is one of its own."""
+    """Reads one character; each place in an expression is a separate reader."""
 
     expression: str
     ignores_case: bool
@@ -44,7 +44,7 @@ class Lookahead:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Its inner part several times."""
+    """Repeats its inner part."""
 
     inner: Node
     at_least: int
@@ -54,14 +54,14 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Alternatives:
-    """One of its options, the first that will do."""
+    """The first of its options that matches."""
 
     options: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Concatenation:
-    """Its parts, one after the other."""
+    """All its parts, one after the other."""
 
     parts: tuple[Node, ...]
 
@@ -73,7 +73,7 @@ def parse(expression: str) -> Node:
     """The tree of an expression in Oniguruma's Ruby syntax.
 
     Raises:
-        Unprovable: on what is not known here, such as looking back.
+        Unprovable: when it has a construct that is not known here, such as a lookbehind.
     """
     parser = _Parser(expression)
     node = parser.choice(ignores_case=False)
@@ -95,7 +95,7 @@ class _Parser:
         return Unprovable(f"{self.rest:.12} in the regular expression {self._expression}")
 
     def take(self, *options: str) -> str:
-        """The first of some strings that comes next, which is stepped over; else nothing."""
+        """Step over the first of `options` that comes next, and return it; else an empty string."""
         for option in options:
             if self._expression.startswith(option, self._at):
                 self._at += len(option)
@@ -119,9 +119,9 @@ class _Parser:
             if isinstance(node, Lookahead):
                 raise self.unknown()
             at_least, at_most = {"*": (0, 2), "+": (1, 2), "?": (0, 1)}.get(sign) or self.count()
-            # After a count, + is another repetition; after a sign, it takes and never gives back.
+            # After a count, + is another repetition; after a sign, it makes it possessive.
             possessive = sign != "{" and bool(self.take("+"))
-            if not possessive and at_least != at_most:  # {n}? means that it may be left out
+            if not possessive and at_least != at_most:  # {n}? means that it is optional
                 self.take("?")
             node = Repeat(node, at_least, at_most > 1, possessive)
         return node
@@ -187,7 +187,7 @@ class _Parser:
         return Reader(f"(?i:{expression})" if ignores_case else expression, ignores_case)
 
     def bracket(self) -> None:
-        """Step over [...], brackets in it included; the engine is asked what it holds."""
+        """Step over [...] with nested brackets; the regex engine decides what it matches."""
         start, depth = self._at, 0
         while self.rest:
             if self.rest[0] == "\\":
@@ -196,7 +196,7 @@ class _Parser:
             if self.take("["):
                 depth += 1
                 self.take("^")
-                self.take("]")  # a bracket at the very start stands for itself
+                self.take("]")  # a bracket at the start is a literal
             elif self.take("]"):
                 depth -= 1
                 if not depth:

@@ -1,9 +1,9 @@
-"""Which characters a regular expression may read one right after the other.
+"""Finds which characters a regular expression may read one right after the other.
 
-A regular expression is taken as Glushkov's automaton (Russian Mathematical Surveys 16, 1961): its
-states are the places in the pattern that read a character, and an edge says which may read the
-next one. Between two characters that no edge joins, no attempt at a match goes on, so whatever is
-on one side has no say in what is matched on the other.
+It builds Glushkov's automaton of the expression (Russian Mathematical Surveys 16, 1961): its states
+are the places in the pattern that read a character, and an edge leads to a place that may read the
+next character. When no edge joins two characters, no match attempt crosses the place between them,
+so that the text on one side does not affect the matches on the other.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from transom.tokens.boundaries.parse import (
 
 __all__ = ["SplitPattern"]
 
-Edge = tuple[Reader, Reader | None]  # None: what comes next is looked at, not read
+Edge = tuple[Reader, Reader | None]  # None: a lookahead sees the next character
 
 
 class SplitPattern:
-    r"""What is known of the matches of an expression without knowing the text.
+    r"""What is known of the matches of an expression in any text.
 
     Args:
-        expression: in Oniguruma's syntax, as `tokenizers` takes it.
+        expression: in the syntax of Oniguruma, which `tokenizers` uses.
 
     Raises:
-        Unprovable: when it has something in it whose reach is not understood.
+        Unprovable: when it has a construct whose reach is not understood.
 
     >>> words = SplitPattern(r" ?\w+|\s+")
     >>> words.joins("a", "b"), words.joins("a", " "), words.joins(" ", "a")
@@ -56,7 +56,7 @@ class SplitPattern:
         self._engines: dict[Reader, Callable[[str], list[Any]]] = {}
 
     def joins(self, left: str, right: str) -> bool:
-        """Whether a match, or an attempt at one, may depend on both of two neighbours."""
+        """Whether a match, or a match attempt, may depend on both of two neighbours."""
         if self._may_be_empty or self._folds(left) or self._folds(right):
             return True
         return any(
@@ -65,7 +65,7 @@ class SplitPattern:
         )
 
     def matches(self, character: str) -> bool | None:
-        """Whether a character is always part of a match; False is never, None is not known."""
+        """Whether a character is always part of a match; False for never, None for not known."""
         if self._may_be_empty or self._folds(character):
             return None
         if not any(self._read(reader, character) for reader in self._readers):
@@ -76,7 +76,7 @@ class SplitPattern:
         return None
 
     def _read(self, reader: Reader, character: str) -> bool:
-        # Asked of the engine itself, so that its tables of characters are the ones that count.
+        # The engine itself decides, so that its own tables of characters apply.
         known = self._reads.get((reader, character))
         if known is None:
             if reader not in self._engines:
@@ -86,7 +86,7 @@ class SplitPattern:
         return known
 
     def _folds(self, character: str) -> bool:
-        """Whether, case being ignored, one character may stand for several."""
+        """Whether one character may match several, because case is ignored."""
         return len(character.casefold()) > 1 and any(r.ignores_case for r in self._readers)
 
 
@@ -96,8 +96,8 @@ class _Shape:
     first: set[Reader] = field(default_factory=set)
     last: set[Reader] = field(default_factory=set)
     edges: set[Edge] = field(default_factory=set)
-    looks: bool = False  # before it has read anything
-    # Readers whose one character is a match, unless it is one that the readers beside them take.
+    looks: bool = False  # whether it looks ahead before it reads anything
+    # Readers whose single character is a match, unless one of the given other readers takes it.
     alone: list[tuple[Reader, frozenset[Reader]]] = field(default_factory=list)
 
 
@@ -145,7 +145,7 @@ def _in_series(node: Concatenation) -> _Shape:
         passed = [(one, others | taken) for one, others in shape.alone if whole.nullable]
         whole.alone = [*(whole.alone if shape.nullable else []), *passed]
         if isinstance(part, Repeat) and part.possessive:
-            # It gives nothing back, so only what it does not take can be left to the next part.
+            # It never backtracks, so only characters that it does not take reach the next part.
             taken |= shape.first
         if whole.nullable:
             whole.first |= shape.first

@@ -8,9 +8,9 @@ from itertools import chain, product
 
 __all__ = ["images_of_graphemes"]
 
-# Characters that start the grapheme of what follows them (Grapheme_Cluster_Break=Prepend), as of
-# Unicode 16. Graphemes of six bytes or more are taken character by character, so what matters is
-# one of these before a character, or two of the short ones.
+# Characters that form a grapheme with what follows them (Grapheme_Cluster_Break=Prepend), as of
+# Unicode 16. Graphemes of six bytes or more are normalized character by character, so only one of
+# these before a character, or two of the short ones, matter.
 SHORT = [*map(chr, range(0x600, 0x606)), "\u06dd", "\u070f"]
 PREPENDED = [
     *SHORT,
@@ -18,7 +18,7 @@ PREPENDED = [
     *"\U00011941\U00011a3a\U00011a84\U00011a85\U00011a86\U00011a87\U00011a88\U00011a89",
     *"\U00011d46\U00011f02",
 ]
-# Categories of characters that never go on with a grapheme; of other letters, some scripts.
+# Categories of characters that never continue a grapheme; of category Lo, only some scripts.
 STARTS = frozenset({"Lu", "Ll", "Lt", "Nd", "Nl", "No", "Sm", "Sc"})
 STARTS |= {"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"}
 IDEOGRAPHS = (range(0x3041, 0x3097), range(0x30A1, 0x30FB), range(0x3400, 0xA000))
@@ -27,10 +27,10 @@ IDEOGRAPHS = (range(0x3041, 0x3097), range(0x30A1, 0x30FB), range(0x3400, 0xA000
 def images_of_graphemes(
     normalize: Callable[[str], str], left: str, right: str
 ) -> tuple[str, str] | None:
-    """What becomes of two characters that meet, whatever is around them; None is not known.
+    """What two neighbours become in any text; None when that is not known.
 
-    Known only where the second one is a control character, such as a newline: these are graphemes
-    by themselves, so that what is before them, and what is behind, is not theirs.
+    It is known only when the second one is a control character, such as a newline: a control
+    character is always a grapheme by itself.
     """
     if unicodedata.category(right) != "Cc" or right == "\r" or not _starts(left):
         return None

@@ -1,4 +1,4 @@
-"""Where pre-tokenizers split, as far as two neighbours decide it."""
+"""Tells where pre-tokenizers split, as far as two neighbours decide it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from transom.tokens.boundaries.pattern import SplitPattern
 
 __all__ = ["Splitting", "Verdict"]
 
-# The expression that tokenizers' ByteLevel has built in; it is GPT-2's.
+# The expression built into ByteLevel of tokenizers: that of GPT-2.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Where these split, only the two characters there decide; so what they do to two is what they do.
+# Two neighbours alone decide where these split, so a text of only these two shows it.
 BY_TWO = frozenset(
     {
         "BertPreTokenizer",
@@ -34,8 +34,8 @@ class Verdict(Enum):
     """What is known of the place between two characters.
 
     Attributes:
-        SPLIT: it is split there, whatever is around.
-        APART: if it is not, nothing on one side depends on what is on the other.
+        SPLIT: the text is always split there.
+        APART: even without a split there, neither side depends on the other.
         UNKNOWN: neither is certain.
     """
 
@@ -48,10 +48,10 @@ class Splitting:
     """One step of a pre-tokenizer.
 
     Args:
-        settings: as `tokenizer.json` has them.
+        settings: its settings in `tokenizer.json`.
 
     Raises:
-        Unprovable: when where it splits may depend on characters far away.
+        Unprovable: when a split may depend on distant characters.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Splitting:
         self._engine.__setstate__(json.dumps(settings).encode())
 
     def verdict(self, left: str, right: str) -> Verdict:
-        """On the place between two characters."""
+        """The verdict on the place between two characters."""
         if self._kind == "Metaspace":
             space = self._settings["replacement"]
             split = self._settings.get("split", True) and self.images(left, right)[1] == space
@@ -83,7 +83,7 @@ class Splitting:
         return Verdict.APART if whole else Verdict.SPLIT
 
     def images(self, left: str, right: str) -> tuple[str, str]:
-        """The two characters that a following step finds there, where this one does not split."""
+        """The two characters that the next step finds there, if this step does not split."""
         if self._kind == "Metaspace":
             space = self._settings["replacement"]
             return left.replace(" ", space), right.replace(" ", space)
@@ -102,7 +102,7 @@ class Splitting:
             return Verdict.SPLIT if before or after else Verdict.APART
         if before is None or after is None:
             return Verdict.UNKNOWN
-        # A delimiter is a match or, inverted, what is between matches.
+        # A delimiter is a match or, if inverted, the text between matches.
         inverted = self._settings["invert"]
         before, after = before != inverted, after != inverted
         together = {
