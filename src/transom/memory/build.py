@@ -72,8 +72,8 @@ def exclusive(store: EntryStore) -> AbstractContextManager[object]:
 def _disk_tier(path: Path, capacity: int | None) -> Tier:
     if os.name != "posix":
         raise StoreError(
-            f"{path}: contexts can be kept on disk only where files can be locked as on Linux and "
-            "macOS; expected no disk here."
+            f"{path}: contexts can be kept on disk only on systems that lock files as Linux and "
+            "macOS do; leave out disk here."
         )
     from transom.memory.tiers.disk import DiskTier
 

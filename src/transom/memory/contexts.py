@@ -76,7 +76,11 @@ class Contexts:
         return held
 
     def pinned(self, context_id: str, namespace: str) -> tuple[NDArray[np.generic], Entry]:
-        """The ids of a context, and its entry, which is pinned from now on."""
+        """Pin a context; its ids and its entry.
+
+        Raises:
+            InputError: when it is not held.
+        """
         entry = self.named(context_id, namespace)
         found = None if entry is None else self.gather(entry)
         if entry is None or found is None:
@@ -134,7 +138,7 @@ class Contexts:
         ttl: float | None,
         version: int,
     ) -> bool:
-        """Hold a context that is not held; False when there is no room, and `refusal` says why."""
+        """Hold a context that is not held; False without room, and `refusal` says why."""
         store = self.store
         found = self._match(space, ids)
         key = found.key
@@ -172,7 +176,7 @@ class Contexts:
         return self.refuse(f"{what} has {entry.size:,} bytes, {why} ({limits} bytes)")
 
     def refuse(self, why: str) -> Literal[False]:
-        """Nothing was added, for this reason."""
+        """Note why nothing was added."""
         self.refusal = why
         self.refused += 1
         return False

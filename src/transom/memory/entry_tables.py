@@ -118,5 +118,5 @@ class EntryTables:
         if below and not self.below.payloads.writable:
             raise StoreError(
                 f"{name!r} is in a store that cannot be written to, so it can be neither "
-                "removed nor replaced; expected a folder open to writing."
+                "removed nor replaced; make the folder writable."
             )

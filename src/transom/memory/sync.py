@@ -97,8 +97,8 @@ def _learn_added(store: EntryStore, key: int) -> None:
     if not header.state and header.itemsize != store.dtype.itemsize:
         raise StoreError(
             f"the {slow.name} tier holds tokens of {header.itemsize} bytes, and the "
-            f"vocab_size given here takes {store.dtype.itemsize}; expected that which it was made "
-            "with."
+            f"vocab_size given here takes {store.dtype.itemsize}; give the vocab_size that the "
+            "store was made with."
         )
     space = store.space(header.space)
     if not header.state and not header.nameless:  # also where it cannot be known itself

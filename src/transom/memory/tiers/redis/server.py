@@ -55,7 +55,7 @@ class Server:
                 url, socket_timeout=WAIT, socket_connect_timeout=WAIT, health_check_interval=30
             )
             pool = self.client.connection_pool
-            pool.connection_class(**pool.connection_kwargs)  # which looks at what the url says
+            pool.connection_class(**pool.connection_kwargs)  # checks what the url says
         except (ValueError, TypeError, AttributeError, redis.exceptions.RedisError) as error:
             raise InputError(
                 f"RedisTier: url is {url!r} ({error}); expected one such as "
@@ -64,7 +64,7 @@ class Server:
         self.client = _of_bytes(redis, self.client)
 
     def ask(self, question: Callable[[], AnswerT], otherwise: AnswerT) -> AnswerT:
-        """What the server answers; `otherwise` when it refuses, or does not answer."""
+        """The answer of the server; `otherwise` when it refuses or does not answer."""
         if not self.breaker.allows():
             return otherwise
         try:
@@ -87,7 +87,7 @@ class Server:
 
 
 def _of_bytes(redis: ModuleType, client: Client) -> Client:
-    """A client that answers with bytes, of the server that `client` asks."""
+    """`client`, or one for the same server that returns bytes and not text."""
     known = isinstance(client, (redis.Redis, redis.RedisCluster))
     if not known or isinstance(client, redis.client.Pipeline):
         raise InputError(
