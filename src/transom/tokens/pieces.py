@@ -12,14 +12,8 @@ __all__ = ["Detokenizer", "pieces"]
 INCOMPLETE = "\ufffd"
 
 
-<<<<<<< HEAD
 class Detokenizer:
     """Turns tokens into text one by one, and gives out text as soon as it is certain.
-=======
-@known_keywords
-def pieces(tokenizer: TokenDecoder, tokens: Iterable[int]) -> Iterator[str]:
-    """Text as soon as it is certain; joined, the text of all tokens.
->>>>>>> wt-r-data
 
     A character may take several tokens, and is held back until it is complete. Special tokens are
     left out. The time per token does not depend on how many there are.
