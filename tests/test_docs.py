@@ -67,7 +67,6 @@ for text in ("half:16", "loud-values:16", "loud-values:20,floor=3,heads=adaptive
     other = chunked_logits(model, tokens(1, 60), caches[1], [7] * 8 + [4])
     assert "int8" in text or torch.allclose(one, other, atol=1e-3)
     assert caches[0].seen == 60
-from transom import Context
 from transom.cli import main
 main(["policies"])
 """
