@@ -117,29 +117,9 @@ class Context(GeneratingContext):
         )
 
     @property
-    def model(self) -> CausalLM:
-        """The model."""
-        return self._runner.model
-
-    @property
-    def cache(self) -> BoundedCache:
-        """The keys and values that are kept."""
-        return self._runner.cache
-
-    @property
-    def policy(self) -> Policy:
-        """What is kept; a size that was given in bytes is in tokens."""
-        return self.cache.policy
-
-    @property
     def usage(self) -> Usage:
         """Tokens seen, kept and dropped, bytes held, the next position, bytes in cold storage."""
         return usage_of(self.cache)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the newest tokens are an answer to messages that the model has not ended."""
-        return self._runner.dialogue.unfinished
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` as the next thing in this context.

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from transom.context.content import Content, ContentEncoder
+from transom.context.model import CausalLM
 from transom.context.runner import ModelRunner
 from transom.context.steps import Step, steps_from
 from transom.context.stop import as_stops
 from transom.errors import InputError
+from transom.kv import BoundedCache
+from transom.policies import Policy
 from transom.sampling import Sampler
 from transom.validation import check_keywords, whole_number
 
@@ -18,7 +21,7 @@ __all__ = ["GeneratingContext"]
 
 
 class GeneratingContext:
-    """What `Context` generates with.
+    """The parts of a context, and how it generates with them; `Context` adds the rest.
 
     Attributes:
         tokenizer: of the model; None where only ids are appended.
@@ -28,6 +31,26 @@ class GeneratingContext:
     tokenizer: Any
     chunk: int
     _runner: ModelRunner
+
+    @property
+    def model(self) -> CausalLM:
+        """The model."""
+        return self._runner.model
+
+    @property
+    def cache(self) -> BoundedCache:
+        """The keys and values that are kept."""
+        return self._runner.cache
+
+    @property
+    def policy(self) -> Policy:
+        """What is kept; a size that was given in bytes is in tokens."""
+        return self.cache.policy
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the newest tokens are an answer to messages that the model has not ended."""
+        return self._runner.dialogue.unfinished
 
     @property
     def _encoder(self) -> ContentEncoder:

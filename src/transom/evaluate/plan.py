@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transom.errors import InputError
 from transom.evaluate.measures import (
@@ -19,7 +19,7 @@ from transom.evaluate.measures import (
     recomputed,
 )
 from transom.evaluate.record import ResultLog
-from transom.evaluate.rows import Row
+from transom.evaluate.rows import Row, RowKey
 from transom.evaluate.tasks import TASKS, task
 from transom.policies import Policy
 
@@ -171,10 +171,10 @@ def _moving(state: State, size: int, on_state: Callable[[State], None]) -> Calla
     return on_tokens
 
 
-def _missing(measure: Measure, record: ResultLog) -> set[tuple[Any, ...]]:
+def _missing(measure: Measure, record: ResultLog) -> set[RowKey]:
     return {key for key in measure.keys if key not in record}
 
 
-def _share(measure: Measure, wanted: set[tuple[Any, ...]], bench: Bench) -> int:
+def _share(measure: Measure, wanted: set[RowKey], bench: Bench) -> int:
     """About how many tokens the missing rows take, supposing that all rows take equally many."""
     return max(1, measure.tokens(bench) * len(wanted) // len(measure.keys))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transom.errors import InputError
-from transom.evaluate.rows import Row, from_json, to_json
+from transom.evaluate.rows import Row, RowKey, from_json, to_json
 
 __all__ = ["ResultLog"]
 
@@ -30,7 +30,7 @@ class ResultLog:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.settings = dict(settings)
-        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._rows: dict[RowKey, Row] = {}
         if path.exists():
             self._take_up()
 
@@ -39,7 +39,7 @@ class ResultLog:
         """All rows, sorted: whatever the order they were added in, it is the same."""
         return sorted(self._rows.values(), key=lambda row: tuple(map(_sortable, row.key)))
 
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
+    def __contains__(self, key: RowKey) -> bool:
         return key in self._rows
 
     def add(self, rows: Iterable[Row]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["LossRow", "RecallRow", "Row", "SpeedRow", "from_json", "to_json"]
+__all__ = ["LossRow", "RecallRow", "Row", "RowKey", "SpeedRow", "from_json", "to_json"]
+
+
+RowKey: TypeAlias = tuple[str | int | float, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class RecallRow:
     kind: ClassVar[str] = "recall"
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> RowKey:
         """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.task, self.length, self.depth, self.trial
 
@@ -62,7 +65,7 @@ class LossRow:
     kind: ClassVar[str] = "loss"
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> RowKey:
         """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.tokens
 
@@ -86,7 +89,7 @@ class SpeedRow:
     kind: ClassVar[str] = "speed"
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> RowKey:
         """What identifies the row; a record has one row of each key."""
         return self.kind, self.policy, self.length
 

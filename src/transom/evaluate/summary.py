@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from transom.evaluate.front import front
-from transom.evaluate.rows import LossRow, RecallRow, Row, SpeedRow
+from transom.evaluate.rows import LossRow, RecallRow, Row, RowKey, SpeedRow
 
 __all__ = ["Held", "PolicySummary", "Score", "by_bytes", "comparable", "score", "summaries"]
 
@@ -154,7 +154,7 @@ def comparable(rows: Sequence[Row], order: Sequence[str] = ()) -> list[Row]:
     counts only if every policy has a row for the same question. Policies without any row of that
     kind and task do not matter for this, nor do policies outside `order`, if it is given.
     """
-    known: dict[tuple[Any, ...], dict[str, set[tuple[Any, ...]]]] = {}
+    known: dict[RowKey, dict[str, set[RowKey]]] = {}
     for row in rows:
         if not order or row.policy in order:
             known.setdefault(_group(row), {}).setdefault(row.policy, set()).add(_matter(row))
@@ -184,12 +184,12 @@ def by_bytes(found: Sequence[PolicySummary], quality: str, held: Held = "hot_byt
     return [points[i][0] for i in front([point for _, point in points])]
 
 
-def _group(row: Row) -> tuple[Any, ...]:
+def _group(row: Row) -> RowKey:
     """The group within which a row is compared: its kind and, for a trial, its task."""
     return (row.kind, row.task) if isinstance(row, RecallRow) else (row.kind,)
 
 
-def _matter(row: Row) -> tuple[Any, ...]:
+def _matter(row: Row) -> RowKey:
     """The question that a row answers: its key without the policy."""
     kind, _, *others = row.key
     return kind, *others

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.evaluate.rows import Row
+from transom.evaluate.rows import Row, RowKey
 from transom.evaluate.tasks import Haystack, Material, sentences
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Measure(ABC):
 
     @property
     @abstractmethod
-    def keys(self) -> Sequence[tuple[Any, ...]]:
+    def keys(self) -> Sequence[RowKey]:
         """The keys of the rows that it gives."""
 
     @abstractmethod
@@ -92,5 +92,5 @@ class Measure(ABC):
         bench.context(self.policy)
 
     @abstractmethod
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         """Measure, and give the rows whose keys are `wanted`."""

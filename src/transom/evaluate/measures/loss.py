@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from transom.evaluate.losses import LossCurve
 from transom.evaluate.measures.base import Bench, Hooks, Measure
 from transom.evaluate.reading import passes
-from transom.evaluate.rows import LossRow
+from transom.evaluate.rows import LossRow, RowKey
 
 __all__ = ["Loss", "RecomputedLoss", "recomputed"]
 
@@ -36,13 +35,13 @@ class Loss(Measure):
         return f"loss {self.limit:,}"
 
     @property
-    def keys(self) -> Sequence[tuple[Any, ...]]:
+    def keys(self) -> Sequence[RowKey]:
         return [(LossRow.kind, self.policy, self.limit)]
 
     def tokens(self, bench: Bench) -> int:
         return self.limit
 
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         context, ids = bench.context(self.policy), bench.ids[: self.limit]
         curve, seconds, hot = LossCurve(), 0.0, 0
         for losses, took in passes(context, ids, hooks.stop):
@@ -70,7 +69,7 @@ class RecomputedLoss(Loss):
     def check(self, bench: Bench) -> None:
         bench.context("full")
 
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         context = bench.context("full")
         ids, stride = bench.ids[: self.limit], max(1, self.size // 2)
         curve, seconds, held = LossCurve(), 0.0, 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transom.evaluate.measures.base import Bench, Hooks, Measure
-from transom.evaluate.rows import RecallRow
+from transom.evaluate.rows import RecallRow, RowKey
 from transom.evaluate.tasks import Task
 from transom.evaluate.trials import Answer, answer_all
 
@@ -29,7 +28,7 @@ class Recall(Measure):
         return f"{self.task.name} {self.length:,}"
 
     @property
-    def keys(self) -> Sequence[tuple[Any, ...]]:
+    def keys(self) -> Sequence[RowKey]:
         cells = self.task.cells(self.length, self.depths, self.trials)
         return [(RecallRow.kind, self.policy, self.task.name, *cell) for cell in cells]
 
@@ -43,7 +42,7 @@ class Recall(Measure):
         super().check(bench)
         self.task.trial(bench.material, self.task.cells(self.length, self.depths, 1)[0])
 
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         cells = self.task.cells(self.length, self.depths, self.trials)
         keyed = zip(self.keys, cells, strict=True)
         trials = []

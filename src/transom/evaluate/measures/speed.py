@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.evaluate.measures.base import Bench, Hooks, Measure
-from transom.evaluate.rows import SpeedRow
+from transom.evaluate.rows import RowKey, SpeedRow
 
 __all__ = ["RecomputedSpeed", "Speed"]
 
@@ -36,13 +36,13 @@ class Speed(Measure):
         return f"speed {self.lengths[-1]:,}"
 
     @property
-    def keys(self) -> Sequence[tuple[Any, ...]]:
+    def keys(self) -> Sequence[RowKey]:
         return [(SpeedRow.kind, self.policy, length) for length in self.lengths]
 
     def tokens(self, bench: Bench) -> int:
         return self.lengths[-1]
 
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         context, warm = bench.context(self.policy), bench.context(self.policy)
         ids = np.resize(bench.ids, self.lengths[-1] + STEPS)
         for start, stop in ((0, context.chunk), (context.chunk, context.chunk + 1)):
@@ -92,7 +92,7 @@ class RecomputedSpeed(Measure):
         return "speed"
 
     @property
-    def keys(self) -> Sequence[tuple[Any, ...]]:
+    def keys(self) -> Sequence[RowKey]:
         return [(SpeedRow.kind, self.policy, length) for length in self.lengths]
 
     def tokens(self, bench: Bench) -> int:
@@ -101,7 +101,7 @@ class RecomputedSpeed(Measure):
     def check(self, bench: Bench) -> None:
         bench.context("full")
 
-    def run(self, bench: Bench, wanted: set[tuple[Any, ...]], hooks: Hooks) -> None:
+    def run(self, bench: Bench, wanted: set[RowKey], hooks: Hooks) -> None:
         context = bench.context("full")
         ids = np.resize(bench.ids, self.size)
         seconds = []
