@@ -11,7 +11,7 @@ __all__ = ["memory"]
 
 memory = typer.Typer(
     name="memory",
-    help="Inspect and clean up stores of contexts; compare eviction policies.",
+    help="Inspect and clean up stores; compare eviction policies.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -113,7 +113,7 @@ def ls(path: PATH, namespace: NAMESPACE = None, as_json: JSON = False) -> None:
 
 
 def verify(path: PATH) -> None:
-    """Read everything in a store, count it again, and delete what is damaged.
+    """Read all of a store, recount it, and delete what is damaged.
 
     Exits with 1 if anything was damaged.
     """
