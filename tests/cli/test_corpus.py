@@ -90,7 +90,10 @@ def test_mistakes(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("append", "books", "one.txt"), "one.txt is in books already"),
         (("append", "nowhere", "one.txt"), "nowhere is no corpus"),
         (("append", "books", "gone.txt"), "cannot read gone.txt"),
-        (("build", "books", "more.txt", "--tokenizer", "tokenizer.json"), "other files already"),
+        (
+            ("build", "books", "more.txt", "--tokenizer", "tokenizer.json"),
+            "already a corpus of other files",
+        ),
         (("export", "books", "x", "--to", "npz"), "no format 'npz'"),
         (("info", "nowhere"), "nowhere is no corpus"),
     ):

@@ -290,7 +290,7 @@ def test_files_that_are_there_already_are_refused(tmp_path: Path, files: list[Pa
     build(folder, files[:2], tokenizer())
     with pytest.raises(InputError, match=r"a\.txt is in .* already, and has not changed"):
         append_files(folder, [files[4], files[0]], tokenizer())
-    with pytest.raises(InputError, match="is a corpus of other files already"):
+    with pytest.raises(InputError, match="is already a corpus of other files"):
         build(folder, files[:1], tokenizer())
     before = TokenCorpus.open(folder).documents
     append_files(folder, files[:1], tokenizer(), again=True)

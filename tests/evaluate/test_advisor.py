@@ -119,8 +119,8 @@ def test_what_is_too_slow_is_not_chosen():
     advice = advice_of(figures, latency=0.01)
     assert advice.best is advice.larger is advice.smaller is None
     assert in_words(advice) == [
-        "Nothing that fits takes 10 ms a token or less: the fastest, sinks:4,window=252, takes "
-        "40 ms. Allow for that, take a smaller model, or a faster machine."
+        "No policy that fits takes 10 ms per token or less. The fastest, sinks:4,window=252, takes "
+        "40 ms. Allow that time, or use a smaller model or a faster machine."
     ]
 
 

@@ -81,7 +81,7 @@ def test_cold_blocks_go_to_a_file_again(tmp_path: Path) -> None:
     cache = BoundedCache(parse(RECALL), config=model.config, cold=tmp_path / "cold")
     chunked_logits(model, ids, cache, [60])
     twin = pickled(cache)
-    assert twin.layers[0].cold.folder == tmp_path / "cold"
+    assert twin.layers[0].store.folder == tmp_path / "cold"
     assert twin.cold_nbytes == cache.cold_nbytes
     got = chunked_logits(model, ids, twin, [20])
     assert torch.equal(got, chunked_logits(model, ids, cache, [20]))

@@ -20,10 +20,12 @@ from transom.kv.planner import Positions
 from transom.kv.recall import RecallLayer
 from transom.kv.self_attending_layer import SelfAttendingLayer
 from transom.policies import Policy
+from transom.validation import known_keywords
 
 __all__ = ["PlannedCache"]
 
 
+@known_keywords
 class PlannedCache(Cache):
     """What a bounded cache knows and does between forward passes.
 

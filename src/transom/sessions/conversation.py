@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transom.chat import Message, Turns
+from transom.validation import known_keywords
 
 if TYPE_CHECKING:
     from transom.context import Context, Usage
@@ -70,6 +71,7 @@ class Checkpoint:
     recent: tuple[Turn, ...] = ()
 
 
+@known_keywords
 class Conversation:
     """Questions and answers on one context. With a session file, every turn is saved.
 
