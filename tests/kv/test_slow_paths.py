@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.helpers.models import chunked_logits, distinct, tiny
-from transom.kv import BoundedCache, slow_paths
+from transom import slow_paths
+from transom.kv import BoundedCache
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,10 @@ from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.attending import Attending
 from transom.attention.compiling import uncompiled
-from transom.attention.huggingface import PlannedOffset, select_attention
+from transom.attention.huggingface import select_attention
 from transom.attention.modes import as_autocast, lasting, without_autocast
 from transom.attention.patterns import Pattern
+from transom.attention.planned_offset import PlannedOffset
 from transom.attention.returned_weights import Columns
 from transom.attention.trial import model_class, scales_by_position, trial
 from transom.errors import CacheError, InputError, PolicyError

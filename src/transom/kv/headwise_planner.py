@@ -15,7 +15,7 @@ from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError
 from transom.kv.planner import PassPlanner, PolicyT, Positions
-from transom.kv.slow_paths import log_slow_path
+from transom.slow_paths import log_slow_path
 
 __all__ = ["AttendingLayer", "HeadwisePlan", "HeadwisePlanner", "RowGroup"]
 
@@ -154,9 +154,10 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
             valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
         if len(before) > 1:
             log_slow_path(
+                "kv",
                 "layers that compute attention themselves handle the rows of a batch one by one, "
                 "because the rows have different lengths or padding. Feed rows of one length for "
-                "speed."
+                "speed.",
             )
         groups = []
         for row, real in enumerate(valid):

@@ -8,8 +8,8 @@ from torch import Tensor
 from transom.kv.bounded_layer import BoundedLayer, fewest, grown, put
 from transom.kv.quantization import Channels, Codes, decode, encode, storage
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
-from transom.kv.slow_paths import log_slow_path
 from transom.policies import Precision
+from transom.slow_paths import log_slow_path
 
 __all__ = ["QuantizedLayer"]
 
@@ -77,8 +77,9 @@ class QuantizedLayer(BoundedLayer):
         else:
             if len(before) > 1:
                 log_slow_path(
+                    "kv",
                     "quantized layers store the rows of a batch one by one, because the rows have "
-                    "different lengths or padding. Feed rows of one length for speed."
+                    "different lengths or padding. Feed rows of one length for speed.",
                 )
             for row, length in enumerate(before):
                 mine = slice(row, row + 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from transom.attention.huggingface import NOT_COMPUTED
+from transom.attention.attention_function import NOT_COMPUTED
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 from transom.kv.native_layers import NativeLayer

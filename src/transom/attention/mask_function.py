@@ -1,0 +1,113 @@
+"""What transformers calls for a mask where a bounded cache or a pattern may decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from transformers import AttentionMaskInterface
+
+from transom.attention.attending import Attending
+from transom.attention.causal_text import deviates
+from transom.attention.compiling import uncompiled
+from transom.attention.patterns import Pattern, causal, padding
+from transom.attention.patterns.shift import shifted
+from transom.attention.planned_offset import PlannedOffset
+from transom.attention.returned_weights import Shown
+from transom.errors import CacheError, InputError
+from transom.slow_paths import log_slow_path
+
+__all__ = ["Mask", "Patterned", "mask"]
+
+
+@dataclass(frozen=True)
+class Patterned:
+    """Stands in place of a mask where a pattern decides; positions count from the first key."""
+
+    pattern: Pattern
+
+
+Mask: TypeAlias = Tensor | Attending | Patterned | Shown | None
+
+
+def mask(
+    *, base: str, kv_offset: int | Tensor, pattern: Pattern | None = None, **kwargs: Any
+) -> Mask:
+    """The mask of one kind of layers, or what stands in its place.
+
+    Args:
+        base: the attention that the model ran before.
+        kv_offset: the position of the first key; a `PlannedOffset` where a bounded cache decides.
+        pattern: what queries may see besides, if there is one.
+        kwargs: what else transformers gives a mask function.
+
+    Raises:
+        CacheError: when a policy or a pattern decides and the model asks for a mask that is not
+            that of causal text, or the cache has empty slots.
+        InputError: when the attention mask does not fit the tokens so far.
+    """
+    if pattern is None and not isinstance(kv_offset, PlannedOffset):
+        own: Tensor | None = AttentionMaskInterface()[base](kv_offset=kv_offset, **kwargs)
+        return own
+    return _decided(base, kv_offset, pattern, **kwargs)
+
+
+@uncompiled
+def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwargs: Any) -> Mask:
+    """What stands in place of a mask where a bounded cache, a pattern or both decide."""
+    if (deviation := deviates(**kwargs)) is not None:
+        raise CacheError(
+            f"the model asks for {deviation} in layers where a policy or a pattern decides; only "
+            "causal text is supported there. Feed such tokens with a DynamicCache."
+        )
+    if isinstance(kv_offset, PlannedOffset):
+        planner = kv_offset.planner
+        visible = planner.begin(
+            kwargs["q_length"],
+            kwargs["batch_size"],
+            kwargs["attention_mask"],
+            kwargs["device"],
+            pattern,
+        )
+        if base == "eager":
+            log_slow_path(
+                "attention",
+                "steps of one token run on the model's eager attention, which is slower than sdpa. "
+                "Call model.set_attn_implementation('sdpa') unless you need attention weights.",
+            )
+        # Eager attention may be asked for its weights. Under a pattern, whatever is not `Shown`
+        # was made elsewhere, and attention refuses it.
+        show = base == "eager" or pattern is not None
+        return Shown(visible, planner.columns) if show else visible
+    assert pattern is not None
+    return _patterned(pattern, int(kv_offset), **kwargs)
+
+
+def _patterned(
+    pattern: Pattern,
+    first: int,
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor,
+    attention_mask: Tensor | None,
+    **_: object,
+) -> Patterned:
+    count = int(q_offset) + q_length
+    if attention_mask is not None and (attention_mask.ndim != 2 or attention_mask.shape[1] < count):
+        raise InputError(
+            f"attention_mask is {tuple(attention_mask.shape)}; expected two dimensions, with one "
+            f"column for each of the {count} tokens so far."
+        )
+    if count != first + kv_length:
+        raise CacheError(
+            f"queries end at {count} and keys at {first + kv_length}; a pattern needs a cache "
+            "without empty slots: a DynamicCache or a bounded one, not a static one."
+        )
+    seen = shifted(causal() & pattern, first)
+    if attention_mask is not None:
+        real = attention_mask[:, first : first + kv_length].bool()
+        if not bool(real.all()):
+            seen = seen & padding(real)
+    return Patterned(seen)

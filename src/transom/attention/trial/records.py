@@ -1,0 +1,81 @@
+"""What a trial tells about a model: its layers, and how they called the attention function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+__all__ = ["MIDDLE", "NEAR", "Call", "ModelTrial", "TrialLayer"]
+
+NEAR = (0, 1, 2, 5, 11, 23)  # the positions at which keys are compared
+MIDDLE = 250  # a larger one, at which float32 angles are still accurate
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of transformers' attention function.
+
+    Attributes:
+        layer: the index that the attention module gives itself; None if it has none.
+        same: the keys are the very tensor that the cache gave out.
+        repeated: each head of the keys is a head that the cache gave out.
+        own_mask: the mask is not the one that transformers made for this pass.
+        ahead: tokens may see later ones.
+        given: names of the further arguments that were not None, such as `softcap`.
+        plain: the model's own eager attention computes plain attention; true if it has none.
+    """
+
+    layer: int | None
+    same: bool
+    repeated: bool
+    own_mask: bool
+    ahead: bool
+    given: frozenset[str]
+    plain: bool
+
+
+@dataclass(eq=False)
+class TrialLayer:
+    """What happened in one layer of the cache.
+
+    Attributes:
+        updates: how often the cache was given keys in one pass.
+        keys: `(positions, kv_heads, head_dim)` float32, the key of one token at each of `NEAR`.
+        far: the same keys in a pass that also has a token far beyond the trained length, with a
+            cache that says it is as long; None where the model has no such positions.
+        middle: `(kv_heads, head_dim)` float32, the key of the same token at `MIDDLE`, or None.
+        steady: queries do not change with the length of the cache.
+        level: queries and keys have the same norm at every position.
+        calls: of the attention function with this layer's keys, in the order of the model.
+    """
+
+    updates: int = 0
+    keys: Tensor = field(default_factory=lambda: torch.empty(0))
+    far: Tensor | None = None
+    middle: Tensor | None = None
+    steady: bool = True
+    level: bool = True
+    calls: list[Call] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class ModelTrial:
+    """What a model did.
+
+    Attributes:
+        config: a copy of the model's.
+        layers: by their index in the cache.
+        frequencies: every 1-D floating-point tensor in the model that is no weight, float64. Those
+            by which the model rotates its keys are among them.
+        strays: the model attended to keys that are in no layer of the cache.
+        failure: why the model could not be run; None if it could.
+    """
+
+    config: PretrainedConfig
+    layers: dict[int, TrialLayer] = field(default_factory=dict)
+    frequencies: list[Tensor] = field(default_factory=list)
+    strays: bool = False
+    failure: str | None = None
