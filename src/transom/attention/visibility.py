@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +13,14 @@ from transom.attention.attending import Attending, left_out
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.kernels.masked import masked
+from transom.attention.key_run import KeyRun, key_run
 from transom.attention.modes import like_fused
-from transom.attention.patterns import Pattern, causal, sinks, sliding
-from transom.attention.patterns import pattern as of_policy
+from transom.attention.patterns import Pattern
 from transom.attention.patterns.layout import ALIGNED, Layout, layout
-from transom.attention.patterns.shift import shifted
 from transom.attention.rotary import Rotary
+from transom.attention.visible_block import VisibleBlock, visible_block
 from transom.policies import Positional
+from transom.slow_paths import log_slow_path
 
 __all__ = ["Visibility"]
 
@@ -28,51 +28,24 @@ QUERY_BLOCK = 512  # bounds the scratch memory of a long prompt; larger is no fa
 WORTH_BLOCKS = 32  # queries; for fewer, one masked call of the fused kernel is as fast
 
 
-class KeyRun(NamedTuple):
-    """Local keys that follow each other without a gap, the queries being the last of them.
-
-    Attributes:
-        columns: where they are among all keys, in the order of their positions.
-        length: how many they are.
-        pattern: who sees whom among them, counted from the first.
-        apart: `(q_len, pinned and what fills up to ALIGNED)` bool, which pinned keys a query does
-            not see; these meet their queries apart.
-    """
-
-    columns: Tensor | slice
-    length: int
-    pattern: Pattern
-    apart: Tensor | None
-
-
-class VisibleBlock(NamedTuple):
-    """What a block of queries sees: which columns of the keys, and who sees which of them."""
-
-    queries: slice
-    columns: Tensor | slice
-    mask: Tensor  # (rows, 1 or heads, q_len, columns) bool
-    bias: list[Tensor]  # see Visibility._bias; every layer fills in the same one
-    blind: Tensor | None = None  # (rows, 1 or heads, q_len, 1) bool, from whom a pattern hides all
-
-
 @dataclass(frozen=True, eq=False)
 class Visibility(Attending):
     """Who sees whom in one forward pass of several tokens; the same for every layer.
+
+    With compact positions, each query has its own distance to the pinned keys. So the queries are
+    rotated, and the pinned keys stay as they are: that is exact for a chunk of any length.
 
     Attributes:
         policy: decides what is visible.
         queries: `(rows, q_len)` int64 positions; `rows` is 1 when all rows of the batch agree.
         keys: `(rows, kv_len)` int64 positions in any order, -1 where there is no key.
-        rotary: how the model turns its queries; needed with `rotation`.
-        turn: `(rows, q_len, rotary_dim)` cosines and sines that bring each query to where the
-            pinned keys, at the angles they came with, are at their compact distance; None when
+        rotary: how the model rotates its queries; needed with `rotation`.
+        rotation: cosines and sines, `(rows, q_len, rotary_dim)` each, that rotate each query so
+            that it is at its compact distance from the pinned keys, rotated as they came; None when
             every key is at the right distance already.
-        unturned: layers without rotary positions, which need no turning.
+        layers_without_rope: layers without rotary positions, where nothing is rotated.
         pattern: what must let a key through besides the policy, by positions; None for nothing.
-        stored: the layers whose keys a cache has stored, which it fills in; None without a cache.
-
-    Turning the query rather than the pinned keys is what makes a chunk of many queries exact:
-    each query has its own distance to the pinned keys, and these stay as they are.
+        stored: the layers whose keys the cache has stored; the cache adds to it. None without one.
     """
 
     policy: Positional
@@ -93,7 +66,7 @@ class Visibility(Attending):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
     ) -> Tensor:
-        """As in `Attending`; of `k`, pinned keys are at the angles they came with.
+        """As in `Attending`; the pinned keys in `k` are rotated as they came.
 
         Scratch memory is that of one block of queries, never `q_len * kv_len`.
         """
@@ -122,45 +95,41 @@ class Visibility(Attending):
         blocks: Layout,
         rotated: bool,
     ) -> Tensor:
-        """By blocks of queries that gather the keys they see, in one softmax with the pinned."""
+        """By blocks of queries that gather the local keys they see; one softmax with the pinned."""
         local_k, local_v = k[:, :, run.columns], v[:, :, run.columns]
         if not self.policy.pinned:
             return block_sparse(q, local_k, local_v, blocks, scaling)
         where, _ = self._pinned
-        met = q
-        if rotated:
-            assert self.rotation is not None and self.rotary is not None
-            met = self.rotary.rotate(q, *(table[:, None] for table in self.rotation))
         where = F.pad(where, (0, -self.policy.pinned % ALIGNED))
-        apart = Apart(met, _take(k, where), _take(v, where), run.apart)
+        queries = self._rotate(q, slice(None)) if rotated else q
+        apart = Apart(queries, _take(k, where), _take(v, where), run.hidden)
         return block_sparse(q, local_k, local_v, blocks, scaling, apart)
 
     def _attend_together(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
     ) -> Tensor:
+        """By the fused kernel under a mask of all keys."""
         out = masked(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
         return out if block.blind is None else out.masked_fill(block.blind, 0)
 
     def _attend_split(
         self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
     ) -> Tensor:
-        """One softmax over pinned and local keys, though they meet the query at two angles.
+        """One softmax over pinned and local keys, although a query meets them in two rotations.
 
-        The scores of the pinned keys are computed apart and enter the fused attention as the bias
-        of keys that are zero.
+        The scores of the pinned keys are computed first. The fused kernel gets them as the bias of
+        keys that are zero.
         """
-        assert self.rotation is not None and self.rotary is not None
-        cos, sin = (table[:, None, block.queries] for table in self.rotation)
         where, present = self._pinned
         pinned = _take(k, where)
-        scores = _scores(self.rotary.rotate(q, cos, sin), pinned) * scaling
+        scores = _scores(self._rotate(q, block.queries), pinned) * scaling
         order = torch.arange(self.policy.pinned, device=q.device)
         queries = self.queries[:, None, block.queries, None]
         seen = (order <= queries) & present[:, None, None]
         if self.pattern is not None:
             seen = seen & self.pattern.at(queries, order)
 
-        bias = self._bias(block, q, scores.masked_fill(~seen, -torch.inf))
+        bias = block.bias(q, scores.masked_fill(~seen, -torch.inf))
         k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
         v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
         out = masked(q, k, v, bias, scaling)
@@ -169,111 +138,50 @@ class Visibility(Attending):
         sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)
         return out.masked_fill(~sighted, 0)
 
-    def _bias(self, block: VisibleBlock, q: Tensor, scores: Tensor) -> Tensor:
-        """The scores of the pinned keys, then the mask of the local ones, per head."""
-        pinned = self.policy.pinned
-        size = (*q.shape[:3], pinned + block.mask.shape[3])
-        if scores.requires_grad:  # each layer's own, in the dtype that has a gradient
-            local = torch.full_like(block.mask, -torch.inf, dtype=q.dtype)
-            local = local.masked_fill_(block.mask, 0)
-            return torch.cat((scores.to(q.dtype), local.expand(*size[:3], -1)), dim=3)
-        if not block.bias or block.bias[-1].shape != size:
-            # The fused kernel for CPUs takes float32 with half precision. With float64 it would
-            # read it as float64, without a word.
-            wider = torch.promote_types(q.dtype, torch.float32)
-            dtype = wider if q.device.type == "cpu" else q.dtype
-            bias = torch.full(size, -torch.inf, dtype=dtype, device=q.device)
-            bias[..., pinned:].masked_fill_(block.mask, 0)
-            block.bias.append(bias)
-        block.bias[-1][..., :pinned] = scores
-        return block.bias[-1]
+    def _rotate(self, q: Tensor, queries: slice) -> Tensor:
+        """These queries as they meet the pinned keys."""
+        assert self.rotation is not None and self.rotary is not None
+        cos, sin = (table[:, None, queries] for table in self.rotation)
+        return self.rotary.rotate(q, cos, sin)
 
     def _block(self, start: int, local_only: bool) -> VisibleBlock:
         """The block of queries from `start`, computed once per pass when it is the only one."""
         if local_only in self._shared:
             return self._shared[local_only]
         span = slice(start, start + QUERY_BLOCK)
-        queries = self.queries[:, span]
-        pinned = (self.keys >= 0) & (self.keys < self.policy.pinned)
-        wanted = (self.keys >= self.policy.local_start(queries.min())) & (self.keys >= 0)
-        wanted = (wanted & (self.keys <= queries.max())) & ~pinned
-        if not local_only:
-            wanted |= pinned
-        anywhere = wanted.any(dim=0)
-        columns = slice(None) if bool(anywhere.all()) else anywhere.nonzero().flatten()
-        keys = self.keys[:, None, None, columns]
-        mask = self.policy.visible(queries[:, None, :, None], keys) & (keys >= 0)
-        if self.pattern is not None:
-            mask = mask & self.pattern.at(queries[:, None, :, None], keys.clamp(min=0))
-        if local_only:
-            mask &= keys >= self.policy.pinned
-        else:
-            # A padding query before its row's first token sees nothing, and a softmax over
-            # nothing is NaN. Its output is never used, so it may as well see everything.
-            blind = ~mask.any(dim=-1, keepdim=True)
-            mask |= blind
-        apart = local_only or self.pattern is None
-        block = VisibleBlock(span, columns, mask, bias=[], blind=None if apart else blind)
+        block = visible_block(self.policy, self.pattern, self.queries, self.keys, span, local_only)
         if self.queries.shape[1] <= QUERY_BLOCK:
             self._shared[local_only] = block
         return block
 
     @cached_property
     def _run(self) -> KeyRun | None:
-        """The local keys as a run; None where rows differ, or a GPU's fused kernel is better."""
-        if len(self.keys) > 1 or len(self.queries) > 1 or self.keys.is_cuda:
+        """The local keys as a run; None where blocks cannot be used, or are not worth it."""
+        if self.queries.shape[1] < WORTH_BLOCKS:
             return None
-        queries, keys = self.queries[0], self.keys[0]
-        if len(queries) < WORTH_BLOCKS or bool((keys < 0).any()):
-            return None
-        pinned = self.policy.pinned
-        positions, order = keys.sort()
-        # The first queries may be pinned tokens themselves, and then come before the local keys.
-        ahead = pinned if int(queries[0]) >= pinned else 0
-        start = max(int(self.policy.local_start(queries[0])), ahead)
-        begin = int(torch.searchsorted(positions, start))
-        local = positions[begin:]
-        if not len(local) or int(local[-1]) != int(queries[-1]):
-            return None
-        if int(local[-1] - local[0]) != len(local) - 1 or bool((queries.diff() != 1).any()):
-            return None
-        first = int(local[0])
-        pattern = _as_pattern(self.policy, queries, first)
-        hidden = None
-        if pinned:
-            if not ahead:
-                pattern = pattern & ~sinks(pinned)
-            numbers = torch.arange(pinned, device=keys.device)
-            hidden = numbers > queries[:, None]
-        if self.pattern is not None:
-            pattern = pattern & shifted(self.pattern, first)
-            if hidden is not None:
-                if self.pattern.batch or self.pattern.heads:
-                    return None
-                hidden |= ~self.pattern.at(queries[:, None], numbers)[0, 0]
-        if hidden is not None:
-            hidden = F.pad(hidden, (0, -pinned % ALIGNED), value=True)
-        columns: Tensor | slice = order[begin:]
-        if bool((order[begin:].diff() == 1).all()):
-            columns = slice(int(order[begin]), int(order[-1]) + 1)
-        return KeyRun(columns, len(local), pattern, hidden)
+        if self.keys.is_cuda:
+            reason = "on a GPU, blocks would be many small products"
+        elif len(self.keys) > 1 or len(self.queries) > 1:
+            reason = "the rows of a batch have different lengths or padding"
+        elif bool((self.keys < 0).any()):
+            reason = "some slots of the cache are empty"
+        else:
+            run = key_run(self.policy, self.queries[0], self.keys[0], self.pattern)
+            if run is not None:
+                return run
+            reason = "the kept keys have gaps, or the pattern differs between rows or heads"
+        log_slow_path(
+            "attention",
+            f"every score of a prompt with the kept keys is computed, because {reason}.",
+        )
+        return None
 
     @cached_property
     def _pinned(self) -> tuple[Tensor, Tensor]:
-        """`(rows, pinned)`: in which column each pinned key is, and whether it is there yet."""
+        """`(rows, pinned)` each: the column of each pinned key, and whether it is there yet."""
         order = torch.arange(self.policy.pinned, device=self.keys.device)
         found = self.keys[:, None, :] == order[:, None]
         return found.int().argmax(dim=-1), found.any(dim=-1)
-
-
-def _as_pattern(policy: Positional, queries: Tensor, first: int) -> Pattern:
-    """What a policy lets be seen of local keys, when these are counted from `first`."""
-    starts = policy.local_start(queries)
-    if bool((starts.diff() == 1).all()):  # a pattern that is the same for every chunk of a text
-        return sliding(int(queries[0] - starts[0]) + 1)
-    if int(starts.max()) <= first:
-        return causal()
-    return shifted(of_policy(policy), first)
 
 
 def _take(x: Tensor, where: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transom.attention.compiling import uncompiled
 from transom.attention.kernels.one_core import use_one_core
+from transom.slow_paths import log_slow_path
 
 __all__ = ["multiplied_in"]
 
@@ -32,7 +33,15 @@ def multiplied_in(x: Tensor) -> torch.dtype:
 
 @uncompiled
 def _is_fast(dtype: torch.dtype) -> bool:
-    return _seconds(dtype) <= _seconds(torch.float32)
+    fast = _seconds(dtype) <= _seconds(torch.float32)
+    if not fast:
+        name = str(dtype).removeprefix("torch.")
+        log_slow_path(
+            "attention",
+            f"this processor multiplies {name} more slowly than float32, so attention computes in "
+            "float32, from copies. Load the model in float32 where there is memory for it.",
+        )
+    return fast
 
 
 @cache
