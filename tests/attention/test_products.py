@@ -75,7 +75,7 @@ def test_scores_are_not_rounded_where_they_need_not_be(monkeypatch: pytest.Monke
 def test_the_explanation_says_so(speed: str) -> None:
     states = [x.bfloat16() for x in tensors(1, 300, 300)]
     why = attend.explain(*states, SEEN).why
-    assert ("in float32, which this processor multiplies sooner" in why) == (speed == "slow")
+    assert ("in float32, which this processor multiplies faster" in why) == (speed == "slow")
 
 
 def test_blocks_are_weighed_as_what_they_compute_in(speed: str) -> None:

@@ -1,4 +1,4 @@
-"""Models that scale queries by position: their positions do not start over."""
+"""Models that scale queries by position: they are recognized, and keep their true positions."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def scaling(beta: float) -> Any:
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(0.5, True), (0.1, True), (0.0, False)])
-def test_it_is_seen_in_the_queries(beta: float, expected: bool) -> None:
+def test_a_scale_is_noticed(beta: float, expected: bool) -> None:
     assert scales_by_position(trial(scaling(beta).config)) is expected
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_others_only_turn(family: str) -> None:
+def test_other_models_do_not_scale(family: str) -> None:
     assert not scales_by_position(trial(tiny(family).config))
 
 
@@ -69,7 +69,7 @@ def test_a_context_keeps_the_true_positions(policy: str) -> None:
     assert context.usage.position == len(ids)
 
 
-def test_a_cache_does_not_start_positions_over() -> None:
+def test_a_cache_refuses_to_start_positions_over() -> None:
     model = scaling(0.5)
     cache = BoundedCache(parse("window:16"), config=model.config)
     chunked_logits(model, tokens(1, 40), cache, [40])

@@ -1,3 +1,5 @@
+"""Rotations are those of the models, and what cannot be rotated is refused."""
+
 from __future__ import annotations
 
 import sys
@@ -35,8 +37,8 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("family", KNOWN)
-def test_turns_as_the_model_does(family: str) -> None:
-    """A key that the model put at position 5, turned by 90, is what it would have put at 95."""
+def test_rotates_as_the_model_does(family: str) -> None:
+    """A key that the model rotated to position 5, rotated by 90, is what it gives for 95."""
     config = KNOWN[family]
     rotary = Rotary.from_config(config)
     module = sys.modules[model_class(config).__module__]
@@ -50,19 +52,19 @@ def test_turns_as_the_model_does(family: str) -> None:
         )[1]
         for position in (5, 95)
     }
-    turned = rotary.rotate(placed[5], *rotary.angles(torch.tensor(90)))
-    torch.testing.assert_close(turned, placed[95], atol=2e-5, rtol=1e-4)
+    rotated = rotary.rotate(placed[5], *rotary.angles(torch.tensor(90)))
+    torch.testing.assert_close(rotated, placed[95], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_matrix_turns_like_turn_and_leaves_the_rest(interleaved: bool) -> None:
+def test_the_matrix_rotates_as_rotate_does_and_leaves_the_rest(interleaved: bool) -> None:
     rotary = Rotary(torch.tensor([1.0, 0.1, 0.003], dtype=torch.float64), interleaved)
     x, by = torch.randn(2, 4, 10), torch.tensor([7, -300])
     cos, sin = rotary.angles(by)
-    turned = rotary.rotate(x, cos[:, None], sin[:, None])
-    torch.testing.assert_close(x @ rotary.matrix(by, 10), turned, atol=1e-5, rtol=1e-5)
-    assert torch.equal(turned[..., 6:], x[..., 6:])
-    torch.testing.assert_close(turned.norm(), x.norm())
+    rotated = rotary.rotate(x, cos[:, None], sin[:, None])
+    torch.testing.assert_close(x @ rotary.matrix(by, 10), rotated, atol=1e-5, rtol=1e-5)
+    assert torch.equal(rotated[..., 6:], x[..., 6:])
+    torch.testing.assert_close(rotated.norm(), x.norm())
 
 
 def test_a_million_positions_away_and_back() -> None:

@@ -1,4 +1,4 @@
-"""What is found out about a model by running it without weights."""
+"""What a trial finds out about a model, by running it without weights."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FOUR = {**GROUPED, "num_hidden_layers": 4}
 EACH_SECOND = ["sliding_attention", "full_attention"] * 2
 MIXED = {**FOUR, "head_dim": 8, "sliding_window": 8, "layer_types": EACH_SECOND}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-# Which layers turn their keys, read off the code of each model.
-TURNING = {
+# Which layers rotate their keys (1) and which do not (0), read off the code of each model.
+ROTATING = {
     "llama": (LlamaConfig(**FOUR), "1111"),
     "cohere2": (CONFIG_MAPPING["cohere2"](**MIXED), "1010"),
     "exaone4": (CONFIG_MAPPING["exaone4"](**MIXED, sliding_window_pattern=2), "1010"),
@@ -47,21 +47,21 @@ TURNING = {
 }
 
 
-@pytest.mark.parametrize("name", TURNING)
-def test_which_layers_turn_their_keys(name: str) -> None:
-    config, expected = TURNING[name]
-    found = {index: turns(config, index) for index in range(4)}
+@pytest.mark.parametrize("name", ROTATING)
+def test_which_layers_rotate_their_keys(name: str) -> None:
+    config, expected = ROTATING[name]
+    found = {index: rotates(config, index) for index in range(4)}
     assert "".join(str(int(found[index])) for index in range(4)) == expected
 
 
-def turns(config: Any, index: int) -> bool:
+def rotates(config: Any, index: int) -> bool:
     return rotary_of(trial(config), [index])[index] is not None
 
 
-@pytest.mark.parametrize("name", TURNING)
-def test_what_is_found_is_what_the_real_model_does(name: str) -> None:
+@pytest.mark.parametrize("name", ROTATING)
+def test_the_real_model_rotates_as_found(name: str) -> None:
     """Keys of one token at two positions, from a model with weights and its own attention."""
-    config, _ = TURNING[name]
+    config, _ = ROTATING[name]
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
     keys = {position: real_keys(model, position) for position in (4, 61)}
@@ -90,7 +90,7 @@ def real_keys(model: Any, position: int) -> dict[int, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_a_trial_is_of_every_layer_with_attention(family: str) -> None:
+def test_a_trial_sees_every_layer_with_attention(family: str) -> None:
     config = CONFIGS[family]
     made = trial(config)
     kinds = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
@@ -102,7 +102,7 @@ def test_a_trial_is_of_every_layer_with_attention(family: str) -> None:
         assert [call.layer for call in layer.calls] == [index]
 
 
-def test_a_trial_changes_nothing() -> None:
+def test_a_trial_changes_neither_config_nor_random_numbers() -> None:
     config = LlamaConfig(**{**COMMON, "num_hidden_layers": 5}, attn_implementation="sdpa")
     before, random = config.to_dict(), torch.random.get_rng_state()
     trial(config)
@@ -129,7 +129,7 @@ def test_neither_default_dtype_nor_autocast_nor_inference_mode_matter(dtype: tor
 
 
 def test_a_model_of_any_size_takes_no_memory() -> None:
-    """A hundred billion numbers of weights; the trial is of shapes."""
+    """The weights would be a hundred billion numbers; a trial has only their shapes."""
     config = LlamaConfig(
         hidden_size=2**14, intermediate_size=2**17, num_hidden_layers=3, num_attention_heads=128,
         num_key_value_heads=8, vocab_size=2**17,
@@ -138,14 +138,14 @@ def test_a_model_of_any_size_takes_no_memory() -> None:
     assert Rotary.from_config(config).dim == 128
 
 
-def test_a_norm_with_weights_after_the_turn_is_noticed() -> None:
-    """New norms are ones throughout, and then it could not be told from none."""
+def test_a_norm_with_weights_after_the_rotation_is_noticed() -> None:
+    """A new norm has ones everywhere, and would look like no norm."""
     config = CONFIG_MAPPING["hunyuan_v1_dense"](**FOUR, head_dim=8)
-    with pytest.raises(UnsupportedModelError, match="once they are turned"):
+    with pytest.raises(UnsupportedModelError, match="once they are rotated"):
         Rotary.from_config(config)
 
 
-def test_what_is_no_decoder_and_what_counts_by_itself_is_noticed() -> None:
+def test_encoders_and_queries_that_depend_on_the_cache_length_are_noticed() -> None:
     bert = trial(BertConfig(num_hidden_layers=1))
     assert all(call.ahead for layer in bert.layers.values() for call in layer.calls)
     llama4 = trial(CONFIG_MAPPING["llama4_text"](**FOUR, head_dim=8))
@@ -153,14 +153,14 @@ def test_what_is_no_decoder_and_what_counts_by_itself_is_noticed() -> None:
 
 
 class Clipped(LlamaRotaryEmbedding):
-    """Positions that stop growing, as in ReRoPE."""
+    """Rotary positions that stop growing, as in ReRoPE."""
 
     def forward(self, x: Any, position_ids: Any) -> Any:
         return super().forward(x, position_ids.clamp(max=40))
 
 
 class Tabulated(LlamaRotaryEmbedding):
-    """Angles that were computed once, for so many positions."""
+    """Rotary positions from a table with 300 rows."""
 
     def forward(self, x: Any, position_ids: Any) -> Any:
         angles = torch.arange(300.0)[:, None] * self.inv_freq
@@ -168,8 +168,8 @@ class Tabulated(LlamaRotaryEmbedding):
         return angles.cos(), angles.sin()
 
 
-class Forgetful(LlamaRotaryEmbedding):
-    """Frequencies that are computed each time."""
+class Frequencyless(LlamaRotaryEmbedding):
+    """Rotary positions whose frequencies are computed anew in each pass."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -182,11 +182,15 @@ class Forgetful(LlamaRotaryEmbedding):
         return angles.cos(), angles.sin()
 
 
-SAID = {Clipped: "at position 250 otherwise", Tabulated: "a table", Forgetful: "keeps nowhere"}
+REASONS = {
+    Clipped: "at position 250 otherwise",
+    Tabulated: "a table",
+    Frequencyless: "keeps nowhere",
+}
 
 
-@pytest.mark.parametrize("kind", SAID)
-def test_positions_that_cannot_be_moved_are_refused_with_what_they_are(kind: Any) -> None:
+@pytest.mark.parametrize("kind", REASONS)
+def test_keys_that_cannot_be_moved_are_refused_with_the_reason(kind: Any) -> None:
     class Config(LlamaConfig):
         model_type = f"transom-test-{kind.__name__.lower()}"
 
@@ -199,5 +203,5 @@ def test_positions_that_cannot_be_moved_are_refused_with_what_they_are(kind: Any
 
     AutoConfig.register(Config.model_type, Config)
     AutoModelForCausalLM.register(Config, Model)
-    with pytest.raises(UnsupportedModelError, match=SAID[kind]):
+    with pytest.raises(UnsupportedModelError, match=REASONS[kind]):
         Rotary.from_config(Config(**COMMON))

@@ -1,4 +1,4 @@
-"""Patterns in real model code: what the stock model gives under the same mask, written out."""
+"""Patterns in real models; the reference is the same model with the pattern as a full mask."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAMILIES = ["llama", "qwen3", "mistral", "gemma3", "gpt-neox", "smollm3"]
 
 
 def stock(model: Any, ids: Tensor, visible: Tensor) -> Tensor:
-    """Logits of the model as it is, given the mask in full, `(batch, 1 or heads, q, k)`."""
+    """Logits of the model as it is under a full mask, `(batch, 1 or heads, q_len, kv_len)`."""
     mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
     with torch.no_grad():
         logits: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
@@ -47,7 +47,7 @@ def stock(model: Any, ids: Tensor, visible: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("some", PATTERNS, ids=repr)
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt-neox", "smollm3"])
-def test_a_model_follows_it(family: str, some: Pattern) -> None:
+def test_a_model_follows_the_pattern(family: str, some: Pattern) -> None:
     model, ids = tiny(family), tokens(2, LENGTH)
     expected = stock(model, ids, (causal() & some).mask(LENGTH))
     before = model.config._attn_implementation
@@ -89,7 +89,7 @@ def test_a_bounded_cache_and_a_pattern_together(policy: Any, some: Pattern) -> N
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_padding_is_seen_by_no_one(bounded: bool) -> None:
+def test_no_token_sees_padding(bounded: bool) -> None:
     model, ids = tiny("llama"), tokens(2, LENGTH)
     some = sliding(12) | sinks(3)
     real = torch.ones(2, LENGTH, dtype=torch.int64)
@@ -99,7 +99,7 @@ def test_padding_is_seen_by_no_one(bounded: bool) -> None:
         cache = BoundedCache(Window(LENGTH), config=model.config) if bounded else DynamicCache()
         positions = (real.cumsum(1) - 1).clamp(min=0)
         both = model(ids, attention_mask=real, position_ids=positions, past_key_values=cache).logits
-    # A row's positions are those of its tokens in a bounded cache, and its columns elsewhere.
+    # In a bounded cache, positions count the tokens of a row; in other caches, its columns.
     expected = alone if bounded else stock_padded(model, ids, real, some)
     assert difference(both[:1, 31:], expected) < CLOSE
     assert not both.isnan().any()
@@ -125,7 +125,7 @@ def test_a_models_own_windows_still_count(family: str) -> None:
         assert difference(chunked_logits(model, ids, cache, [30, 1, 59]), whole) < CLOSE
 
 
-def test_gradients_flow() -> None:
+def test_gradients_are_those_under_the_full_mask() -> None:
     some, ids = sliding(20) | sinks(3), tokens(1, LENGTH)
     gradients = []
     for follow in (True, False):
@@ -141,7 +141,7 @@ def test_gradients_flow() -> None:
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
 
 
-def test_generation() -> None:
+def test_generation_follows_the_pattern() -> None:
     model, ids = tiny("llama"), tokens(1, 40)
     some = sliding(10) | sinks(3)
     with use_pattern(model, some):
@@ -150,7 +150,7 @@ def test_generation() -> None:
             assert model(made[:, :stop]).logits[0, -1].argmax() == made[0, stop]
 
 
-def test_it_is_undone_whatever_happens_and_the_inner_one_counts() -> None:
+def test_the_inner_pattern_counts_and_both_are_undone_after_an_error() -> None:
     model, ids = tiny("llama"), tokens(1, 30)
     inner = stock(model, ids, sliding(4).mask(30))
 
@@ -165,7 +165,7 @@ def test_it_is_undone_whatever_happens_and_the_inner_one_counts() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_what_cannot_follow_says_so() -> None:
+def test_what_cannot_follow_a_pattern_is_refused() -> None:
     model, ids = tiny("llama"), tokens(1, 30)
     with use_pattern(model, sliding(4)):
         positions = torch.cat([torch.arange(10), torch.arange(20)])[None]
@@ -188,7 +188,7 @@ def test_what_cannot_follow_says_so() -> None:
 
 @pytest.mark.parametrize("own", [None, DynamicCache, BoundedCache])
 def test_a_mask_that_was_made_elsewhere_is_refused(own: Any) -> None:
-    """It goes to the layers as it is, so that none would follow the pattern."""
+    """The layers get such a mask as it is, so they would not follow the pattern."""
     model, ids = tiny("llama"), tokens(1, 12)
     mask = torch.ones(12, 12).tril()[None, None].bool()
     with use_pattern(model, sliding(4)):

@@ -1,4 +1,4 @@
-"""What differs between releases of transformers, and one that nobody has tried yet."""
+"""What differs between releases of transformers, and the warning for one that is untested."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bound(model: Any) -> None:
 
 
 @pytest.mark.parametrize("first_use", [follow, bound])
-def test_an_untested_release_is_told_of_once(newer: str, first_use: Callable[[Any], None]) -> None:
+def test_an_untested_release_warns_once(newer: str, first_use: Callable[[Any], None]) -> None:
     model = tiny("llama")
     with pytest.warns(UserWarning, match=f"transformers {newer} is newer than"):
         first_use(model)
@@ -47,7 +47,7 @@ def test_an_untested_release_is_told_of_once(newer: str, first_use: Callable[[An
         bound(model)
 
 
-def test_a_tested_release_is_not_told_of() -> None:
+def test_a_tested_release_does_not_warn() -> None:
     warn_if_untested.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -78,7 +78,7 @@ class Wrapper:
     def forward(self, *args: Any, **kwargs: Any) -> None: ...
 
 
-def test_the_name_of_the_cache_is_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_is_given_by_the_name_that_the_model_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_argument(Old()) == "past_key_values"
     assert cache_argument(New()) == "cache"
     for version, name in [("5.23.4", "past_key_values"), ("5.24.0", "cache"), ("6.0.0", "cache")]:

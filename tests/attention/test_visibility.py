@@ -1,3 +1,5 @@
+"""Many queries over kept keys see what the policy says, in every way of computing it."""
+
 from __future__ import annotations
 
 import pytest
@@ -53,15 +55,15 @@ def test_the_split_softmax_runs_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("length", [30, 90, 400])  # one masked call, several, and blocks
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize("policy", [Window(20), Sinks(3, 17)], ids=str)
-def test_what_a_pattern_hides_from_everything_gives_zeros(
-    policy: Policy, turned: bool, length: int
+def test_queries_from_which_a_pattern_hides_all_keys_give_zeros(
+    policy: Policy, rotated: bool, length: int
 ) -> None:
     some = chunked(25) & ~sliding(2)
     q, k, v = torch.randn(1, 6, length, 8), *torch.randn(2, 1, 2, length, 8)
     positions = torch.arange(length)[None]
-    rotation = ROTARY.angles(torch.zeros_like(positions)) if turned and policy.pinned else None
+    rotation = ROTARY.angles(torch.zeros_like(positions)) if rotated and policy.pinned else None
     seen = Visibility(policy, positions, positions, ROTARY, rotation, pattern=some)
     fast, slow = seen.attend(q, k, v), naive(q, k, v, pattern(policy) & some, 8**-0.5)
     torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)

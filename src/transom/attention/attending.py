@@ -1,4 +1,4 @@
-"""What may stand in place of a mask: whoever computes the attention of a forward pass."""
+"""What may stand in place of a mask: an object that computes the attention of a forward pass."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Attending", "left_out"]
 
 
 class Attending(ABC):
-    """Computes attention for every layer of one forward pass, each query seeing what it should."""
+    """Computes attention for every layer of one forward pass."""
 
     @property
     @abstractmethod
     def positions(self) -> Tensor:
-        """Of the queries in the text, `(batch or 1, q_len)` int64; 0 or more for padding."""
+        """Of the queries in the text, `(batch or 1, q_len)` int64; of padding, any from 0 up."""
 
     @abstractmethod
     def attend(
@@ -26,7 +26,7 @@ class Attending(ABC):
         """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
 
         Args:
-            q: `(batch, heads, q_len, head_dim)`, rotary applied.
+            q: `(batch, heads, q_len, head_dim)`, rotated.
             k: `(batch, kv_heads, kv_len, head_dim)`, what the layer's `update` gave out.
             v: `(batch, kv_heads, kv_len, value_dim)`, likewise.
             scaling: of the scores, `head_dim ** -0.5` by default.
@@ -35,7 +35,7 @@ class Attending(ABC):
 
 
 def left_out(layer: int) -> CacheError:
-    """The error for a layer that attends without having given its keys to the cache."""
+    """The error for a layer that attends although it gave the cache no keys."""
     return CacheError(
         f"layer {layer} attends without the cache that the model was given, as layers do under "
         "gradient checkpointing. Call model.gradient_checkpointing_disable(), or train without a "

@@ -1,9 +1,8 @@
-"""Whether a mask that a model asks for is that of causal text."""
+"""Whether the mask that a model asks for is the mask of causal text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,13 +22,23 @@ def deviates(
     local_size: int | None = None,
     use_vmap: bool = False,
     allow_is_causal_skip: bool = False,
-    **_: Any,
+    **_: object,
 ) -> str | None:
-    """How a mask differs from that of causal text, sliding or not; None if it does not.
+    """How a mask differs from the mask of causal text; None if it does not.
 
-    Takes what transformers gives a mask function, and looks at the new tokens among themselves. The
-    model itself says, with `allow_is_causal_skip`, when nothing was put over its plain mask; then
-    neighbours are enough to tell packed sequences and chunks. Otherwise all pairs are looked at.
+    Takes what transformers gives a mask function, and compares the new tokens with each other. With
+    `allow_is_causal_skip` the model says that it changed nothing in its causal mask. Then comparing
+    neighbours is enough to notice packed sequences and chunks. Otherwise all pairs are compared.
+
+    Args:
+        mask_function: of (batch, head, query, key) indices; None for causal text.
+        batch_size: rows of the batch.
+        q_length: new tokens.
+        device: of the mask.
+        q_offset: position of the first new token.
+        local_size: tokens that a sliding layer sees; None for a layer that sees all.
+        use_vmap: the mask function takes single indices only, so it is the model's own.
+        allow_is_causal_skip: the mask function is the plain one.
     """
     if use_vmap:
         return "a mask pattern of its own"
@@ -47,7 +56,7 @@ def deviates(
             expected = expected & (keys > queries - local_size)
         seen = torch.as_tensor(mask_function(rows, 0, queries, keys), device=device)
         if bool((seen & ~expected).any()):
-            return "tokens that see later ones (image tokens that see each other, say)"
+            return "tokens that see later ones (such as image tokens that see each other)"
         if bool((expected & ~seen).any()):
-            return "tokens that do not see all those before them (packed sequences, say)"
+            return "tokens that do not see all earlier ones (such as packed sequences)"
     return None

@@ -1,4 +1,4 @@
-"""Where `torch.compile` leaves its graph."""
+"""Functions that `torch.compile` calls as they are."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ WHY = {
 
 
 def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function as it is where a compiled model calls it; what is around it is compiled.
+    """Keep `torch.compile` from compiling a function; a compiled model calls it as it is.
 
-    With `fullgraph=True` PyTorch refuses that, and names the function and the reason.
+    Under `fullgraph=True` PyTorch refuses such a call, and names the function and the reason.
     """
     takes = inspect.signature(torch.compiler.disable).parameters
     given = WHY if "reason" in takes else {}  # since torch 2.7

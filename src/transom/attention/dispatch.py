@@ -1,4 +1,4 @@
-"""Attention under a pattern: one function that picks the kernel, and says which and why."""
+"""Attention under a pattern: `attend` chooses the kernel, and `explain` says which and why."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ __all__ = ["Attend", "Explanation", "Kernel", "attend", "blocks_pay"]
 
 Kernel = Literal["auto", "block_sparse", "decode", "dense", "flex", "naive"]
 
-# Of all scores. In float32 the fused kernel takes 0.6 to 0.8 of the time per score that blocks do;
-# in half precision, on CPUs that multiply it well but have no matrix units, twice as much.
+# The largest share of all scores at which blocks are used in float32. There the fused kernel takes
+# 0.6 to 0.8 of the time per score that blocks take. In half precision it takes twice the time of
+# blocks, on CPUs that have instructions for it but no matrix units.
 SPARSE_ENOUGH = 0.6
 
 
@@ -34,13 +35,13 @@ class Explanation:
     """What `attend` would do.
 
     Attributes:
-        kernel: which computes it.
-        why: in a sentence.
+        kernel: the kernel that would compute it.
+        why: the reason, in a sentence.
         pairs: visible (query, key) pairs, the mean over rows and heads.
-        fraction: of all pairs, `q_len * kv_len`.
-        flops: of the visible pairs, over all rows and heads: two per number multiplied and added,
-            for scores and for the weighted sum.
-        bytes: read and written at least: queries, keys, values and output.
+        fraction: visible pairs divided by all pairs, `q_len * kv_len`.
+        flops: for the scores and the weighted sums of all visible pairs, over all rows and heads;
+            a multiplication with its addition counts as two.
+        bytes: of queries, keys, values and output, which are read or written at least once.
     """
 
     kernel: Kernel
@@ -58,7 +59,7 @@ class Explanation:
 
 
 class Attend:
-    """The type of `attend`, which is called, and asked to explain itself."""
+    """The type of `attend`: it can be called, and it can explain what a call would do."""
 
     @like_fused
     def __call__(
@@ -73,20 +74,20 @@ class Attend:
     ) -> Tensor:
         """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
 
-        The last query is at the last key: fewer queries than keys follow what was cached. Queries
-        that see nothing give zeros. Gradients flow to `q`, `k` and `v`. The mask is never made at
-        `q_len * kv_len`, but for the kernel `"naive"`.
+        The last query is at the position of the last key. So if there are fewer queries than keys,
+        the first keys were cached. Queries that see nothing give zeros. Gradients flow to `q`, `k`
+        and `v`. Only the kernel `"naive"` makes a mask of `q_len * kv_len`.
 
         Args:
             q: `(batch, heads, q_len, head_dim)`.
-            k: `(batch, kv_heads, kv_len, head_dim)`; a whole number of query heads share each.
+            k: `(batch, kv_heads, kv_len, head_dim)`; `heads` is a multiple of `kv_heads`.
             v: `(batch, kv_heads, kv_len, value_dim)`.
-            pattern: who sees whom; everyone sees everything by default.
+            pattern: who sees whom; by default every query sees every key.
             scale: of the scores, `head_dim ** -0.5` by default.
-            kernel: the one to use; by default the one that `explain` names.
+            kernel: the kernel to use; by default the one that `explain` names.
 
         Raises:
-            InputError: when sizes or dtypes do not fit each other, the pattern, or the kernel.
+            InputError: when sizes or dtypes do not fit each other, the pattern or the kernel.
         """
         pattern = everything() if pattern is None else pattern
         _check(q, k, v, pattern, kernel)
@@ -135,7 +136,7 @@ def _choose(q: Tensor, k: Tensor, pattern: Pattern) -> tuple[Kernel, str]:
     if pattern == everything() or (pattern == causal() and q_len in (1, kv_len)):
         return "dense", "the fused kernel needs no mask for this"
     if q.is_cuda:
-        return "flex", "on a GPU, one fused kernel that skips blocks beats many small products"
+        return "flex", "on a GPU, one kernel that skips blocks is faster than many small products"
     if isinstance(pattern, Dilated):
         plain = f"{pattern.step} plain windows, one for each remainder of positions"
         return "block_sparse", plain + _in_which(q)
@@ -146,18 +147,18 @@ def _choose(q: Tensor, k: Tensor, pattern: Pattern) -> tuple[Kernel, str]:
 
 
 def _in_which(q: Tensor) -> str:
-    """The end of a sentence where blocks compute in another dtype than they get."""
+    """The end of the reason: in which dtype blocks are computed, if not in that of `q`."""
     dtype, given = (str(x).removeprefix("torch.") for x in (multiplied_in(q), q.dtype))
-    return "" if dtype == given else f", in {dtype}, which this processor multiplies sooner"
+    return "" if dtype == given else f", in {dtype}, which this processor multiplies faster"
 
 
 def blocks_pay(share: float, q: Tensor) -> bool:
-    """Whether computing that share of all scores in blocks beats computing all in one kernel."""
+    """Whether blocks that compute this share of all scores are faster than one kernel for all."""
     return share <= (SPARSE_ENOUGH if q.is_cuda or multiplied_in(q) == torch.float32 else 1)
 
 
 def _spans(k: Tensor, pattern: Pattern) -> tuple[Span, ...] | None:
-    """The keys that the last query sees, where a formula says so."""
+    """The keys that the last query sees, if the pattern has a formula for them; otherwise None."""
     spans = pattern.spans(k.shape[2] - 1)
     if spans and spans[-1].stop > k.shape[2]:
         spans = tuple(Span(a, min(b, k.shape[2])) for a, b in spans if a < k.shape[2])
@@ -169,7 +170,7 @@ def _layout(q: Tensor, k: Tensor, pattern: Pattern) -> Layout:
 
 
 def _by_remainder(q: Tensor, k: Tensor, v: Tensor, pattern: Dilated, scale: float) -> Tensor:
-    """Keys `step` apart: queries of one remainder see a plain window of the keys that have it."""
+    """A dilated window as `step` plain windows, one for each remainder of positions."""
     first = k.shape[2] - q.shape[2]
     parts = []
     for remainder in range(pattern.step):
@@ -194,9 +195,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, kernel: str) -> No
             "k with the same head_dim."
         )
     if not k.shape[1] or q.shape[1] % k.shape[1]:
-        raise InputError(f"{shapes}; expected heads of q that are a multiple of those of k.")
+        raise InputError(f"{shapes}; expected the heads of q to be a multiple of those of k.")
     if q.shape[2] > k.shape[2]:
-        raise InputError(f"{shapes}; expected no more queries than keys: the last are together.")
+        raise InputError(f"{shapes}; expected no more queries than keys.")
     if not (q.dtype == k.dtype == v.dtype and q.is_floating_point()):
         raise InputError(
             f"q is {q.dtype}, k {k.dtype}, v {v.dtype}; expected one floating-point dtype."
@@ -205,17 +206,17 @@ def _check(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, kernel: str) -> No
         raise InputError(f"kernel is {kernel!r}; expected one of {', '.join(get_args(Kernel))}.")
     if kernel == "decode" and (q.shape[2] > 1 or pattern.spans(0) is None):
         raise InputError(
-            f"the kernel 'decode' was asked for {q.shape[2]} queries under {pattern!r}; expected "
-            "one query, and a pattern whose spans are a formula."
+            f"kernel is 'decode', for {q.shape[2]} queries under {pattern!r}; expected one query, "
+            "and a pattern with a formula for what it sees. Use kernel='auto'."
         )
     if pattern.limit is not None and k.shape[2] > pattern.limit:
         raise InputError(
             f"{pattern!r} is made for {pattern.limit} tokens and there are {k.shape[2]} keys; "
-            "expected at most as many."
+            "expected at most that many."
         )
     for name, size in (("batch", q.shape[0]), ("heads", q.shape[1])):
         wanted = getattr(pattern, name)
         if wanted not in (None, size):
             raise InputError(
-                f"{pattern!r} is made for {name} of {wanted}; {shapes}: expected the same."
+                f"{pattern!r} is made for {name} of {wanted}; {shapes}. Expected the same {name}."
             )

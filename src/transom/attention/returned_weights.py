@@ -17,11 +17,11 @@ __all__ = ["Columns", "Shown", "weights_under", "weights_within"]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the text as it was fed each key is in, padding included.
+    """The column of each key in the text as it was fed, where padding has columns too.
 
     Attributes:
-        keys: `(rows, kv_len)` int64 on the CPU, position of each key among the real tokens, -1
-            where there is none; `rows` is 1 when all rows of the batch agree.
+        keys: `(rows, kv_len)` int64 on the CPU, the position of each key among the real tokens, -1
+            where there is no key; `rows` is 1 when all rows of the batch agree.
         real: `(batch, columns)` bool on the CPU, which columns are real tokens; None if all are.
         count: how many columns there are.
     """
@@ -33,7 +33,7 @@ class Columns:
     def spread(self, weights: Tensor) -> Tensor:
         """Weights over keys, `(batch, heads, q_len, kv_len)`, as `(batch, heads, q_len, columns)`.
 
-        Columns of padding, and of tokens that have left, are zero.
+        The columns of padding and of evicted tokens are zero.
         """
         batch, heads, tokens, _ = weights.shape
         places = self.keys.clamp(min=0)
@@ -48,11 +48,11 @@ class Columns:
 
 @dataclass(frozen=True)
 class Shown:
-    """What stands for a mask where the weights may be asked for.
+    """Stands in place of a mask where a bounded cache decides and weights may be asked for.
 
     Attributes:
-        visible: the mask, None for everything, or who attends instead.
-        columns: where the keys are; None where each head has others.
+        visible: the mask, None for everything, or what attends instead.
+        columns: where the keys are in the text; None where heads keep different tokens.
     """
 
     visible: Tensor | Attending | None
@@ -64,21 +64,21 @@ def weights_under(
 ) -> Tensor:
     """`(batch, heads, q_len, columns)` weights of a pass of several tokens, in the dtype of `q`.
 
-    Written out, so they take `q_len * columns` numbers per head.
+    They take `q_len * columns` numbers per head.
 
     Args:
-        visible: who attends.
-        columns: where the keys are.
+        visible: what attends in this pass.
+        columns: where the keys are in the text.
         q, k, scale, layer: as for `Attending.attend`.
 
     Raises:
-        CacheError: when each head holds other tokens.
+        CacheError: when heads keep different tokens.
     """
     if columns is None or not isinstance(visible, Visibility):
         raise CacheError(
-            "output_attentions=True asks for attention weights, which are not given where each "
-            "head keeps other tokens (a policy by score or with recall). Leave it off, or use a "
-            "policy by position such as sinks or window."
+            "output_attentions=True asks for attention weights, which cannot be given where each "
+            "head keeps different tokens (a policy by score or with recall). Leave it off, or use "
+            "a policy by position such as sinks or window."
         )
     queries, keys = visible.queries[:, None, :, None], visible.keys[:, None, None, :]
     seen = visible.policy.visible(queries, keys) & (keys >= 0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Final, Protocol
 
 import transformers
 from transformers.utils import output_capturing
@@ -13,12 +14,19 @@ from transformers.utils import output_capturing
 __all__ = ["cache_argument", "collects", "warn_if_untested"]
 
 TESTED: Final = ((5, 22), (5, 24))  # the first and the last minor release
-RENAMED: Final = (5, 24)  # since then the argument for a cache is `cache`
+RENAMED: Final = (5, 24)  # since this one, models take a cache by the name `cache`
+
+
+class HasForward(Protocol):
+    """A model, or a wrapper around one."""
+
+    @property
+    def forward(self) -> Callable[..., object]: ...
 
 
 @cache
 def warn_if_untested() -> None:
-    """Warn, once in a process, that transformers is newer than what transom was tested with."""
+    """Warn, once per process, where transformers is newer than the last release tested here."""
     _, last = TESTED
     if _release() > last:
         warnings.warn(
@@ -29,18 +37,18 @@ def warn_if_untested() -> None:
         )
 
 
-def cache_argument(model: Any) -> str:
+def cache_argument(model: HasForward) -> str:
     """The name by which `model.forward` takes a cache: `"cache"` or `"past_key_values"`."""
     known = inspect.signature(model.forward).parameters
     for name in ("cache", "past_key_values"):
         if name in known:
             return name
-    # A wrapper that hands its arguments on, as PEFT's do.
+    # A wrapper that hands its arguments on, such as PEFT's.
     return "cache" if _release() >= RENAMED else "past_key_values"
 
 
 def collects(name: str) -> bool:
-    """Whether transformers gathers what modules return for an output of that name, just now."""
+    """Whether transformers is collecting what modules return for an output of this name."""
     collector = getattr(output_capturing, "_active_collector", None)
     gathered = None if collector is None else collector.get()
     return gathered is not None and name in gathered
