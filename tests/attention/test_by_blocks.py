@@ -1,4 +1,4 @@
-"""Attention by blocks: dropout drawn again for the gradient, and memory that a block bounds."""
+"""Attention by blocks: the backward pass repeats the dropout; one block bounds the memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def drawn(seq: int, kv_len: int | None = None, **more: Any) -> list[Tensor]:
 
 
 def dropped(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, dropout: float) -> Tensor:
-    """All weights at once, then dropped in the order in which blocks are drawn."""
+    """All weights at once, then dropout block by block, in the order of the kernel."""
     k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
     scores = q @ k.transpose(2, 3) * 0.4
     visible = pattern.mask(q.shape[2], k.shape[2], batch=2, heads=4)
@@ -67,7 +67,7 @@ def test_queries_stand_at_the_last_keys(pattern: Pattern, q_len: int, kv_len: in
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most elements that any result had."""
+    """Records the number of elements of the largest result."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.helpers.attention_inputs import DIM, HEADS, VALUE_DIM, tensors
 from tests.helpers.patterns import SPELLED
 from transom.attention.dispatch import attend
-from transom.attention.kernels import block_sparse as module
+from transom.attention.kernels import pieces
 from transom.attention.kernels.naive import naive
 from transom.attention.patterns import (
     Pattern,
@@ -129,8 +129,8 @@ def test_flex(some: Pattern) -> None:
 def test_long_inputs_run_on_several_threads_and_leave_none_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "WORTH_THREADS", 0)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 1)  # and pieces are as small as can be
+    monkeypatch.setattr(pieces, "WORTH_THREADS", 0)
+    monkeypatch.setattr(pieces, "SCORES_AT_ONCE", 1)  # the smallest pieces
     before, threads = torch.get_num_threads(), threading.active_count()
     torch.set_num_threads(3)
     try:

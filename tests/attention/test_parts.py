@@ -1,4 +1,4 @@
-"""Attention in parts is attention."""
+"""Attention joined from parts equals attention to all keys at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks chosen by content: which, attention over them, and how much of all attention that is."""
+"""Blocks chosen by content: the choice, attention over it, and its share of full attention."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tensors(batch: int, q_len: int, kv_len: int) -> list[Tensor]:
 
 
 def visible(choice: BlockChoice, batch: int) -> Tensor:
-    """`(batch, heads, q_len, kv_len)`, a query at a time."""
+    """What a choice lets queries see, query by query, `(batch, heads, q_len, kv_len)` bool."""
     seen = torch.zeros(batch, HEADS, choice.q_len, choice.kv_len, dtype=torch.bool)
     for query in range(choice.q_len):
         position = choice.kv_len - choice.q_len + query
@@ -133,5 +133,5 @@ def test_a_choice_is_for_its_sizes_and_for_inference() -> None:
         attend_blocks(q[:, :, 1:], k, v, choice)
     with pytest.raises(InputError, match="9 queries and 8 keys"):
         choose_blocks(q, k[:, :, :8])
-    with pytest.raises(InputError, match="pruning is for inference"):
+    with pytest.raises(InputError, match="pruning has no gradients"):
         attend_blocks(q.requires_grad_(), k, v, choice)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.helpers.positional_reference import reference_attention
 from transom.attention.kernels.naive import naive
 from transom.attention.patterns import chunked, pattern, sliding
-from transom.attention.reference import reference_attention
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import QUERY_BLOCK, Visibility
 from transom.policies import Chunked, Full, Policy, Sinks, Window

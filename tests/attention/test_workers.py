@@ -1,4 +1,4 @@
-"""Work shared among threads leaves no trace in any thread of the user's."""
+"""Work that several threads share changes nothing in the user's own threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `OptimizedAttention` means, one row and one head at a time; small modules and masks."""
+"""A slow `OptimizedAttention`, one row and one head at a time; small modules and masks."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def slow_attention(
     weights, values = [], []
     for row in range(batch):
         for head in range(heads):
-            q = turned(module.rotary, _head(module.q_proj, x[row], head, heads), places[row])
+            q = rotated(module.rotary, _head(module.q_proj, x[row], head, heads), places[row])
             shared = head // groups
             k = _head(module.k_proj, x[row], shared, module.num_kv_heads)
-            k = turned(module.rotary, k, places[row])
+            k = rotated(module.rotary, k, places[row])
             scores = q @ k.T * module.scale + added[row, head]
             seen = visible[row, head] & (added[row, head] > -torch.inf)
             lines = [_softmax(scores[i], seen[i]) for i in range(seq)]
@@ -46,8 +46,8 @@ def slow_attention(
     return module.o_proj(torch.stack(rows))
 
 
-def turned(rotary: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """`x`, `(seq, head_dim)`, its pairs as complex numbers turned by their angles."""
+def rotated(rotary: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """`x`, `(seq, head_dim)`, its pairs as complex numbers rotated by their angles."""
     if rotary is None:
         return x
     n = rotary.dim // 2

@@ -22,7 +22,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-from transom.attention.reference import reference_attention
+from tests.helpers.positional_reference import reference_attention
 from transom.attention.rotary import Rotary
 
 VOCABULARY = 97

@@ -1,4 +1,4 @@
-"""Attention pruned by content: each block of queries with the blocks of keys that match it best."""
+"""Attention pruned by content: each block of queries sees the blocks of keys that match best."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["BlockChoice", "attend_blocks", "choose_blocks", "mass_kept"]
 
 @dataclass(frozen=True, eq=False)
 class BlockChoice:
-    """Which blocks of keys each block of queries sees; causal within the last of them.
+    """Which blocks of keys each block of queries sees; the query's own block is causal.
 
-    Blocks are cut at multiples of `block`, counted from the first key.
+    Blocks start at multiples of `block`, counted from the first key.
 
     Attributes:
-        kept: `(batch, kv_heads, query blocks, most blocks kept)` int64, ascending; the numbers of
-            the blocks of keys, -1 in front where there are fewer.
+        kept: `(batch, kv_heads, query blocks, most blocks kept)` int64, ascending: the indices of
+            the blocks of keys. If there are fewer, the first entries are -1.
         block: keys or queries per block.
-        q_len, kv_len: what it was chosen for; the last query is at the last key.
+        q_len, kv_len: how many queries and keys it was chosen for; the last query is at the last
+            key.
     """
 
     kept: Tensor
@@ -37,11 +38,11 @@ class BlockChoice:
 
     @property
     def first_block(self) -> int:
-        """Number of the block that the first query is in."""
+        """Index of the block that the first query is in."""
         return (self.kv_len - self.q_len) // self.block
 
     def queries(self, number: int) -> slice:
-        """Indices of the queries in block `number`, counted from that of the first query."""
+        """Indices of the queries in block `number`; the block of the first query has number 0."""
         offset = self.kv_len - self.q_len
         start = (self.first_block + number) * self.block - offset
         return slice(max(0, start), min(self.q_len, start + self.block))
@@ -51,18 +52,18 @@ class BlockChoice:
 def choose_blocks(
     q: Tensor, k: Tensor, *, keep: int = 16, block: int = 64, sinks: int = 1, local: int = 1
 ) -> BlockChoice:
-    """For each block of queries the `keep` blocks of keys whose mean its own mean matches best.
+    """For each block of queries, the `keep` blocks of keys whose mean best matches its own mean.
 
-    Source: block means as in MInference, https://arxiv.org/abs/2407.02490; keeping by content for
-    every query block as in Quest, https://arxiv.org/abs/2406.10774.
+    Source: block means as in MInference, https://arxiv.org/abs/2407.02490; blocks kept by content
+    for each block of queries as in Quest, https://arxiv.org/abs/2406.10774.
 
     Args:
         q: `(batch, heads, q_len, head_dim)`; the heads of a group choose together.
         k: `(batch, kv_heads, kv_len, head_dim)`.
-        keep: blocks kept, those always kept included.
+        keep: how many blocks are kept, including those that are always kept.
         block: queries or keys per block.
         sinks: how many of the first blocks are always kept.
-        local: how many of the latest blocks are, the query's own included.
+        local: how many of the latest blocks are always kept, including the query's own.
 
     Raises:
         InputError: on sizes that make no sense.
@@ -73,11 +74,14 @@ def choose_blocks(
     local = whole_number("choose_blocks", "local", local, 1, unit="blocks")
     if sinks + local > keep:
         raise InputError(
-            f"choose_blocks: keep is {keep}, sinks {sinks} and local {local}; those always kept "
-            "count too, so expected sinks + local <= keep."
+            f"choose_blocks: keep is {keep}, sinks {sinks} and local {local}; expected "
+            "sinks + local <= keep, because keep includes the blocks that are always kept."
         )
     if q.shape[2] > k.shape[2]:
-        raise InputError(f"{q.shape[2]} queries and {k.shape[2]} keys; expected no more queries.")
+        raise InputError(
+            f"choose_blocks: {q.shape[2]} queries and {k.shape[2]} keys; expected no more queries "
+            "than keys."
+        )
     heads, q_len = q.shape[1:3]
     kv_heads, kv_len = k.shape[1:3]
     with torch.no_grad():
@@ -104,19 +108,20 @@ def attend_blocks(
         q: `(batch, heads, q_len, head_dim)`.
         k: `(batch, kv_heads, kv_len, head_dim)`.
         v: `(batch, kv_heads, kv_len, value_dim)`.
+        choice: the blocks, from `choose_blocks` with the same `q` and `k`.
         scale: of the scores, `head_dim ** -0.5` by default.
 
     Raises:
-        InputError: when the sizes are not those that were chosen for, or gradients are asked for:
-            the choice has none.
+        InputError: if the choice was made for other sizes, or a gradient is asked for: the choice
+            has none.
     """
     if (choice.q_len, choice.kv_len) != (q.shape[2], k.shape[2]):
         raise InputError(
             f"blocks were chosen for {choice.q_len} queries and {choice.kv_len} keys; got "
-            f"{q.shape[2]} and {k.shape[2]}."
+            f"{q.shape[2]} and {k.shape[2]}. Choose blocks for these queries and keys."
         )
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        raise InputError("pruning is for inference; expected torch.no_grad() around it.")
+        raise InputError("pruning has no gradients; call attend_blocks inside torch.no_grad().")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     kv_heads, kv_len = k.shape[1:3]
     size, group = choice.block, q.shape[1] // kv_heads
@@ -155,9 +160,17 @@ def attend_blocks(
 def mass_kept(
     q: Tensor, k: Tensor, choice: BlockChoice, *, scale: float | None = None, queries: int = 64
 ) -> float:
-    """The share of full causal attention's weight that falls on the chosen blocks.
+    """The share of the weight of full causal attention that falls on the chosen blocks, 0 to 1.
 
-    The mean over heads and over `queries` queries spread evenly; those see all keys for once.
+    The mean over batch rows, heads and some evenly spread queries, for which all weights are
+    computed.
+
+    Args:
+        q: `(batch, heads, q_len, head_dim)`.
+        k: `(batch, kv_heads, kv_len, head_dim)`.
+        choice: the blocks, from `choose_blocks` with the same `q` and `k`.
+        scale: of the scores, `head_dim ** -0.5` by default.
+        queries: how many queries to look at.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     offset = choice.kv_len - choice.q_len
@@ -177,7 +190,7 @@ def mass_kept(
 
 
 def _means(x: Tensor, block: int) -> Tensor:
-    """Means of blocks of positions, `(batch, heads, blocks, dim)`; the last may be shorter."""
+    """The mean of each block of positions, `(batch, heads, blocks, dim)`; the last may be short."""
     length = x.shape[2]
     whole = length - length % block
     means = x[:, :, :whole].unflatten(2, (-1, block)).mean(3)

@@ -206,14 +206,17 @@ def test_device_and_dtype() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_size": 25}, r"hidden_size 25 is no multiple of num_heads 4; give head_dim"),
+        ({"hidden_size": 25}, r"hidden_size 25 is not a multiple of num_heads 4; give head_dim"),
         ({"hidden_size": 0}, r"hidden_size is 0; expected at least 1"),
         ({"num_heads": 4.0}, r"num_heads is 4.0 \(float\)"),
         ({"num_kv_heads": 3}, r"num_heads is 4 and num_kv_heads 3; expected .* multiple"),
         ({"head_dim": -1}, r"head_dim is -1; expected at least 1"),
-        ({"head_dim": 5}, r"head_dim is 5; rotary positions turn pairs"),
+        ({"head_dim": 5}, r"head_dim is 5; expected an even number"),
         ({"rotary": "yes"}, r"rotary is 'yes' \(str\); expected True, False or a Rotary"),
-        ({"rotary": Rotary(torch.ones(4))}, r"turns 8 dimensions and a head has 6"),
+        (
+            {"rotary": Rotary(torch.ones(4))},
+            r"rotates 8 dimensions and a head has 6; expected at most 6",
+        ),
         ({"rope_theta": 0}, r"rope_theta is 0; expected more than 0"),
         ({"dropout": 1.0}, r"dropout is 1.0; expected a probability"),
         ({"dropout": -0.1}, r"dropout is -0.1"),

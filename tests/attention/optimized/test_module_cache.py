@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, SmolLM3Config
 
+from tests.helpers.positional_reference import reference_attention
 from transom.attention.optimized.cached import KeptKeys
 from transom.attention.optimized.module import OptimizedAttention
 from transom.attention.patterns import causal, sliding
-from transom.attention.reference import reference_attention
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
 from transom.kv import BoundedCache
@@ -210,12 +210,12 @@ def test_the_layer_can_be_named_in_the_call() -> None:
 def test_layers_without_rotary_among_others(policy: Policy) -> None:
     sizes = config(num_hidden_layers=2).to_dict()
     made = SmolLM3Config(**{**sizes, "model_type": "smollm3", "no_rope_layers": [1, 0]})
-    turned, layers_without_rope, x = layers()[0], layers(rotary=False)[0], tokens(1, LENGTH)
-    expected = dense(layers_without_rope, dense(turned, x, policy), policy)
+    with_rope, without_rope, x = layers()[0], layers(rotary=False)[0], tokens(1, LENGTH)
+    expected = dense(without_rope, dense(with_rope, x, policy), policy)
     cache, outputs = BoundedCache(policy, config=made), []
     with torch.no_grad():
         for part in x.split([14, 1, 1, 24], dim=1):
-            outputs.append(layers_without_rope(turned(part, cache=cache), cache=cache, layer_idx=1))
+            outputs.append(without_rope(with_rope(part, cache=cache), cache=cache, layer_idx=1))
     assert far(torch.cat(outputs, dim=1), expected) < CLOSE
 
 
@@ -377,7 +377,7 @@ def test_a_layer_after_one_that_failed() -> None:
 )
 def test_other_rotary_positions_than_the_caches(settings: dict[str, Any]) -> None:
     (module,) = layers(**settings)
-    with pytest.raises(CacheError, match="turns keys otherwise than the layer does"):
+    with pytest.raises(CacheError, match="rotates keys differently from the layer"):
         module(tokens(1, 5), cache=BoundedCache(Sinks(1, 3), config=config()))
 
 

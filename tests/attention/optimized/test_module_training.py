@@ -1,4 +1,4 @@
-"""Gradients and dropout, and the same of a compiled module."""
+"""Gradients and dropout, of a plain module and of a compiled one."""
 
 from __future__ import annotations
 

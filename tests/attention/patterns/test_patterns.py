@@ -1,4 +1,4 @@
-"""Patterns: what they say of tiles and of one query is what they say of every position."""
+"""What a pattern says of tiles and of one query agrees with what it says of single positions."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from transom.attention.patterns import (
 from transom.errors import InputError, PolicyError
 from transom.policies import Full, Policy, Sinks
 
-FAR = 150  # keys to look at where a pattern goes on for ever
-EARLY = 6  # queries before the first key, where there are more of them than keys
+FAR = 150  # keys to look at, if a pattern has no last key
+EARLY = 6  # queries with negative positions, as if there were more queries than keys
 
 
 def look(pattern: Pattern, q: Tensor, k: Tensor) -> Tensor:
-    """`(BATCH, HEADS, queries, keys)`: every position by itself."""
+    """Each single position, `(BATCH, HEADS, queries, keys)`."""
     b, h = torch.arange(BATCH)[:, None, None, None], torch.arange(HEADS)[:, None, None]
     return pattern(b, h, q[:, None], k).expand(BATCH, HEADS, len(q), len(k))
 
 
 def intervals(first: int) -> st.SearchStrategy[Tensor]:
-    """`(intervals, 2)`: their first and last positions; short ones and long ones."""
+    """First and last positions of short and long intervals, `(intervals, 2)`."""
     starts, lengths = st.integers(first, LENGTH - 1), st.sampled_from([1, 2, 3, 4, 6, 9, 14, 30])
     some = st.tuples(starts, lengths).map(lambda pair: (pair[0], min(sum(pair), LENGTH) - 1))
     return st.lists(some, min_size=8, max_size=8).map(torch.tensor)

@@ -184,8 +184,8 @@ def test_the_words_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     saved: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: saved.append(figure))
     some = head_groups([sinks(4) | sliding(100)], [0, 0])
-    some.draw("p.png", 2048)
-    some.draw("p.png", 2048, title="another")
+    some.draw(tmp_path / "p.png", 2048)
+    some.draw(tmp_path / "p.png", 2048, title="another")
     one, two = saved
     share = f"2,048 tokens, {some.fraction(2048):.2%} of all pairs visible, head 0 of 2"
     assert [text.get_text() for text in one.texts] == [repr(some), share]

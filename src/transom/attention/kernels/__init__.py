@@ -1,1 +1,1 @@
-"""Ways to compute attention under a pattern; all give the same."""
+"""Ways to compute attention under a pattern; all give the same result."""

@@ -1,4 +1,4 @@
-"""Attention by its formula, a block of queries at a time: for dropout and for masks as tensors."""
+"""Attention by its formula, block of queries by block: for dropout and for masks as tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 128  # queries; bounds the scratch memory
 
 
 class KeySpan(NamedTuple):
-    """A block of queries and the keys between the first and the last that it sees: positions."""
+    """Positions of a block of queries, and of all keys from the first that it sees to the last."""
 
     queries: range
     keys: range
@@ -40,16 +40,16 @@ def attend_by_blocks(
 
     Args:
         q: `(batch, heads, q_len, head_dim)`; the last query is at the last key.
-        k: `(batch, kv_heads, kv_len, head_dim)`, `heads` a multiple of `kv_heads`.
+        k: `(batch, kv_heads, kv_len, head_dim)`; `heads` is a multiple of `kv_heads`.
         v: `(batch, kv_heads, kv_len, value_dim)`.
         pattern: who sees whom.
-        mask: `(batch or 1, heads or 1, q_len, kv_len)`, bool (a query sees what it and the
-            pattern both let through) or floating (added to the scaled scores).
+        mask: `(batch or 1, heads or 1, q_len, kv_len)`; either bool, and a query sees the keys
+            that mask and pattern both let through; or floating, and added to the scaled scores.
         scale: of the scores.
-        dropout: probability with which each attention weight is dropped.
+        dropout: probability that an attention weight is set to zero.
 
-    Scratch memory is that of one block of queries, never `q_len * kv_len`: also in training, where
-    the weights of a block are computed again for its gradient rather than kept.
+    Scratch memory is that of one block of queries, never `q_len * kv_len`. In training, the weights
+    of a block are not stored: the backward pass computes them again.
     """
     q_len, kv_len = q.shape[2], k.shape[2]
     tracked = torch.is_grad_enabled() and any(
@@ -95,7 +95,7 @@ def _attend(
     elif mask is not None:
         bias = mask.to(scores)
         scores, visible = scores + bias, visible & (bias > -torch.inf)
-    # A softmax over nothing is NaN, and NaN even unused stops a backward pass that looks for it.
+    # A softmax over no keys is NaN. Even unused, it would stop anomaly detection in backward.
     nothing = ~visible.any(dim=-1, keepdim=True)
     scores = scores.masked_fill(~visible, -torch.inf).masked_fill(nothing, 0)
     weights = scores.softmax(dim=-1).masked_fill(nothing, 0)
@@ -106,7 +106,7 @@ def _attend(
 
 
 def _visible(pattern: Pattern, span: KeySpan, device: torch.device) -> Tensor:
-    """`(batch or 1, heads or 1, queries, keys)` bool."""
+    """Which keys the queries see, `(batch or 1, heads or 1, queries, keys)` bool."""
     q = torch.arange(span.queries.start, span.queries.stop, device=device)[:, None]
     k = torch.arange(span.keys.start, span.keys.stop, device=device)
     return pattern.at(q, k)

@@ -1,4 +1,4 @@
-"""One query: the keys that a formula says it sees, and nothing planned."""
+"""Attention of one query, to the keys that a formula gives; without a layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def decode(q: Tensor, k: Tensor, v: Tensor, spans: tuple[Span, ...], scale: floa
         q: `(batch, heads, 1, head_dim)`.
         k: `(batch, kv_heads, kv_len, head_dim)`.
         v: `(batch, kv_heads, kv_len, value_dim)`.
-        spans: the keys it sees, in the order of their positions.
+        spans: the keys that the query sees, ascending; without any, the output is zero.
         scale: of the scores.
     """
     batch, heads, _, dim = q.shape
@@ -28,7 +28,7 @@ def decode(q: Tensor, k: Tensor, v: Tensor, spans: tuple[Span, ...], scale: floa
         keys, values = (x[:, :, spans[0].start : spans[0].stop] for x in (k, v))
     else:
         keys, values = (torch.cat([x[:, :, a:b] for a, b in spans], 2) for x in (k, v))
-    # The heads of a group as so many queries of one head: all of them see the same keys.
+    # Heads of a group see the same keys, so they are computed as several queries of one head.
     folded = q.reshape(batch, k.shape[1], heads // k.shape[1], dim)
     out = F.scaled_dot_product_attention(folded, keys, values, scale=scale)
     return out.reshape(batch, heads, 1, v.shape[3])

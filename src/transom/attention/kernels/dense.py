@@ -1,4 +1,4 @@
-"""PyTorch's fused attention, a block of queries at a time where there is a mask to it."""
+"""PyTorch's fused attention; with a mask, block of queries by block."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transom.attention.patterns import Pattern, causal, everything
 
 __all__ = ["dense"]
 
-MASK_AT_ONCE = 1 << 22  # positions: a mask is made for so many
+MASK_AT_ONCE = 1 << 22  # entries of a mask; bounds the scratch memory
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Tensor:
-    """Attention output, `(batch, heads, q_len, value_dim)`, computing every score.
+    """Attention output, `(batch, heads, q_len, value_dim)`; every score is computed.
 
     Args:
         q: `(batch, heads, q_len, head_dim)`.
@@ -34,8 +34,8 @@ def dense(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Te
         queries = torch.arange(first, first + part.shape[2], device=q.device)[:, None]
         visible = pattern.at(queries, keys)
         blind = ~visible.any(-1, keepdim=True)
-        # Let those that see nothing see everything, and drop what they make of it: a softmax over
-        # nothing is not a number, nor is its gradient.
+        # A softmax over no keys is NaN, and so is its gradient. So queries that see no key see all
+        # keys here, and their output is set to zero.
         out = _fused(part, k, v, visible | blind, scale)
         outputs.append(out.masked_fill(blind, 0))
     return torch.cat(outputs, 2)

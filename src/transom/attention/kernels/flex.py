@@ -1,9 +1,9 @@
-"""PyTorch's FlexAttention, compiled, with the blocks of a pattern's layout."""
+"""PyTorch's FlexAttention, compiled, with the block mask of a pattern."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ __all__ = ["flex"]
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Tensor:
-    """Attention output, `(batch, heads, q_len, value_dim)`; compiled at the first use of a shape.
+    """Attention output, `(batch, heads, q_len, value_dim)`; each new shape is compiled first.
 
     Args:
         q: `(batch, heads, q_len, head_dim)`.
@@ -26,14 +26,14 @@ def flex(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Ten
     """
     mask = _block_mask(pattern, q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
     grouped = q.shape[1] != k.shape[1]
-    out: Tensor = _compiled()(q, k, v, block_mask=mask, scale=scale, enable_gqa=grouped)
-    return out
+    return _compiled()(q, k, v, block_mask=mask, scale=scale, enable_gqa=grouped)
 
 
 @lru_cache(maxsize=1)
-def _compiled() -> Any:
-    # Sizes as variables do not compile on CPUs in torch 2.13.
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled() -> Callable[..., Tensor]:
+    # With dynamic sizes it does not compile on CPUs in torch 2.13.
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
+    return compiled
 
 
 @lru_cache(maxsize=16)
@@ -41,7 +41,7 @@ def _compiled() -> Any:
 def _block_mask(
     pattern: Pattern, batch: int, heads: int, q_len: int, kv_len: int, device: torch.device
 ) -> BlockMask:
-    """What is visible in blocks of 128; seconds at 16,384 tokens, hence kept."""
+    """The pattern in blocks of 128; kept, because at 16,384 tokens it takes seconds to make."""
     offset = kv_len - q_len
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

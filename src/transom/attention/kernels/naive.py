@@ -1,4 +1,4 @@
-"""The slow, obvious meaning of a pattern, that every kernel is tested against."""
+"""What a pattern means, slowly and obviously; every kernel is compared with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["naive"]
 
 
 def naive(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Tensor:
-    """Attention output, `(batch, heads, q_len, value_dim)`, by way of all scores at once.
+    """Attention output, `(batch, heads, q_len, value_dim)`, from all scores at once.
 
     Args:
         q: `(batch, heads, q_len, head_dim)`.
@@ -24,5 +24,5 @@ def naive(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float) -> Te
     visible = pattern.mask(q_len, k.shape[2], batch=batch, heads=heads).to(q.device)
     scores = (q @ k.transpose(2, 3) * scale).masked_fill(~visible, -torch.inf)
     weights = torch.softmax(scores, dim=-1)
-    # A softmax over nothing is not a number; there is no attention, so there is nothing.
+    # A softmax over no keys is NaN; a query that sees no key gives zeros.
     return weights.masked_fill(~visible.any(-1, keepdim=True), 0) @ v

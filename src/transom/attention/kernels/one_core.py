@@ -1,7 +1,7 @@
-"""One core for what torch computes in this thread, and in no other.
+"""Limit torch to one core in this thread, and in no other.
 
-`torch.set_num_threads` would also change what every thread starts with that has not used torch
-yet, the user's own among them. OpenMP and MKL themselves know numbers that belong to one thread.
+`torch.set_num_threads` also changes the default of every thread that has not used torch yet, such
+as the user's own threads. OpenMP and MKL can set the number of cores of one thread.
 """
 
 from __future__ import annotations
@@ -11,35 +11,34 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 __all__ = ["can_use_one_core", "use_one_core"]
 
-NAMES = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}  # elsewhere as on Linux
+NAMES = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}  # else libtorch_cpu.so
 
 
 def can_use_one_core() -> bool:
-    """Whether this build of torch lets a thread be told so."""
+    """Whether this build of torch has a number of cores for each thread."""
     return bool(_setters())
 
 
 def use_one_core() -> None:
-    """From now on torch computes with one core in the thread that calls this, where it can."""
-    torch.get_num_threads()  # a thread's first use of torch sets the default, so let that be over
+    """From now on torch uses one core in the calling thread, if `can_use_one_core`."""
+    torch.get_num_threads()  # the first use of torch in a thread sets the default: do that now
     for setter in _setters():
         setter(1)
 
 
 @cache
-def _setters() -> tuple[Callable[[int], Any], ...]:
-    """Functions of the libraries that this torch computes with; none where they are not found."""
+def _setters() -> tuple[Callable[[int], object], ...]:
+    """The functions of OpenMP and MKL that set the cores of a thread; none if not found."""
     path = Path(torch.__file__).parent / "lib" / NAMES.get(sys.platform, "libtorch_cpu.so")
     try:
-        library = ctypes.CDLL(str(path))  # in this process already, with all that it needs
+        library = ctypes.CDLL(str(path))  # this process has already loaded it
         openmp = library.omp_set_num_threads
     except (OSError, AttributeError):
         return ()
-    mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)  # on x86 only
+    mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)  # only on x86
     return (openmp,) if mkl is None else (openmp, mkl)

@@ -1,26 +1,30 @@
-"""Attention to a part of the keys, and to two parts together."""
+"""Attention to a part of the keys, and how to join the results for two parts."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = ["Attended", "attend_part", "together"]
 
-# What PyTorch's scaled_dot_product_attention runs on a CPU, which does not give out the sums.
-# In a third of the time of products and a softmax, whose scores do not fit the caches.
-FUSED: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+# The kernel behind PyTorch's scaled_dot_product_attention on a CPU; called directly, it also
+# returns the sums. It takes a third of the time of two products and a softmax whose scores do not
+# fit the processor's caches.
+FUSED: Callable[..., tuple[Tensor, Tensor]] | None = getattr(
+    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None
+)
 
 
 class Attended(NamedTuple):
-    """What attention to some keys gives.
+    """The result of attention to some keys.
 
     Attributes:
-        out: `(..., queries, value_dim)`, the means of the values.
-        sums: `(..., queries)` float32, logs of the sums of the exponents of the scores: by them
-            one can tell how much attention any other key would get beside these.
+        out: `(..., queries, value_dim)`, the weighted means of the values.
+        sums: `(..., queries)` float32, the log-sum-exp of the scores. It tells how much attention
+            another key would get beside these keys.
     """
 
     out: Tensor
@@ -28,25 +32,25 @@ class Attended(NamedTuple):
 
 
 def attend_part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Attended:
-    """Attention to keys that are not all that the queries see.
+    """Attention to some of the keys that the queries see.
 
     Args:
-        q: `(rows, kv_heads, queries, head_dim)`; the queries of a group's heads are one after the
-            other.
+        q: `(rows, kv_heads, queries, head_dim)`; the query heads of a group follow each other along
+            the queries.
         k: `(rows, kv_heads, keys, head_dim)`.
         v: `(rows, kv_heads, keys, value_dim)`.
-        bias: added to the scores, of the dtype of `k` and as `(rows, kv_heads, queries, keys)` or
-            broadcast to that: minus infinity for keys that are not seen; every query sees one at
-            least. None for none.
+        bias: added to the scores; in the dtype of `k`, broadcastable to `(rows, kv_heads, queries,
+            keys)`. It is minus infinity for keys that a query does not see; every query must see
+            at least one. None adds nothing.
         scale: of the scores.
 
     Returns:
-        The output in float32.
+        Output and sums, both in float32.
     """
     q = q.to(k.dtype)
     differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     plain = k.device.type == "cpu" and k.shape[-1] == v.shape[-1] and not differentiable
-    if FUSED is not None and plain:  # it gives the sums no gradient
+    if FUSED is not None and plain:  # its sums have no gradient
         if bias is not None:
             bias = bias.expand(*q.shape[:3], k.shape[2])
         out, sums = FUSED(q, k, v, attn_mask=bias, scale=scale)
@@ -58,6 +62,6 @@ def attend_part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
 
 
 def together(one: Attended, other: Attended) -> Attended:
-    """Attention to two parts of the keys that have none in common, from that to each."""
+    """Attention to two parts of the keys, which share no key, from the attention to each part."""
     share = (one.sums - other.sums).sigmoid()[..., None]
     return Attended(torch.lerp(other.out, one.out, share), torch.logaddexp(one.sums, other.sums))

@@ -1,4 +1,4 @@
-"""In which dtype small products of matrices are done soonest here."""
+"""The dtype in which this processor multiplies small matrices fastest."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TIMES = 5
 
 
 def multiplied_in(x: Tensor) -> torch.dtype:
-    """The dtype of `x`, or float32 where a product in half precision takes longer than that.
+    """The dtype of `x`; but float32 if this processor multiplies half precision more slowly.
 
     A processor without instructions for bfloat16 or float16 takes some forty times as long with
-    matrices in it. Which it has is found out by a product in each, once in a process.
+    it. Small products show that; they are timed once per process.
     """
     if x.device.type != "cpu" or x.dtype not in HALVES:
         return x.dtype
@@ -46,11 +46,11 @@ def _is_fast(dtype: torch.dtype) -> bool:
 
 @cache
 def _seconds(dtype: torch.dtype) -> float:
-    """The least that two products of small matrices take with one core, of some tries."""
+    """The shortest time of some tries, for two products of small matrices on one core."""
     taken: list[float] = []
 
     def measure() -> None:
-        use_one_core()  # several wait for each other, for longer than a product takes
+        use_one_core()  # several cores would wait for each other longer than a product takes
         a = torch.ones(2, SIDE, SIDE, dtype=dtype, device="cpu")
         for _ in range(TIMES):
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Independent pieces of work on as many Python threads as torch may use cores."""
+"""Independent pieces of work, shared among as many Python threads as torch may use cores."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ def share(
     *,
     alone: bool = False,
 ) -> None:
-    """Run `work` on all pieces: on a CPU, part of them on each of several threads.
+    """Run `work` on all pieces; on a CPU, each of several threads gets a part of them.
 
-    Small matrix products gain more from one thread each than from all threads together: nothing
-    waits at their end, and a core that something else is using holds up no other. Within `work`
-    gradients and autocast are off, and on several threads torch uses one core in each. Nothing is
-    set outside the threads that are started here, and these end here.
+    Small matrix products are faster with one thread each than with all threads together: no thread
+    waits for the others, and a core that is busy with something else delays only itself. Inside
+    `work`, gradients and autocast are off; if there are several threads, torch uses one core in
+    each. The threads end before this returns, and no setting of other threads changes.
 
     Args:
-        alone: do it all in this thread, with all cores, as when it is too little to start threads
-            for. So it is too where torch cannot be told how many cores a thread may use.
+        work: called with some of the pieces; several calls may run at once.
+        device: where the work is computed.
+        alone: do everything in this thread, with all cores, because there is too little work to
+            start threads for. This also happens if torch cannot limit the cores of a thread.
+
+    Raises:
+        BaseException: the first error that `work` raised in a thread, once all threads ended.
     """
     threads = min(torch.get_num_threads(), len(pieces)) if device.type == "cpu" else 1
     if alone or threads <= 1 or not can_use_one_core():
@@ -42,7 +47,7 @@ def share(
     failures: list[BaseException] = []
 
     def run(share: Sequence[T]) -> None:
-        # All of these are settings of a thread, and a new one starts with the defaults.
+        # These settings belong to a thread, and a new thread starts with the defaults.
         use_one_core()
         with torch.inference_mode(inference), torch.no_grad():
             try:

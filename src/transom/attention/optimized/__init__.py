@@ -1,4 +1,4 @@
-"""`OptimizedAttention`, an attention layer for models of one's own."""
+"""`OptimizedAttention`, an attention layer for your own models."""
 
 from transom.attention.optimized.module import OptimizedAttention
 

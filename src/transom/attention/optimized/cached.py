@@ -1,4 +1,4 @@
-"""One layer's attention over a bounded cache, where several calls make one dense pass."""
+"""Attention of one layer over a bounded cache: several calls are equal to one dense pass."""
 
 from __future__ import annotations
 
@@ -17,14 +17,46 @@ from transom.errors import CacheError
 __all__ = ["KeptKeys", "attend_kept", "begin_pass", "check_fits"]
 
 
+class KeptPlan(Protocol):
+    """What attention asks of the plan of a forward pass."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
+
+    @property
+    def started(self) -> bool: ...
+
+
+class KeptPlanner(Protocol):
+    """What attention asks of a cache's planner; `transom.kv.planner.PassPlanner` is the base."""
+
+    @property
+    def rotary(self) -> Rotary | None: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def layers_without_rope(self) -> frozenset[int]: ...
+
+    @property
+    def plan(self) -> KeptPlan | None: ...
+
+    def visible(self, plan: Any) -> Tensor | Attending | None:  # each planner has its own plans
+        ...
+
+
 class KeptKeys(Protocol):
     """What attention asks of a cache; `transom.kv.BoundedCache` is one."""
 
     @property
-    def layers(self) -> Sequence[Any]: ...
+    def layers(self) -> Sequence[object]: ...
 
     @property
-    def planner(self) -> Any: ...
+    def planner(self) -> KeptPlanner: ...
 
     @property
     def seen(self) -> int: ...
@@ -42,16 +74,17 @@ class KeptKeys(Protocol):
 
 
 def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None) -> None:
-    """Check that the cache would turn this layer's keys as the layer itself does.
+    """Check that the cache rotates this layer's keys as the layer itself does.
 
     Raises:
-        CacheError: when it was made for other heads, other rotary positions, or not this layer.
+        CacheError: if the cache does not bound this layer, or was made for another head_dim or
+            other rotary positions.
     """
     bounded = _bounded(cache)
     if layer not in bounded:
         raise CacheError(
             f"layer_idx is {layer}; the cache's policy applies to the layers {bounded}. Pass the "
-            "layer's own index, and a cache whose config has as many layers."
+            "layer's own index, and a cache whose config has enough layers."
         )
     planner = cache.planner
     if planner.rotary is None or layer in planner.layers_without_rope:
@@ -63,26 +96,26 @@ def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None
         )
     if rotary is None or not _alike(rotary, planner.rotary):
         raise CacheError(
-            "the cache turns keys otherwise than the layer does; expected the same rotary "
+            "the cache rotates keys differently from the layer; expected the same rotary "
             "positions: OptimizedAttention(..., rotary=Rotary.from_config(config)) with the "
             "config that the cache was made with."
         )
 
 
-@uncompiled  # plans are made of numbers
+@uncompiled  # a plan depends on numbers that a graph would fix
 def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Plan a pass at its first layer, look it up at the others.
+    """Plan a forward pass, or, at other layers than the first, find its plan; mutates the cache.
 
     Args:
         x: `(batch, tokens, hidden)`, the new tokens.
-        mask: `(batch, seen + tokens)` bool, true for real tokens; None for all real. Only the
-            first layer's counts.
+        mask: `(batch, seen + tokens)` bool, true for real tokens; None if all are real. Only the
+            mask of the first layer counts.
 
     Returns:
-        The new tokens' positions, `(batch or 1, tokens)` int64, padding not counted.
+        The positions of the new tokens, `(batch or 1, tokens)` int64; padding does not count.
 
     Raises:
-        CacheError: when layers are called out of order, or the pass before this one did not end.
+        CacheError: if layers are called out of order, or the pass before this one did not end.
     """
     batch, tokens = x.shape[:2]
     first = _bounded(cache)[0]
@@ -92,7 +125,7 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
     if plan is None or plan.tokens != tokens or not (plan.started or layer == first):
         raise CacheError(
             f"layer {layer} was called with {tokens} tokens, and no pass of that many is under "
-            f"way; expected the layers {_bounded(cache)} in order, each once for the same tokens."
+            f"way; expected the layers {_bounded(cache)} in order, once each for the same tokens."
         )
     visible = cache.planner.visible(plan)
     if isinstance(visible, Attending):
@@ -100,25 +133,26 @@ def begin_pass(cache: KeptKeys, layer: int, x: Tensor, mask: Tensor | None) -> T
     else:
         ends = torch.tensor(plan.lengths, device=x.device)
         positions = (ends[:, None] - 1).clamp(min=0)
-    return positions - (cache.seen - cache.next_position)  # less what `rebase` has taken off
+    return positions - (cache.seen - cache.next_position)  # `rebase` lowers positions
 
 
 @uncompiled
 def attend_kept(
     q: Tensor, k: Tensor, v: Tensor, *, cache: KeptKeys, layer: int, scale: float
 ) -> Tensor:
-    """Store the new keys and values; attend to all that the policy keeps.
+    """Store new keys and values, and attend to everything that the policy keeps.
 
     Mutates the cache.
 
     Args:
-        q: `(batch, heads, tokens, head_dim)`, rotary applied, as to `k`.
-        k, v: `(batch, kv_heads, tokens, head_dim)`, the new ones.
+        q: `(batch, heads, tokens, head_dim)`, rotated.
+        k: `(batch, kv_heads, tokens, head_dim)`, the new keys, rotated.
+        v: `(batch, kv_heads, tokens, head_dim)`, the new values.
 
     Returns:
         `(batch, heads, tokens, head_dim)`.
     """
-    visible = cache.planner.visible(cache.planner.plan)  # before the update, which may end the pass
+    visible = cache.planner.visible(cache.planner.plan)  # now, because `update` may end the pass
     keys, values = cache.update(k, v, layer)
     if isinstance(visible, Attending):
         return visible.attend(q, keys, values, scale, layer=layer)
@@ -129,6 +163,7 @@ def attend_kept(
 
 
 def _bounded(cache: KeptKeys) -> list[int]:
+    """The layers that the cache's policy applies to."""
     layers = enumerate(cache.layers)
     return [index for index, layer in layers if getattr(layer, "planner", None) is cache.planner]
 

@@ -1,8 +1,6 @@
-"""Masks as tensors: which forms are taken, and what each of them means."""
+"""Masks as tensors: which forms are accepted, and what each of them means."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,17 +12,20 @@ __all__ = ["dense_mask", "real_tokens", "with_mask"]
 
 
 def with_mask(
-    pattern: Pattern, mask: Any, batch: int, heads: int, seq: int
+    pattern: Pattern, mask: object, batch: int, heads: int, seq: int
 ) -> tuple[Pattern, Tensor | None]:
-    """The pattern with padding in it, and the mask itself where no pattern can stand for it.
+    """The pattern with padding applied; and the mask itself, if it is one of queries by keys.
+
+    Args:
+        mask: as `real_tokens` or, with 4 dimensions, `dense_mask` takes it; None for no mask.
 
     Raises:
-        InputError: see `real_tokens` and `dense_mask`, or when the pattern is for another batch.
+        InputError: if the pattern is for another batch, or as `real_tokens` and `dense_mask`.
     """
     if pattern.batch not in (None, batch):
         raise InputError(
-            f"the pattern {pattern!r} is for {pattern.batch} rows and x has {batch}; expected as "
-            "many."
+            f"the pattern {pattern!r} is for {pattern.batch} rows and x has {batch}; expected the "
+            "same number of rows."
         )
     if mask is None:
         return pattern, None
@@ -34,7 +35,7 @@ def with_mask(
     return (pattern if bool(real.all()) else pattern & padding(real)), None
 
 
-def real_tokens(mask: Any, batch: int, length: int) -> Tensor:
+def real_tokens(mask: object, batch: int, length: int) -> Tensor:
     """Which tokens are real: `(batch, length)` or `(1, length)` bool.
 
     Args:
@@ -42,15 +43,15 @@ def real_tokens(mask: Any, batch: int, length: int) -> Tensor:
             for real tokens.
 
     Raises:
-        InputError: on any other shape, dtype or number. Floats are refused, as 0 may then mean
-            padding as well as "nothing is added to the score".
+        InputError: on any other shape, dtype or number. Floats are refused, because a 0 could mean
+            padding, or that nothing is added to the score.
     """
     given = _tensor(mask)
     shape = tuple(given.shape)
     if shape not in ((length,), (1, length), (batch, length)):
         raise InputError(
             f"mask has shape {shape}; expected ({length},) or ({batch}, {length}), true for real "
-            f"tokens. For a mask of queries by keys pass 4 dimensions: mask[None, None]."
+            "tokens. For a mask of queries by keys pass 4 dimensions: mask[None, None]."
         )
     if given.is_floating_point() or given.is_complex():
         raise InputError(
@@ -67,10 +68,12 @@ def real_tokens(mask: Any, batch: int, length: int) -> Tensor:
     return real.view(-1, length)
 
 
-def dense_mask(mask: Any, batch: int, heads: int, q_len: int, kv_len: int) -> Tensor:
-    """`mask` itself, once it is known to fit: `(batch or 1, heads or 1, q_len, kv_len)`.
+def dense_mask(mask: object, batch: int, heads: int, q_len: int, kv_len: int) -> Tensor:
+    """`mask` itself, after a check that it is a mask of queries by keys.
 
-    Bool, true where a query may attend, or floating, added to the scaled scores.
+    Args:
+        mask: `(batch or 1, heads or 1, q_len, kv_len)`; bool, true where a query may attend, or
+            floating, added to the scaled scores.
 
     Raises:
         InputError: on any other shape or dtype.
@@ -90,12 +93,12 @@ def dense_mask(mask: Any, batch: int, heads: int, q_len: int, kv_len: int) -> Te
     if given.dtype != torch.bool and not given.is_floating_point():
         raise InputError(
             f"mask of shape {shape} has dtype {given.dtype}; expected bool, true where a query may "
-            "attend, or floats that are added to the scores, 0 or -inf say."
+            "attend, or floats, such as 0 and -inf, that are added to the scores."
         )
     return given
 
 
-def _tensor(mask: Any) -> Tensor:
+def _tensor(mask: object) -> Tensor:
     if not isinstance(mask, Tensor):
         raise InputError(f"mask is a {type(mask).__name__}; expected a tensor: torch.tensor(mask).")
     return mask

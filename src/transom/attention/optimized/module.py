@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,12 @@ from transom.attention.kernels.by_blocks import attend_by_blocks
 from transom.attention.optimized.cached import KeptKeys, attend_kept, begin_pass, check_fits
 from transom.attention.optimized.masks import real_tokens, with_mask
 from transom.attention.optimized.settings import NAME, read_heads, read_patterns, read_rotary
-from transom.attention.optimized.weights import Weights, of_llama, of_multihead_attention
+from transom.attention.optimized.weights import (
+    LlamaConfigLike,
+    Weights,
+    of_llama,
+    of_multihead_attention,
+)
 from transom.attention.patterns import Pattern, causal, everything
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
@@ -23,7 +28,7 @@ from transom.validation import known_keywords
 
 __all__ = ["OptimizedAttention"]
 
-# Traced, the layout of a pattern would be compiled anew for every length and every padding.
+# If it were traced, each new length and each padding would be compiled again.
 _attend = uncompiled(attend.__call__)
 
 
@@ -34,30 +39,33 @@ class OptimizedAttention(nn.Module):
         attn = OptimizedAttention(768, num_heads=12, num_kv_heads=4, pattern="window:512")
         y = attn(x, mask=padding_mask)  # (batch, seq, 768) -> (batch, seq, 768)
 
-    Runs on the fused kernels of `transom.attention.dispatch`, which look only at what is visible.
-    Dropout in training and masks with 4 dimensions cannot go there and take `attend_by_blocks`,
-    which is slower. Neither ever holds `seq * seq` scores.
+    It runs on the kernels of `transom.attention.dispatch`, which compute only what is visible.
+    Dropout in training and masks with 4 dimensions need `attend_by_blocks`, which is slower.
+    Neither ever holds `seq * seq` scores.
 
     Args:
-        hidden_size: dimensions of the tokens in and out.
+        hidden_size: dimensions of a token, in and out.
         num_heads: query heads; head `h` attends to kv head `h // (num_heads // num_kv_heads)`.
         num_kv_heads: heads of keys and values; `num_heads` by default.
-        pattern: who sees whom: a `Pattern`, a `Policy` or its text, `"sinks:4,window=1020"`. By
-            default `causal()`; for attention in both directions give `everything()`.
+        pattern: which keys each query sees: a `Pattern`, a `Policy` or its text, such as
+            `"sinks:4,window=1020"`. The default is `causal()`; for attention in both directions
+            give `everything()`.
         rotary: True for plain rotary positions, or a `Rotary`.
         rope_theta: base of the plain rotary positions.
-        streaming_heads: `(num_heads,)` bools, true for the heads that have `streaming_pattern`,
-            `sinks(4) | sliding(256)` say, in place of `pattern` (DuoAttention).
+        streaming_heads: `(num_heads,)` bools, true for the heads that have `streaming_pattern`
+            instead of `pattern` (DuoAttention, https://arxiv.org/abs/2410.10819).
+        streaming_pattern: the pattern of those heads, such as `sinks(4) | sliding(256)`.
         head_dim: `hidden_size // num_heads` by default.
         scale: of the scores, `head_dim ** -0.5` by default.
-        dropout: probability with which an attention weight is dropped, in training only.
-        bias: of the projections to queries, keys and values.
-        out_bias: of the projection of the output; as `bias` by default.
-        layer_idx: which layer of a cache is this module's.
+        dropout: probability that an attention weight is set to zero; in training only.
+        bias: whether the projections to queries, keys and values have a bias.
+        out_bias: whether the projection of the output has a bias; as `bias` by default.
+        layer_idx: which layer of a cache belongs to this module.
+        device, dtype: of the weights.
 
     Raises:
-        InputError: on settings that do not fit together.
-        PolicyError: when a text is not a policy's.
+        InputError: if settings do not fit together.
+        PolicyError: if a text is not a policy's.
     """
 
     def __init__(
@@ -93,14 +101,12 @@ class OptimizedAttention(nn.Module):
         self.scale = heads.dim**-0.5 if scale is None else scale
         self.dropout = dropout
         self.layer_idx = layer_idx
-        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        linear = partial(nn.Linear, device=device, dtype=dtype)
         q_size, kv_size = heads.queries * heads.dim, heads.keys * heads.dim
-        self.q_proj = nn.Linear(hidden_size, q_size, bias=bias, **made)
-        self.k_proj = nn.Linear(hidden_size, kv_size, bias=bias, **made)
-        self.v_proj = nn.Linear(hidden_size, kv_size, bias=bias, **made)
-        self.o_proj = nn.Linear(
-            q_size, hidden_size, bias=bias if out_bias is None else out_bias, **made
-        )
+        self.q_proj = linear(hidden_size, q_size, bias=bias)
+        self.k_proj = linear(hidden_size, kv_size, bias=bias)
+        self.v_proj = linear(hidden_size, kv_size, bias=bias)
+        self.o_proj = linear(q_size, hidden_size, bias=bias if out_bias is None else out_bias)
 
     def forward(
         self,
@@ -115,26 +121,26 @@ class OptimizedAttention(nn.Module):
 
         Args:
             x: `(batch, seq, hidden_size)`, in the dtype of the weights.
-            mask: of padding, `(seq,)` or `(batch, seq)`, bool or 0 and 1, true for real tokens; or
-                of queries by keys, `(batch or 1, num_heads or 1, seq, seq)`, bool, true where a
-                query may attend, or floating, added to the scores. The pattern holds as well.
+            mask: either of padding: `(seq,)` or `(batch, seq)`, bool or 0 and 1, true for real
+                tokens. Or of queries by keys: `(batch or 1, num_heads or 1, seq, seq)`; bool, true
+                where a query may attend, or floating, added to the scores. The pattern applies in
+                addition.
             positions: whole numbers, `(seq,)` or `(batch, seq)`, by which queries and keys are
-                turned; from 0 on by default. Who sees whom does not depend on them.
-            cache: a `BoundedCache`; mutated. Feeding a text in chunks of any sizes gives what one
-                dense pass under the cache's policy gives. Positions are the cache's own, and
-                `mask` is `(batch, cache.seen + seq)`. The layers that share a cache run in order,
-                and the mask of the first of them counts. Gradients flow as far back as tokens are
-                kept; use `torch.no_grad()` where none are wanted.
-            layer_idx: which layer of the cache, for this call.
+                rotated; by default 0, 1, 2, ... The pattern does not depend on them.
+            cache: a `BoundedCache`; mutated. A text that is fed in chunks of any sizes gives what
+                one dense pass under the cache's policy gives. The cache counts the positions, and
+                `mask` is `(batch, cache.seen + seq)`. Layers that share a cache must run in order;
+                the mask of the first layer counts. Gradients flow to all tokens that are kept; use
+                `torch.no_grad()` if you need none.
+            layer_idx: which layer of the cache to use in this call.
 
-        Padding is not seen, but sees: its outputs are computed like any others. Where a query sees
-        nothing its heads give zeros (with a cache, some finite numbers).
+        No query sees padding, but outputs at padding are computed like others. If a query sees no
+        key, its heads give zeros (with a cache, some finite numbers).
 
         Raises:
-            InputError: when shapes, dtypes or settings do not fit.
-            CacheError: when the cache was made for another kind of layer or is in another pass,
-                when dropout is on, or when the module has a pattern: with a cache its policy says
-                what is visible.
+            InputError: if shapes, dtypes or settings do not fit.
+            CacheError: if the cache was made for another kind of layer, or is in another pass; if
+                dropout is on; or if the module has a pattern, because a cache has a policy.
         """
         self._check(x)
         if cache is not None:
@@ -151,7 +157,12 @@ class OptimizedAttention(nn.Module):
         return self._join(heads)
 
     def _forward_cached(
-        self, x: Tensor, mask: Any, positions: Any, cache: KeptKeys, layer: int
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        cache: KeptKeys,
+        layer: int,
     ) -> Tensor:
         if self.pattern is not None:
             raise CacheError(
@@ -160,10 +171,12 @@ class OptimizedAttention(nn.Module):
             )
         if positions is not None:
             raise InputError(
-                "positions were given with a cache, which counts them; leave them out."
+                "positions were given with a cache, which counts positions itself; leave them out."
             )
         if self.training and self.dropout:
-            raise CacheError("attention dropout is on; a cache is for inference: call eval().")
+            raise CacheError(
+                "attention dropout is on, and a cache is for inference; call eval() on the module."
+            )
         check_fits(cache, layer, self.head_dim, self.rotary)
         real = None
         if mask is not None:
@@ -188,7 +201,7 @@ class OptimizedAttention(nn.Module):
         if self.rotary is None:
             raise InputError(
                 "positions were given and the module has no rotary positions; leave them out, or "
-                f"make it with {NAME}(..., rotary=True)."
+                f"make the module with {NAME}(..., rotary=True)."
             )
         if (
             positions.shape not in ((seq,), (1, seq), (len(x), seq))
@@ -201,7 +214,7 @@ class OptimizedAttention(nn.Module):
         return positions.to(x.device)
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, `(batch, heads, seq, head_dim)` each, rotary applied."""
+        """Queries, keys and values, `(batch, heads, seq, head_dim)` each; q and k are rotated."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (p(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2) for p in projections)
         if self.rotary is None:
@@ -214,7 +227,7 @@ class OptimizedAttention(nn.Module):
         return output
 
     def extra_repr(self) -> str:
-        """What `print(module)` says of it."""
+        """What `print(module)` shows in brackets."""
         heads = f"{self.num_heads} heads, {self.num_kv_heads} kv heads of {self.head_dim}"
         rotated = f", rotary over {self.rotary.dim}" if self.rotary else ""
         return f"{heads}, {self.pattern or causal()!r}{rotated}, dropout={self.dropout}"
@@ -223,7 +236,7 @@ class OptimizedAttention(nn.Module):
     def from_llama(
         cls,
         source: nn.Module | Mapping[str, Tensor],
-        config: Any,
+        config: LlamaConfigLike,
         *,
         pattern: Pattern | Policy | str | None = None,
     ) -> OptimizedAttention:
@@ -231,16 +244,16 @@ class OptimizedAttention(nn.Module):
 
         Args:
             source: the layer, `model.model.layers[0].self_attn`, or its state dict.
-            config: the model's; gives heads, rotary positions and dropout.
+            config: of the model; it says which heads, rotary positions and dropout there are.
             pattern: as in the constructor.
 
-        Dtype, device and training mode are those of the source; a state dict says nothing of the
-        last, so there the module trains, as any new one.
+        Dtype, device and training mode are those of the source. A state dict has no training mode;
+        from it, the module is in training mode, like any new module.
 
         Raises:
-            UnsupportedModelError: when the model attends otherwise than Llama, or its rotary
-                positions are not supported.
-            InputError: when weights are missing, or there are others.
+            UnsupportedModelError: if the model attends differently from Llama, if its layers slide
+                over a window and no pattern is given, or if its rotary positions are not supported.
+            InputError: if weights are missing or unknown.
         """
         return cls._with(of_llama(source, config, pattern))
 
@@ -251,15 +264,16 @@ class OptimizedAttention(nn.Module):
         """A copy of torch's attention, for self-attention: `source(x, x, x)`.
 
         Args:
-            pattern: as in the constructor, but by default `everything()`, since torch's module is
-                causal only when called so.
+            pattern: as in the constructor, but by default `everything()`, because torch's module
+                is causal only if a call says so.
 
-        `x` is `(batch, seq, hidden)` whatever the source's `batch_first`: that says how it is
-        called and not how its weights lie, so transpose what you gave to a source without it.
-        Masks are the other way round here: torch's bool masks are true for what is left out.
+        `x` is always `(batch, seq, hidden)`. If the source has `batch_first=False`, transpose what
+        you gave to it. Bool masks mean the opposite here: true is visible, and in torch's masks
+        true is hidden.
 
         Raises:
-            InputError: when it has `kdim`, `vdim`, `add_bias_kv` or `add_zero_attn`.
+            InputError: if the source is not an `nn.MultiheadAttention`, or has `kdim`, `vdim`,
+                `add_bias_kv` or `add_zero_attn`.
         """
         return cls._with(
             of_multihead_attention(source, everything() if pattern is None else pattern)

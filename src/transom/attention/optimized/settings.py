@@ -1,10 +1,12 @@
-"""What `OptimizedAttention` is made with: heads, patterns, rotary positions; checked."""
+"""Checks of what `OptimizedAttention` is made with: heads, patterns, rotary positions."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from transom.attention.patterns import Pattern, causal, head_groups
 from transom.attention.patterns import pattern as of_policy
@@ -19,45 +21,54 @@ NAME = "OptimizedAttention"
 
 
 class Heads(NamedTuple):
-    """How many heads of queries and of keys, and the dimensions of each."""
+    """The number of query heads and of kv heads, and the dimensions of a head."""
 
     queries: int
     keys: int
     dim: int
 
 
-def read_heads(hidden_size: Any, queries: Any, keys: Any, dim: Any) -> Heads:
-    """Heads that fit together; `keys` and `dim` may be None.
+def read_heads(hidden_size: int, queries: int, keys: int | None, dim: int | None) -> Heads:
+    """Heads that fit together; by default as many kv heads as query heads.
 
     Raises:
-        InputError: when they do not.
+        InputError: if they do not fit together.
     """
     hidden_size = whole_number(NAME, "hidden_size", hidden_size, 1, unit="dimensions")
     queries = whole_number(NAME, "num_heads", queries, 1, unit="heads")
     keys = whole_number(NAME, "num_kv_heads", queries if keys is None else keys, 1, unit="heads")
     if queries % keys:
         raise InputError(
-            f"{NAME}: num_heads is {queries} and num_kv_heads {keys}; expected a number of heads "
-            "that is a multiple of the number of kv heads."
+            f"{NAME}: num_heads is {queries} and num_kv_heads {keys}; expected num_heads to be a "
+            "multiple of num_kv_heads."
         )
     if dim is None and hidden_size % queries:
         raise InputError(
-            f"{NAME}: hidden_size {hidden_size} is no multiple of num_heads {queries}; give "
+            f"{NAME}: hidden_size {hidden_size} is not a multiple of num_heads {queries}; give "
             "head_dim, or another number of heads."
         )
     dim = hidden_size // queries if dim is None else dim
     return Heads(queries, keys, whole_number(NAME, "head_dim", dim, 1, unit="dimensions"))
 
 
-def read_patterns(pattern: Any, streaming: Any, streaming_heads: Any, heads: int) -> Pattern | None:
-    """One pattern for all heads; None when none was given.
+def read_patterns(
+    pattern: object,
+    streaming: object,
+    streaming_heads: Sequence[bool] | Tensor | None,
+    heads: int,
+) -> Pattern | None:
+    """The pattern of all heads; None if none was given.
 
     Args:
-        streaming: the pattern of the heads that `streaming_heads`, `(heads,)` bools, are true for.
+        pattern: a `Pattern`, a `Policy` or its text; `causal()` for the other heads by default, if
+            there are streaming heads.
+        streaming: the pattern of the streaming heads; a `Pattern`, a `Policy` or its text.
+        streaming_heads: `(heads,)` bools, true for the streaming heads.
+        heads: how many query heads there are.
 
     Raises:
-        InputError: when something is no pattern, or not for so many heads.
-        PolicyError: when a text is not a policy's.
+        InputError: if something is not a pattern, or is for another number of heads.
+        PolicyError: if a text is not a policy's.
     """
     result = _pattern("pattern", pattern)
     if (streaming is None) != (streaming_heads is None):
@@ -69,7 +80,7 @@ def read_patterns(pattern: Any, streaming: Any, streaming_heads: Any, heads: int
     for name, each in (("pattern", result), ("streaming_pattern", second)):
         if each is not None and each.heads not in (None, heads):
             raise InputError(
-                f"{NAME}: {name} is for {each.heads} heads; expected {heads}, as num_heads."
+                f"{NAME}: {name} is for {each.heads} heads; expected {heads}, which is num_heads."
             )
     if second is None:
         return result
@@ -82,19 +93,23 @@ def read_patterns(pattern: Any, streaming: Any, streaming_heads: Any, heads: int
     return head_groups([result or causal(), second], choice.int().tolist())
 
 
-def read_rotary(rotary: Any, head_dim: int, theta: float) -> Rotary | None:
-    """Plain rotary positions over the whole head for True, none for False, or those given.
+def read_rotary(rotary: object, head_dim: int, theta: float) -> Rotary | None:
+    """The rotary positions of a layer; None if it has none.
+
+    Args:
+        rotary: True for plain rotary positions over the whole head, False for none, or a `Rotary`.
+        theta: base of the plain rotary positions.
 
     Raises:
-        InputError: when they do not fit the head.
+        InputError: if they do not fit the head.
     """
     if rotary is False:
         return None
     if isinstance(rotary, Rotary):
         if rotary.dim > head_dim:
             raise InputError(
-                f"{NAME}: rotary turns {rotary.dim} dimensions and a head has {head_dim}; expected "
-                "no more than that."
+                f"{NAME}: rotary rotates {rotary.dim} dimensions and a head has {head_dim}; "
+                f"expected at most {head_dim}."
             )
         return rotary
     if rotary is not True:
@@ -104,16 +119,17 @@ def read_rotary(rotary: Any, head_dim: int, theta: float) -> Rotary | None:
         )
     if head_dim % 2:
         raise InputError(
-            f"{NAME}: head_dim is {head_dim}; rotary positions turn pairs, so expected an even one."
+            f"{NAME}: head_dim is {head_dim}; expected an even number, because rotary positions "
+            "rotate pairs of dimensions."
         )
     if not theta > 0:
         raise InputError(f"{NAME}: rope_theta is {theta}; expected more than 0.")
-    # In float32 first, as transformers does, so that a cache made from a config agrees.
+    # In float32 first, like transformers, so that a cache made from a config has the same numbers.
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     return Rotary((1 / theta**exponents).double())
 
 
-def _pattern(name: str, value: Any) -> Pattern | None:
+def _pattern(name: str, value: object) -> Pattern | None:
     if isinstance(value, str):
         value = parse(value)
     if isinstance(value, Policy):

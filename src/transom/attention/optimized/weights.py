@@ -1,47 +1,85 @@
-"""Weights of other attention modules, in the layout of `OptimizedAttention`."""
+"""Weights of other attention modules, as `OptimizedAttention` takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, Required, TypedDict
 
+import torch
 from torch import Tensor, nn
 
+from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary, rope_type
 from transom.errors import InputError, UnsupportedModelError
+from transom.policies import Policy
 
-__all__ = ["Weights", "of_llama", "of_multihead_attention"]
+__all__ = ["LlamaConfigLike", "Weights", "of_llama", "of_multihead_attention"]
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+class LlamaConfigLike(Protocol):
+    """What is read from a config of Llama, Mistral or Qwen2; other settings may be missing."""
+
+    @property
+    def model_type(self) -> str: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_attention_heads(self) -> int: ...
+
+
+class ModuleSettings(TypedDict, total=False):
+    """Arguments of `OptimizedAttention`."""
+
+    hidden_size: Required[int]
+    num_heads: Required[int]
+    num_kv_heads: int
+    pattern: Pattern | Policy | str | None
+    rotary: Rotary
+    head_dim: int
+    scale: float
+    dropout: float
+    bias: bool
+    out_bias: bool
+    layer_idx: int
+    device: torch.device
+    dtype: torch.dtype
+
+
 class Weights(NamedTuple):
     """What an `OptimizedAttention` is made with, and its state; tensors are those of the source."""
 
-    settings: dict[str, Any]
+    settings: ModuleSettings
     state: dict[str, Tensor]
     training: bool
 
 
-def of_llama(source: nn.Module | Mapping[str, Tensor], config: Any, pattern: Any) -> Weights:
-    """Weights of a Llama attention of transformers, see `OptimizedAttention.from_llama`.
+def of_llama(
+    source: nn.Module | Mapping[str, Tensor],
+    config: LlamaConfigLike,
+    pattern: Pattern | Policy | str | None,
+) -> Weights:
+    """Weights of an attention layer of transformers; see `OptimizedAttention.from_llama`.
 
     Raises:
-        UnsupportedModelError: when the model attends otherwise than Llama does, or slides over a
-            window and no pattern says so.
-        InputError: when weights are missing, or there are others.
+        UnsupportedModelError: if the model attends differently from Llama, or its layers slide over
+            a window and no pattern is given.
+        InputError: if weights are missing or unknown.
     """
     if config.model_type not in LIKE_LLAMA:
         raise UnsupportedModelError(
-            f"{config.model_type} may attend otherwise than Llama does (norms, soft caps, scales); "
+            f"{config.model_type} may attend differently from Llama (norms, soft caps, scales); "
             f"from_llama takes {', '.join(LIKE_LLAMA)}."
         )
     window = getattr(config, "sliding_window", None)
     if window is not None and pattern is None:
         raise UnsupportedModelError(
-            f"layers of this {config.model_type} slide over {window} tokens; say what this layer "
-            f"sees: from_llama(..., pattern=sliding({window})), or causal()."
+            f"layers of this {config.model_type} slide over {window} tokens; give the pattern of "
+            f"this layer: from_llama(..., pattern=sliding({window})), or causal()."
         )
     module = source if isinstance(source, nn.Module) else None
     state = dict(source.state_dict() if isinstance(source, nn.Module) else source)
@@ -56,7 +94,7 @@ def of_llama(source: nn.Module | Mapping[str, Tensor], config: Any, pattern: Any
         )
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    settings = {
+    settings: ModuleSettings = {
         "hidden_size": config.hidden_size,
         "num_heads": heads,
         "num_kv_heads": getattr(config, "num_key_value_heads", None) or heads,
@@ -66,18 +104,18 @@ def of_llama(source: nn.Module | Mapping[str, Tensor], config: Any, pattern: Any
         "dropout": getattr(config, "attention_dropout", 0.0),
         "bias": "q_proj.bias" in state,
         "out_bias": "o_proj.bias" in state,
-        "scale": head_dim**-0.5 * _turned_scale(config) ** 2,
+        "scale": head_dim**-0.5 * _rotation_scale(config) ** 2,
         "layer_idx": getattr(module, "layer_idx", 0),
     }
     return _weights(settings, state, training=module is None or module.training)
 
 
-def of_multihead_attention(source: nn.MultiheadAttention, pattern: Any) -> Weights:
-    """Weights of torch's attention, see `OptimizedAttention.from_multihead_attention`.
+def of_multihead_attention(source: object, pattern: Pattern | Policy | str) -> Weights:
+    """Weights of torch's attention; see `OptimizedAttention.from_multihead_attention`.
 
     Raises:
-        InputError: when it is no `nn.MultiheadAttention`, or has `kdim`, `vdim`, `add_bias_kv` or
-            `add_zero_attn`.
+        InputError: if the source is not an `nn.MultiheadAttention`, or has `kdim`, `vdim`,
+            `add_bias_kv` or `add_zero_attn`.
     """
     if not isinstance(source, nn.MultiheadAttention):
         raise InputError(
@@ -95,7 +133,7 @@ def of_multihead_attention(source: nn.MultiheadAttention, pattern: Any) -> Weigh
         names = ", ".join(name for name, is_set in extras.items() if is_set)
         raise InputError(
             f"from_multihead_attention: the module has {names}; expected plain self-attention, "
-            "with keys and values of embed_dim and nothing added to them."
+            "with keys and values of embed_dim dimensions and nothing added to them."
         )
     packed: dict[str, Tensor | None] = {
         "weight": source.in_proj_weight,
@@ -105,7 +143,7 @@ def of_multihead_attention(source: nn.MultiheadAttention, pattern: Any) -> Weigh
     for kind, tensor in packed.items():
         parts = () if tensor is None else tensor.detach().chunk(3)
         state |= {f"{name}.{kind}": part for name, part in zip(PROJECTIONS, parts, strict=False)}
-    settings = {
+    settings: ModuleSettings = {
         "hidden_size": size,
         "num_heads": source.num_heads,
         "pattern": pattern,
@@ -115,13 +153,13 @@ def of_multihead_attention(source: nn.MultiheadAttention, pattern: Any) -> Weigh
     return _weights(settings, state, source.training)
 
 
-def _weights(settings: dict[str, Any], state: dict[str, Tensor], training: bool) -> Weights:
+def _weights(settings: ModuleSettings, state: dict[str, Tensor], training: bool) -> Weights:
     weight = state["q_proj.weight"]
     return Weights({**settings, "device": weight.device, "dtype": weight.dtype}, state, training)
 
 
-def _turned_scale(config: Any) -> float:
-    """By how much the model stretches what it turns (YaRN); a `Rotary` does not."""
+def _rotation_scale(config: LlamaConfigLike) -> float:
+    """The factor by which the model scales what it rotates (YaRN); a `Rotary` does not scale."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     kind = rope_type(config)

@@ -1,10 +1,12 @@
-"""Attention patterns: plain functions of positions that combine with `&`, `|` and `~`."""
+"""Attention patterns: functions of positions that combine with `&`, `|` and `~`."""
 
 from __future__ import annotations
 
-from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.base import Pattern
 from transom.attention.patterns.chosen import global_tokens, random_blocks
+from transom.attention.patterns.from_policy import of_policy as pattern
 from transom.attention.patterns.heads import head_groups
+from transom.attention.patterns.mask_function import Grid, Tiles
 from transom.attention.patterns.positional import (
     Dilated,
     causal,
@@ -15,7 +17,6 @@ from transom.attention.patterns.positional import (
     sinks,
     sliding,
 )
-from transom.attention.patterns.positional import of_policy as pattern
 from transom.attention.patterns.rows import documents, padding
 from transom.attention.patterns.text import parse_pattern
 

@@ -1,89 +1,30 @@
-"""What a pattern is: a plain function of positions, and what it can say about whole tiles."""
+"""The base of all patterns, and how patterns combine."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from transom.attention.patterns.layout import layout
+from transom.attention.patterns.mask_function import Grid, MaskFunction, Tiles
+from transom.attention.patterns.picture import draw, shown_length, sketch
 from transom.errors import InputError
 from transom.policies import Span
 from transom.validation import known_keywords
 
-__all__ = ["Around", "Grid", "Pattern", "Tiles"]
-
-
-class Grid(NamedTuple):
-    """Rectangles of queries and keys: first and last positions, both included.
-
-    `q_first` and `q_last` are `(rows, 1)` int64, `k_first` and `k_last` `(1, columns)`.
-    """
-
-    q_first: Tensor
-    q_last: Tensor
-    k_first: Tensor
-    k_last: Tensor
-
-
-class Tiles(NamedTuple):
-    """What is known of each tile of a grid; bool, broadcastable to `(batch, heads, rows, columns)`.
-
-    Attributes:
-        some: false only where nothing in the tile is visible.
-        every: true only where everything in the tile is visible.
-    """
-
-    some: Tensor
-    every: Tensor
+__all__ = ["Around", "Pattern"]
 
 
 @known_keywords
-class Pattern(ABC):
-    """Which keys each query may see: a function of (batch, head, query, key) positions.
+class Pattern(MaskFunction):
+    """Which keys each query may see: a mask function that can be combined, measured and drawn.
 
-    Called with integer tensors that broadcast, it gives a bool tensor. Patterns are values: they
-    can be compared, hashed and combined with `&`, `|` and `~`. Print one for a sketch of it.
-
-    A pattern also answers for whole tiles at once, with intervals instead of positions. That may
-    be imprecise in one direction only, see `Tiles`, and is what keeps anyone from ever having to
-    look at `q_len * kv_len` positions to find out which blocks of keys a block of queries needs.
+    Patterns are values: compare them, hash them, and combine them with `&`, `|` and `~`. Printing
+    one shows a sketch of it.
     """
-
-    @abstractmethod
-    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """May query `q` see key `k`, in row `b` of the batch and in head `h`? Elementwise."""
-
-    @abstractmethod
-    def tiles(self, grid: Grid) -> Tiles:
-        """What can be said of each tile of a grid."""
-
-    @property
-    @abstractmethod
-    def scale(self) -> int:
-        """How many tokens it takes to see what the pattern looks like."""
-
-    @property
-    def batch(self) -> int | None:
-        """Rows of the batch it is made for; None when it is the same for all."""
-        return None
-
-    @property
-    def heads(self) -> int | None:
-        """Query heads it is made for; None when it is the same for all."""
-        return None
-
-    @property
-    def limit(self) -> int | None:
-        """How many tokens it is made for; None when it goes on for ever."""
-        return None
-
-    def spans(self, query: int) -> tuple[Span, ...] | None:
-        """The keys that one query sees, where a formula says so; ascending, none empty."""
-        return None
 
     def __and__(self, other: Pattern) -> Pattern:
         return Both(self, other)
@@ -97,18 +38,21 @@ class Pattern(ABC):
     def mask(
         self, q_len: int, kv_len: int | None = None, *, batch: int = 1, heads: int = 1
     ) -> Tensor:
-        """All of it at once, `(batch, heads, q_len, kv_len)` bool: for small sizes.
+        """The whole mask, `(batch, heads, q_len, kv_len)` bool on the CPU; for small sizes.
 
-        The last query is at the last key, as when a chunk of queries follows what is cached.
+        The last query is at the last key, as when a chunk of queries follows a cache.
+
+        Args:
+            kv_len: `q_len` by default.
 
         Raises:
-            InputError: when there are more keys than it is made for.
+            InputError: if there are more keys than it is made for.
         """
         kv_len = q_len if kv_len is None else kv_len
         if self.limit is not None and kv_len > self.limit:
             raise InputError(
                 f"{self!r} is made for {self.limit} tokens and there are {kv_len} keys; expected "
-                "at most as many."
+                f"at most {self.limit} keys."
             )
         queries = torch.arange(kv_len - q_len, kv_len, device="cpu")[:, None]
         return self.at(queries, torch.arange(kv_len, device="cpu"), batch=batch, heads=heads)
@@ -116,11 +60,12 @@ class Pattern(ABC):
     def at(
         self, queries: Tensor, keys: Tensor, *, batch: int | None = None, heads: int | None = None
     ) -> Tensor:
-        """What it says of positions, in the shape they broadcast to, `(batch, heads, ...)`.
+        """Whether queries may see keys, bool, broadcast to `(batch, heads, ...)`.
 
         Args:
-            queries, keys: int64, of up to 4 dimensions.
-            batch, heads: rows and heads to ask about; by default 1 where all are alike, else all.
+            queries, keys: positions, int64, of up to 4 dimensions.
+            batch: batch rows; by default 1 if all rows are alike, else as many as it is made for.
+            heads: query heads; by default likewise.
         """
         b = torch.arange(batch or self.batch or 1, device=queries.device)[:, None, None, None]
         h = torch.arange(heads or self.heads or 1, device=queries.device)[:, None, None]
@@ -128,13 +73,11 @@ class Pattern(ABC):
         return visible.expand(torch.broadcast_shapes(*(x.shape for x in (b, h, queries, keys))))
 
     def pairs(self, q_len: int, kv_len: int | None = None) -> float:
-        """How many (query, key) pairs are visible, of `q_len * kv_len`.
+        """How many of the `q_len * kv_len` (query, key) pairs are visible.
 
-        Exact; the mean over rows and heads where these differ. Every position is looked at only in
-        tiles that are visible in part.
+        Exact; the mean over batch rows and heads if these differ. Single positions are looked at
+        only in tiles that are partly visible.
         """
-        from transom.attention.patterns.layout import layout
-
         return layout(self, q_len, q_len if kv_len is None else kv_len).pairs
 
     def fraction(self, q_len: int, kv_len: int | None = None) -> float:
@@ -147,28 +90,27 @@ class Pattern(ABC):
         """Save a picture of the pattern as PNG; needs matplotlib.
 
         Args:
-            length: of queries and keys; by default as many as show what it looks like.
-        """
-        from transom.attention.patterns.picture import draw
+            length: of queries and keys; by default enough to show the pattern's shape.
+            title: by default the pattern as text.
 
+        Raises:
+            MissingExtraError: if matplotlib is not installed.
+            InputError: if the file cannot be written, or `path` has another suffix than `.png`.
+        """
         draw(self, path, length, title)
 
     def sketch(self, length: int | None = None, cells: int = 32) -> str:
-        """The pattern in characters: `#` all visible, `+` some of it, `.` nothing."""
-        from transom.attention.patterns.picture import sketch
-
+        """The pattern in characters: `#` all visible, `+` some, `.` none."""
         return sketch(self, length, cells)
 
     def __str__(self) -> str:
-        from transom.attention.patterns.picture import shown_length
-
         length = shown_length(self)
         return f"{self!r}, {length:,} tokens\n{self.sketch(length)}"
 
 
 @dataclass(frozen=True, repr=False)
 class Both(Pattern):
-    """What both of two patterns let through."""
+    """The pairs that two patterns both let through."""
 
     left: Pattern
     right: Pattern
@@ -179,7 +121,8 @@ class Both(Pattern):
             if None not in (one, two) and one != two:
                 raise InputError(
                     f"cannot combine {self.left!r} and {self.right!r}: {name} is {one} in one and "
-                    f"{two} in the other; expected the same, or a pattern that is alike for all."
+                    f"{two} in the other; expected the same {name} in both, or a pattern that is "
+                    "the same for all."
                 )
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -217,14 +160,14 @@ class Both(Pattern):
         return self._joined("&")
 
     def _joined(self, sign: str) -> str:
-        # A chain of one sign reads back the same without brackets, as both group to the left.
+        # Both signs group to the left, so a chain of one sign needs no brackets.
         left = repr(self.left) if type(self.left) is type(self) else _inside(self.left)
         return f"{left} {sign} {_inside(self.right)}"
 
 
 @dataclass(frozen=True, repr=False)
 class Either(Both):
-    """What one of two patterns lets through."""
+    """The pairs that at least one of two patterns lets through."""
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.left(b, h, q, k) | self.right(b, h, q, k)
@@ -251,7 +194,7 @@ class Either(Both):
 
 @dataclass(frozen=True, repr=False)
 class Around(Pattern):
-    """A pattern made from one other, for the same rows, heads and lengths."""
+    """A pattern made from another one, for the same batch rows, heads and lengths."""
 
     pattern: Pattern
 
@@ -274,7 +217,7 @@ class Around(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Not(Around):
-    """What a pattern does not let through."""
+    """The pairs that a pattern does not let through."""
 
     def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return ~self.pattern(b, h, q, k)
@@ -287,5 +230,5 @@ class Not(Around):
         return f"~{_inside(self.pattern)}"
 
 
-def _inside(pattern: Any) -> str:
+def _inside(pattern: Pattern) -> str:
     return f"({pattern!r})" if isinstance(pattern, Both) else repr(pattern)

@@ -1,4 +1,4 @@
-"""How much of a pattern each cell of a square shows: exact, and without looking everywhere."""
+"""How many pairs of each square cell of a pattern are visible; exact, few positions looked at."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from transom.attention.patterns.base import Grid, Pattern
+from transom.attention.patterns.mask_function import Grid, MaskFunction
 
 __all__ = ["Cells", "cells"]
 
-PARTS = 16  # that an undecided tile is cut into, each way, while it is too large to be looked at
-LOOKED_AT = 32  # the longest side of a tile that is looked at position by position
-AT_ONCE = 1 << 20  # positions looked at together
+PARTS = 16  # each way, into which a large undecided tile is cut
+LOOKED_AT = 32  # the longest side of a tile whose single positions are looked at
+AT_ONCE = 1 << 20  # positions that are looked at together; bounds the scratch memory
 
 
 class Cells(NamedTuple):
-    """A pattern in square cells, those at the ends cut off where the length ends.
+    """A pattern in square cells; the last cells may be smaller.
 
     Attributes:
         visible: `(n, n)` int64, how many (query, key) pairs of each cell are visible.
-        size: `(n, n)` int64, how many there are.
+        size: `(n, n)` int64, how many pairs each cell has.
         side: how many queries, and how many keys, a whole cell has.
     """
 
@@ -31,12 +31,12 @@ class Cells(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """Visible pairs, as a fraction of all."""
+        """Visible pairs, as a fraction of all pairs."""
         return int(self.visible.sum()) / int(self.size.sum())
 
 
 class _Edges(NamedTuple):
-    """First and last positions of tiles along one side, both included, `(n,)` int64."""
+    """First and last positions of tiles on one side, both included, `(n,)` int64."""
 
     first: Tensor
     last: Tensor
@@ -49,20 +49,20 @@ class _Edges(NamedTuple):
         return _Edges(self.first[which], self.last[which])
 
     def cut(self, side: int) -> tuple[_Edges, Tensor]:
-        """Shorter ones, of at most `side`, and which of these each is a part of."""
+        """Parts of at most `side` positions, and the index of the tile that each part is from."""
         starts = self.first[:, None] + torch.arange(0, int(self.lengths.max()), side, device="cpu")
         of, part = (starts <= self.last[:, None]).nonzero(as_tuple=True)
         first = starts[of, part]
         return _Edges(first, torch.minimum(first + side - 1, self.last[of])), of
 
 
-def cells(pattern: Pattern, length: int, most: int) -> Cells:
-    """The pattern at `length` queries and keys, in its first row and head.
+def cells(pattern: MaskFunction, length: int, most: int) -> Cells:
+    """The cells of a pattern at `length` queries and keys, in its first batch row and head.
+
+    Single positions are looked at only in tiles that the pattern leaves undecided.
 
     Args:
-        most: how many cells there may be each way; positions have one each where that is enough.
-
-    Positions are looked at only in tiles that the pattern itself leaves undecided, a few at a time.
+        most: how many cells there may be each way. Up to that length, each cell is one position.
     """
     side = -(-length // most)
     ends = torch.tensor([0, length - 1], device="cpu")
@@ -71,11 +71,11 @@ def cells(pattern: Pattern, length: int, most: int) -> Cells:
     return Cells(visible, edges.lengths[:, None] * edges.lengths, side)
 
 
-def _count(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
-    """`(q tiles, k tiles)` int64: visible pairs of each tile."""
+def _count(pattern: MaskFunction, q: _Edges, k: _Edges) -> Tensor:
+    """Visible pairs of each tile, `(q tiles, k tiles)` int64."""
     known = pattern.tiles(Grid(q.first[:, None], q.last[:, None], k.first[None], k.last[None]))
     shape = (len(q.first), len(k.first))
-    # Of the first row and head, where they are told apart.
+    # Where batch rows or heads differ, those of the first.
     some, every = (tiles[(0,) * (tiles.ndim - 2)].expand(shape) for tiles in known)
     counts = every * (q.lengths[:, None] * k.lengths)
     undecided = some & ~every
@@ -95,8 +95,8 @@ def _count(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
     return counts
 
 
-def _look(pattern: Pattern, q: _Edges, k: _Edges) -> Tensor:
-    """`(tiles,)` int64: visible pairs of tiles, each of queries and keys, by every position."""
+def _look(pattern: MaskFunction, q: _Edges, k: _Edges) -> Tensor:
+    """Visible pairs of each tile, `(tiles,)` int64, by looking at every position."""
     queries = q.first[:, None, None] + torch.arange(int(q.lengths.max()), device="cpu")[:, None]
     keys = k.first[:, None, None] + torch.arange(int(k.lengths.max()), device="cpu")
     q_last, k_last = q.last[:, None, None], k.last[:, None, None]

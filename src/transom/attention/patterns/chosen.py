@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from transom.attention.modes import lasting
-from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.base import Pattern
+from transom.attention.patterns.mask_function import Grid, Tiles
 from transom.errors import InputError
 from transom.validation import known_keywords, whole_number
 
@@ -70,7 +71,7 @@ class _Random(Pattern):
         )
 
     def _block(self, positions: Tensor) -> Tensor:
-        # Queries before the first token, where there are more than keys, see nothing: k <= q.
+        # If there are more queries than keys, the first have negative positions and see nothing.
         return positions.clamp(min=0).div(self.block, rounding_mode="floor")
 
     @property
@@ -82,14 +83,14 @@ class _Random(Pattern):
 
 
 def _enough(row: Tensor, column: Tensor) -> int:
-    """Blocks to choose from; a power of two, so that few choices are made as positions grow."""
+    """How many blocks to choose from: a power of two, so that long texts need few choices."""
     return 1 << int(torch.maximum(row.max(), column.max())).bit_length()
 
 
 @lru_cache(maxsize=32)
 @lasting
 def _chosen(pattern: _Random, blocks: int) -> Tensor:
-    """`(blocks, blocks)` bool; the choice of a row does not depend on how many rows there are."""
+    """Which blocks are chosen, `(blocks, blocks)` bool; more blocks do not change earlier rows."""
     chosen = torch.zeros(blocks, blocks, dtype=torch.bool, device="cpu")
     for row in range(blocks):
         random = np.random.default_rng([pattern.seed, row])
@@ -101,7 +102,7 @@ def _chosen(pattern: _Random, blocks: int) -> Tensor:
 @lru_cache(maxsize=32)
 @lasting
 def _sums(pattern: _Random, blocks: int) -> Tensor:
-    """`(blocks + 1, blocks + 1)` int64: how many blocks are chosen before each row and column."""
+    """How many blocks are chosen before each row and column, `(blocks + 1, blocks + 1)` int64."""
     sums = torch.zeros(blocks + 1, blocks + 1, dtype=torch.int64, device="cpu")
     sums[1:, 1:] = _chosen(pattern, blocks).long().cumsum(0).cumsum(1)
     return sums
@@ -109,9 +110,12 @@ def _sums(pattern: _Random, blocks: int) -> Tensor:
 
 @known_keywords
 def global_tokens(positions: int | Sequence[int]) -> Pattern:
-    """Tokens that see all and are seen by all: the first so many, or those at the positions given.
+    """Tokens that see every key and that every query sees.
 
-    Also later keys, so for a language model combine it: `causal() & global_tokens(2)`.
+    They see later keys too, so a language model needs `causal() & global_tokens(2)`.
+
+    Args:
+        positions: how many of the first tokens; or the positions of the tokens.
 
     Source: BigBird, https://arxiv.org/abs/2007.14062; Longformer, https://arxiv.org/abs/2004.05150.
     """
@@ -127,9 +131,12 @@ def global_tokens(positions: int | Sequence[int]) -> Pattern:
 
 @known_keywords
 def random_blocks(count: int, *, block: int = 64, seed: int = 0) -> Pattern:
-    """For each block of queries `count` blocks of keys at random, of those up to its own; causal.
+    """For each block of queries, `count` random blocks of keys up to its own; causal.
 
-    The choice depends on the seed and the block alone, and is the same in every head.
+    The choice depends only on the seed and the block. It is the same in every head.
+
+    Args:
+        block: queries or keys per block.
 
     Source: BigBird, https://arxiv.org/abs/2007.14062.
     """

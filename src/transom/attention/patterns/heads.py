@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.base import Pattern
+from transom.attention.patterns.mask_function import Grid, Tiles
 from transom.errors import InputError
 from transom.validation import known_keywords, whole_number
 
@@ -58,26 +59,28 @@ class _Heads(Pattern):
 def head_groups(patterns: Sequence[Pattern], choice: Sequence[int]) -> Pattern:
     """Different patterns for different heads: head `h` has `patterns[choice[h]]`.
 
-    With `[causal(), sinks(4) | sliding(256)]` these are retrieval and streaming heads.
+    The patterns `[causal(), sinks(4) | sliding(256)]` make retrieval heads and streaming heads.
 
     Source: DuoAttention, https://arxiv.org/abs/2410.10819.
 
     Raises:
-        InputError: when a pattern is chosen that there is not, or one is made for another number
-            of heads.
+        InputError: if `choice` has an index without a pattern, or a pattern is made for another
+            number of heads.
     """
     chosen = tuple(whole_number("head_groups", "choice", c, 0, unit="a pattern") for c in choice)
     if not chosen or max(chosen) >= len(patterns):
         raise InputError(
             f"head_groups: choice is {list(choice)} and there are {len(patterns)} patterns; "
-            "expected the index of a pattern for every head."
+            "expected the index of a pattern for each head."
         )
     for pattern in patterns:
         if not isinstance(pattern, Pattern) or pattern.heads not in (None, len(chosen)):
             raise InputError(
-                f"head_groups: {pattern!r} is among the patterns; expected patterns that are alike "
-                f"for all heads, or made for {len(chosen)}."
+                f"head_groups: {pattern!r} is among the patterns; expected patterns that are the "
+                f"same for all heads, or made for {len(chosen)}."
             )
     if len(batches := {p.batch for p in patterns if p.batch}) > 1:
-        raise InputError(f"head_groups: patterns for batches of {sorted(batches)}; expected one.")
+        raise InputError(
+            f"head_groups: patterns for batches of {sorted(batches)}; expected one size."
+        )
     return _Heads(tuple(patterns), chosen)

@@ -1,4 +1,4 @@
-"""From a pattern to blocks: the keys that each block of queries needs, and their masks."""
+"""A pattern in blocks: the keys that each block of queries needs, and masks for their edges."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import torch
 from torch import Tensor
 
 from transom.attention.modes import lasting
-from transom.attention.patterns.base import Grid, Pattern
+from transom.attention.patterns.mask_function import Grid, MaskFunction
 from transom.policies import Span
 
 __all__ = ["Group", "Layout", "QueryBlock", "layout"]
 
 CPU = torch.device("cpu")
 BLOCK = 64  # of queries and of keys
-ALIGNED = 16  # columns: rows of other lengths are up to a third slower to take the softmax of
-TILES_AT_ONCE = 64  # looked at position by position together
+ALIGNED = 16  # columns; a softmax over rows of other lengths is up to a third slower
+TILES_AT_ONCE = 64  # bounds the scratch memory while single positions are looked at
 
 
 class QueryBlock(NamedTuple):
-    """What some queries in a row see.
+    """Some neighbouring queries and the keys that they see.
 
     Attributes:
-        queries: their indices, counted from the first query there is.
-        keys: the keys to gather, in this order; together they are the block's columns.
-        hidden: where not everything is visible: the first column it is about, and from there on
-            who does not see whom, `(queries, columns)` bool.
-        blind: `(queries,)` bool, which of them see nothing at all; None when all see something.
+        queries: indices of the queries; the first query of the pass has index 0.
+        keys: the keys to gather, in this order. Together they are the columns of the block.
+        hidden: masks for the columns that only some of the queries see: the first column of the
+            mask, and the mask, `(queries, columns)` bool, true where a key is hidden.
+        blind: `(queries,)` bool, true for queries that see no key; None if every query sees one.
     """
 
     queries: Span
@@ -41,18 +41,18 @@ class QueryBlock(NamedTuple):
 
     @property
     def columns(self) -> int:
-        """How many keys there are."""
+        """How many keys the block has."""
         return sum(len(span) for span in self.keys)
 
     def to(self, device: torch.device) -> QueryBlock:
-        """The same with its masks there."""
+        """The same block, with its masks on `device`."""
         hidden = tuple((column, mask.to(device)) for column, mask in self.hidden)
         blind = None if self.blind is None else self.blind.to(device)
         return self._replace(hidden=hidden, blind=blind)
 
 
 class Group(NamedTuple):
-    """Rows of the batch and query heads that share their blocks; None stands for all."""
+    """Batch rows and query heads that have the same blocks; None stands for all of them."""
 
     rows: tuple[int, ...] | None
     heads: tuple[int, ...] | None
@@ -64,8 +64,8 @@ class Layout:
     """A pattern at one size, in blocks of queries.
 
     Attributes:
-        pairs: how many (query, key) pairs are visible; the mean over rows and heads.
-        groups: together, every row and head once.
+        pairs: how many (query, key) pairs are visible; the mean over batch rows and heads.
+        groups: together they have each batch row and head once.
     """
 
     pairs: float
@@ -73,7 +73,7 @@ class Layout:
 
     @property
     def columns(self) -> float:
-        """How many (query, column) pairs are computed; the mean over rows and heads."""
+        """How many (query, column) pairs are computed; the mean over batch rows and heads."""
         weights = [len(g.rows or (0,)) * len(g.heads or (0,)) for g in self.groups]
         computed = [sum(len(b.queries) * b.columns for b in g.blocks) for g in self.groups]
         return float(np.average(computed, weights=weights))
@@ -82,17 +82,21 @@ class Layout:
 @lru_cache(maxsize=64)
 @lasting
 def layout(
-    pattern: Pattern,
+    pattern: MaskFunction,
     q_len: int,
     kv_len: int,
     device: torch.device = CPU,
     q_block: int = BLOCK,
     k_block: int = BLOCK,
 ) -> Layout:
-    """The blocks of a pattern for `q_len` queries, the last of which is at the last of the keys.
+    """The blocks of a pattern for `q_len` queries and `kv_len` keys; kept for the next call.
 
-    Tiles that the pattern leaves undecided are looked at position by position; no more of the
-    `q_len * kv_len` positions are.
+    The last query is at the last key. Single positions are looked at only in tiles that the
+    pattern leaves undecided.
+
+    Args:
+        device: where the masks shall be.
+        q_block, k_block: queries and keys per tile.
     """
     if q_len == 1 and (spans := pattern.spans(kv_len - 1)) is not None:
         return _of_one_query(spans, kv_len, device)
@@ -116,10 +120,10 @@ def layout(
 
 
 class _Tiling:
-    """Every tile of a pattern, decided: which are visible, and the masks of those in part."""
+    """Every tile of a pattern, decided: visible or not, and a mask if it is partly visible."""
 
     def __init__(
-        self, pattern: Pattern, q_len: int, kv_len: int, q_block: int, k_block: int
+        self, pattern: MaskFunction, q_len: int, kv_len: int, q_block: int, k_block: int
     ) -> None:
         self.batch, self.heads = pattern.batch or 1, pattern.heads or 1
         self.offset = offset = kv_len - q_len
@@ -141,8 +145,8 @@ class _Tiling:
         self.some = some.numpy()
         self.bounds = [edge.flatten().tolist() for edge in self.grid]
 
-    def _look(self, pattern: Pattern, part: Tensor, some: Tensor) -> None:
-        """Decide tiles, `(tiles, 4)` numbers of row, head, block of queries and of keys."""
+    def _look(self, pattern: MaskFunction, part: Tensor, some: Tensor) -> None:
+        """Decide tiles, `(tiles, 4)`: the indices of row, head, block of queries, block of keys."""
         b, h, i, j = part.T[:, :, None, None]
         grid = self.grid
         q_first, q_last = (edge[i.flatten()][:, :, None] for edge in grid[:2])
@@ -171,7 +175,7 @@ class _Tiling:
                 self.masks[tuple(place)] = self._same[content]
 
     def signature(self, b: int, h: int) -> tuple[bytes, ...]:
-        """The same for rows and heads whose blocks are the same."""
+        """A key that is equal for batch rows and heads whose blocks are equal."""
         masks = [
             np.array([i, j, id(mask)]).tobytes()
             for (row, head, i, j), mask in self.masks.items()
@@ -180,7 +184,7 @@ class _Tiling:
         return (self.some[b, h].tobytes(), *masks)
 
     def blocks(self, b: int, h: int) -> Iterator[QueryBlock]:
-        """The blocks of one row and head."""
+        """The blocks of one batch row and head."""
         q_first, q_last, k_first, k_last = self.bounds
         for i, visible in enumerate(self.some[b, h]):
             spans: list[Span] = []
@@ -227,7 +231,7 @@ def _of_one_query(spans: tuple[Span, ...], kv_len: int, device: torch.device) ->
 def _rectangles(
     members: list[tuple[int, int]],
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Rows and heads as products of the two: rows that have the same heads go together."""
+    """(row, head) pairs as rectangles of rows by heads: rows with the same heads go together."""
     heads_of: dict[int, list[int]] = {}
     for row, head in members:
         heads_of.setdefault(row, []).append(head)

@@ -1,15 +1,14 @@
-"""Patterns that depend on positions alone: windows, sinks, chunks, prefixes, and policies."""
+"""Patterns that depend on positions alone: windows, sinks, chunks and prefixes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from torch import Tensor
 
-from transom.attention.patterns.base import Grid, Pattern, Tiles
-from transom.errors import InputError, PolicyError
-from transom.policies import Policy, Positional, Span, parse
+from transom.attention.patterns.base import Pattern
+from transom.attention.patterns.mask_function import Grid, Tiles
+from transom.policies import Span
 from transom.validation import known_keywords, whole_number
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "chunked",
     "dilated",
     "everything",
-    "of_policy",
     "prefix_lm",
     "sinks",
     "sliding",
@@ -27,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Sized(Pattern):
-    """A pattern with sizes for fields, spelled like the call that makes it."""
+    """A pattern whose fields are sizes; its `repr` is the call that makes it."""
 
     def __repr__(self) -> str:
         name = type(self).__name__.lower().strip("_")
@@ -99,7 +97,7 @@ class _Sinks(_Sized):
 
 @dataclass(frozen=True, repr=False)
 class Dilated(_Sized):
-    """See `dilated`; the kernels know it by name, as its queries fall apart by remainder."""
+    """See `dilated`. Public to the kernels, which compute it as `step` plain windows."""
 
     size: int
     step: int
@@ -159,38 +157,8 @@ class _Prefix_LM(_Sized):
         return (Span(0, max(query + 1, self.length)),)
 
 
-@dataclass(frozen=True)
-class _OfPolicy(Pattern):
-    policy: Positional
-
-    def __call__(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        visible: Tensor = self.policy.visible(q, k)
-        return visible
-
-    def tiles(self, grid: Grid) -> Tiles:
-        # A window's start never falls as queries go on, so its ends bound it.
-        pinned, start = self.policy.pinned, self.policy.local_start
-        first, last = start(grid.q_first), start(grid.q_last)
-        some = (grid.k_first < pinned) | (grid.k_last >= first)
-        every = (grid.k_last < pinned) | (grid.k_first >= last) | (last <= pinned)
-        return Tiles(
-            some & (grid.k_first <= grid.q_last),
-            every & (grid.k_last <= grid.q_first),
-        )
-
-    def spans(self, query: int) -> tuple[Span, ...]:
-        return self.policy.spans(query + 1)
-
-    @property
-    def scale(self) -> int:
-        return 2 * (self.policy.capacity or 8)
-
-    def __repr__(self) -> str:
-        return f"pattern({str(self.policy)!r})"
-
-
 def everything() -> Pattern:
-    """Every key, also later ones: attention without a mask."""
+    """Every key, later ones too: attention without a mask."""
     return _Everything()
 
 
@@ -201,7 +169,7 @@ def causal() -> Pattern:
 
 @known_keywords
 def sliding(size: int, future: int = 0) -> Pattern:
-    """The `size` latest keys, the query's own included, and `future` later ones.
+    """The `size` latest keys, including the query's own, and `future` later ones.
 
     Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
     """
@@ -210,7 +178,7 @@ def sliding(size: int, future: int = 0) -> Pattern:
 
 @known_keywords
 def sinks(count: int) -> Pattern:
-    """The first `count` keys, as far as the query is past them.
+    """The first `count` keys, but none after the query.
 
     Source: StreamingLLM, https://arxiv.org/abs/2309.17453.
     """
@@ -219,7 +187,7 @@ def sinks(count: int) -> Pattern:
 
 @known_keywords
 def dilated(size: int, step: int) -> Pattern:
-    """`size` keys that are `step` apart, back from the query's own.
+    """`size` keys that are `step` apart: the query's own and earlier ones.
 
     Source: Longformer, https://arxiv.org/abs/2004.05150, section 3.1.
     """
@@ -228,39 +196,20 @@ def dilated(size: int, step: int) -> Pattern:
 
 @known_keywords
 def chunked(size: int) -> Pattern:
-    """Keys of the query's own chunk of `size`, up to its position.
+    """The keys in the query's own chunk of `size` tokens, up to the query's position.
 
-    For a window that drops whole chunks, use the policy: `pattern(Chunked(4096, chunk=128))`.
+    For a window that evicts whole chunks, use the policy: `pattern(Chunked(4096, chunk=128))`.
     """
     return _Chunked(_at_least("chunked", "size", size))
 
 
 @known_keywords
 def prefix_lm(length: int) -> Pattern:
-    """Causal, but the first `length` keys are visible to all, also to earlier queries.
+    """Causal, but the first `length` keys are visible to all queries, earlier ones too.
 
     Source: T5, https://arxiv.org/abs/1910.10683, section 3.2.1.
     """
     return _Prefix_LM(_at_least("prefix_lm", "length", length))
-
-
-@known_keywords
-def of_policy(policy: Policy | str) -> Pattern:
-    """What a policy by position lets each query see; the policy itself or its text.
-
-    Raises:
-        PolicyError: when the text is not that of a policy, or the policy is one by score, whose
-            choice depends on a model.
-    """
-    made: Any = parse(policy) if isinstance(policy, str) else policy
-    if not isinstance(made, Policy):
-        raise InputError(f"pattern: policy is {policy!r}; expected a policy or its text.")
-    if not isinstance(made, Positional):
-        raise PolicyError(
-            f"{made} keeps tokens by score, so no pattern of positions says what it shows; "
-            "expected a policy by position, such as window, sinks or chunked."
-        )
-    return _OfPolicy(made)
 
 
 def _at_least(owner: str, name: str, value: int, minimum: int = 1) -> int:

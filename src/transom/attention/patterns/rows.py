@@ -1,15 +1,15 @@
-"""Patterns that differ between rows of a batch: documents packed into a row, and padding."""
+"""Patterns that may differ by batch row: documents packed into a row, and padding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from transom.attention.patterns.base import Grid, Pattern, Tiles
+from transom.attention.patterns.base import Pattern
+from transom.attention.patterns.mask_function import Grid, Tiles
 from transom.errors import InputError
 from transom.validation import known_keywords, whole_number
 
@@ -18,7 +18,7 @@ __all__ = ["documents", "padding"]
 
 @dataclass(frozen=True)
 class _Rows(Pattern):
-    """A pattern of a number for every row and position, compared by content."""
+    """A pattern made of a number for each row and position; equal if the numbers are equal."""
 
     kind: str
     content: bytes = field(repr=False)
@@ -46,8 +46,8 @@ class _Rows(Pattern):
     def _check(self, last: Tensor) -> None:
         if int(last.max()) >= self.limit:
             raise InputError(
-                f"{self!r} is made for {self.limit} tokens and there are more than {last.max()}; "
-                "expected a number for every token."
+                f"{self!r} is made for {self.limit} tokens and there are at least "
+                f"{int(last.max()) + 1}; expected a number for every token."
             )
 
 
@@ -59,7 +59,7 @@ class _Documents(_Rows):
 
     def tiles(self, grid: Grid) -> Tiles:
         self._check(torch.maximum(grid.q_last.max(), grid.k_last.max()))
-        # Numbers never fall along a row, so a tile's first and last bound those between.
+        # Numbers never fall along a row, so the first and last of a tile bound those between.
         numbers = self.numbers.to(grid.q_first.device)[:, None]
         q_first, q_last, k_first, k_last = (numbers[:, :, edge.clamp(min=0)] for edge in grid)
         return Tiles(
@@ -88,48 +88,56 @@ class _Padding(_Rows):
 
 
 @known_keywords
-def documents(numbers: Any) -> Pattern:
-    """Keys of the query's own document, where several are packed into a row.
+def documents(numbers: Tensor | Iterable[int]) -> Pattern:
+    """The keys of the query's own document, where several documents are packed into a row.
 
-    Also later keys, so for a language model: `causal() & documents(...)`.
+    Later keys too, so a language model needs `causal() & documents(...)`.
 
     Args:
-        numbers: the lengths of the documents, a list of whole numbers, the same for all rows; or
-            the number of each token's document, `(batch, length)` or `(1, length)`, a tensor that
-            never falls along a row.
+        numbers: the lengths of the documents, if all rows have the same; or the number of each
+            token's document, a tensor `(batch, length)` or `(1, length)` of whole numbers that
+            never fall along a row.
 
     Raises:
-        InputError: when there are no tokens, or numbers fall.
+        InputError: if there are no tokens, or numbers fall.
     """
     if not isinstance(numbers, Tensor):
-        if not isinstance(numbers, Iterable):
-            raise InputError(f"documents: numbers is {numbers!r}; expected a list or a tensor.")
-        lengths = [whole_number("documents", "length", n, 1) for n in numbers]
-        times = torch.tensor(lengths, dtype=torch.int64, device="cpu")
-        numbers = torch.arange(len(lengths), device="cpu").repeat_interleave(times)[None]
-    # The steps in int64, as differences of unsigned numbers never fall.
+        numbers = _numbers(numbers)
+    # In int64, because the differences of unsigned numbers are never negative.
     steps = torch.atleast_1d(numbers.long()).diff(dim=-1)
     whole = numbers.numel() > 0 and not numbers.is_floating_point()
     if numbers.ndim != 2 or not whole or bool((steps < 0).any()):
         raise InputError(
             f"documents: numbers of shape {tuple(numbers.shape)}; expected whole numbers "
-            "(batch, length) that never fall along a row: documents stand one after the other."
+            "(batch, length) that never fall along a row, because documents follow each other."
         )
-    # Counted from 0, so that the same documents are equal however they were numbered.
+    # Numbered anew from 0, so that equal documents make equal patterns.
     counted = torch.nn.functional.pad((steps > 0).cumsum(1), (1, 0))
     return _of_rows(_Documents, "documents", counted)
 
 
 @known_keywords
 def padding(mask: Tensor) -> Pattern:
-    """Keys that are real tokens.
+    """The keys that are real tokens.
 
     Args:
         mask: `(batch, kv_len)`, bool or 0 and 1; true for real tokens.
+
+    Raises:
+        InputError: if the mask has another shape, or no tokens.
     """
     if mask.ndim != 2 or not mask.numel():
         raise InputError(f"padding: mask has shape {tuple(mask.shape)}; expected (batch, kv_len).")
     return _of_rows(_Padding, "padding", mask != 0)
+
+
+def _numbers(lengths: object) -> Tensor:
+    """The number of each token's document, `(1, tokens)` int64, from the documents' lengths."""
+    if not isinstance(lengths, Iterable):
+        raise InputError(f"documents: numbers is {lengths!r}; expected a list or a tensor.")
+    counts = [whole_number("documents", "length", n, 1) for n in lengths]
+    times = torch.tensor(counts, dtype=torch.int64, device="cpu")
+    return torch.arange(len(counts), device="cpu").repeat_interleave(times)[None]
 
 
 def _of_rows(kind: type[_Rows], name: str, numbers: Tensor) -> Pattern:

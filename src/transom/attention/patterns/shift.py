@@ -1,4 +1,4 @@
-"""A pattern seen from elsewhere: where the first keys of a text are no longer there."""
+"""A pattern with its positions shifted, for texts whose first keys are gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from transom.attention.patterns.base import Around, Grid, Pattern, Tiles
+from transom.attention.patterns.base import Around, Pattern
+from transom.attention.patterns.mask_function import Grid, Tiles
 from transom.policies import Span
 
 __all__ = ["shifted"]
@@ -38,5 +39,5 @@ class _Shifted(Around):
 
 
 def shifted(pattern: Pattern, by: int) -> Pattern:
-    """The pattern for queries and keys that are numbered from `by` on."""
+    """The same pattern, where query and key 0 stand for position `by`."""
     return _Shifted(pattern, by) if by else pattern

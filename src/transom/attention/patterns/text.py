@@ -1,19 +1,21 @@
-"""Patterns as text: `sinks(4) | sliding(508)` and back, for the command line and config files."""
+"""Patterns as text, such as `sinks(4) | sliding(508)`, for the command line and config files."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
-from typing import Any
+from typing import TypeAlias
 
-from transom.attention.patterns import chosen, positional, rows
+from transom.attention.patterns import chosen, from_policy, positional, rows
 from transom.attention.patterns.base import Pattern
 from transom.errors import InputError
 from transom.policies import Positional, known, parse
 from transom.validation import known_keywords
 
 __all__ = ["CONSTRUCTORS", "parse_pattern"]
+
+Value: TypeAlias = "int | str | list[Value]"
 
 CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
     "causal": positional.causal,
@@ -22,7 +24,7 @@ CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
     "documents": rows.documents,
     "everything": positional.everything,
     "global_tokens": chosen.global_tokens,
-    "pattern": positional.of_policy,
+    "pattern": from_policy.of_policy,
     "prefix_lm": positional.prefix_lm,
     "random_blocks": chosen.random_blocks,
     "sinks": positional.sinks,
@@ -32,16 +34,16 @@ CONSTRUCTORS: Mapping[str, Callable[..., Pattern]] = {
 
 @known_keywords
 def parse_pattern(text: str) -> Pattern:
-    """Read a pattern from the text of a policy, or from an expression in Python's spelling.
+    """Read a pattern from the text of a policy, or from an expression in Python syntax.
 
-    An expression calls the functions of `transom.attention.patterns` with whole numbers, lists of
-    those and text, and combines what they give with `&`, `|` and `~`. Nothing is evaluated but
-    that. The `repr` of a pattern made so reads back to an equal one.
+    An expression calls functions of `transom.attention.patterns` with whole numbers, texts and
+    lists of those, and combines the patterns with `&`, `|` and `~`. Nothing else is evaluated. The
+    `repr` of a pattern that was read can be read again, and gives an equal pattern.
 
     Raises:
-        InputError: when it cannot be read, or a function does not take what it is given. The
-            message lists what is known.
-        PolicyError: when the parameters of a known policy make no sense.
+        InputError: if the text cannot be read, or a function does not take its arguments. The
+            message lists the policies and functions.
+        PolicyError: if the parameters of a policy make no sense.
 
     >>> parse_pattern("causal() & ~dilated(8, 2)")
     causal() & ~dilated(8, 2)
@@ -49,7 +51,7 @@ def parse_pattern(text: str) -> Pattern:
     True
     """
     if text.partition(":")[0].strip() in known():
-        return positional.of_policy(parse(text))
+        return from_policy.of_policy(parse(text))
     try:
         return _pattern(_expression(text))
     except _Unreadable as error:
@@ -58,9 +60,8 @@ def parse_pattern(text: str) -> Pattern:
         reason = "it is nested too deeply"
     raise InputError(
         f"cannot read the pattern {text!r}: {reason}. Expected a policy "
-        f"({', '.join(_by_position())}), such as sinks:4,window=508; or, combined with &, | and ~, "
-        "some of "
-        f"{', '.join(_call(name) for name in CONSTRUCTORS)}."
+        f"({', '.join(_by_position())}), such as sinks:4,window=508; or some of these, combined "
+        f"with &, | and ~: {', '.join(_call(name) for name in CONSTRUCTORS)}."
     )
 
 
@@ -90,19 +91,19 @@ def _pattern(node: ast.expr) -> Pattern:
             return _made(name, [_value(argument) for argument in arguments], named)
         case ast.Call(ast.Name(name)):
             raise _Unreadable(f"there is no {name!r}")
-    raise _Unreadable(f"{ast.unparse(node)!r} is no pattern")
+    raise _Unreadable(f"{ast.unparse(node)!r} is not a pattern")
 
 
-def _made(name: str, values: list[Any], named: dict[str, Any]) -> Pattern:
+def _made(name: str, values: list[Value], named: dict[str, Value]) -> Pattern:
     make = CONSTRUCTORS[name]
     try:
         signature(make).bind(*values, **named)
     except TypeError as error:
-        raise _Unreadable(f"{_call(name)} does not take that: {error}") from None
+        raise _Unreadable(f"{_call(name)} does not take these arguments: {error}") from None
     return make(*values, **named)
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr) -> Value:
     match node:
         case ast.Constant(int() | str() as value):
             return value
@@ -110,11 +111,11 @@ def _value(node: ast.expr) -> Any:
             return -value
         case ast.List(elements):
             return [_value(element) for element in elements]
-    raise _Unreadable(f"{ast.unparse(node)!r} is no whole number, list or text")
+    raise _Unreadable(f"{ast.unparse(node)!r} is not a whole number, list or text")
 
 
 def _call(name: str) -> str:
-    """How a constructor is called, with its defaults."""
+    """How a function is called, with its defaults."""
     parameters = [
         p.name if p.default is Parameter.empty else f"{p.name}={p.default}"
         for p in signature(CONSTRUCTORS[name]).parameters.values()

@@ -1,4 +1,4 @@
-"""The slow, obvious meaning of a policy, that every fast path is tested against."""
+"""What a policy by position means, slowly and obviously; every fast path is compared with it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from torch import Tensor
 
 from transom.attention.rotary import Rotary
 from transom.policies import Positional
-
-__all__ = ["reference_attention"]
 
 
 def reference_attention(
@@ -22,18 +20,18 @@ def reference_attention(
     compact: bool = True,
     scaling: float | None = None,
 ) -> Tensor:
-    """One dense pass under a policy, a query at a time.
+    """One dense pass under a policy, query by query.
 
-    For every query: list the keys it may see, oldest first; give the n-th of them position n (or,
-    if not `compact`, its own position); turn them and the query; attend.
+    For each query: list the keys that it may see, oldest first. Give the n-th of them position n;
+    or its own position, if not `compact`. Rotate these keys and the query. Attend.
 
     Args:
-        q: `(batch, heads, length, head_dim)` before rotary.
-        k: `(batch, kv_heads, length, head_dim)` before rotary.
+        q: `(batch, heads, length, head_dim)`, unrotated.
+        k: `(batch, kv_heads, length, head_dim)`, unrotated.
         v: `(batch, kv_heads, length, value_dim)`.
         rotary: None for a model without rotary positions.
-        valid: `(batch, length)` bool, False where there is padding, which is seen by no one and
-            counts for no position.
+        valid: `(batch, length)` bool, False for padding. No query sees padding, and it does not
+            count as a position.
 
     Returns:
         `(batch, heads, length, value_dim)`; zeros for padding queries.
