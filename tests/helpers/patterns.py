@@ -1,4 +1,4 @@
-"""Small random patterns for Hypothesis, from every constructor and combined."""
+"""Small random patterns, for Hypothesis: of every constructor, and combined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from transom.attention.patterns import (
 BATCH, HEADS, LENGTH = 2, 3, 48
 SIZES = st.integers(1, 20)
 
-# Patterns of any length, whose `repr` can be read back.
+# Patterns that go on for ever, and whose `repr` can be read back.
 SPELLED: dict[str, st.SearchStrategy[Pattern]] = {
     "everything": st.builds(everything),
     "causal": st.builds(causal),
@@ -49,7 +49,7 @@ SPELLED: dict[str, st.SearchStrategy[Pattern]] = {
 
 @st.composite
 def documents_of_rows(draw: Any) -> Pattern:
-    """Documents that begin at other places in each row, with gaps in their numbers."""
+    """Documents that begin elsewhere in every row, numbered with gaps."""
     rows = draw(st.sampled_from([1, BATCH]))
     steps = draw(st.lists(st.sampled_from([0] * 8 + [1, 7]), min_size=LENGTH * rows))
     return documents(torch.tensor(steps[: LENGTH * rows]).view(rows, LENGTH).cumsum(1) - 3)
@@ -57,14 +57,14 @@ def documents_of_rows(draw: Any) -> Pattern:
 
 @st.composite
 def paddings(draw: Any) -> Pattern:
-    """Real tokens at any places, which differ from row to row."""
+    """Real tokens anywhere, in every row elsewhere."""
     rows = draw(st.sampled_from([1, BATCH]))
     real = st.integers(0, 2**LENGTH - 1).map(lambda bits: [bits >> i & 1 for i in range(LENGTH)])
     return padding(torch.tensor(draw(st.lists(real, min_size=rows, max_size=rows))))
 
 
 def lengths_of_documents() -> st.SearchStrategy[list[int]]:
-    """Lengths of documents that add up to the length of the text."""
+    """Lengths that sum up to all there is."""
     ends = st.sets(st.integers(1, LENGTH - 1), max_size=6).map(sorted)
     return ends.map(
         lambda cuts: [stop - start for start, stop in zip([0, *cuts], [*cuts, LENGTH], strict=True)]
@@ -80,14 +80,14 @@ ALIKE: dict[str, st.SearchStrategy[Pattern]] = {
 
 @st.composite
 def of_heads(draw: Any) -> Pattern:
-    """Different patterns for groups of heads."""
+    """A pattern of its own for some heads."""
     some = draw(st.lists(st.one_of(*ALIKE.values()), min_size=1, max_size=3))
     choice = st.integers(0, len(some) - 1)
     return head_groups(some, draw(st.lists(choice, min_size=HEADS, max_size=HEADS)))
 
 
 def combined(some: st.SearchStrategy[Pattern], *, inverted: bool) -> st.SearchStrategy[Pattern]:
-    """These patterns, alone or combined up to three times."""
+    """Those, and up to three times combined."""
     for _ in range(3):
         some = st.one_of(
             some,

@@ -177,7 +177,7 @@ def test_autocast() -> None:
 # As a module
 
 
-def test_a_copy_is_independent() -> None:
+def test_a_copy_goes_its_own_way() -> None:
     module, x = made(pattern="window:4"), tokens(1, 9)
     twin = copy.deepcopy(module)
     assert torch.equal(twin(x), module(x))
