@@ -9,15 +9,15 @@ from hypothesis import settings
 
 from transom.models import Loaded, load
 
-# What helpers assert is reported as in a test.
+# Asserts in helpers are reported like those in tests.
 pytest.register_assert_rewrite("tests.helpers")
 
-# The machines are noisy; what is to be fast is measured by benchmarks.
+# Machines are noisy, so tests have no deadline. Benchmarks measure speed.
 settings.register_profile("transom", deadline=None)
 settings.load_profile("transom")
 
-# A shell without job control starts what runs in the background with interrupts ignored, and every
-# process below it would ignore the Ctrl-C of tests.
+# A shell without job control starts background jobs with interrupts ignored. Every process that the
+# tests start would inherit that, and ignore their Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

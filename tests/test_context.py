@@ -57,7 +57,7 @@ def test_append_then_score_equals_score() -> None:
 
 
 def characters() -> PreTrainedTokenizerFast:
-    """A tokenizer that merges letters within words, and puts a special id before a text."""
+    """A tokenizer that merges letters within words and puts a special id before every text."""
     letters = {letter: i for i, letter in enumerate("?<> .abcdefghij")}
     vocabulary = letters | {pair: 20 + i for i, pair in enumerate(["ab", "abc", "de", " a"])}
     merges = [("a", "b"), ("ab", "c"), ("d", "e"), (" ", "a")]
@@ -82,7 +82,9 @@ def test_text_in_pieces_is_one_text(words: list[str], chunk: int, cut: int) -> N
     ids, whole, pieces = contexts
     counts = {ids.append(tokenizer(text).input_ids), whole.append(text)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transom.tokens.whole.LONG", cut)  # from there on, a stretch at a time
+        patch.setattr(
+            "transom.tokens.whole.LONG", cut
+        )  # longer texts are tokenized a stretch at a time
         counts.add(pieces.append(iter(words)))
     assert len(counts) == 1
     assert ids.usage == whole.usage == pieces.usage
@@ -148,7 +150,7 @@ def test_an_end_token_stops_and_is_fed() -> None:
     assert context.usage.seen == 21
 
 
-def test_a_fork_goes_its_own_way() -> None:
+def test_a_fork_is_independent() -> None:
     model, ids = tiny("llama"), tokens(60)
     whole = Context(model, policy=Sinks(3, 9)).score(ids)
     context = Context(model, policy=Sinks(3, 9))
@@ -170,18 +172,18 @@ def test_contexts_share_a_model_and_take_turns() -> None:
         np.testing.assert_allclose(got, expected, atol=1e-3)
 
 
-def test_positions_stay_small_however_much_is_read() -> None:
-    """Rebasing, without which float32 angles lose accuracy; the loss does not notice it."""
+def test_positions_stay_small_in_a_long_text() -> None:
+    """Rebasing keeps float32 angles accurate, and does not change the loss."""
     model, ids = tiny("llama"), tokens(20_000)
     context = Context(model, policy=Sinks(3, 29), chunk=700)
     losses = context.score(ids)
     assert context.usage.position < 8192 + 700
     assert context.cache.next_position < context.cache.seen
-    tail = Context(model, policy=Window(32), chunk=700)  # what it would be without sinks differs
+    tail = Context(model, policy=Window(32), chunk=700)  # without sinks the losses differ
     tail.append(ids[:19_000])
     assert np.abs(tail.score(ids[19_000:]) - losses[19_000:]).max() > 0.1
     expected = dense_logits(model, torch.cat((ids[:3], ids[-29 - 29 * 3 :]))[None], Sinks(3, 29))
-    # Three layers see back 3 * 29 tokens besides the sinks: the last loss depends on no more.
+    # Through three layers the last loss depends on 3 * 29 tokens and the sinks, and on no others.
     last = F.cross_entropy(expected[0, -2:-1], ids[-1:]).item()
     assert losses[-1] == pytest.approx(last, abs=1e-3)
 
@@ -195,7 +197,7 @@ def test_reset_starts_over() -> None:
     np.testing.assert_array_equal(context.score(ids), first)
 
 
-def test_empty_input_is_nothing() -> None:
+def test_empty_input_changes_nothing() -> None:
     context = Context(tiny("llama"), Letters(), Window(9))
     assert context.append([]) == 0
     assert context.score([]).shape == (0,)
@@ -224,7 +226,7 @@ def test_bad_content_does_not_forget_an_unfinished_answer() -> None:
     assert context.unfinished
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_and_wrong_arguments_are_named() -> None:
     model = tiny("llama")
     with pytest.raises(InputError, match="needs a tokenizer"):
         Context(model).append("text")
@@ -255,8 +257,8 @@ def test_the_snippet_of_the_readme(smollm2: Any) -> None:
 
 
 @pytest.mark.parametrize("ends", ["> $A .", "> $A", "$A .", "$A", "> < $A . ."])
-def test_a_text_in_two_calls_reads_as_one(ends: str) -> None:
-    """Whatever a tokenizer puts behind texts: BOS at the very start, and nothing in the middle."""
+def test_special_tokens_do_not_depend_on_the_number_of_calls(ends: str) -> None:
+    """BOS stands at the very start only, and tokens that end a text are left out in the middle."""
     tokenizer = characters()
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in "><."]
     backend = tokenizer.backend_tokenizer
@@ -326,12 +328,12 @@ def test_why_tokens_cannot_be_removed_is_the_reason() -> None:
 
 
 @pytest.mark.parametrize("model", [None, "smollm2", tiny("llama").config, torch.nn.Linear(2, 2)])
-def test_what_is_no_model_is_refused(model: Any) -> None:
+def test_an_object_that_is_not_a_model_is_refused(model: Any) -> None:
     with pytest.raises(InputError, match=rf"is {type(model).__name__}; .*from_pretrained"):
         Context(model)
 
 
-def test_offloaded_weights_compute_where_they_are_brought() -> None:
+def test_offloaded_weights_compute_on_their_execution_device() -> None:
     accelerate = pytest.importorskip("accelerate")
     ids = list(range(3, 30))
     expected = Context(tiny("llama"), policy="window:9").score(ids)
@@ -347,7 +349,7 @@ def test_offloaded_weights_compute_where_they_are_brought() -> None:
 
 
 @pytest.mark.parametrize("length", [3, 70_000])
-def test_a_vocabulary_without_letters_has_its_start_token_all_the_same(length: int) -> None:
+def test_the_start_token_is_found_in_a_vocabulary_without_letters(length: int) -> None:
     backend = Tokenizer(BPE({"<s>": 0, "</s>": 1, "C": 2, "G": 3}, []))
     backend.post_processor = TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]

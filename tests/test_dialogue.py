@@ -1,4 +1,4 @@
-"""A conversation in a context is, id by id, what the chat template gives for all of it."""
+"""A conversation in a context has exactly the ids of the chat template's own rendering."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transom.errors import InputError
 
 
 class Scripted:
-    """A model that gives the answers it is told to, and notes what it is fed."""
+    """A model that gives scripted answers and records the ids that it is fed."""
 
     def __init__(self, answers: list[list[str]]) -> None:
         self.model = tiny("llama", vocab_size=len(WORDS), eos_token_id=None)
@@ -58,7 +58,7 @@ def shown(ids: list[int]) -> str:
 
 @pytest.mark.parametrize("name", APPENDABLE)
 @pytest.mark.parametrize("end", ["own", "<eos>", "cut"])
-def test_what_is_fed_is_the_whole_conversation_rendered(name: str, end: str) -> None:
+def test_the_ids_fed_are_those_of_the_whole_conversation(name: str, end: str) -> None:
     family = APPENDABLE[name]
     close = "<eos>" if end == "<eos>" else family.end
     scripted = Scripted([[*family.answer, close]])
@@ -98,7 +98,7 @@ def test_refused_before_the_first_answer(template: str) -> None:
     assert scripted.fed == []
 
 
-def test_the_end_token_is_fed_before_what_is_no_message() -> None:
+def test_the_end_token_is_fed_before_content_that_is_not_a_message() -> None:
     family = APPENDABLE["chatml"]
     for go_on in (lambda c: c.append("x"), lambda c: c.append(iter("x")), lambda c: c.score("x")):
         scripted = Scripted([[*"no", "<end>"]])
@@ -141,7 +141,7 @@ def test_messages_one_by_one_without_answers() -> None:
 
 @pytest.mark.parametrize("name", ["chatml", "llama3", "mistral", "zephyr"])
 def test_messages_that_were_appended_are_answered(name: str) -> None:
-    """Also where the template has nothing between a question and its answer (Mistral)."""
+    """Also if the template puts nothing between a question and its answer (Mistral)."""
     family = APPENDABLE[name]
     scripted = Scripted([[*family.answer, family.end]])
     context = Context(scripted.model, tokenizer_of(family.template), "full")

@@ -1,4 +1,4 @@
-"""What the documents show runs as shown."""
+"""Examples, links, file names and hops in the documents are right."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """What `docs/add-a-policy.md` shows, installed: a package with its entry points."""
+    """An installed package with the policies of `docs/add-a-policy.md` and their entry points."""
     half, loud = python_blocks("docs/add-a-policy.md")
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text(half + loud)
@@ -124,7 +124,7 @@ def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> 
 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
-    """Its blocks in order, each with what those before it made."""
+    """Runs the blocks in order; each one sees the names that earlier ones defined."""
     state, steps, plain, *blocks = python_blocks("docs/guide.md")
     recall, attention, windows, tokens, corpus, memory, monitor = blocks
     smollm2.model.generation_config.max_new_tokens = 4
@@ -185,7 +185,7 @@ PAGES = sorted(
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may name in a page: its headings, spelt as GitHub spells them."""
+    """The anchors that a link to a page may name: its headings, spelt as on GitHub."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -236,7 +236,7 @@ SOURCES = [
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_the_files_that_a_page_names_are_there(page: str) -> None:
-    """Files and folders in backticks, by the end of their path or by the whole of it."""
+    """Files and folders in backticks exist under that path, or under a path that ends so."""
     text = (ROOT / page).read_text(encoding="utf-8")
     files = set(re.findall(r"`((?:[\w.-]+/)*\w+\.py)(?::\w+)?`", text))
     folders = set(re.findall(r"`((?:\w+/)+)`", text))
@@ -253,7 +253,7 @@ HOP = re.compile(r"^\| \d+ \| `([\w/.]+)` \| `([\w.]+)` \|", re.MULTILINE)
 
 @contextmanager
 def calls_of_transom() -> Iterator[list[tuple[str, str]]]:
-    """The file and the name of each function of transom that is called meanwhile, in order."""
+    """While open, record file and name of each function of transom that is called, in order."""
     source = str(ROOT / "src/transom") + os.sep
     calls: list[tuple[str, str]] = []
 
@@ -271,7 +271,7 @@ def calls_of_transom() -> Iterator[list[tuple[str, str]]]:
 
 
 def check_hops(page: str, section: str, calls: list[tuple[str, str]], least: int) -> None:
-    """Assert that the hops which a section of a page lists were taken in that order."""
+    """Assert that the calls took the hops listed in a section of a page, in that order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     [part] = re.findall(rf"^## {section}.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     hops = HOP.findall(part)

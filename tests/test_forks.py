@@ -1,4 +1,4 @@
-"""What was opened before a fork is its parent's: a child refuses, and damages nothing."""
+"""What a parent opened stays the parent's: a fork refuses to use it, and damages nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_owner_is_one_process() -> None:
         in_a_fork(lambda: in_a_fork(owner.check))
 
 
-def test_what_waits_in_a_buffer_is_written_once(tmp_path: Path) -> None:
+def test_buffered_output_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     file = closed_in_forks(path.open("wb"))
     file.write(b"one\n")
@@ -37,7 +37,7 @@ def test_what_waits_in_a_buffer_is_written_once(tmp_path: Path) -> None:
 
 
 def test_a_lock_ends_with_the_process_that_took_it(tmp_path: Path) -> None:
-    """Even while a fork of it lives on."""
+    """Even while a fork of the process lives on."""
     path = tmp_path / "lock"
 
     def take() -> bool:

@@ -1,4 +1,4 @@
-"""A base install, without torch, has the policies and clear words for the rest."""
+"""Without torch, policies work, and other parts say clearly what to install."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_command_line_starts_without_torch() -> None:
 
 
 @pytest.mark.parametrize("name", ["Context", "BoundedCache"])
-def test_the_rest_says_what_to_install(name: str) -> None:
+def test_parts_that_need_torch_say_what_to_install(name: str) -> None:
     result = run(WITHOUT_TORCH + f"transom.{name}")
     assert "pip install 'transom[torch]'" in result.stderr
 
@@ -67,7 +67,7 @@ def test_public_names_exist() -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What two of them need is in tests/helpers."""
+    """Code that two test modules need is in tests/helpers."""
     tests = Path(__file__).parent
     found = [
         str(path.relative_to(tests))

@@ -1,4 +1,4 @@
-"""What raises on the way leaves a context as it was, or a context that says so."""
+"""A call that raises half-way leaves the context as it was, or makes it refuse further calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transom.kv.cache_layer import CacheLayer
 from transom.policies import parse
 from transom.sampling import Draw
 
-TRACED = ("heavy", "expected", "pyramid")  # every token has a say in the scores of all others
+TRACED = ("heavy", "expected", "pyramid")  # every token affects the scores of others
 MORE = ids_of(20, seed=2)
 EVENTS = [MemoryError, KeyboardInterrupt]
 
@@ -46,7 +46,7 @@ def raising(owner: Any, name: str, event: type[BaseException], at: int) -> Itera
 
 
 def places(context: Context) -> dict[str, tuple[Any, str]]:
-    """Where something may go wrong, from the first layer to the last logits."""
+    """Methods that may fail, from the embeddings to the losses."""
     model = context.model
     return {
         "embeddings": (model.model.embed_tokens, "forward"),
@@ -62,7 +62,7 @@ def places(context: Context) -> dict[str, tuple[Any, str]]:
 @pytest.mark.parametrize("policy", stored_in_every_way())
 @pytest.mark.parametrize("place", ["middle layer", "output layer", "losses"])
 def test_all_or_nothing(policy: str, place: str) -> None:
-    """With little in the context it is as it was; with much it may also refuse to go on."""
+    """A short context is as it was; a long one may also refuse to go on."""
     model, event = tiny("llama"), EVENTS[len(policy + place) % 2]
     for length, more, chunk in ((8, 4, 512), (70, 20, 8)):
         context = Context(model, Letters(), policy, chunk=chunk)
@@ -89,7 +89,7 @@ def refuses(context: Context) -> None:
 
 @pytest.mark.parametrize("family", ["gemma3", "lfm2"])
 @pytest.mark.parametrize("place", ["first layer", "middle layer", "output layer"])
-def test_layers_of_the_models_own_are_not_left_a_step_ahead(family: str, place: str) -> None:
+def test_the_models_own_layers_are_not_left_one_step_ahead(family: str, place: str) -> None:
     model = tiny(family)
     context = Context(model, policy="window:20")
     context.append(ids_of(9))
@@ -100,7 +100,7 @@ def test_layers_of_the_models_own_are_not_left_a_step_ahead(family: str, place: 
         context.append([5, 6])
 
 
-def test_before_any_layer_nothing_has_happened() -> None:
+def test_an_error_before_the_first_layer_changes_nothing() -> None:
     for family in ("llama", "gemma3"):
         context = Context(tiny(family), policy="sinks:3,window=9")
         context.append(ids_of(40))
@@ -114,7 +114,7 @@ def test_before_any_layer_nothing_has_happened() -> None:
 
 
 def test_an_interrupt_while_storing_under_a_full_ring_is_noticed() -> None:
-    """Between the first slot written and the last: a newer token is where an older one was."""
+    """The interrupt comes between two writes, when a newer token has replaced an older one."""
     context = Context(tiny("llama"), policy="window:20")
     context.append(ids_of(40))
     layer = context.cache.layers[0]
@@ -126,7 +126,7 @@ def test_an_interrupt_while_storing_under_a_full_ring_is_noticed() -> None:
         context.cache.fork()
 
 
-def test_an_interrupt_while_positions_start_over_is_noticed() -> None:
+def test_an_interrupt_during_a_rebase_is_noticed() -> None:
     context = Context(tiny("llama"), policy="sinks:3,window=29", chunk=700)
     context.append(tokens(8100))
     layer = context.cache.layers[1]
@@ -137,7 +137,7 @@ def test_an_interrupt_while_positions_start_over_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("call", [Context.reset, lambda context: context.trim_to(4)])
-def test_an_interrupt_while_forgetting_is_noticed(call: Callable[[Context], None]) -> None:
+def test_an_interrupt_during_reset_or_trim_is_noticed(call: Callable[[Context], None]) -> None:
     context = Context(tiny("llama"), policy="full")
     context.append(ids_of(10))
     name = "reset" if call is Context.reset else "crop"
@@ -149,7 +149,7 @@ def test_an_interrupt_while_forgetting_is_noticed(call: Callable[[Context], None
     assert context.append([5]) == context.usage.seen == 1
 
 
-def test_an_interrupted_copy_is_not_taken_for_the_forks_own() -> None:
+def test_a_fork_does_not_use_an_interrupted_copy() -> None:
     context = Context(tiny("llama"), policy="window:20")
     context.append(ids_of(30))
     twin, reference = context.fork(), context.fork()
@@ -166,7 +166,7 @@ def test_an_interrupted_copy_is_not_taken_for_the_forks_own() -> None:
     np.testing.assert_array_equal(context.score([5, 6]), reference.score([5, 6]))
 
 
-def test_a_stream_left_half_way_is_a_shorter_answer() -> None:
+def test_a_stream_that_is_abandoned_is_a_shorter_answer() -> None:
     model = tiny("llama")
     context, whole = (Context(model, Letters(), "sinks:3,window=9") for _ in range(2))
     stream = context.generate("hello there", max_new_tokens=9, stream=True)
@@ -206,7 +206,7 @@ def test_settings_are_refused_before_the_prompt_is_fed() -> None:
     assert context.usage.seen == 0
 
 
-def test_what_is_fed_in_the_middle_of_a_stream_is_noticed() -> None:
+def test_feeding_a_context_in_the_middle_of_a_stream_is_noticed() -> None:
     context = Context(tiny("llama"), Letters(), "full")
     for change in (lambda: context.append([5]), lambda: context.trim_to(3), context.reset):
         stream = context.generate("hello there", max_new_tokens=9, stream=True)
@@ -216,7 +216,7 @@ def test_what_is_fed_in_the_middle_of_a_stream_is_noticed() -> None:
             next(stream)
 
 
-def test_text_from_an_iterator_is_in_up_to_the_chunk_that_failed() -> None:
+def test_text_from_an_iterator_is_fed_up_to_the_chunk_that_failed() -> None:
     model = tiny("llama")
 
     def broken() -> Iterator[str]:
@@ -230,11 +230,11 @@ def test_text_from_an_iterator_is_in_up_to_the_chunk_that_failed() -> None:
     context.reset()
     with pytest.raises(OSError, match="gone"):
         context.append(broken())
-    assert context.usage.seen == 0  # less than a chunk was certain
+    assert context.usage.seen == 0  # fewer ids than a chunk were certain
     assert context.append("a") == 2
 
 
-def test_a_cache_goes_back_only_without_a_trace() -> None:
+def test_a_cache_is_restored_only_if_nothing_was_evicted() -> None:
     model = tiny("llama")
     cache = BoundedCache(parse("window:9"), config=model.config)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A misspelt keyword is named, by an error of transom's own, wherever there are settings."""
+"""Every function with settings names a misspelt keyword in an error of transom's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import transom
 from transom.errors import TransomError
 from transom.policies import Policy
 
-# Modules that others share; commands and what Context is made of.
+# Left out: modules that other modules share, commands, and the parts of Context.
 NOT_FOR_CALLERS = (
     *("atomic_files", "forks", "outputs", "plugins", "units", "validation"),
     *("cli", "kv", "state"),
@@ -22,7 +22,7 @@ NOT_FOR_CALLERS = (
 
 
 def public() -> dict[str, Any]:
-    """Everything that a package directly below transom, or a module of its own, offers."""
+    """All public objects of transom's packages, and of its modules outside packages."""
     found = {}
     for info in [None, *pkgutil.iter_modules(transom.__path__)]:
         if info is None or info.name not in NOT_FOR_CALLERS:
@@ -38,7 +38,7 @@ def public() -> dict[str, Any]:
 
 
 def parameters(call: Any) -> list[inspect.Parameter]:
-    """Those that can be given by name; none where any name is taken."""
+    """The parameters that can be given by name; none if any name is accepted."""
     every = inspect.signature(call).parameters.values()
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in every):
         return []
@@ -67,7 +67,7 @@ def calls() -> Iterator[Any]:
 
 
 def of_class(owner: type, name: str) -> Callable[..., Any] | None:
-    """A method, to be called without an object; all of those that a user meets first."""
+    """A method, called without an object: those that a user meets first."""
     static, call = inspect.getattr_static(owner, name), getattr(owner, name)
     ours = getattr(call, "__module__", "").startswith("transom")
     if not callable(call) or not ours or inspect.isclass(call):

@@ -1,4 +1,4 @@
-"""Sixty thousand tokens in the memory of the first few hundred."""
+"""Sixty thousand tokens take no more memory than the first few hundred."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WARM = 6_000
 
 
 def resident() -> int:
-    """Resident set size of this process in bytes, but for what is not the context's.
+    """Resident set size of this process in bytes, without two parts that are not the context's.
 
-    Those are the layouts that all contexts share, of which at most 64 are kept (10 MB here, and 60
-    passes do not make so many), and what the C library holds of memory that was given back to it.
+    These are layouts that all contexts share (at most 64, here 10 MB; 60 passes make fewer), and
+    memory that was freed but that the C library still holds.
     """
     layout.cache_clear()
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has malloc_trim
     if trim is not None:
         trim(0)
     with open("/proc/self/statm") as file:
@@ -44,7 +44,7 @@ def test_neither_kv_bytes_nor_rss_grow(policy: Policy) -> None:
     for start in range(WARM, TOKENS, 1000):
         context.append(ids[start : start + 1000])
         assert context.cache.nbytes == bound
-    # A full cache of the tokens read since would hold 41 MB more.
+    # A full cache would have grown by 41 MB.
     assert resident() - before < 8 * 2**20
     assert context.usage.seen == TOKENS
     assert context.usage.kept <= 256

@@ -1,4 +1,4 @@
-"""What a user names to be written is written there, whole, and nothing else is harmed."""
+"""Output files are written completely, to where a path leads, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from transom.export import TableWriter, table_writer
 from transom.outputs import check_picture, check_target, write_text
 
 
-def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path) -> None:
     there, nowhere = tmp_path / "there.json", tmp_path / "folder" / "nowhere.json"
     there.write_text("old")
     nowhere.parent.mkdir()
@@ -45,7 +45,7 @@ def test_permissions_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     check_target(pipe)
@@ -60,7 +60,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_named_and_devices_stay(tmp_path: Path) -> None:
+def test_a_full_device_is_named_and_not_replaced(tmp_path: Path) -> None:
     for path in (Path("/dev/full"), tmp_path / "link"):
         if path.parent == tmp_path:
             path.symlink_to("/dev/full")
@@ -94,7 +94,9 @@ def test_standard_output_is_not_cut_off(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("check", [check_target, lambda path: write_text(path, "text")])
-def test_what_cannot_be_written(tmp_path: Path, check: Callable[[Path], None]) -> None:
+def test_an_output_that_cannot_be_written_is_refused(
+    tmp_path: Path, check: Callable[[Path], None]
+) -> None:
     (tmp_path / "file").write_text("old")
     for path in (
         tmp_path,
@@ -109,7 +111,7 @@ def test_what_cannot_be_written(tmp_path: Path, check: Callable[[Path], None]) -
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_error_while_writing_keeps_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
 
@@ -130,7 +132,9 @@ def test_a_file_that_must_not_be_written_is_not_replaced(
     made, path = tmp_path / "made", tmp_path / "protected"
     made.write_text("new")
     path.write_text("old")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    monkeypatch.setattr(
+        os, "access", lambda *_: False
+    )  # root may write everything, other users may not
     with pytest.raises(PermissionError):
         publish(made, path)
     with pytest.raises(InputError, match="not open to writing"):
@@ -169,7 +173,7 @@ def test_tables_follow_links(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "rows.parquet", "rows.arrow", "rows"])
-def test_a_table_that_cannot_be_written_on_the_way(
+def test_a_table_whose_disk_fills_up_leaves_nothing(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:

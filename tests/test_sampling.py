@@ -29,7 +29,7 @@ def test_frequencies_follow_the_temperature() -> None:
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-38, 1e-20])
-def test_next_to_no_temperature_takes_the_likeliest(temperature: float) -> None:
+def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
     assert set(drawn(5, temperature=temperature)) == {0}
 
 

@@ -1,4 +1,4 @@
-"""Perplexity by sliding window: each token once, from the window it first is in."""
+"""Perplexity by sliding window: each token counts once, in the first window that has it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from transom.errors import InputError
 
 
 def loss_of_each(model: Any, ids: torch.Tensor) -> list[float]:
-    """Losses of all tokens but the first, and of every token that could come next."""
+    """Losses of all tokens but the first, then of every token that could come next."""
     with torch.no_grad():
         logits = model(input_ids=ids[None], use_cache=False).logits[0]
     return F.cross_entropy(logits[:-1], ids[1:], reduction="none").tolist()
 
 
 def reference(model: Any, ids: torch.Tensor, size: int, stride: int) -> list[float]:
-    """Window after window, a token at a time."""
+    """The losses, computed window by window and token by token."""
     losses = [float("nan")]
     for start in range(0, len(ids), stride):
         for position in range(len(losses), min(start + size, len(ids))):
-            # What a window has of the token's past; where it has none, the window before.
+            # The tokens before this one in the window; if there are none, the window before.
             first = start if position > start else max(0, start - stride)
             losses.append(loss_of_each(model, ids[first : position + 1])[-1])
     return losses
@@ -62,13 +62,13 @@ def test_special_ids_are_read_but_not_scored(side: Any) -> None:
         np.testing.assert_allclose(got[start:stop], wanted, atol=1e-4)
 
 
-def test_what_is_left_out_is_not_a_number() -> None:
+def test_tokens_that_are_left_out_have_a_loss_of_nan() -> None:
     got = Context(tiny("llama")).score(tokens(10), window=SlidingWindow(4, 4, drop_last=True))
     assert np.flatnonzero(np.isnan(got)).tolist() == [0, 8, 9]
     assert Context(tiny("llama")).score([], window=SlidingWindow(4, 4)).shape == (0,)
 
 
-def test_what_the_context_holds_makes_no_difference() -> None:
+def test_windows_ignore_what_the_context_holds() -> None:
     context, window = Context(tiny("llama")), SlidingWindow(8, 4)
     alone = context.score(tokens(30), window=window)
     context.append(tokens(12, seed=1))
@@ -116,7 +116,7 @@ def documented(model: Any, ids: torch.Tensor, size: int, stride: int) -> float:
 
 @pytest.mark.model
 def test_the_documented_perplexity_weighs_windows_a_little_differently(smollm2: Any) -> None:
-    """It takes one token too many off the weight of every window but the first."""
+    """The guide takes one token too many off the weight of every window but the first."""
     from transom.cli.demo import reference as text
 
     size, stride = 256, 64

@@ -1,4 +1,4 @@
-"""Save, load, fork and trim: going on is as if nothing had happened, under every policy."""
+"""Save, load, fork and trim: a context goes on as if nothing had happened, under every policy."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ LENGTHS = [0, 20, 47, 130]
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_going_on_after_loading_is_going_on(policy: str, family: str, tmp_path: Path) -> None:
-    """Bit for bit, in float32, and in the bytes that are held."""
+def test_a_loaded_context_goes_on_as_if_it_had_never_been_saved(
+    policy: str, family: str, tmp_path: Path
+) -> None:
+    """Losses are equal bit for bit in float32, and so are the bytes held."""
     model = tiny(family)
     for length in LENGTHS:
         context = Context(model, policy=policy, chunk=32)
@@ -56,8 +58,8 @@ def test_going_on_after_loading_is_going_on(policy: str, family: str, tmp_path: 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", ["llama", "lfm2"])
-def test_forks_go_their_own_ways(policy: str, family: str) -> None:
-    """Storage is shared until written, by whoever writes first, and through forks of forks."""
+def test_forks_are_independent(policy: str, family: str) -> None:
+    """Storage is shared until the first write, also among forks of forks."""
     model = tiny(family)
     for length in (15, 47):
         context = Context(model, policy=policy, chunk=32)
@@ -78,7 +80,7 @@ def test_forks_go_their_own_ways(policy: str, family: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_memory_is_free_as_soon_as_nobody_holds_a_context(policy: str, family: str) -> None:
-    """Nothing refers back to its holder, so nothing waits for Python to look for cycles."""
+    """There are no reference cycles, so memory does not wait for the garbage collector."""
     context = Context(tiny(family), policy=policy, chunk=32)
     context.append(ids_of(47))
     twin = context.fork()
@@ -102,7 +104,7 @@ def test_a_fork_shares_storage_until_one_writes() -> None:
     assert [x.data_ptr() for x in context.cache.layers[0].tensors.values()] == pointers
     assert not {x.data_ptr() for x in twin.cache.layers[0].tensors.values()} & set(pointers)
     third = context.fork()
-    del twin, third  # what is gone shares nothing
+    del twin, third  # a deleted fork shares nothing
     context.append([5])
     assert [x.data_ptr() for x in context.cache.layers[0].tensors.values()] == pointers
 
@@ -138,7 +140,7 @@ def test_trimming_is_exact_or_refused(policy: str, family: str) -> None:
         assert outcomes == {"exact", "refused"}
 
 
-def test_after_trimming_the_next_token_is_not_known() -> None:
+def test_after_trimming_the_next_token_is_unknown() -> None:
     context = Context(tiny("llama"), policy="full", tokenizer=object())
     context.append(ids_of(9))
     context.trim_to(9)
@@ -154,7 +156,7 @@ def test_after_trimming_the_next_token_is_not_known() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_state_dict_goes_through_safetensors(policy: str, tmp_path: Path) -> None:
-    """With several rows, which a Context does not have."""
+    """With several rows, although a Context has only one."""
     from safetensors.torch import load_file, save_file
 
     model = tiny("llama")
@@ -167,7 +169,7 @@ def test_a_state_dict_goes_through_safetensors(policy: str, tmp_path: Path) -> N
     save_file(state, tmp_path / "cache.safetensors")
     twin = BoundedCache(parse(policy), config=model.config)
     twin.load_state_dict(load_file(tmp_path / "cache.safetensors"), torch.device("cpu"))
-    assert twin.nbytes <= cache.nbytes  # the room to spare of full storage is not saved
+    assert twin.nbytes <= cache.nbytes  # unused slots of full storage are not saved
     mask = torch.cat((mask, torch.ones(2, 7, dtype=torch.long)), dim=1)
     with torch.no_grad():
         one, other = (
@@ -229,7 +231,7 @@ def test_a_changed_byte_is_noticed(where: str, tmp_path: Path) -> None:
     assert Context.load(path, context.model).usage == context.usage
 
 
-def test_what_differs_is_named(tmp_path: Path) -> None:
+def test_a_state_of_another_model_is_refused_and_says_what_differs(tmp_path: Path) -> None:
     model, path = tiny("llama"), tmp_path / "state"
     context = Context(model, tokenizer_of("abc"), policy="window:20")
     context.append(ids_of(30))
@@ -250,7 +252,7 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
         other.model.layers[1].mlp.up_proj.weight[3, 2] += 1e-3
     refused("the model's weights", other)
     assert Context.load(path, model, policy="window:20").usage == context.usage
-    assert Context.load(path, tiny("llama")).usage == context.usage  # the same weights again
+    assert Context.load(path, tiny("llama")).usage == context.usage  # the original weights again
 
 
 def test_weights_changed_after_a_save_are_noticed(tmp_path: Path) -> None:
@@ -264,7 +266,7 @@ def test_weights_changed_after_a_save_are_noticed(tmp_path: Path) -> None:
         Context.load(tmp_path / "state", model)
 
 
-def test_a_failed_save_leaves_what_was_there(
+def test_a_failed_save_keeps_the_former_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "state"
@@ -283,7 +285,7 @@ def test_a_failed_save_leaves_what_was_there(
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
-def test_no_such_place() -> None:
+def test_a_file_in_a_missing_folder_is_refused() -> None:
     with pytest.raises(StateError, match="could not be read"):
         read_state("/nowhere/at/all")
     with pytest.raises(StateError, match="could not be written"):
@@ -291,7 +293,7 @@ def test_no_such_place() -> None:
 
 
 def test_a_conversation_goes_on(tmp_path: Path) -> None:
-    """The template's closing of an unfinished answer comes after loading as it would have."""
+    """After loading, the template closes an unfinished answer as it would have without a save."""
     model, tokenizer = tiny("llama"), tokenizer_of("abcdefgh")
     context = Context(model, tokenizer, policy="full")
     context.generate([{"role": "user", "content": "a b"}], max_new_tokens=3)
@@ -313,7 +315,7 @@ def test_a_note_is_kept_beside_the_state(tmp_path: Path) -> None:
     expected = {"turns": 2, "words": ["a", "\u00e9"], "system": None}
     loaded = Context.load(path, model)
     assert loaded.note == context.note == expected
-    loaded.fork().save(path)  # again without being given
+    loaded.fork().save(path)  # the note is kept although it is not given again
     assert Context.load(path, model).note == expected
     before = path.read_bytes()
     for wrong in ({"x": object()}, {"x": float("nan")}, {(1, 2): 3}, {"x": b"bytes"}):
@@ -323,7 +325,7 @@ def test_a_note_is_kept_beside_the_state(tmp_path: Path) -> None:
     assert context.note == expected
 
 
-def test_an_unfinished_answer_is_known_as_such(tmp_path: Path) -> None:
+def test_a_loaded_context_knows_that_its_answer_is_unfinished(tmp_path: Path) -> None:
     model, tokenizer = tiny("llama"), tokenizer_of("abcdefgh")
     context = Context(model, tokenizer, policy="full")
     assert not context.unfinished
@@ -345,8 +347,8 @@ def test_a_model_read_from_a_folder_is_the_same_model(tmp_path: Path) -> None:
     assert Context.load(tmp_path / "state", again).usage == context.usage
 
 
-def test_a_cut_answer_goes_on_without_a_prompt() -> None:
-    """In two pieces it is the same answer, and is closed in the same way."""
+def test_a_truncated_answer_goes_on_without_a_prompt() -> None:
+    """An answer in two pieces is the same, and is closed in the same way."""
     model, tokenizer = tiny("llama"), tokenizer_of("abcdefgh")
     question = [{"role": "user", "content": "abc"}]
     whole, parts = (Context(model, tokenizer, policy="full") for _ in range(2))
@@ -363,8 +365,8 @@ def test_a_cut_answer_goes_on_without_a_prompt() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_state_is_as_large_as_what_is_held(policy: str, family: str, tmp_path: Path) -> None:
-    """However much room there is: a policy of a hundred times the size makes no larger file."""
+def test_a_state_is_as_large_as_the_tokens_in_it(policy: str, family: str, tmp_path: Path) -> None:
+    """Empty slots are not saved: a policy of a hundred times the size makes no larger file."""
     name, _, rest = policy.partition(":")
     roomy = {"window:20": "window:2000", "sinks:3,window=17": "sinks:3,window=1997"}
     larger = roomy.get(policy, f"{name}:{rest}".replace(":20", ":2000").replace(":100", ":10000"))

@@ -40,7 +40,7 @@ class MarkedLetters:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> str | None:
-    """The text before the stop string that is complete first, a character at a time."""
+    """The text before the stop string that is complete first, found character by character."""
     for end in range(len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -64,8 +64,8 @@ def test_stop_strings_are_found_wherever_the_text_is_cut(
         shown += finder.push(text[start:stop])
         assert text.startswith(shown)
         if expected is not None:
-            assert expected.startswith(shown)  # nothing of a stop string is ever shown
-        else:  # what is held back is the start of one
+            assert expected.startswith(shown)  # no part of the stop string is ever shown
+        else:  # text that is held back is the start of a stop string
             held = text[len(shown) : stop]
             assert held == "" or any(one.startswith(held) for one in stops)
     assert finder.found == (expected is not None)
@@ -137,7 +137,7 @@ def test_stop_strings_end_a_generation(a: int, b: int, c: int, d: int) -> None:
     assert asked().generate(max_new_tokens=12, stop=stops, **SEED) == text_of(steps)
 
 
-def test_what_is_held_back_comes_when_it_was_no_stop_string() -> None:
+def test_text_that_was_held_back_comes_if_it_was_not_a_stop_string() -> None:
     text = asked().generate(max_new_tokens=6, **SEED)
     stop = text[1:4] + "~"
     steps = list(asked().steps(max_new_tokens=6, stop=stop, **SEED))
@@ -148,7 +148,7 @@ def test_what_is_held_back_comes_when_it_was_no_stop_string() -> None:
 
 
 def test_a_special_token_can_be_a_stop_string() -> None:
-    """Text leaves special tokens out, so it is found by its id."""
+    """Special tokens are not in the text, so the stop string is found by its id."""
     context = asked()
     assert context._runner.logits is not None
     context._runner.logits[7] = 1e4
@@ -157,7 +157,7 @@ def test_a_special_token_can_be_a_stop_string() -> None:
 
 
 @pytest.mark.parametrize("stop", ["", ["a", ""], 5, [5], b"a", {"a": 1}])
-def test_what_is_no_stop_string_is_refused_before_anything_is_fed(stop: Any) -> None:
+def test_an_invalid_stop_string_is_refused_before_anything_is_fed(stop: Any) -> None:
     context = asked()
     for call in (context.generate, context.steps):
         with pytest.raises(InputError, match=f"^{call.__name__}: stop is"):
@@ -189,7 +189,7 @@ def test_a_second_thread_in_a_context_is_refused(call: str, tmp_path: Any) -> No
         first = pool.submit(context.append, [5, 6])
         try:
             assert inside.wait(60)
-            assert context.usage.seen >= 20  # always to be had
+            assert context.usage.seen >= 20  # `usage` can always be read
             with pytest.raises(CacheError, match=r"another thread .*fork\(\)"):
                 getattr(context, call)(*arguments.get(call, []))
         finally:
@@ -218,7 +218,7 @@ def test_forks_run_in_threads_as_they_do_alone(policy: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_the_lock_of_a_thread_is_free_in_a_fork_of_the_process() -> None:
+def test_the_lock_of_another_thread_is_free_in_a_fork() -> None:
     lock, inside, done = CallLock(), threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -231,7 +231,9 @@ def test_the_lock_of_a_thread_is_free_in_a_fork_of_the_process() -> None:
     try:
         assert inside.wait(60)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # Python warns about a fork in a process with threads
             child = os.fork()
         if child == 0:
             code = 1

@@ -28,7 +28,7 @@ def test_bytes(text, size):
 @pytest.mark.parametrize(
     "text", ["", "GiB", "2Gi", "2 G B", "-1MB", "0", "0.5", "1.2.3kB", "nan", "2ms", "1e9", "."]
 )
-def test_what_is_no_size_is_refused(text):
+def test_a_text_that_is_not_a_size_is_refused(text):
     with pytest.raises(InputError, match=r"--memory is .*expected a size such as 2GiB"):
         to_bytes(text, "--memory")
 
@@ -41,7 +41,7 @@ def test_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["60", "", "ms", "0ms", "-5ms", "5 minutes", "60m"])
-def test_what_is_no_time_is_refused(text):
+def test_a_text_that_is_not_a_time_is_refused(text):
     with pytest.raises(InputError, match=r"--latency is .*expected a time with its unit"):
         to_seconds(text, "--latency")
 
@@ -52,7 +52,7 @@ def test_tokens(text, count):
 
 
 @pytest.mark.parametrize("text", ["0", "1.5", "k", "4kB", "four", "0.0001k"])
-def test_what_is_no_count_of_tokens_is_refused(text):
+def test_a_text_that_is_not_a_count_of_tokens_is_refused(text):
     with pytest.raises(InputError, match=r"length is .*expected a number of tokens"):
         to_tokens(text)
 

@@ -1,4 +1,4 @@
-"""A state belongs to what its model computed with, and to nothing else."""
+"""A state depends on everything that its model computes with, and on nothing else."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def test_the_adapter_in_use_decides(tmp_path: Path) -> None:
     model = adapted()
     path = saved(model, tmp_path)
     model.add_adapter("other", peft.LoraConfig(task_type="CAUSAL_LM", **CONFIG))
-    assert Context.load(path, model).usage.seen == 9  # what is not in use makes no difference
+    assert (
+        Context.load(path, model).usage.seen == 9
+    )  # an adapter that is not in use makes no difference
     model.set_adapter("other")
     with pytest.raises(StateError, match=r"adapters default \(here other\)"):
         Context.load(path, model)
@@ -104,7 +106,7 @@ def test_the_adapter_in_use_decides(tmp_path: Path) -> None:
         Context.load(path, model)
 
 
-def test_without_adapters_it_is_the_model_below() -> None:
+def test_a_model_with_its_adapters_off_counts_as_its_base_model() -> None:
     plain = weights(tiny("llama"))
     model = adapted()
     assert weights(model) != plain
@@ -140,8 +142,8 @@ def test_a_merged_adapter_is_the_same_as_one_in_use(kind: str, tmp_path: Path) -
             Context.load(path, model)
 
 
-def test_switching_off_takes_out_what_was_merged(tmp_path: Path) -> None:
-    """The next pass does, so that a state of the merged weights does not fit."""
+def test_switching_adapters_off_unmerges_them(tmp_path: Path) -> None:
+    """The next forward pass unmerges them, so a state of the merged weights does not fit."""
     model = adapted()
     model.merge_adapter()
     path = saved(model, tmp_path)
@@ -164,7 +166,7 @@ def test_an_adapter_that_cannot_be_merged_counts_as_it_is(tmp_path: Path) -> Non
         Context.load(path, model)
 
 
-def test_compiling_is_no_change() -> None:
+def test_compiling_changes_nothing() -> None:
     model = tiny("llama")
     assert weights(torch.compile(model)) == weights(model)
 
@@ -192,7 +194,7 @@ class Coded(torch.nn.Module):
         return x @ (self.codes * self.scale).T
 
 
-def test_tensors_that_are_no_buffers_count() -> None:
+def test_tensors_that_are_not_buffers_count() -> None:
     model = tiny("llama")
     layer = model.model.layers[0].self_attn
     layer.k_proj = Coded(layer.k_proj)
@@ -202,14 +204,14 @@ def test_tensors_that_are_no_buffers_count() -> None:
     assert weights(model) != before
 
 
-def test_what_cannot_be_read_is_refused() -> None:
+def test_weights_that_cannot_be_read_are_refused() -> None:
     model = tiny("llama").to("meta")
     with pytest.raises(UnsupportedModelError, match="not in memory"):
         weights(model)
 
 
 class Around(torch.nn.Module):
-    """A wrapper of somebody's own."""
+    """A wrapper from a user's own code."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

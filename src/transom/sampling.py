@@ -37,7 +37,7 @@ class Sampler:
         top_k, top_p, min_p: keep the k likeliest tokens; the likeliest that together have
             probability p; those at least p times as likely as the likeliest.
         repetition_penalty: divides the logits of tokens generated before in this call.
-        seed: for the same text again; None for a different one each time.
+        seed: gives the same text each time; None gives a different one.
     """
 
     temperature: float = 0.0

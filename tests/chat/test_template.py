@@ -26,7 +26,7 @@ def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def test_a_conversation_turn_by_turn_is_the_conversation_at_once() -> None:
+def test_turns_rendered_one_by_one_join_to_the_whole_conversation() -> None:
     chat = turns(CHATML)
     pieces = [
         chat.opening([user("a")], reply=True),
@@ -45,7 +45,7 @@ def test_a_conversation_turn_by_turn_is_the_conversation_at_once() -> None:
 
 @pytest.mark.parametrize("family", APPENDABLE)
 @pytest.mark.parametrize("roles", ["u", "su", "uau", "suauau"])
-def test_every_appendable_template_gives_its_own_rendering(family: str, roles: str) -> None:
+def test_turns_join_to_what_the_template_itself_renders(family: str, roles: str) -> None:
     template, _, answer = APPENDABLE[family]
     tokenizer = tokenizer_of(template)
     chat = Turns(tokenizer)
@@ -69,14 +69,14 @@ def test_every_appendable_template_gives_its_own_rendering(family: str, roles: s
 
 
 @pytest.mark.parametrize("template", REFUSED)
-def test_a_template_that_changes_what_came_before_is_refused(template: str) -> None:
+def test_a_template_that_changes_earlier_turns_is_refused(template: str) -> None:
     with pytest.raises(InputError, match=r"changes .* when new messages follow.*apply_chat_templ"):
         turns(REFUSED[template]).opening([user("a")], reply=True)
     assert "a" in turns(REFUSED[template]).whole([user("a")], reply=True)
 
 
-def test_a_system_prompt_that_moves_along_is_refused_where_there_is_one() -> None:
-    """Mistral's: it stands before the newest question."""
+def test_a_template_that_moves_the_system_prompt_is_refused_if_there_is_one() -> None:
+    """Mistral's template puts the system prompt before the newest question."""
     chat = turns(
         "{% set given = messages | selectattr('role', 'equalto', 'system') | list %}"
         "{% for m in messages if m['role'] != 'system' %}{% if m['role'] == 'user' %}<user>"
@@ -88,7 +88,7 @@ def test_a_system_prompt_that_moves_along_is_refused_where_there_is_one() -> Non
         chat.opening([{"role": "system", "content": "s"}, user("a")], reply=True)
 
 
-def test_a_system_prompt_that_becomes_part_of_a_question_comes_with_it() -> None:
+def test_a_system_prompt_inside_the_first_question_needs_that_question() -> None:
     chat, system = turns(MERGING), {"role": "system", "content": "s"}
     assert chat.opening([system, user("a")], reply=False) == "<bos><start>user\ns\n\na<end>\n"
     with pytest.raises(InputError, match="changes earlier messages"):
@@ -97,7 +97,7 @@ def test_a_system_prompt_that_becomes_part_of_a_question_comes_with_it() -> None
         chat.after("system", [user("a")], reply=True)
 
 
-def test_a_system_prompt_that_goes_before_everything_cannot_come_later() -> None:
+def test_a_system_prompt_cannot_follow_other_messages() -> None:
     chat, system = turns(HOISTING), {"role": "system", "content": "s"}
     assert chat.opening([system, user("a")], reply=False) == "<bos>s<start>user\na<end>\n"
     for late in (
@@ -109,12 +109,12 @@ def test_a_system_prompt_that_goes_before_everything_cannot_come_later() -> None
 
 
 @pytest.mark.parametrize("wrong", ["b", None, {"content": "b"}, {"role": None, "content": "b"}])
-def test_what_is_no_message_is_refused(wrong: Any) -> None:
+def test_a_value_that_is_not_a_message_is_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"is not a message; expected .*'role'"):
         turns(CHATML).opening([user("a"), wrong], reply=True)
 
 
-def test_tool_results_that_are_joined_cannot_come_one_by_one() -> None:
+def test_tool_results_that_a_template_joins_cannot_be_appended_one_by_one() -> None:
     joined = (
         "{% for m in messages %}{% if m['role'] == 'tool' %}{{ m['content'] }}"
         "{% if loop.last or messages[loop.index]['role'] != 'tool' %}<end>{% endif %}"
@@ -129,7 +129,7 @@ def test_tool_results_that_are_joined_cannot_come_one_by_one() -> None:
         chat.after("tool", [tool], reply=True)
 
 
-def test_messages_whose_tokens_grow_together_are_refused() -> None:
+def test_a_template_that_lets_tokens_span_two_messages_is_refused() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -141,8 +141,8 @@ def test_messages_whose_tokens_grow_together_are_refused() -> None:
         Turns(tokenizer).after("user", [user("a")], reply=False)
 
 
-def test_an_answer_that_is_closed_by_plain_text_is_refused() -> None:
-    """Where tokens may span the end of an answer and what follows it."""
+def test_a_template_that_ends_answers_with_plain_text_is_refused() -> None:
+    """A token could then span the end of an answer and the text after it."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -156,7 +156,7 @@ def test_an_answer_that_is_closed_by_plain_text_is_refused() -> None:
         Turns(tokenizer).opening([user("a")], reply=True)
 
 
-def test_a_content_that_the_template_does_not_show_is_refused() -> None:
+def test_content_that_the_template_leaves_out_is_refused() -> None:
     parts = [{"type": "text", "text": "a"}]
     with pytest.raises(InputError, match=r"content is list.*expected text"):
         turns(CHATML.replace("m['content']", "m['content'] | string")).opening(
@@ -166,17 +166,17 @@ def test_a_content_that_the_template_does_not_show_is_refused() -> None:
         turns(APPENDABLE["parts"].template).opening([user("a")], reply=True)
 
 
-def test_a_template_that_refuses_is_quoted() -> None:
+def test_the_error_of_a_template_is_quoted() -> None:
     with pytest.raises(InputError, match="no tools"):
         turns(STRICT).opening([{"role": "tool", "content": "a"}], reply=True)
 
 
-def test_no_template() -> None:
+def test_a_tokenizer_without_a_template_is_refused() -> None:
     with pytest.raises(InputError, match="chat template"):
         turns(None)
 
 
-def test_where_a_dialogue_stands() -> None:
+def test_the_state_of_a_dialogue() -> None:
     asked = Dialogue().then([user("a")], reply=True)
     assert asked == Dialogue("assistant", answering=True)
     assert asked.unfinished

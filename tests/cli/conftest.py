@@ -1,4 +1,4 @@
-"""What the tests of several commands need."""
+"""Fixtures for the tests of several commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def piped(monkeypatch):
-    """Output as into a pipe, narrow or not."""
+    """Output that goes to a pipe, in a narrow and in a wide terminal."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "30")
@@ -43,7 +43,7 @@ def book(tmp_path) -> str:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a random Llama that chats, a letter a token."""
+    """A folder with a random Llama that chats; each letter is a token."""
     path = tmp_path_factory.mktemp("model")
     tiny("llama").save_pretrained(path)
     tokenizer().save_pretrained(path)

@@ -1,4 +1,4 @@
-"""`transom chat`: restarts change nothing, stopping takes nothing along, files are respected."""
+"""`transom chat`: restarts change nothing, interrupts lose nothing, other files are left alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_restart_changes_nothing(
     at_once, _ = piped_chat(QUESTIONS, "--policy", policy, *sampling)
     answers = []
     for index, question in enumerate(QUESTIONS):
-        given = ("--policy", policy) if index < 2 else ()  # later on it is known
+        given = ("--policy", policy) if index < 2 else ()  # later runs take it from the session
         answer, err = piped_chat([question], "--session", str(file), *given, *sampling)
         answers.append(answer)
         if index:
@@ -59,7 +59,7 @@ def test_a_restart_changes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["talk"]
 
 
-def test_files_that_are_no_conversation_are_left_alone(
+def test_files_that_are_not_conversations_are_left_alone(
     piped_chat: PipedChat, tmp_path: Path
 ) -> None:
     for content in (b"my thesis, of which there is no other copy", bytes(1000), b"PK\3\4" * 9):
@@ -110,7 +110,7 @@ def test_the_dtype_is_that_of_the_session(piped_chat: PipedChat, tmp_path: Path)
     assert "Context" not in err
 
 
-def test_the_model_is_found_again_without_being_named(
+def test_a_restart_finds_the_model_of_the_session(
     piped_chat: PipedChat, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(folder).parent)
@@ -121,13 +121,13 @@ def test_the_model_is_found_again_without_being_named(
     assert f"1 turn, 19 tokens seen, 19 kept, {folder} under" in piped_chat([])[1]
 
 
-def test_a_budget_in_bytes_is_the_same_again(piped_chat: PipedChat, tmp_path: Path) -> None:
+def test_a_restart_keeps_a_budget_in_bytes(piped_chat: PipedChat, tmp_path: Path) -> None:
     options = ("--session", str(tmp_path / "talk"), "--policy", "snapkv:48KiB")
     piped_chat(["abc"], *options)
     assert "goes on" in piped_chat(["abc"], *options)[1]
 
 
-def test_a_context_that_was_saved_by_itself(piped_chat: PipedChat, tmp_path: Path) -> None:
+def test_a_saved_context_can_start_a_session(piped_chat: PipedChat, tmp_path: Path) -> None:
     alone = context()
     alone.append("abc def")
     alone.save(tmp_path / "state")
@@ -166,7 +166,7 @@ def test_losses_are_announced(piped_chat: PipedChat) -> None:
     assert "the question has 50 tokens, more than the 43" in err
 
 
-def test_bytes_that_are_no_text(
+def test_bytes_that_are_not_text(
     piped_chat: PipedChat, folder: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abc\n\xff\n")))

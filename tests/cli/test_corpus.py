@@ -24,7 +24,7 @@ STOP = Watch(stopping=lambda: True)
 
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a tokenizer and some texts, which is the working directory."""
+    """The working directory: a folder with a tokenizer and some texts."""
     monkeypatch.chdir(tmp_path)
     words = Tokenizer(models.WordLevel({"?": 0, "a": 1, "b": 2, "c": 3}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -108,7 +108,9 @@ def test_mistakes(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected --tokenizer" in capsys.readouterr().err
 
 
-def test_one_bad_file_blocks_nothing(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_file_does_not_block_the_others(
+    texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     build()
     Path("bad.txt").write_bytes(b"caf\xe9")
     assert run("append", "books", "bad.txt") == 2
@@ -129,7 +131,9 @@ def test_forgetting_needs_no_files(texts: Path, capsys: pytest.CaptureFixture[st
     assert run("append", "books", "more.txt", "--tokenizer", "tokenizer.json") == 0
 
 
-def test_a_folder_is_no_file_of_text(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_refused_as_a_text_file(
+    texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("many").mkdir()
     assert run("build", "books", "many", "--tokenizer", "tokenizer.json") == 2
     assert "many is a folder; expected the files in it, such as many/*" in capsys.readouterr().err
@@ -141,7 +145,7 @@ def test_a_folder_is_no_file_of_text(texts: Path, capsys: pytest.CaptureFixture[
     assert "expected no separator" in capsys.readouterr().err
 
 
-def test_names_in_no_encoding(texts: Path) -> None:
+def test_file_names_that_are_not_utf_8(texts: Path) -> None:
     name, folder = os.fsencode(texts) + b"/caf\xe9.txt", b"b\xf6oks"
     Path(os.fsdecode(name)).write_text("a b")
     for command in (b"build", b"info", b"verify"):
@@ -167,7 +171,7 @@ def test_windows_of_rows(texts: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert not ended.value.code
         assert np.load("w.document.npy").tolist() == documents
     assert np.load("w.npy").tolist() == [[3, 0, 0, 0]]
-    # Rows without tokens have no windows, and are counted, as in a corpus.
+    # As in a corpus, rows without tokens have no windows but keep their numbers.
     Path("some.jsonl").write_text("".join(f'{{"t": "{t}"}}\n' for t in ("", "a", "", "", "b c")))
     Path("empty.jsonl").write_text('{"t": ""}\n')
     for files, documents in (

@@ -34,7 +34,7 @@ def book(tmp_path) -> str:
 
 
 def evaluated(*arguments: str):
-    """Through typer's runner; our own errors come back as exceptions there."""
+    """Run the command through typer's runner, which returns transom's errors as exceptions."""
     return CliRunner().invoke(app, ["evaluate", *arguments])
 
 
@@ -134,7 +134,7 @@ def test_ctrl_c_ends_with_the_figures_so_far_and_the_rest_follows(model, book, t
 def _rest(terminal: int) -> str:
     try:
         return os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # how Linux says that the other end is closed
+    except OSError:  # Linux raises this when the other end is closed
         return ""
 
 

@@ -82,7 +82,9 @@ def test_verify(store, capsys):
 
 
 def test_evict_and_clear(store, capsys):
-    assert run("memory", "evict", store, "1 kB") == 0  # The state is all that nothing continues.
+    assert (
+        run("memory", "evict", store, "1 kB") == 0
+    )  # Only the state can be evicted: other entries continue all the others.
     assert capsys.readouterr().out == "5 kB evicted: 0 of 3 contexts\n"
     assert run("memory", "evict", store, "1MiB") == 0
     assert "3 of 3 contexts" in capsys.readouterr().out
@@ -103,13 +105,13 @@ def test_clear_asks(store, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["stats", "ls", "verify", "clear"])
-def test_no_store_there(command, tmp_path, capsys):
+def test_a_missing_store_is_refused(command, tmp_path, capsys):
     assert run("memory", command, tmp_path / "nothing") == 2
     assert "there is no store of contexts in" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
 
 
-def test_sizes_that_make_no_sense(store, capsys):
+def test_invalid_sizes_are_refused(store, capsys):
     assert run("memory", "evict", store, "lots") == 2
     assert "SIZE is 'lots'; expected a size such as 2GiB" in (capsys.readouterr().err)
 

@@ -30,13 +30,13 @@ def wide(monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_h_is_help_everywhere(command, capsys):
+def test_every_command_takes_h_for_help(command, capsys):
     assert run(*command, "--help") == 0
     long = capsys.readouterr().out
     assert run(*command, "-h") == 0
     assert capsys.readouterr().out == long
     assert long.startswith(f"Usage: {' '.join(['transom', *command])} ")
-    assert "...\n" not in long.partition("\nCommands:")[2]  # no summary is cut short
+    assert "...\n" not in long.partition("\nCommands:")[2]  # no summary is truncated
 
 
 def test_the_version(capsys):
@@ -99,7 +99,7 @@ COMMON = [
         ("--device", "meta", "--device is 'meta', which cannot be used here"),
     ],
 )
-def test_where_and_in_what_a_model_cannot_run(
+def test_an_unusable_device_or_dtype_is_refused(
     command, option, value, message, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -148,7 +148,7 @@ def test_counts_of_tokens(text, tokens):
 
 
 @pytest.mark.parametrize("text", ["0", "00", "-1", "-1k", "", "k", "1.5", "2KiB", "1e3", "nan"])
-def test_counts_that_are_none(text):
+def test_invalid_counts_are_refused(text):
     with pytest.raises(
         InputError, match=r"^--limit is .*; expected (at least 1|a number of) token"
     ):
@@ -237,7 +237,7 @@ def test_a_text_in_the_place_of_a_tokenizer(book, tmp_path, capsys):
     ],
     ids=" ".join,
 )
-def test_what_is_read_is_not_written_over(command, tmp_path, monkeypatch, capsys):
+def test_an_input_file_is_not_overwritten(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "given.parquet"
     path.write_text("text")

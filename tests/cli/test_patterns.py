@@ -32,7 +32,7 @@ def test_the_sketch_and_the_figures(capsys):
     assert printed.startswith(
         "sliding(2) | sinks(1), 4 tokens\n#...\n##..\n###.\n#.##\n\npattern  "
     )
-    # 9 of 16 pairs, of 10 causal ones; 4 * 9 heads * 64 operations each; 2 * 3 * 64 * 4 bytes a key
+    # 9 of 10 causal pairs (16 in all); 4 * 9 heads * 64 operations each; 2 * 3 * 64 * 4 bytes a key
     lines = rows(printed)
     assert ["sliding(2) | sinks(1)", "4", "9", "56.25%", "90.00%"] in lines
     assert "One layer of 9 heads of 64; keys and values (KV) of 3 in float32" in printed

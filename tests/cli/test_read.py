@@ -64,7 +64,7 @@ def test_read_writes_every_figure_as_json(model, book, tmp_path, capsys):
         assert f"{one['policy']} answers:\n{one['answer']}\n" in printed
 
 
-def test_piped_output_is_plain_and_whole(model, book, capsys):
+def test_piped_output_is_plain_and_not_cut(model, book, capsys):
     assert run("read", book, "--model", model, *SMALL, "--compare", "chunked:32,chunk=8") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -119,7 +119,7 @@ def test_stretches_past_the_trained_length_are_marked(model, book, capsys):
 def test_limit_reads_the_beginning(model, book, capsys):
     assert run("read", book, "--model", model, *SMALL, "--limit", "40", "--json", "-") == 0
     printed = capsys.readouterr()
-    figures = json.loads(printed.out)  # the tables give way to it
+    figures = json.loads(printed.out)  # the tables go to standard error instead
     assert "perplexity" in printed.err
     assert figures["text"] == {"characters": len(words_of(40)), "tokens": 40}
     assert figures["runs"][0]["loss"] == pytest.approx(
@@ -180,7 +180,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(model, tmp_path):
     pty = pytest.importorskip("pty")
     book, out = tmp_path / "long.txt", tmp_path / "out.json"
     book.write_text(words_of(200_000))
-    ours, theirs = pty.openpty()  # a terminal for stderr, so that the bar shows when it reads
+    ours, theirs = pty.openpty()  # stderr is a terminal, so the bar shows that reading has begun
     options = ["--model", model, *SMALL, "--compare", "full", "--ask", "w5", "--json", str(out)]
     with subprocess.Popen(
         [sys.executable, "-m", "transom", "read", str(book), *options],
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(model, tmp_path):
     assert reading.returncode == 130
     assert re.search(r"sinks:2,window=30.*200,000.*tok/s.*KV \d+\.?\d* kB.*loss \d", bar)
     assert re.search(r"stopping after this pass; .*interrupted; the figures so far:", bar, re.S)
-    [one] = json.loads(out.read_text())["runs"]  # the second was not begun
+    [one] = json.loads(out.read_text())["runs"]  # the second run had not begun
     assert 0 < one["tokens"] < 200_000
     assert one["kept"] + one["dropped"] == one["tokens"]
     assert one["answer"] is None
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_with_the_figures_so_far(model, tmp_path):
 def _rest(terminal: int) -> str:
     try:
         return os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # how Linux says that the other end is closed
+    except OSError:  # Linux raises this when the other end is closed
         return ""
 
 

@@ -32,7 +32,7 @@ def test_commands(tmp_path: Path) -> None:
     assert command("/usage")
     assert "turns   1\nseen    10 tokens\nkept    10 of at most 43\nbytes" in said[-1]
     assert command(f"/save {tmp_path / 'copy'}")
-    assert command(f"/save {tmp_path / 'copy'}")  # our own may be written again
+    assert command(f"/save {tmp_path / 'copy'}")  # a file that this command wrote may be replaced
     assert Context.load(tmp_path / "copy", talk.context.model).usage == talk.usage
     (tmp_path / "other").write_text("mine")
     for line, match in [
@@ -93,7 +93,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         screen.type("/undo\n")
         assert "the last turn is undone; 1 turn left" in screen.expect("> ")
 
-        # Pasted between brackets, with a line that would be a command: one question.
+        # Bracketed paste is one question, even with a line that looks like a command.
         screen.type("\x1b[200~ab\n/exit\nc\x1b[201~")
         screen.type("\n")
         said = screen.expect("kB")
@@ -104,7 +104,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         screen.type("d\n")
         assert answer("c\nd") in " ".join(screen.expect("kB").split())
         screen.expect("> ")
-        screen.type("\x1b[A")  # the arrow up: the same again
+        screen.type("\x1b[A")  # arrow up: the last question again
         screen.type("\n")
         assert answer("c\nd") in " ".join(screen.expect("kB").split())
         screen.expect("> ")
@@ -116,7 +116,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         assert "the reset is undone: 4 turns" in screen.expect("> ")
         screen.type("half a question")
         screen.expect("half a question")
-        time.sleep(0.3)  # or Python sees the signal only with the next key
+        time.sleep(0.3)  # otherwise Python sees the signal only at the next key
         screen.interrupt()
         assert "press Ctrl-C again to end" in screen.expect("> ")
         time.sleep(0.3)
@@ -126,7 +126,9 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
 
     with Terminal(*command, *options) as screen:
         resumed = screen.expect("\n\n> ")
-        assert "4 turns" in " ".join(resumed.split())  # it has paths, and wraps by their length
+        assert "4 turns" in " ".join(
+            resumed.split()
+        )  # the line has paths, so it wraps at different places
         assert "> c\nd\n" in resumed + screen.expect("\n\n> ")
         screen.type(ENDS + "\n")
         assert answer(ENDS) in " ".join(screen.expect("kB").split())
@@ -136,7 +138,7 @@ def test_at_a_terminal(command: list[str], tmp_path: Path) -> None:
         assert "5 turns in" in screen.shown
 
 
-def test_ctrl_c_stops_an_answer_and_once_more_ends(
+def test_ctrl_c_stops_an_answer_and_a_second_one_ends_the_chat(
     command: list[str], endless: str, tmp_path: Path
 ) -> None:
     from tests.helpers.terminal import Terminal
@@ -146,7 +148,7 @@ def test_ctrl_c_stops_an_answer_and_once_more_ends(
         screen.expect("> ")
         screen.type("abc\n")
         screen.expect("\n")
-        screen.expect("\n")  # a whole line of the answer
+        screen.expect("\n")  # until a whole line of the answer has come
         screen.interrupt()
         assert "stopped; the answer is kept as far as it came" in screen.expect("> ")
         assert SessionFile(tmp_path / "talk").note["turns"] == 1
@@ -157,7 +159,7 @@ def test_ctrl_c_stops_an_answer_and_once_more_ends(
 
 
 class Typing:
-    """Types what is listed, then Ctrl-D."""
+    """A prompt at which a user types some lines, then Ctrl-D."""
 
     spaced = False
 
@@ -178,7 +180,7 @@ def talk_of(monkeypatch: pytest.MonkeyPatch, *lines: str) -> ChatRepl:
     return talk
 
 
-def test_two_interrupts_within_an_answer_end_and_take_it_back(
+def test_two_interrupts_during_an_answer_end_the_chat_and_undo_the_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     talk = talk_of(monkeypatch, "abc", LONG, "d")
@@ -198,10 +200,10 @@ def test_two_interrupts_within_an_answer_end_and_take_it_back(
     assert talk.conversation.usage == expected.usage
 
 
-def test_an_interrupt_while_the_question_is_read_takes_it_back(
+def test_an_interrupt_while_the_model_reads_a_question_withdraws_it(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """In the middle of a forward pass of the second question."""
+    """The interrupt comes in the middle of a forward pass over the second question."""
     talk = talk_of(monkeypatch, "abc", "Z" * 60, "d")
     layer = talk.conversation.context.model.model.layers[1]
     passes = iter(range(1000))
@@ -222,7 +224,7 @@ def test_an_interrupt_while_the_question_is_read_takes_it_back(
     assert talk.conversation.recent[-1].answer == answer
 
 
-def test_what_could_not_be_saved_is_said_and_the_conversation_goes_on(
+def test_a_failed_save_is_reported_and_the_conversation_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
     talk = talk_of(monkeypatch, "abc", "d")
@@ -238,10 +240,10 @@ def test_what_could_not_be_saved_is_said_and_the_conversation_goes_on(
 
 
 @pytest.mark.parametrize("waits", [0.0, 0.3])
-def test_a_killed_turn_leaves_the_turns_before_it(
+def test_a_kill_during_a_turn_keeps_the_earlier_turns(
     command: list[str], endless: str, tmp_path: Path, piped_chat: PipedChat, waits: float
 ) -> None:
-    """With SIGKILL, in the middle of an answer."""
+    """SIGKILL comes in the middle of an answer."""
     file = tmp_path / "talk"
     command[4] = piped_chat._folder = endless
     piped_chat(["abc"], "--session", str(file), "--policy", SMALL)
@@ -265,8 +267,8 @@ def test_a_killed_turn_leaves_the_turns_before_it(
     assert piped_chat(["d"], "--session", str(file))[0] == expected + "\n"
 
 
-def test_killed_between_and_while_saving(command: list[str], tmp_path: Path) -> None:
-    """Whenever it is killed, the file has a whole number of turns, and nothing is left beside."""
+def test_a_kill_while_saving_leaves_a_whole_file(command: list[str], tmp_path: Path) -> None:
+    """Whenever the process is killed, the file has whole turns only, and no other file is left."""
     file = tmp_path / "talk"
     with subprocess.Popen(
         [*command, "--session", str(file), "--max-new-tokens", "1"],
@@ -287,7 +289,9 @@ def test_killed_between_and_while_saving(command: list[str], tmp_path: Path) -> 
     loaded = Context.load(file, alone.model, alone.tokenizer)
     assert loaded.usage == alone.usage
     assert loaded.generate(max_new_tokens=9) == alone.generate(max_new_tokens=9)
-    assert [path.name for path in tmp_path.iterdir()] == ["talk"]  # once it has been opened
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "talk"
+    ]  # opening the file removed what the killed process left
 
 
 def test_pasting_without_readline(command: list[str]) -> None:

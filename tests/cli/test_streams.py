@@ -1,4 +1,4 @@
-"""What becomes of a command whose output cannot be written, or that is asked to end."""
+"""Commands whose output cannot be written, and commands that a signal ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_closed_output_is_named() -> None:
     )
 
 
-def test_what_is_said_beside_the_result_may_be_lost() -> None:
+def test_messages_beside_the_result_may_be_lost() -> None:
     for error in ("/dev/full", "&-"):
         ran = shell(f"{TRANSOM} --version 2>{error}")
         assert (ran.returncode, ran.stdout[:8]) == (0, "transom ")
@@ -67,22 +67,22 @@ def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path) -> Non
     assert int(path.read_text()) > 2
 
 
-def test_who_stops_listening_ends_it_silently() -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_command_silently() -> None:
     ran = shell(f"set -o pipefail; {TRANSOM} policies | true")
-    assert ran.returncode in (0, 1)  # 0 where all went into the pipe before it was closed
+    assert ran.returncode in (0, 1)  # 0 if everything was written before the pipe was closed
     assert ran.stderr == ""
 
 
-def test_figures_are_written_though_nobody_reads_the_table(
+def test_figures_are_written_even_if_nobody_reads_the_table(
     model: str,
     book: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def unheard(*_: object) -> None:
+    def broken_pipe(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(reading, "print_comparison", unheard)
+    monkeypatch.setattr(reading, "print_comparison", broken_pipe)
     figures, picture = tmp_path / "out.json", tmp_path / "out.png"
     options = ["--limit", "32", "--json", str(figures), "--plot", str(picture)]
     assert run("read", book, "--model", model, "--policy", "window:8", *options) == 1
@@ -91,7 +91,7 @@ def test_figures_are_written_though_nobody_reads_the_table(
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_request_to_end_leaves_nothing_half_written(
+def test_a_signal_to_end_leaves_nothing_half_written(
     model: str,
     tmp_path: Path,
     name: str,

@@ -105,7 +105,7 @@ def test_windows_of_texts_as_they_are_read(model, tmp_path, monkeypatch):
     out = tmp_path / "w.npy"
     options = ["--tokenizer", model, "--out", str(out), "--size", "500", "--overlap", "0"]
     assert run("windows", *map(str, texts), *options) == 0
-    assert max(fed) < 10_000  # no text is tokenized in one piece
+    assert max(fed) < 10_000  # no text is tokenized as a whole
     assert moves == sorted(moves)
     assert len(set(moves)) > 3
     assert moves[-1] == sum(text.stat().st_size for text in texts)

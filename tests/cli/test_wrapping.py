@@ -1,4 +1,4 @@
-"""Text that comes in pieces, in lines as wide as the terminal."""
+"""Streamed text, wrapped to the width of the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shown(text: str, width: int) -> list[str]:
 
 
 @given(st.lists(st.text("ab \n\t漢\x1bé", max_size=9)), st.integers(1, 12))
-def test_it_does_not_matter_how_text_comes(pieces: list[str], width: int) -> None:
+def test_the_pieces_of_a_text_make_no_difference(pieces: list[str], width: int) -> None:
     written: list[str] = []
     wrapped = WordWrapper(written.append, lambda: width)
     for piece in pieces:
@@ -34,13 +34,13 @@ def test_lines_break_between_words(text: str, width: int) -> None:
     lines = shown(text, width)
     assert " ".join(" ".join(lines).split()) == " ".join(text.split())
     for line in lines:
-        for at in range(width, len(line), width):  # where the terminal breaks it
+        for at in range(width, len(line), width):  # places where the terminal breaks the line
             word = line[:at].rpartition(" ")[2] + line[at:].partition(" ")[0]
             assert len(word) > width
 
 
 @given(st.text(st.characters(categories=["L", "Nd", "P", "Zs"]), max_size=50))
-def test_nothing_is_broken_where_all_fits(text: str) -> None:
+def test_text_that_fits_is_not_wrapped(text: str) -> None:
     assert "".join(shown(text, 1000)).rstrip() == text.rstrip()
 
 

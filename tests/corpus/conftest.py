@@ -1,4 +1,4 @@
-"""What tests of corpora share."""
+"""Fixtures for the tests of corpora."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="package")
 def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests make thousands of commits; what a process wrote outlives it without being on disk."""
+    """Do not sync: tests make thousands of commits, and only a power loss needs the sync."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield

@@ -1,4 +1,4 @@
-"""Builds and appends, stopped anywhere, end as if they had not been."""
+"""A build or append that is stopped anywhere ends like one that was not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def whole(tmp_path: Path, files: list[Path]) -> tuple[list[list[int]], list[dict[str, Any]]]:
-    """What a build that nothing stops makes of them."""
+    """The documents of a build that runs to its end."""
     build(tmp_path / "whole", files, tokenizer())
     corpus = TokenCorpus.open(tmp_path / "whole")
     return content(corpus), list(corpus.sources())
@@ -64,7 +64,7 @@ def test_stopped_and_killed_runs_go_on(
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("transom.corpus.reading.COMMIT_SECONDS", -1)  # commit each document
+    monkeypatch.setattr("transom.corpus.reading.COMMIT_SECONDS", -1)  # commit after every document
     folder = tmp_path / "books"
     runs = 0
     done = None
@@ -86,7 +86,7 @@ def test_stopped_and_killed_runs_go_on(
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=6), st.booleans())
 @settings(deadline=None, max_examples=25)
-def test_any_interruptions(
+def test_a_build_survives_any_interruptions(
     tmp_path_factory: pytest.TempPathFactory,
     interruptions: list[tuple[bool, int]],
     eager: bool,
@@ -131,7 +131,7 @@ def test_an_unfinished_job_is_completed_first(tmp_path: Path, files: list[Path])
 def test_a_bad_file_can_be_put_right_or_left_out(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was committed on the way to it."""
+    """It makes no difference what was committed before the bad file."""
     good = [files[0], files[1], files[3]]
     build(tmp_path / "whole", good, tokenizer())
     whole = content(TokenCorpus.open(tmp_path / "whole"))
@@ -159,7 +159,9 @@ def test_a_bad_file_can_be_put_right_or_left_out(
             assert corpus.manifest.job is None
 
 
-def test_nothing_is_remembered_of_what_failed_at_once(tmp_path: Path, files: list[Path]) -> None:
+def test_a_build_that_failed_before_its_first_commit_leaves_nothing(
+    tmp_path: Path, files: list[Path]
+) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}")
     other = tokenizer()
@@ -181,13 +183,15 @@ def test_nothing_is_remembered_of_what_failed_at_once(tmp_path: Path, files: lis
     assert content(TokenCorpus.open(folder)) == [[1, 2, 3], [4]]
 
 
-def test_a_build_that_was_killed_at_once_blocks_nothing(tmp_path: Path, files: list[Path]) -> None:
+def test_a_build_killed_before_its_first_commit_blocks_nothing(
+    tmp_path: Path, files: list[Path]
+) -> None:
     folder = tmp_path / "books"
     other = tokenizer()
     other.add_tokens(["w999"])
     writer = TokenCorpus.create(folder, tokenizer=other)
     writer.add_document(range(9))
-    writer.abandon()  # as far as a killed process came
+    writer.abandon()  # what a killed process leaves
     build(folder, files[:1], tokenizer())
     assert content(TokenCorpus.open(folder, verified=True)) == [[1, 2, 3]]
 
@@ -232,7 +236,7 @@ def test_a_file_that_is_changed_while_it_is_read(tmp_path: Path, name: str, size
 
 
 def test_a_file_that_is_changed_before_it_is_read(tmp_path: Path) -> None:
-    """It is known as it was when it was read, also by a run that goes on in the middle of it."""
+    """The file is recorded as it was when it was read, also by a run that resumes inside it."""
     first, later, folder = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "books"
     line = '{"text": "w1 w2"}\n'
     first.write_text(line * 30_000)
@@ -258,7 +262,7 @@ def test_a_file_that_is_changed_before_it_is_read(tmp_path: Path) -> None:
     assert build(folder, [first, later], tokenizer()).documents == 0
 
 
-def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
     path.write_text("w1")
     build(tmp_path / "books", [path], tokenizer())
@@ -268,7 +272,7 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
         append_files(tmp_path / "books", [path], tokenizer())
 
 
-def test_what_can_be_known_is_said_before_anything_is_read(
+def test_unusable_files_are_refused_before_anything_is_read(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.csv").write_text("w1")
@@ -279,13 +283,15 @@ def test_what_can_be_known_is_said_before_anything_is_read(
     ):
         with pytest.raises(InputError, match=message):
             build(tmp_path / "books", [files[0], tmp_path / name], tokenizer())
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    monkeypatch.setattr(
+        os, "access", lambda *_: False
+    )  # root may read everything, other users may not
     with pytest.raises(InputError, match=r"cannot read .*a\.txt: Permission denied"):
         build(tmp_path / "books", files, tokenizer())
     assert not (tmp_path / "books").exists()
 
 
-def test_files_that_are_there_already_are_refused(tmp_path: Path, files: list[Path]) -> None:
+def test_files_that_the_corpus_already_has_are_refused(tmp_path: Path, files: list[Path]) -> None:
     folder = tmp_path / "books"
     build(folder, files[:2], tokenizer())
     with pytest.raises(InputError, match=r"a\.txt is in .* already, and has not changed"):
@@ -336,7 +342,7 @@ build(sys.argv[1], sys.argv[2:], tokenizer())
 """
 
 
-def test_a_build_that_is_killed_again_and_again(tmp_path: Path) -> None:
+def test_a_build_that_is_killed_many_times(tmp_path: Path) -> None:
     files = []
     for number in range(6):
         files.append(tmp_path / f"{number}.jsonl")

@@ -1,4 +1,4 @@
-"""What was written is what is read, and windows are those of a `SlidingWindow`."""
+"""A corpus reads back what was written, and its windows are those of a `SlidingWindow`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AFTER = ("nothing", "commit", "commit and open again", "lose what follows")
 
 @given(texts(), sizes, st.data())
 @settings(deadline=None)
-def test_documents_come_back_however_they_were_added(
+def test_documents_read_back_as_they_were_added(
     documents: list[list[int]], sizes: dict[str, int], data: Any
 ) -> None:
     with tempfile.TemporaryDirectory() as parent:
@@ -135,7 +135,7 @@ def test_an_empty_corpus(folder: Path) -> None:
     assert content(TokenCorpus.open(folder)) == [[]]
 
 
-def test_what_is_appended_is_seen_after_refresh_and_windows_stay(folder: Path) -> None:
+def test_refresh_shows_appended_documents_and_older_windows_do_not_change(folder: Path) -> None:
     corpus = make(folder, [[1, 2, 3]])
     windows = corpus.windows(2, stride=2)
     assert corpus.windows(2, stride=2) is windows
@@ -154,7 +154,7 @@ def test_what_is_appended_is_seen_after_refresh_and_windows_stay(folder: Path) -
 
 @pytest.fixture
 def released(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where each stretch starts that is let go of, in a process that holds little."""
+    """The starts of the stretches that are released, while few pages may stay mapped."""
     starts: list[int] = []
     release = MappedFile.release
 
@@ -168,7 +168,7 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return starts
 
 
-def test_what_is_read_in_order_is_let_go_of(folder: Path, released: list[int]) -> None:
+def test_sequential_reading_releases_pages(folder: Path, released: list[int]) -> None:
     documents = [np.arange(n, n + 5000) for n in range(0, 50_000, 500)]
     corpus = make(folder, documents, shard_bytes=1 << 18)
     windows = corpus.windows(512)
@@ -185,7 +185,7 @@ def test_what_is_read_in_order_is_let_go_of(folder: Path, released: list[int]) -
     assert len(released) > 2.5 * in_order
 
 
-def test_what_is_read_at_random_is_not_let_go_of(folder: Path, released: list[int]) -> None:
+def test_random_reading_releases_no_pages(folder: Path, released: list[int]) -> None:
     documents = [np.arange(n, n + 5000) for n in range(0, 50_000, 500)]
     windows = make(folder, documents).windows(512)
     rng = np.random.default_rng(0)
@@ -204,7 +204,7 @@ def test_reading_in_order_takes_little_memory(folder: Path, way: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", SCAN, str(folder), way], capture_output=True, text=True, check=True
     )
-    assert int(ran.stdout) < 40 << 20  # and there are 96 of them
+    assert int(ran.stdout) < 40 << 20  # the corpus has 96 MiB
 
 
 SCAN = """
@@ -256,7 +256,7 @@ def tokenizer(**vocabulary: int) -> Tokenizer:
 def test_another_tokenizer_is_refused_by_name(folder: Path) -> None:
     mine, other = tokenizer(a=0, b=1, c=7), tokenizer(a=0, c=1, b=7)
     with TokenCorpus.create(folder, tokenizer=mine, name="abc") as writer:
-        writer.add_document([7])  # the highest id, not the number of tokens, decides
+        writer.add_document([7])  # the highest id decides, not the number of tokens
         with pytest.raises(InputError, match="vocabulary has 0 to 7"):
             writer.add_document([8])
     assert TokenCorpus.open(folder, tokenizer=mine).tokens == 1
@@ -340,24 +340,24 @@ def test_several_threads_may_read(folder: Path) -> None:
 
 @pytest.fixture
 def changing_hands() -> Iterator[None]:
-    """Threads take turns much more often than they do by default."""
+    """Let threads switch much more often than by default."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
 
 
-def test_threads_see_one_commit_each_while_others_refresh(
+def test_each_thread_sees_one_commit_while_others_refresh(
     folder: Path, changing_hands: None
 ) -> None:
-    corpus = make(folder, [[0] * 10])  # each document is of its own number
+    corpus = make(folder, [[0] * 10])  # document n has the content of number n
     done = threading.Event()
 
     def read(size: int) -> int:
         seen = turns = 0
         while not done.is_set() or not turns:
             [number] = {*corpus.document(-1).tolist()}
-            assert seen <= number  # never back to an older commit
+            assert seen <= number  # a refresh never goes back to an older commit
             seen, turns = number, turns + 1
             windows = corpus.windows(size + turns % 7, overlap=0, packed=True)
             assert len(windows) == -(-int(windows._edges[-1]) // windows.cut.size)
@@ -389,10 +389,10 @@ def test_threads_see_one_commit_each_while_others_refresh(
 
 
 @pytest.mark.parametrize("to", ["megatron", "parquet", "nanogpt", "datatrove"])
-def test_what_is_exported_is_of_one_commit(
+def test_an_export_is_of_one_commit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    """Although the corpus is refreshed meanwhile."""
+    """The corpus is refreshed during the export."""
     separator = 9 if to == "nanogpt" else None
     corpus = make(folder, [[1, 2], [3, 4]], shard_bytes=8)
     before = [*corpus.export(to, tmp_path / "before", separator=separator)]
@@ -415,7 +415,7 @@ def test_a_fork_reads_and_refreshes(folder: Path) -> None:
     corpus = make(folder, [[1, 2], [3]])
     with TokenCorpus.append(folder) as writer:
         writer.add_document([4, 5])
-        with corpus._refreshing:  # as another thread may, which a fork does not have
+        with corpus._refreshing:  # as if another thread held it, which the fork does not have
             assert in_a_fork(lambda: (corpus.document(1).tolist(), corpus.refresh())) == (
                 [3],
                 False,
@@ -424,7 +424,7 @@ def test_a_fork_reads_and_refreshes(folder: Path) -> None:
     assert content(corpus) == [[1, 2], [3]]
 
 
-def test_datasets_have_one_maker_each(folder: Path) -> None:
+def test_each_kind_of_dataset_is_registered_once(folder: Path) -> None:
     corpus = make(folder, [[1, 2]])
     with pytest.raises(InputError, match="'torch_dataset' is registered already"):
         register_dataset("torch_dataset", lambda corpus, size: None)

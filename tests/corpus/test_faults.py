@@ -32,7 +32,7 @@ append_for_ever(sys.argv[1])
 
 
 def check(corpus: TokenCorpus, first: int = 0) -> None:
-    """Every document from `first` on is the one of its number."""
+    """Check that every document from `first` on has the content of its number."""
     for number in range(first, corpus.documents):
         assert np.array_equal(corpus.document(number), numbered(number)), number
     noted = [source["documents"] for source in corpus.sources()]
@@ -75,7 +75,7 @@ def test_writers_killed_more_often(tmp_path: Path) -> None:
     kill_again_and_again(tmp_path / "books", int(os.environ.get("TRANSOM_KILLS", "50")))
 
 
-def test_a_reader_beside_a_writer_sees_commits_and_nothing_else(tmp_path: Path) -> None:
+def test_a_reader_beside_a_writer_sees_only_commits(tmp_path: Path) -> None:
     folder = tmp_path / "books"
     TokenCorpus.create(folder, vocab_size=VOCABULARY, **SHARDS).abandon()
     process = start(folder)
@@ -89,7 +89,7 @@ def test_a_reader_beside_a_writer_sees_commits_and_nothing_else(tmp_path: Path) 
             check(corpus, first=seen)
             seen = corpus.documents
             refreshed += corpus.refresh()
-            assert len(windows) == count  # of the commit they were asked for
+            assert len(windows) == count  # windows stay at the commit they were made from
             windows = corpus.windows(64, stride=64)
             if len(windows):
                 last = windows[-1]

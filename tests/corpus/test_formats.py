@@ -1,4 +1,4 @@
-"""Corpora go through every format and come back, and other programs read what was written."""
+"""Corpora come back unchanged from every format, and other programs can read the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEPARATOR = 59_999
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_pieces() -> Any:
-    """So that texts of some dozen ids are written and read in several."""
+    """Make pieces so small that a few dozen ids are written and read in several pieces."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (nanogpt, megatron):
             patch.setattr(module, "AT_ONCE", 16)
@@ -121,7 +121,7 @@ def test_nanogpt_text_after_the_last_separator_is_a_document(tmp_path: Path) -> 
 
 
 def test_megatron_bytes(tmp_path: Path) -> None:
-    """As Megatron-LM's `IndexedDataset` reads it."""
+    """Read the files as Megatron-LM's `IndexedDataset` does."""
     corpus = make(tmp_path / "books", [[1, 2, 3], [4]])
     binary, index = write_format(corpus, "megatron", tmp_path)
     assert (binary.name, index.name) == ("books.bin", "books.idx")
@@ -136,7 +136,7 @@ def test_megatron_bytes(tmp_path: Path) -> None:
 @given(texts(), st.data())
 @settings(deadline=None, max_examples=40)
 def test_megatron_sequences_in_any_order(documents: list[list[int]], data: Any) -> None:
-    """Documents of several sequences, that lie anywhere in the file."""
+    """Documents have several sequences, which may be anywhere in the file."""
     sequences: list[list[int]] = []
     firsts = [0]
     for document in documents:
@@ -200,7 +200,7 @@ def test_nanogpt_separators_before_documents(tmp_path: Path, size: int) -> None:
     ids = [id_ for document in documents for id_ in (9, *document)]
     source = nanogpt_file(tmp_path / "before.bin", ids)
     assert content(back(tmp_path / "a", "nanogpt", source, separator=9)) == documents
-    # One at both ends says nothing: they stand after documents, the first of which is empty.
+    # Separators at both ends are read as ends of documents, so the first document is empty.
     source = nanogpt_file(tmp_path / "both.bin", [9, 1, 9])
     assert content(back(tmp_path / "b", "nanogpt", source, separator=9)) == [[], [1]]
     source = nanogpt_file(tmp_path / "only.bin", [9])
@@ -218,7 +218,7 @@ def test_nanogpt_separators_before_documents(tmp_path: Path, size: int) -> None:
         (5.0, r"is 5.0 \(float\)"),
     ],
 )
-def test_separators_that_are_none(tmp_path: Path, separator: Any, message: str) -> None:
+def test_invalid_separators_are_refused(tmp_path: Path, separator: Any, message: str) -> None:
     corpus = make(tmp_path / "books", [[1], [2]])
     with pytest.raises(InputError, match=message):
         corpus.export("nanogpt", tmp_path / "out", separator=separator)
@@ -228,7 +228,7 @@ def test_separators_that_are_none(tmp_path: Path, separator: Any, message: str) 
     assert {path.name for path in tmp_path.iterdir()} == {"books", "in.bin"}
 
 
-def test_a_separator_that_does_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_useless_separator_is_refused(tmp_path: Path) -> None:
     corpus = make(tmp_path / "books", [[1], [2]])
     for name, format_ in formats().items():
         if not format_.separated:
@@ -250,7 +250,7 @@ def test_nanogpt_files_of_llmc_are_refused(tmp_path: Path, magic: int, dtype: st
     with pytest.raises(InputError, match=r"a file of llm\.c, which has a header of 1,024 bytes"):
         back(tmp_path / "books", "nanogpt", tmp_path / "train", vocab_size=1 << 16)
     ids = header.view("<u2").tolist()
-    ids[-1] = 1  # a text that happens to start like that
+    ids[-1] = 1  # a text whose ids happen to look like that header
     source = nanogpt_file(tmp_path / "other.bin", ids)
     assert content(back(tmp_path / "other", "nanogpt", source, vocab_size=1 << 16)) == [ids]
 
@@ -282,14 +282,14 @@ def test_nanogpt_files_of_wider_ids_are_refused(tmp_path: Path, dtype: str) -> N
         assert content(back(tmp_path / f"{number}", "nanogpt", source)) == [ids]
 
 
-def test_nanogpt_files_are_of_no_larger_vocabulary(tmp_path: Path) -> None:
+def test_nanogpt_files_take_no_larger_vocabulary(tmp_path: Path) -> None:
     source = nanogpt_file(tmp_path / "in.bin", [5, 60_000])
     with pytest.raises(InputError, match="ids go up to 65,536, and the format holds 65,535"):
         back(tmp_path / "books", "nanogpt", source, vocab_size=65_537)
 
 
 def megatron_files(path: Path, pointers: list[int], ids: int, more: bytes = b"") -> Path:
-    """Sequences of two ids of two bytes each, at some bytes."""
+    """Sequences of two 2-byte ids each, with pointers to the given bytes."""
     np.arange(1, ids + 1, dtype="<u2").tofile(path / "x.bin")
     count = len(pointers)
     lengths, firsts = np.full(count, 2, "<i4"), np.arange(count + 1, dtype="<i8")
@@ -320,7 +320,7 @@ def test_megatron_indexes_that_do_not_fit(tmp_path: Path) -> None:
             back(tmp_path / "other", "megatron", source)
 
 
-def test_what_datatrove_says_beside_the_ids(tmp_path: Path) -> None:
+def test_the_metadata_of_datatrove(tmp_path: Path) -> None:
     documents = [[1, 2], [], [3]]
     corpus = make(tmp_path / "books", documents)
     tokens, _, about = write_format(corpus, "datatrove", tmp_path / "x")
@@ -356,7 +356,7 @@ def test_a_conversion_that_failed_can_be_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "a" * 300])
-def test_names_that_name_no_file(
+def test_paths_that_cannot_name_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     corpus = make(tmp_path / "books", [[1]])
@@ -370,7 +370,7 @@ def test_names_that_name_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["books"]
 
 
-def test_a_slash_at_the_end_says_folder(tmp_path: Path) -> None:
+def test_a_path_that_ends_in_a_slash_is_a_folder(tmp_path: Path) -> None:
     corpus = make(tmp_path / "books", [[1]])
     for name in formats():
         written = corpus.export(name, f"{tmp_path}/{name}/deep/")

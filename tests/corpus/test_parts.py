@@ -1,4 +1,4 @@
-"""Parts of a build, made by Ray or by anyone, join to what a build in one process makes."""
+"""The parts of a build join to the corpus that one process would make, on Ray and elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORKERS = 2
 
 
 def here(task: ReadTask) -> Done:
-    """An engine that makes each part twice, the last one first, and loses one half-way."""
+    """An engine that makes each part twice, the last one first, and fails during one of them."""
     parts = plan(task.inputs, task.job.inputs, size=1)
     folder = task.writer.folder / PARTS
     (folder / f"{parts[0].name}.0").mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def local_ray() -> Iterator[None]:
 
 
 def workers_at_work() -> list[int]:
-    """Processes of the Ray that this process started, which run a task at this moment."""
+    """The worker processes of this process's Ray that are running a task now."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -142,7 +142,7 @@ def test_a_worker_of_ray_is_killed(tmp_path: Path, local_ray: None) -> None:
         while not killed and time.monotonic() < until:
             time.sleep(0.05)
             for process in workers_at_work()[:1]:
-                time.sleep(0.2)  # in the midst of a part
+                time.sleep(0.2)  # in the middle of a part
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
 
@@ -162,9 +162,7 @@ def test_a_worker_of_ray_is_killed(tmp_path: Path, local_ray: None) -> None:
 
 
 @pytest.mark.slow
-def test_ray_goes_on_where_it_was_stopped_and_says_what_failed(
-    tmp_path: Path, local_ray: None
-) -> None:
+def test_a_build_on_ray_resumes_and_names_what_failed(tmp_path: Path, local_ray: None) -> None:
     from transom.corpus.ray import RayEngine
 
     files = write(tmp_path / "texts")
@@ -199,10 +197,10 @@ def test_ray_goes_on_where_it_was_stopped_and_says_what_failed(
 
 
 @pytest.mark.slow
-def test_a_tokenizer_that_would_be_another_on_a_worker_is_refused(
+def test_a_tokenizer_that_would_change_on_its_way_to_a_worker_is_refused(
     tmp_path: Path, local_ray: None
 ) -> None:
-    """Numbers lose their last digit on the way through the library's JSON."""
+    """The library's JSON drops the last digits of some numbers."""
     from transom.corpus.ray import RayEngine
 
     rng = random.Random(0)

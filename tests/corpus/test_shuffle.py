@@ -1,4 +1,4 @@
-"""A shuffle is a permutation, of any length, and the same one for ever."""
+"""A shuffle is a permutation of any length, and always the same one for a seed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_every_epoch_is_a_permutation(length: int, seed: int, epoch: int) -> Non
 
 
 @given(st.integers(1, 2**62), st.integers(0, 9), st.lists(st.integers(0, 2**62), max_size=8))
-def test_any_place_is_found_alone(length: int, seed: int, positions: list[int]) -> None:
+def test_any_place_is_computed_by_itself(length: int, seed: int, positions: list[int]) -> None:
     shuffle = Shuffle(length, seed)
     order = shuffle(positions).tolist()
     assert all(0 <= number < length for number in order)
     assert order == [int(shuffle([position])[0]) for position in positions]
 
 
-def test_the_order_is_the_same_for_ever() -> None:
+def test_the_order_never_changes() -> None:
     assert Shuffle(10, seed=1)(range(20)).tolist() == [
         *(3, 5, 0, 8, 1, 6, 2, 4, 9, 7),
         *(7, 8, 6, 9, 4, 1, 5, 2, 3, 0),
@@ -34,7 +34,7 @@ def test_the_order_is_the_same_for_ever() -> None:
 
 
 def test_all_permutations_are_about_as_likely() -> None:
-    """24 of them, 1,000 times each: one in a million draws is further off than 20 %."""
+    """24 permutations, 1,000 draws of each: fewer than one run in a million is off by 20 %."""
     drawn = Counter(tuple(Shuffle(4, seed)(range(4)).tolist()) for seed in range(24_000))
     assert len(drawn) == 24
     assert all(800 < count < 1200 for count in drawn.values())

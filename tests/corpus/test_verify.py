@@ -1,4 +1,4 @@
-"""A flipped bit anywhere is found and named, and never makes another token of one unnoticed."""
+"""A flipped bit anywhere is found and named, and never silently changes a token."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ NAMES = [
 ]
 
 
-def test_these_are_all_files(folder: Path) -> None:
+def test_the_corpus_has_no_other_files(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {*NAMES, "writer.lock"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_byte_is_covered(folder: Path, name: str) -> None:
-    """Each byte of each file, with one of its bits flipped."""
+    """Flip one bit in each byte of each file."""
     rng = random.Random(name)
     path = folder / name
     whole = path.read_bytes()
@@ -86,7 +86,7 @@ def test_a_damaged_manifest_is_replaced_by_its_copy(folder: Path) -> None:
             read(folder)
 
 
-def test_a_copy_that_is_gone_is_named_and_not_needed(folder: Path) -> None:
+def test_a_missing_copy_is_named_but_not_needed(folder: Path) -> None:
     (folder / "manifest.copy.json").unlink()
     [damage] = verify(folder)
     assert str(damage).startswith("manifest.copy.json: ")
@@ -111,7 +111,7 @@ def test_files_that_are_gone_or_too_short(folder: Path, name: str) -> None:
         TokenCorpus.open(folder)
 
 
-def test_bytes_behind_what_is_committed_count_for_nothing(folder: Path) -> None:
+def test_bytes_past_the_committed_ones_are_ignored(folder: Path) -> None:
     for name in NAMES[:5]:
         with (folder / name).open("ab") as file:
             file.write(b"half a write")
@@ -150,9 +150,9 @@ def test_a_later_format_is_not_taken_for_damage(
         TokenCorpus.open(folder.parent / "later")
 
 
-def test_edges_that_were_written_wrongly_are_found(folder: Path) -> None:
+def test_wrong_document_edges_with_a_right_checksum_are_found(folder: Path) -> None:
     with TokenCorpus.append(folder) as writer:
-        writer._edges.append(np.array([3]))  # as no code of ours does
+        writer._edges.append(np.array([3]))  # transom itself never writes this
         writer.add_document([4])
     [damage, *_] = verify(folder)
     assert (damage.file, damage.reason) == ("documents.ends", "edges do not ascend")

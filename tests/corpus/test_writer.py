@@ -54,10 +54,10 @@ def test_an_open_document_is_not_committed(folder: Path) -> None:
         with pytest.raises(InputError, match="a document is open"):
             writer.add_document([2])
         writer.add_tokens([2])
-    assert content(TokenCorpus.open(folder)) == [[1, 2]]  # the end ends it
+    assert content(TokenCorpus.open(folder)) == [[1, 2]]  # leaving the context ends the document
 
 
-def test_an_exception_gives_up_what_was_not_committed(folder: Path) -> None:
+def test_an_exception_discards_what_was_not_committed(folder: Path) -> None:
     make(folder, [[1]], shard_bytes=8)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with suppress(ZeroDivisionError), TokenCorpus.append(folder) as writer:
@@ -73,7 +73,7 @@ def test_an_exception_gives_up_what_was_not_committed(folder: Path) -> None:
         writer.add_document([1])
 
 
-def test_nothing_added_is_no_commit(folder: Path) -> None:
+def test_a_commit_of_nothing_writes_nothing(folder: Path) -> None:
     corpus = make(folder, [[1]])
     with TokenCorpus.append(folder):
         pass
@@ -104,7 +104,7 @@ def test_a_second_writer_is_refused_by_name(folder: Path) -> None:
     assert content(TokenCorpus.open(folder)) == [[1], [2], [3]]
 
 
-def test_two_that_make_the_same_corpus(folder: Path) -> None:
+def test_two_processes_that_create_the_same_corpus(folder: Path) -> None:
     with TokenCorpus.create(folder, vocab_size=9):
         for make_it in (TokenCorpus.create, TokenCorpus.append):
             with pytest.raises((CorpusBusyError, InputError)):
@@ -137,7 +137,7 @@ def test_nothing_is_appended_to_a_damaged_block(folder: Path, name: str) -> None
 
 
 class FullDisk:
-    """A file that has room for so many bytes more."""
+    """A file that can grow by a given number of bytes only."""
 
     def __init__(self, file: Any, room: int) -> None:
         self._file, self._room = file, room
@@ -189,7 +189,7 @@ def test_adopted_shards(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["document", "tokens", "source", "commit", "adopt"])
 def test_a_fork_writes_nothing(folder: Path, way: str) -> None:
-    """Its parent goes on as if there were none, with what waited in memory at the time."""
+    """The parent goes on as if there were no fork, and writes what was buffered at the time."""
     writer = TokenCorpus.create(folder, vocab_size=60_000)
     writer.add_document([1, 2])
     writer.commit()
@@ -218,7 +218,7 @@ def test_a_fork_writes_nothing(folder: Path, way: str) -> None:
     assert [source["name"] for source in corpus.sources()] == ["one", "two"]
 
 
-def test_a_fork_that_leaves_the_writer_says_what_it_cannot_commit(folder: Path) -> None:
+def test_leaving_the_writer_in_a_fork_says_what_is_not_committed(folder: Path) -> None:
     writer = TokenCorpus.create(folder, vocab_size=60_000)
     in_a_fork(lambda: writer.__exit__(None, None, None))  # nothing was added
     writer.add_document([1])
@@ -229,7 +229,7 @@ def test_a_fork_that_leaves_the_writer_says_what_it_cannot_commit(folder: Path) 
     assert content(TokenCorpus.open(folder, verified=True)) == [[1]]
 
 
-def test_a_fork_that_lives_on_keeps_nobody_from_writing(folder: Path) -> None:
+def test_a_fork_does_not_keep_the_lock_of_its_parent(folder: Path) -> None:
     writer = TokenCorpus.create(folder, vocab_size=60_000)
 
     def others() -> None:
@@ -271,10 +271,10 @@ def test_threads_add_whole_documents(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("where", range(5))
-def test_an_interrupt_while_it_is_committed(
+def test_an_interrupt_during_a_commit(
     folder: Path, where: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is there afterwards is the one commit or the other, and writing goes on from it."""
+    """Afterwards the corpus has either the old or the new commit, and writing goes on from it."""
     make(folder, [[1, 2]])
     replace, steps = manifest._replace, iter(range(5))
 
@@ -298,7 +298,7 @@ def test_an_interrupt_while_it_is_committed(
 
 def test_a_commit_without_a_second_copy_of_its_manifest(folder: Path) -> None:
     make(folder, [[1, 2]])
-    (folder / "manifest.copy.json.new").mkdir()  # as on a disk that has become full
+    (folder / "manifest.copy.json.new").mkdir()  # as on a full disk
     with TokenCorpus.append(folder) as writer:
         writer.add_document(range(100))
         writer.commit()
@@ -321,10 +321,10 @@ def test_a_first_commit_that_is_interrupted_stays(
     assert content(TokenCorpus.open(folder, verified=True)) == [[1]]
 
 
-def test_what_an_interrupt_cut_in_two_is_not_committed(
+def test_a_document_that_an_interrupt_cut_in_two_is_not_committed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when somebody catches it and means to keep what came before."""
+    """Nor if the caller catches the interrupt and tries to commit what came before."""
     make(folder, [[1, 2]])
 
     def interrupted(data: Any) -> None:
@@ -348,12 +348,12 @@ def test_what_an_interrupt_cut_in_two_is_not_committed(
     with TokenCorpus.append(folder) as writer:
         writer.add_document([3])
         with suppress(KeyboardInterrupt):
-            writer.add_document(ids())  # of which nothing was taken yet
+            writer.add_document(ids())  # fails before any id of it was taken
     assert content(TokenCorpus.open(folder, verified=True)) == [[1, 2], [3]]
 
 
 @pytest.mark.parametrize("source", [{"path": Path("a")}, {"of": b"a"}, {(1, 2): 3}])
-def test_a_source_that_is_no_json_changes_nothing(folder: Path, source: Any) -> None:
+def test_a_source_that_is_not_json_changes_nothing(folder: Path, source: Any) -> None:
     with TokenCorpus.create(folder, vocab_size=9) as writer:
         writer.add_source({"path": "a"})
         with pytest.raises(InputError, match=r"cannot note the source .* as JSON"):
@@ -362,7 +362,7 @@ def test_a_source_that_is_no_json_changes_nothing(folder: Path, source: Any) -> 
     assert [*TokenCorpus.open(folder, verified=True).sources()] == [{"path": "a"}]
 
 
-def test_a_lock_that_the_file_system_does_not_have(
+def test_a_file_system_without_locks_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(folder, [[1]])
@@ -377,7 +377,7 @@ def test_a_lock_that_the_file_system_does_not_have(
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"])
-def test_names_that_name_no_corpus(name: str) -> None:
+def test_paths_that_cannot_name_a_corpus(name: str) -> None:
     for use in (TokenCorpus.open, TokenCorpus.append, lambda path: TokenCorpus.create(path)):
         with pytest.raises(InputError, match=r"path is .*; expected the name of a folder"):
             use(name)

@@ -1,4 +1,4 @@
-"""Which sizes are tried, which is chosen, and what is said of its neighbours."""
+"""Which sizes are tried, which one is chosen, and what the advice says about its neighbours."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def sizes(found) -> list[int]:
     return [one.size for one in found if one.family != "full"]
 
 
-def test_the_hole_gets_what_makes_the_policy_that_large():
+def test_the_placeholder_gets_the_number_that_gives_the_size():
     assert sized(SINKS, 1024) == Sinks(4, window=1020)
     assert sized("window:{}", 1024) == Window(1024)
     assert sized("chunked:{},chunk=128", 512).capacity == 512
     assert sized("hierarchical:{},global=256", 1024).capacity == 1024
-    assert sized("hierarchical:{},global=2048", 1024).capacity == 3072  # no room for both
+    assert sized("hierarchical:{},global=2048", 1024).capacity == 3072  # no room for both parts
     with pytest.raises(InputError, match=r"'sinks' has no \{\}; expected a policy with \{\}"):
         sized("sinks", 1024)
     with pytest.raises(PolicyError, match="unknown policy"):
@@ -63,20 +63,20 @@ def test_sizes_end_at_the_length_and_at_what_the_model_was_trained_on():
         candidates([SINKS], SHAPE, wish, 100)
 
 
-def test_what_does_not_fit_at_all_is_refused_with_what_would():
+def test_a_budget_without_any_fit_is_refused_and_names_one_that_fits():
     least = kv_bytes_bound(Sinks(4, window=124), SHAPE)
     with pytest.raises(InputError, match=f"take {least:,}; expected at least {20 * least:,}, or"):
         candidates([SINKS], SHAPE, Wish(10**6, sessions=20), 4096)
 
 
 @pytest.mark.parametrize("wrong", [{"memory": 0}, {"sessions": 0}, {"latency": 0.0}])
-def test_wishes_that_make_no_sense(wrong):
+def test_invalid_limits_are_refused(wrong):
     with pytest.raises(InputError):
         Wish(**{"memory": 1, **wrong})
 
 
 def measured(tried, figures):
-    """Summaries of candidates with these losses, answers of ten and seconds a token."""
+    """Summaries of candidates with given losses, right answers of ten, and seconds per token."""
     rows = []
     for one, (loss, right, seconds) in zip(tried, figures, strict=True):
         policy = str(one.policy)
@@ -98,7 +98,7 @@ def advice_of(figures, latency=None):
 FULL = (2.40, 9, 0.09)
 
 
-def test_the_smallest_that_is_nearly_as_good_as_the_best_that_fits():
+def test_the_smallest_of_those_nearly_as_good_as_the_best_is_chosen():
     advice = advice_of([(2.60, 3, 0.05), (2.51, 8, 0.05), (2.50, 8, 0.05), (2.30, 9, 0.05), FULL])
     assert advice.best.policy == "sinks:4,window=508"
     assert advice.larger.policy == "sinks:4,window=1020"
@@ -113,7 +113,7 @@ def test_answers_count_more_than_loss():
     assert advice.best.policy == "sinks:4,window=1020"
 
 
-def test_what_is_too_slow_is_not_chosen():
+def test_a_policy_that_is_too_slow_is_not_chosen():
     figures = [(2.60, 3, 0.04), (2.51, 8, 0.05), (2.50, 9, 0.07), (2.30, 9, 0.05), FULL]
     assert advice_of(figures, latency=0.06).best.policy == "sinks:4,window=508"
     advice = advice_of(figures, latency=0.01)
@@ -125,7 +125,7 @@ def test_what_is_too_slow_is_not_chosen():
 
 
 @pytest.mark.parametrize("held", ["hot_bytes", "cold_bytes"])
-def test_more_bytes_seen_than_computed_count(held):
+def test_measured_bytes_count_if_they_exceed_the_computed_ones(held):
     wish = Wish(1100 * TOKEN)
     tried = candidates([SINKS], SHAPE, wish, 4096)
     figures = [(2.5, 9, 0.05)] * len(tried)
@@ -139,7 +139,7 @@ def test_more_bytes_seen_than_computed_count(held):
     assert by_policy["sinks:4,window=1020"].obstacle == "too large"
 
 
-def test_what_was_not_measured_is_refused():
+def test_a_candidate_without_measurements_is_refused():
     wish = Wish(1100 * TOKEN)
     tried = candidates([SINKS], SHAPE, wish, 4096)
     with pytest.raises(InputError, match="sinks:4,window=252 was not measured"):
@@ -165,7 +165,7 @@ figures = st.tuples(st.floats(1, 3), st.integers(0, 10), st.floats(0.01, 0.1))
 
 
 @given(st.tuples(*[figures] * 5))
-def test_a_choice_fits_and_nothing_that_fits_answers_much_more(found):
+def test_no_policy_that_fits_answers_much_more_than_the_chosen_one(found):
     advice = advice_of(found, latency=0.06)
     possible = [one for one in advice.options if not one.obstacle]
     assert (advice.best is None) == (not possible)

@@ -1,4 +1,4 @@
-"""Losses along a text: exact over any stretch, in memory that does not grow."""
+"""Losses along a text: exact over any stretch, in constant memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text(tokens):
     pieces=st.integers(1, 9),
     at_most=st.integers(1, 64),
 )
-def test_every_stretch_is_the_mean_of_its_tokens(tokens, pieces, at_most):
+def test_the_loss_of_a_stretch_is_the_mean_over_its_tokens(tokens, pieces, at_most):
     losses = text(tokens)
     curve = curve_of(losses, pieces)
     stretches = curve.stretches(curve.length(at_most))

@@ -1,4 +1,4 @@
-"""A plan carried out on a fake reader: what is measured, and going on after an interruption."""
+"""A plan run with a fake reader: what is measured, and how a run resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recorded(path) -> ResultLog:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> ResultLog:
-    """The plan carried out in one go."""
+    """The record of the plan, run without interruption."""
     record = recorded(tmp_path_factory.mktemp("whole") / "rows.jsonl")
     assert carry_out(PLAN, bench(), record)
     return record
@@ -64,13 +64,13 @@ def test_there_is_a_row_for_everything(whole):
     assert all(row.tokens == 1800 and row.loss == 1.0 for row in found["loss"])
 
 
-def test_the_window_is_right_exactly_where_it_reaches(whole):
+def test_a_window_is_right_exactly_where_it_still_sees_the_answer(whole):
     for row in whole.rows:
         if isinstance(row, RecallRow):
             assert row.right == (row.policy == "full" or row.depth == 1.0), row
 
 
-def test_bytes_are_those_when_it_was_asked(whole):
+def test_bytes_are_those_at_the_question(whole):
     for row in whole.rows:
         if row.policy == "window:700":
             assert row.hot_bytes == 7000
@@ -82,14 +82,14 @@ def test_bytes_are_those_when_it_was_asked(whole):
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 30, 61])
-def test_interrupted_and_taken_up_is_the_same_as_never_interrupted(after, whole, tmp_path):
+def test_a_resumed_evaluation_equals_one_that_was_never_interrupted(after, whole, tmp_path):
     path = tmp_path / "rows.jsonl"
     record, seen = recorded(path), []
     done = carry_out(PLAN, bench(), record, on_row=seen.append, stop=lambda: len(seen) >= after)
     assert not done
     assert after <= len(seen) <= after + 1
     with path.open("a") as file:
-        file.write('{"kind": "recall", "pol')  # and then it was killed
+        file.write('{"kind": "recall", "pol')  # as if it had then been killed
     again = recorded(path)
     more = []
     assert carry_out(PLAN, bench(), again, on_row=more.append)
@@ -98,8 +98,8 @@ def test_interrupted_and_taken_up_is_the_same_as_never_interrupted(after, whole,
     assert recorded(path).rows == again.rows
 
 
-def test_stopping_is_never_far(tmp_path):
-    """Of all that happens, no more than two passes happen without asking whether to stop."""
+def test_an_evaluation_asks_often_whether_to_stop(tmp_path):
+    """At most two passes run between two questions whether to stop."""
     happened: list[int | str] = []
 
     class Noted(Reader):
@@ -142,7 +142,7 @@ def test_stopping_is_never_far(tmp_path):
         assert not carry_out(PLAN, Bench.of(Stopped, Letters(), PROSE), record, stop=stop_later)
 
 
-def test_what_is_there_is_not_measured_again(whole):
+def test_a_recorded_result_is_not_measured_again(whole):
     made: list[Reader] = []
     assert carry_out(PLAN, bench(made), whole)
     assert made == []
@@ -151,7 +151,7 @@ def test_what_is_there_is_not_measured_again(whole):
     assert {len(one.ids) // 900 for one in made if one.ids} == {2}
 
 
-def test_what_takes_little_comes_first_and_progress_adds_up(tmp_path):
+def test_short_measurements_come_first_and_progress_adds_up(tmp_path):
     states, keys = [], []
     carry_out(
         PLAN,
@@ -170,7 +170,7 @@ def test_what_takes_little_comes_first_and_progress_adds_up(tmp_path):
 
 
 @pytest.mark.parametrize("size", [24, 25, 64, 200])
-def test_a_recomputed_window_is_the_strided_loss(size):
+def test_the_loss_of_a_recomputed_window_is_the_strided_loss(size):
     model, ids = tiny("llama"), tokens(150).numpy()
     of = Bench(lambda policy: Context(model, policy=policy, chunk=64), ids, None)
     rows = []
@@ -194,12 +194,12 @@ def test_a_recomputed_window_is_the_strided_loss(size):
         ({"depths": (1.5,)}, r"depths are \(1.5,\)"),
     ],
 )
-def test_plans_that_make_no_sense(changes, message):
+def test_invalid_plans_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         replace(PLAN, **changes)
 
 
-def test_what_cannot_work_is_refused_before_anything_is_measured(tmp_path):
+def test_an_impossible_measurement_is_refused_before_the_first_one(tmp_path):
     record = recorded(tmp_path / "rows.jsonl")
     with pytest.raises(InputError, match="give a longer one"):
         carry_out(replace(PLAN, lengths=(900, 90_000)), bench(), record)
@@ -222,7 +222,7 @@ def test_every_known_task_makes_a_measure():
     assert set(EvaluationPlan.tasks) < set(known_tasks())
 
 
-def test_rows_survive_json(whole):
+def test_rows_come_back_from_json(whole):
     for row in whole.rows:
         assert from_json(json.loads(json.dumps(to_json(row)))) == row
 
@@ -237,7 +237,7 @@ def test_a_record_of_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["no json\n", "[1]\n", '{"kind": "recall"}\n', "{}\n"])
-def test_a_file_that_is_no_record_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_record_is_refused(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match="not a record of an evaluation"):
@@ -246,7 +246,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": {"mo'])
-def test_a_record_that_was_hardly_begun_is_begun_again(tmp_path, text):
+def test_a_record_cut_off_in_its_first_line_is_begun_again(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     row = LossRow("full", 1, None, ((0, 1, None),), 0.1, 1, 0)
@@ -254,7 +254,7 @@ def test_a_record_that_was_hardly_begun_is_begun_again(tmp_path, text):
     assert ResultLog(path, SETTINGS).rows == [row]
 
 
-def test_a_row_is_kept_once(tmp_path):
+def test_a_row_is_recorded_once(tmp_path):
     record = recorded(tmp_path / "rows.jsonl")
     row = LossRow("full", 1, 1.0, ((0, 1, None),), 0.1, 1, 0)
     record.add([row])

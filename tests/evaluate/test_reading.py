@@ -1,4 +1,4 @@
-"""What a reading reports is what happened, by the dense reference and the policies' arithmetic."""
+"""A reading reports the losses of the dense reference and the bytes that the policy computes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_half_the_bytes_per_number_halve_the_bound():
     assert run.kv_bytes_bound == kv_bytes_bound(Window(24), ModelShape.from_config(model.config, 2))
 
 
-def test_without_a_bound_there_is_none_to_state(llama):
+def test_a_policy_without_a_bound_states_none(llama):
     assert read(Context(llama, policy=Full(), chunk=CHUNK), ids()).kv_bytes_bound is None
     hybrid = Context(tiny("gemma3"), policy=Window(24), chunk=CHUNK)
     assert read(hybrid, ids()).kv_bytes_bound is None
@@ -132,7 +132,7 @@ def test_asks_in_plain_text_without_a_chat_template(llama, tokenizer):
     other.append(ids())
     assert run.answer == other.generate("\n\nQuestion: w5 w6\nAnswer:", max_new_tokens=5).strip()
     assert run.answer
-    assert run.tokens == LENGTH  # the figures are the reading's own
+    assert run.tokens == LENGTH  # the figures are of the reading alone
 
 
 def test_asks_through_the_chat_template(llama, tokenizer):
@@ -144,7 +144,7 @@ def test_asks_through_the_chat_template(llama, tokenizer):
     run = read(context, ids(), ask="w5", max_new_tokens=5)
     other = Context(llama, tokenizer, Window(24), chunk=CHUNK)
     other.append(ids())
-    # As the template asks, also where no second question could follow.
+    # Also with a template under which no second question could follow.
     assert run.answer == other.generate("w7 w5 w8 w9 ", max_new_tokens=5).strip()
     assert run.answer
 

@@ -1,4 +1,4 @@
-"""The page says what the figures say, needs nothing else, and shows text as text."""
+"""The page shows the figures, loads nothing from elsewhere, and escapes text."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def results(**changes) -> Results:
 
 
 class Page(HTMLParser):
-    """What a test needs of a page: texts of cells by where they are, and all attributes."""
+    """A parsed page: the text of each cell by its row and column, and all attributes."""
 
     VOID = ("meta", "br", "wbr", "link", "img", "path", "circle")
 
@@ -157,7 +157,7 @@ def test_hot_bytes_and_all_bytes_are_told_apart():
         "window:512 keeps 5.1 MB hot, 25.5% of what full attention does, and in all 35.1 MB, "
         "175.5%" in shown.text
     )
-    # Where the cold bytes count, full attention is as good with fewer.
+    # With cold bytes counted, full attention is as good with fewer bytes.
     assert found.front("recall") == ["sinks:4,window=508", "full"]
     assert found.front("recall", "total_bytes") == ["sinks:4,window=508", "full"]
     titles = [value for tag, name, value in shown.attributes if name == "aria-label"]
@@ -204,7 +204,7 @@ def test_the_page_needs_nothing_from_anywhere(shown):
 def test_every_element_is_closed_and_text_is_text(shown):
     assert shown.unclosed == []
     assert shown.open == []
-    assert "<b>book</b>.txt" in shown.text  # as text, not as markup
+    assert "<b>book</b>.txt" in shown.text  # escaped, so it is not markup
     assert "</script><i>no&" in shown.text
     assert not [tag for tag, _, _ in shown.attributes if tag == "i"]
 
@@ -232,7 +232,7 @@ def test_a_page_of_one_kind_of_figures(kind):
     assert sections == expected[kind]
 
 
-def test_what_is_not_known_is_a_dash():
+def test_an_unknown_figure_is_a_dash():
     rows = [LossRow("full", 1, None, ((0, 1, None),), 0.1, 100, 0)]
     shown = Page(page(results(rows=rows, facts={**FACTS, "trained_length": None})))
     assert shown.open == []
@@ -242,7 +242,9 @@ def test_the_front_is_marked():
     assert results().front("loss") == ["sinks:4,window=508"]
     assert results().front("recall") == ["sinks:4,window=508", "full"]
     html = page(results())
-    assert html.count('class="dot best c0"') == 2 * 2  # both charts, for wide and narrow pages
+    assert (
+        html.count('class="dot best c0"') == 2 * 2
+    )  # in both charts: for wide and for narrow pages
     assert html.count('class="dot best full"') == 2
     assert html.count('class="dot c1"') >= 4
 
@@ -251,7 +253,7 @@ points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 
 
 @given(points)
-def test_the_front_is_what_nothing_beats(found):
+def test_no_point_beats_one_on_the_front(found):
     def beaten(a):
         return any(b[0] <= a[0] and b[1] >= a[1] and b != a for b in found)
 
@@ -265,7 +267,7 @@ def test_flatness_is_the_last_quarter_over_the_second():
     assert summaries([replace(row, points=points[:1], tokens=100)])[0].flatness is None
 
 
-def test_intervals_are_wilsons():
+def test_confidence_intervals_are_wilsons():
     assert Score(0, 10).interval == pytest.approx((0.0, 0.2775), abs=1e-3)
     assert Score(29, 30).interval == pytest.approx((0.8333, 0.9941), abs=1e-3)
 
@@ -303,7 +305,7 @@ def test_a_chart_escapes_names():
 
 
 def interrupted() -> Results:
-    """`full` was asked all there is, `sinks` all but a text and some questions, `window` little."""
+    """`full` has all results, `sinks` lacks the trials at one length, `window` has few."""
     kept = []
     for row in results().rows:
         if row.policy == "sinks:4,window=508" and row.kind == "recall" and row.length == 2000:
@@ -314,28 +316,30 @@ def interrupted() -> Results:
     return results(rows=kept, complete=False)
 
 
-def test_only_what_all_were_asked_is_compared():
+def test_policies_are_compared_by_what_all_were_asked():
     found = interrupted()
     shown = Page(page(found))
     asked = {policy: shown.cells[policy, "needle"] for policy in HOT}
     assert asked == {"full": "2/2", "sinks:4,window=508": "0/2", "window:512": "0/2"}
     assert "full answered the most questions rightly, 2 of 2" in shown.text
-    assert shown.cells["sinks:4,window=508", "loss"] == "2.250"  # compared with those that have one
+    assert (
+        shown.cells["sinks:4,window=508", "loss"] == "2.250"
+    )  # among the policies that have a loss
     assert shown.cells["window:512", "loss"] == "–"
     left_out = 12 - 2 + 6 - 2
     assert f"{left_out} of {len(found.rows)} results exist for some policies only" in shown.text
-    assert len(json.loads(shown.figures)["rows"]) == len(found.rows)  # nothing is lost
+    assert len(json.loads(shown.figures)["rows"]) == len(found.rows)  # all rows are in the page
     assert "exist for some policies only" not in Page(page(results(complete=False))).text
 
 
-def test_rows_of_policies_that_were_not_asked_for_do_not_narrow_what_is_compared():
+def test_rows_of_other_policies_do_not_narrow_the_comparison():
     earlier = [replace(row, policy="window:9") for row in rows_of("full") if row.kind == "speed"]
     found = results(rows=[*results().rows, earlier[0]])
     assert found.compared == list(found.rows)
     assert len(results(rows=[*results().rows, earlier[0]], order=()).compared) < len(found.rows)
 
 
-def test_nothing_in_common_is_said():
+def test_a_report_says_if_policies_have_no_measurement_in_common():
     rows = [row for row in rows_of("full") if row.kind == "speed" and row.length == 1000]
     rows += [row for row in rows_of("window:512") if row.kind == "speed" and row.length == 2000]
     shown = Page(page(results(rows=rows, complete=False)))
@@ -343,7 +347,7 @@ def test_nothing_in_common_is_said():
     assert (shown.unclosed, shown.open) == ([], [])
 
 
-def test_full_attention_is_all_of_itself_though_its_room_grows_in_steps():
+def test_full_attention_takes_100_percent_although_its_storage_grows_in_steps():
     rows = [replace(row, hot_bytes=34_000_000) for row in results().rows
             if row.policy == "full" and row.kind == "speed" and row.length == 1000]  # fmt: skip
     assert rows
@@ -352,7 +356,7 @@ def test_full_attention_is_all_of_itself_though_its_room_grows_in_steps():
     assert "340.0%" not in found.text
 
 
-def test_shares_of_full_are_of_prompts_that_fill_the_room(shown):
+def test_shares_of_full_attention_count_only_prompts_that_fill_the_budget(shown):
     assert shown.cells["sinks:4,window=508", "of_full"] == "25.0%"
     short = [row for row in results().rows if row.kind == "speed" and row.length == 1000]
     roomy = [replace(row, hot_bytes=10_000_000 if row.policy == "full" else row.hot_bytes * 4)
@@ -362,14 +366,14 @@ def test_shares_of_full_are_of_prompts_that_fill_the_room(shown):
     assert found.cells["sinks:4,window=508", "of_full"] == "–"
     assert "200.0%" not in found.text
     assert "no policy was seen to keep less" in found.text
-    # What was not given the longest prompt is not compared with what full keeps of that.
+    # A policy that was not given the longest prompt has no share of full attention there.
     shown = Page(page(interrupted()))
     assert shown.cells["sinks:4,window=508", "of_full"] == "25.0%"
     assert shown.cells["window:512", "of_full"] == "–"
 
 
-def test_on_a_narrow_page_every_figure_carries_its_name():
-    """There rows are cards, without the head of the table."""
+def test_on_a_narrow_page_every_figure_has_its_name():
+    """There each row is a card, without the head of the table."""
     html = page(results())
     head = re.search(r'<table class="cards" id="summary">.*?</thead>', html, re.DOTALL)
     row = re.search(r"<tr data-policy=.*?</tr>", html, re.DOTALL)

@@ -16,7 +16,7 @@ linux = pytest.mark.skipif(not rss.reset_peak_rss(), reason="this system cannot 
 
 
 @linux
-def test_the_peak_covers_what_was_held_and_let_go_again():
+def test_the_peak_covers_memory_that_was_released_again():
     rss.reset_peak_rss()
     before = rss.peak_rss()
     held = np.ones(SIZE, dtype=np.uint8)
@@ -33,7 +33,7 @@ def test_a_reset_forgets_an_earlier_peak():
     assert rss.peak_rss() < high - SIZE * 0.9
 
 
-def test_elsewhere_it_is_the_peak_of_the_process(monkeypatch, tmp_path):
+def test_without_a_reset_the_peak_is_that_of_the_process(monkeypatch, tmp_path):
     monkeypatch.setattr(rss, "STATUS", tmp_path / "none" / "status")
     monkeypatch.setattr(rss, "CLEAR_REFS", tmp_path / "none" / "clear_refs")
     assert rss.reset_peak_rss() is False

@@ -1,4 +1,4 @@
-"""Trials: the same from the same seed, of the length asked for, with what is asked in them once."""
+"""Trials depend on the seed alone, have the length asked for, and contain the answer once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_same_seed_makes_the_same_trials(name):
 
 
 def test_trials_are_those_of_this_revision():
-    """On every machine, and in every version: records of earlier evaluations depend on it."""
+    """Trials are the same on every machine and in every version: old records depend on that."""
     made = [task(name).trial(material(), Cell(1500, 0.5, 1)) for name in TASKS]
     digest = hashlib.sha256(b"".join(one.ids.tobytes() for one in made)).hexdigest()
     assert (REVISION, digest[:16]) == (2, "b34103c9bf69b216"), "raise REVISION"
@@ -55,7 +55,7 @@ def test_a_prompt_fills_its_length_and_holds_the_answer_before_the_question(
     cell = Cell(length, depth, trial)
     made = task(name).trial(material(), cell)
     text = said(made)
-    assert length - 300 < len(made.ids) <= length  # whole sentences
+    assert length - 300 < len(made.ids) <= length  # it ends at whole sentences
     assert made.cell == cell
     assert text.count(made.expected) == (2 if name.startswith("passkey") else 1)
     assert text.rpartition("\n\n")[2].startswith("Answer: ")

@@ -1,4 +1,4 @@
-"""Sharing beginnings changes nothing but how much is read."""
+"""Sharing beginnings changes how much is read, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def answers(context, trials, **options):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_one_that_copies_is_always_right(name):
+def test_a_reader_that_sees_everything_is_always_right(name):
     of = task(name)
     trials = [of.trial(MATERIAL, cell) for cell in of.cells(2500, (0.0, 0.5, 1.0), 2)]
     found = answers(Reader(), trials)
@@ -37,7 +37,7 @@ def test_one_that_copies_is_always_right(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_one_that_sees_only_the_question_never_is(name):
+def test_a_reader_that_sees_only_the_question_is_never_right(name):
     of = task(name)
     trials = [of.trial(MATERIAL, cell) for cell in of.cells(2500, (0.0, 0.5), 2)]
     found = answers(Reader("window:120"), trials)
@@ -46,8 +46,8 @@ def test_one_that_sees_only_the_question_never_is(name):
 
 
 @pytest.mark.parametrize("name", ["passkey", "passkey-prose", "needle", "kv-recall"])
-def test_one_with_a_window_is_right_where_the_window_reaches(name):
-    """Of 3,000 tokens the last 1,500 are seen: depth 0.75 and 1, never 0 and 0.25."""
+def test_a_reader_with_a_window_is_right_where_it_still_sees_the_answer(name):
+    """The last 1,500 of 3,000 tokens are seen: answers at depth 0.75 and 1, not at 0 and 0.25."""
     of = task(name)
     trials = [of.trial(MATERIAL, cell) for cell in of.cells(3000, (0.0, 0.25, 0.75, 1.0), 3)]
     for one in answers(Reader("window:1500"), trials):
@@ -81,7 +81,7 @@ def test_a_beginning_is_read_once():
     reader = Reader(chunk=16)
     answers(reader, trials)
     assert sum(reader.read) == 64 + 5 * 10
-    assert reader.forks == [4]  # the last one needs no copy
+    assert reader.forks == [4]  # the last trial needs no copy
     assert tokens_to_read(trials, 16) == 114
     assert tokens_to_read([], 16) == 0
 

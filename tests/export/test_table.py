@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+def test_a_written_table_reads_back(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with table_writer(path) as table:
         for first in range(0, 300, 100):
@@ -103,7 +103,7 @@ def test_files_are_replaced_and_folders_are_not(tmp_path: Path) -> None:
         table_writer(tmp_path / "data")
 
 
-def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'.csv' is none of .arrow, .npy, .parquet"):
         table_writer(tmp_path / "rows.csv")
     with pytest.raises(InputError, match="not a folder open to writing"):
@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_large_array_grows_in_its_file(tmp_path: Path) -> None:
-    """The header is written anew at the end, and must take as much room as at the beginning."""
+    """The header is rewritten at the end, and must not be longer than it was at the start."""
     with table_writer(tmp_path / "rows.npy") as table:
         for _ in range(20):
             table.write({"ids": np.zeros((60_000, 1), np.uint8)})
@@ -143,15 +143,15 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: str) -> None:
     if name == "rows.npy":
         assert np.array_equal(np.load(path), columns(5)["ids"])
     else:
-        path.rename(tmp_path / name)  # Arrow reads no such name either
+        path.rename(tmp_path / name)  # Arrow cannot read such names either
         assert np.array_equal(read(tmp_path / name)["start"], columns(5)["start"])
     with pytest.raises(InputError, match="writes only to names that are UTF-8"):
         table_writer(tmp_path / "\udcff")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path, name: str) -> None:
-    """In a container, the next one has its number too."""
+def test_leftovers_of_a_killed_process_block_nobody(tmp_path: Path, name: str) -> None:
+    """In a container, the next process may have the same process id."""
     left = in_a_fork(lambda: (table_writer(tmp_path / name), os.getpid())[1])
     [folder] = tmp_path.iterdir()
     folder.rename(tmp_path / folder.name.replace(str(left), str(os.getpid())))
@@ -165,5 +165,5 @@ def test_two_writers_of_one_table(tmp_path: Path) -> None:
     with table_writer(path) as one, table_writer(path) as other:
         for table, rows in ((one, 3), (other, 5)):
             table.write(columns(rows))
-    assert len(read(path)["ids"]) == 3  # of the one that was completed last
+    assert len(read(path)["ids"]) == 3  # the writer that finished last wins
     assert [*tmp_path.iterdir()] == [path]

@@ -1,1 +1,1 @@
-"""What tests of several rooms share. No test module imports another: what two need is here."""
+"""Code that tests of several rooms share, because no test module imports another."""

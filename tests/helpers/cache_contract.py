@@ -1,4 +1,4 @@
-"""Checks of policies whose layers compute attention themselves, against a slow reference."""
+"""Checks of policies whose layers compute attention themselves, with a slow reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.models import chunked_logits, difference, distinct, tiny
 from tests.helpers.token_by_token import logits_by
 from transom.kv import BoundedCache
 
-CLOSE = 1e-3  # of logits, in float32; what is reached is about 2e-5
+CLOSE = 1e-3  # of logits, in float32; the measured difference is about 2e-5
 
 
 class Contract:
@@ -27,7 +27,7 @@ class Contract:
         self.length = length
 
     def padded_rows_are_the_rows_alone(self, policy: Any) -> None:
-        """Left padding, and padding in the middle as between turns."""
+        """Padding on the left, and in the middle as between turns."""
         length = self.length
         model, ids = tiny("llama"), distinct(3, length)
         mask = torch.ones(3, length, dtype=torch.long)

@@ -130,7 +130,7 @@ REFUSED = {
     "{% if add_generation_prompt %}<bot>{% endif %}",
 }
 
-# A system prompt becomes part of the first question, or goes before everything, wherever it is.
+# MERGING puts a system prompt into the first question; HOISTING puts it before everything.
 MERGING = (
     "{{ bos_token }}{% set rest = messages %}{% set first = '' %}"
     "{% if messages[0]['role'] == 'system' %}{% set first = messages[0]['content'] + '\n\n' %}"

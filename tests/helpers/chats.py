@@ -1,4 +1,4 @@
-"""A tiny model that chats, a letter a token."""
+"""A tiny model that chats; each letter is a token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from transom.cli import main
 
 SMALL = "sinks:3,window=40"
 QUESTIONS = ["abc", "d e", "c", "Who? f", "xyz"]
-ENDS, LONG = "c", "i"  # questions: the model ends its answer to ENDS at once, to LONG later
+ENDS, LONG = (
+    "c",
+    "i",
+)  # questions: the model ends its answer to ENDS at once, and its answer to LONG later
 
 
 def never_ending() -> Any:

@@ -17,13 +17,13 @@ VOCABULARY = 60_000
 
 @st.composite
 def texts(draw: Any, empty: bool = True) -> list[list[int]]:
-    """Documents of ids that are all different."""
+    """Documents whose ids are all different."""
     next_id = itertools.count(1)
     lengths = draw(st.lists(st.integers(0 if empty else 1, 40), max_size=8))
     return [[next(next_id) for _ in range(length)] for length in lengths]
 
 
-# Small enough for several shards and blocks.
+# Sizes so small that a corpus has several shards and blocks.
 sizes = st.fixed_dictionaries(
     {
         "block_bytes": st.sampled_from([8, 16, 64]),
@@ -40,7 +40,7 @@ def make(path: Path, documents: list[list[int]], **settings: Any) -> TokenCorpus
 
 
 def content(corpus: TokenCorpus) -> list[list[int]]:
-    """All documents, read through the edges; the other ways of reading must say the same."""
+    """All documents, read by their edges; checks that the other ways of reading agree."""
     documents = [corpus.document(number).tolist() for number in range(corpus.documents)]
     flat = [i for document in documents for i in document]
     assert corpus.read(0, corpus.tokens).tolist() == flat

@@ -12,7 +12,7 @@ VOCABULARY = 60_000
 
 
 def numbered(number: int) -> np.ndarray:
-    """The document of that number: some hundred ids, or none."""
+    """The document with that number: a few hundred ids, or none."""
     rng = np.random.default_rng(number)
     return rng.integers(0, VOCABULARY, int(rng.integers(0, 600)), dtype=np.uint16)
 

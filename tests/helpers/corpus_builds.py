@@ -1,4 +1,4 @@
-"""What builds of corpora read, and what stops them."""
+"""Files for builds of corpora, and ways to stop a build."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def stop_after(documents: int) -> Watch:
-    """A Ctrl-C that comes while the run adds its n-th document."""
+    """A Ctrl-C while the run adds its n-th document."""
     so_far = [0]
 
     def stopping() -> bool:
@@ -50,7 +50,7 @@ class Killed(Exception):
 
 
 def kill_after(pieces: int) -> Watch:
-    """Something that ends the run with no chance to commit."""
+    """A kill that ends the run without a chance to commit."""
     left = [pieces]
 
     def moved(done: Done) -> None:

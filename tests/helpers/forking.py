@@ -1,4 +1,4 @@
-"""A child of this process, for tests."""
+"""Calls a function in a fork of this process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from transom.errors import TransomError
 
 
 def in_a_fork(call: Callable[[], Any]) -> Any:
-    """What a call gives in a child of this process, or raises there when it is an error of ours."""
+    """Call a function in a fork of this process; return its result, or raise its transom error."""
     back, to = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the test runner has threads, which the child never needs
+        # Python warns about the test runner's threads, which the child does not need.
+        warnings.simplefilter("ignore")
         child = os.fork()
     if not child:
         try:

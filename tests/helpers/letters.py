@@ -25,7 +25,7 @@ def tokenizer_of(letters: str) -> Any:
 
 
 class Letters:
-    """A tokenizer of one id per character, as little as a Context needs."""
+    """A tokenizer of one id per character, with only the methods that a Context needs."""
 
     eos_token, eos_token_id, chat_template = "$", 2, None
 

@@ -1,4 +1,4 @@
-"""Managers of every shape, opened in the same way."""
+"""Managers with every kind of tier, opened in the same way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 class Managed:
-    """A manager, and the same one again after it was closed."""
+    """A manager that can be closed and opened again."""
 
     def __init__(self, shape: str, eviction: str, folder: Path) -> None:
         self.roomy = "roomy" in shape
@@ -48,11 +48,11 @@ class Managed:
         self.manager.close()
 
     def expect(self, found: bool, known: bool) -> None:
-        """Where there is room for everything, nothing may be missing."""
+        """Assert that nothing is missing if there is room for everything."""
         if self.roomy and not self.evicted:
             assert found == known
 
     def check(self, stats: Stats) -> None:
-        """What is counted is what there is."""
+        """Assert that all counts are right."""
         if self.durable:
             assert stats.disk_bytes == on_disk(self.settings["disk"])

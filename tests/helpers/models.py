@@ -58,7 +58,7 @@ CONFIGS = {
 
 
 def tiny(family: str, **changes: Any) -> Any:
-    """A small random model, different weights in every layer, always the same ones."""
+    """A small random model: its weights differ in every layer, and are always the same."""
     config = type(CONFIGS[family]).from_dict({**CONFIGS[family].to_dict(), **changes})
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
@@ -70,20 +70,20 @@ def tokens(*shape: int, seed: int = 0) -> Tensor:
 
 
 def distinct(*shape: int, seed: int = 0) -> Tensor:
-    """Ids none of which comes twice in a row: equal tokens have keys of equal norm, a tie."""
+    """Ids that never repeat in a row: equal tokens have keys of equal norm, so their scores tie."""
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randperm(VOCABULARY - 3, generator=generator) + 3 for _ in range(shape[0])]
     return torch.stack(rows)[:, : shape[1]]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest one."""
+    """The largest absolute difference."""
     assert not torch.isnan(a).any()
     return float((a - b).abs().max())
 
 
 def full_layers(config: Any) -> list[int]:
-    """Indices of the layers with full attention; all of them where none has."""
+    """Indices of the layers with full attention; all layers if none has it."""
     kinds = getattr(config, "layer_types", None) or []
     found = [index for index, kind in enumerate(kinds) if kind == "full_attention"]
     return found or list(range(config.num_hidden_layers))

@@ -1,4 +1,4 @@
-"""Corpora for tests, of whose windows each starts with its own number."""
+"""Corpora for tests, in which each window starts with its own number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOWS = sum(LENGTHS)
 
 
 def numbered(folder: Path, lengths: Iterable[int] = LENGTHS, shard_bytes: int = 64) -> TokenCorpus:
-    """Documents of some windows each."""
+    """A corpus of documents of a few windows each."""
     with TokenCorpus.create(folder, vocab_size=60_000, shard_bytes=shard_bytes) as writer:
         number = 0
         for length in lengths:
@@ -28,5 +28,5 @@ def numbered(folder: Path, lengths: Iterable[int] = LENGTHS, shard_bytes: int = 
 
 
 def numbers(batches: Any) -> list[int]:
-    """Which windows there are in batches, or items."""
+    """The numbers of the windows in batches or items."""
     return [int(n) for batch in batches for n in batch["input_ids"].reshape(-1, SIZE)[:, 0]]

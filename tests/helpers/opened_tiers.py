@@ -22,14 +22,14 @@ NUMBERS = count()
 
 @cache
 def shared_server() -> Server:
-    """One server for all tests that do not hurt it."""
+    """One server for all tests that do not stop or fill it."""
     server = Server(Path(mkdtemp()))
     atexit.register(server.stop)
     return server
 
 
 class Opened:
-    """A tier, and the same one again after it was closed."""
+    """A tier that can be closed and opened again."""
 
     def __init__(self, kind: str, folder: Path | None, capacity: int) -> None:
         self.kind = kind
@@ -55,7 +55,7 @@ class Opened:
         return self.tier
 
     def check(self) -> None:
-        """What the tier counts is what there is."""
+        """Assert that the counts of the tier are right."""
         if self.kind == "ram":
             assert self.tier.used == self.tier.budget.bytes
         if self.kind == "redis":

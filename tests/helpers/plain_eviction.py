@@ -1,4 +1,4 @@
-"""The policies over again, plain and slow: lists that are searched from one end to the other."""
+"""Plain and slow eviction policies, as references: lists that are searched from end to end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Plain:
 class PlainLRU(Plain):
     def __init__(self, capacity):
         super().__init__(capacity)
-        self.log = []  # of uses, oldest first
+        self.log = []  # in the order of use, oldest first
 
     def added(self, key, cost):
         self.log.append(key)
@@ -317,7 +317,7 @@ class PlainWTinyLFU(Plain):
 
 
 class PlainReuseOdds(Plain):
-    """Everything that happened is written down, and counted again whenever odds are due."""
+    """Records every event, and counts all of them again when the odds are computed."""
 
     def __init__(self, capacity):
         super().__init__(capacity)
@@ -376,7 +376,7 @@ class PlainReuseOdds(Plain):
         return table
 
     def victim(self, newcomer):
-        heads = {}  # of each class the one unused for longest
+        heads = {}  # in each class, the key unused for longest
         for key in self.free(self.sizes):
             clock, uses, order = self.history[key]
             group = self.group(uses)

@@ -1,4 +1,4 @@
-"""A small policy of every name that is known, for suites that hold all of them to one contract.
+"""A small policy of every known name, for suites that test all of them by one contract.
 
 What is not spelled here is found by trying, so that a new policy is in those suites by being known.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from transom.errors import PolicyError
 from transom.policies import Policy, known, parse
 
-SIZE = 20  # tokens that are visible at once
+SIZE = 20  # the most tokens that are visible at once
 SPELLED = {
     "sinks": ("sinks:3,window=17",),
     "chunked": ("chunked:20,chunk=6",),
@@ -24,14 +24,14 @@ SPELLED = {
 
 
 def examples() -> list[str]:
-    """Spellings, at least one of each name."""
+    """Spellings of policies, at least one for each name."""
     return [
         text for name, kind in known().items() for text in SPELLED.get(name, (str(small(kind)),))
     ]
 
 
 def stored_in_every_way() -> list[str]:
-    """The examples, and more that share out their tokens or store them in fewer bits."""
+    """The examples, and variants with adaptive budgets or with fewer bits."""
     return [
         *examples(),
         "snapkv:20,heads=adaptive",
@@ -49,15 +49,15 @@ def that_decide_by(what: str) -> list[Any]:
 
 
 def bounded() -> list[Any]:
-    """The examples by position that see a bounded number of tokens."""
+    """The bounded examples of policies by position."""
     return [policy for policy in that_decide_by("position") if policy.capacity]
 
 
 def small(kind: type[Policy]) -> Policy:
-    """A policy that lets `SIZE` tokens be seen; without a bound, the default one.
+    """A policy under which `SIZE` tokens are visible; the default one if it has no bound.
 
-    Its first number alone is that size, if that will do. Else its numbers are those in the middle
-    of all that would.
+    Sets the first number to `SIZE` if that works. Otherwise tries all numbers up to `SIZE`, and
+    takes the middle one of the choices that work.
     """
     numbers = [x.name for x in fields(kind) if isinstance(x.default, int) and not x.kw_only]
     if kind().capacity is None:

@@ -1,4 +1,4 @@
-"""Policies of every kind that is known, small enough to enumerate what they let be seen."""
+"""Policies of every known kind, so small that all their visible tokens can be listed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def of_kind(base: type[Policy]) -> list[Any]:
 
 @st.composite
 def policies(draw: Any, most: int = 40, precision: tuple[str, ...] = PRECISIONS) -> Positional:
-    """A policy by position of any known name, with any numbers that make sense together."""
+    """A policy by position of any known name, with any valid parameters."""
     kind = draw(st.sampled_from(of_kind(Positional)))
     numbers = [x.name for x in dataclasses.fields(kind) if isinstance(x.default, int)]
     values = {name: draw(st.integers(1, most)) for name in numbers}
@@ -34,7 +34,7 @@ def policies(draw: Any, most: int = 40, precision: tuple[str, ...] = PRECISIONS)
 
 @st.composite
 def recalling(draw: Any) -> Positional:
-    """A policy that recalls: what it lets be seen is more than what is seen at once."""
+    """A policy by recall: a query may see more tokens than it sees at once."""
     block, local, blocks = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
     more = draw(st.integers(0, 40))
     return Hierarchical(

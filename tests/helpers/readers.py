@@ -1,4 +1,4 @@
-"""Fakes with a context's interface whose answers can be worked out by hand."""
+"""Fake contexts whose answers can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from transom.policies import parse
 
-# How each answer starts, and what to look for in what can be seen.
+# How each answer starts, and the pattern that finds it among the visible tokens.
 SAID = (
     (r"The secret access code of the vault is$", r"code of the vault is (\d+)"),
     (r"The special number of (\w+) is$", r"special number of {} is (\d+)"),
@@ -68,7 +68,7 @@ class Reader:
         return len(ids)
 
     def score(self, ids: Any) -> np.ndarray:
-        """One nat for every token, but the first of all."""
+        """One nat for every token but the very first."""
         losses = np.ones(len(ids), dtype=np.float32)
         if not self.ids:
             losses[:1] = np.nan
@@ -81,7 +81,7 @@ class Reader:
         for lead, told in SAID:
             if asked := re.search(lead, seen):
                 names = [re.escape(name) for name in asked.groups()]
-                # The last match before the question; the question itself is none.
+                # The last match before the question, which itself does not match.
                 found = re.findall(told.format(*names), seen[: asked.start()])
                 return f" {found[0]}, I think." if found else " nothing."
         return " what?"

@@ -1,4 +1,4 @@
-"""The slow, obvious meaning of recall: token by token, head by head, everything kept in lists."""
+"""A slow, obvious implementation of recall: token by token, head by head, in lists."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ReferenceRecall:
         #                                     of what it sees, whatever is recalled
         self.tally: list[dict[int, float]] = []  # per kv head: block -> votes
         self.framed: list[list[int]] = []  # per kv head: the blocks in its frames
-        self.recalled: list[set[int]] = []  # per kv head: those of them that are seen
+        self.recalled: list[set[int]] = []  # per kv head: those that it sees
         self.directions: list[Tensor] = []  # per kv head
-        self.kept: dict[tuple[int, int], Tensor] = {}  # representatives of blocks, once made
+        self.kept: dict[tuple[int, int], Tensor] = {}  # representatives of blocks, once computed
         self.after: list[list[list[int]]] = []  # recalled blocks per head, after each token
 
     def step(self, position: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -109,7 +109,9 @@ class ReferenceRecall:
                 for number in cold:
                     share = torch.sigmoid(self.best(query, head, number) - sums)
                     tally[number] = max(tally[number], rounded(share))
-            if now % block == 0:  # the newest has just left: what it had is what it gets
+            if (
+                now % block == 0
+            ):  # the newest has just left the local tokens: its vote is the attention it had
                 for query, sums in self.asking(head, now):
                     share = (self.best(query, head, newest) - sums).exp().clamp(max=1)
                     tally[newest] = max(tally[newest], rounded(share))
@@ -137,11 +139,11 @@ class ReferenceRecall:
             frames[place] = number
 
     def hopeful(self, head: int, now: int, newest: int) -> list[tuple[Tensor, Tensor]]:
-        """Queries of the last chunk that can expect to find a block, with their sums."""
+        """The queries of the last chunk that can expect to find a block, with their sums."""
         keys = torch.cat([self.found_by(head, n) for n in range(1, newest + 1)]).double()
         queries = []
         for query, sums in self.asking(head, now):
-            # What the best score of so many random keys with these moments would be.
+            # The expected best score of so many random keys with these moments.
             scores = keys @ query.double()
             spread = scores.std(correction=0)
             best = scores.mean() + math.sqrt(2 * math.log(len(keys))) * spread
@@ -151,7 +153,7 @@ class ReferenceRecall:
         return queries
 
     def asking(self, head: int, now: int) -> list[tuple[Tensor, Tensor]]:
-        """Queries of the last chunk, with their sums."""
+        """The queries of the last chunk, with their sums."""
         policy, group = self.policy, len(self.queries[0]) // len(self.framed)
         away = policy.local // policy.block_size + (policy.recalled + 1) // 2
         return [
@@ -164,7 +166,7 @@ class ReferenceRecall:
         ]
 
     def main_directions(self, head: int) -> Tensor:
-        """`(dim, dim / 2)`: in which the first keys that had to be found are largest."""
+        """`(dim, dim / 2)`: the directions in which keys of the first cold blocks are largest."""
         first = range(1, self.policy.recalled + 2)
         keys = torch.cat([self.found_by(head, number) for number in first]).double()
         _, sizes, directions = torch.linalg.svd(keys, full_matrices=False)
@@ -172,7 +174,7 @@ class ReferenceRecall:
         return some[: max(1, keys.shape[1] // 2)].T.float()
 
     def found_by(self, head: int, number: int) -> Tensor:
-        """A block's representatives, `(count, dim)` as they are after rounding."""
+        """A block's representatives, `(count, dim)`, after rounding to the stored dtype."""
         if (head, number) in self.kept:
             return self.kept[head, number]
         block = self.policy.block_size

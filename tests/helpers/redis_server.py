@@ -1,4 +1,4 @@
-"""A Redis server of one's own, on a socket in a folder, for as long as a test."""
+"""A Redis server for one test, on a socket in a folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Server:
     def __init__(self, folder: Path, *options: str, persistent: bool = True) -> None:
         if shutil.which("redis-server") is None:
             pytest.skip(MISSING)
-        # Sockets have short names; those of test folders may be longer.
+        # The path of a socket must be short, and test folders may have long paths.
         self.socket = Path(tempfile.gettempdir()) / f"transom-{abs(hash(str(folder)))}.sock"
         self.url = f"unix://{self.socket}"
         self.folder = folder

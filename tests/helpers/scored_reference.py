@@ -1,4 +1,4 @@
-"""The slow, obvious meaning of a policy by score: token by token, head by head, lists and loops.
+"""Slow, obvious policies by score: token by token, head by head, with lists and loops.
 
 Each rule is written from its paper and shares nothing with `transom.policies` but the parameters.
 """
@@ -20,7 +20,7 @@ from transom.attention.rotary import Rotary
 
 @dataclass
 class Head:
-    """One kv head of one row: what it holds, oldest first."""
+    """The tokens that one kv head of one row holds, oldest first."""
 
     positions: list[int] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)  # before rotary
@@ -32,7 +32,7 @@ class Head:
 
 @dataclass
 class Eviction:
-    """What one eviction saw and left: per kv head."""
+    """The tokens before and after one eviction, per kv head."""
 
     at: int
     scores: list[list[float]]
@@ -127,7 +127,7 @@ class ReferenceLayer:
 
 
 def best(scores: list[float], always: set[int], count: int) -> set[int]:
-    """The `count` highest, those that always stay among them."""
+    """The `count` tokens with the highest scores, including those that always stay."""
     others = sorted((i for i in range(len(scores)) if i not in always), key=lambda i: -scores[i])
     return always | set(others[: count - len(always)])
 
@@ -165,12 +165,12 @@ def keydiff(layer: ReferenceLayer, head: Head, now: int) -> list[float]:
 
 
 def key_norm(layer: ReferenceLayer, head: Head, now: int) -> list[float]:
-    """Keys of small norm get most of the attention, so the largest norms go."""
+    """Keys of small norm get most of the attention, so those of the largest norm are evicted."""
     return [-float((key**2).sum().sqrt()) for key in head.keys]
 
 
 def expected_attention(layer: ReferenceLayer, head: Head, now: int) -> list[float]:
-    """Expected Attention, equations 6 to 9, with the queries to come averaged over 512 places."""
+    """Expected Attention, equations 6 to 9, with future queries averaged over 512 positions."""
     policy = layer.policy
     first = len(head.positions) if layer.compact else now
     total = [0.0] * len(head.positions)

@@ -1,4 +1,4 @@
-"""How much of what is random: a little each time, much with `make soak`."""
+"""The amount of random testing: little in a normal run, much under `make soak`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["scaled"]
 
 
 def scaled(small: int, large: int) -> int:
-    """`large` where TRANSOM_SOAK is set."""
+    """Choose `large` if TRANSOM_SOAK is set, else `small`."""
     return large if os.environ.get("TRANSOM_SOAK") else small

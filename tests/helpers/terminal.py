@@ -1,4 +1,4 @@
-"""A command in a terminal of its own, to be typed at and looked at."""
+"""A command in a pseudo-terminal, at which a test types and reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-WAIT = 60.0  # seconds; starting takes most of it on a busy machine
+WAIT = 60.0  # seconds; on a busy machine, starting takes most of them
 
 
 class Terminal:
@@ -57,7 +57,7 @@ class Terminal:
         os.write(self._ours, text.encode())
 
     def expect(self, text: str) -> str:
-        """Wait for a text; what was shown up to its end, since the last one that was expected."""
+        """Wait for a text; returns what was shown since the last one, up to its end."""
         until = time.monotonic() + WAIT
         while text not in self.shown:
             if not self._read(until - time.monotonic()):
@@ -73,7 +73,7 @@ class Terminal:
         self._process.wait()
 
     def end(self) -> int:
-        """Read to the end; the exit code."""
+        """Read all output; returns the exit code."""
         until = time.monotonic() + WAIT
         while self._read(until - time.monotonic()):
             pass
@@ -84,7 +84,7 @@ class Terminal:
             return False
         try:
             data = os.read(self._ours, 65536)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             return False
         shown = self.shown + data.decode(errors="replace").replace("\r\n", "\n")
         self.shown = STYLE.sub("", shown)

@@ -1,4 +1,4 @@
-"""A model whose full-attention layers go through a batch row by row and token by token."""
+"""Runs a model whose full-attention layers work row by row and token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small tokenizers of every family, trained here, and text that is hard on them."""
+"""Small tokenizers of every family, trained here, and text that is hard for them."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def sentencepiece(
     *,
     fallback: bool = True,
 ) -> Tokenizer:
-    """Byte-pair encoding of characters; unknown ones become bytes, or one token together."""
+    """Byte-pair encoding of characters; unknown ones become bytes, or are fused into one token."""
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256) if fallback]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=fallback, fuse_unk=True))
     if normalizer:
         tokenizer.normalizer = normalizer
     if pre_tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizer
-    else:  # Merges are learnt from words, and used without: as Llama 2 does.
+    else:  # As in Llama 2: merges are learnt from words, but used without splitting into words.
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     trainer = trainers.BpeTrainer(
         vocab_size=560, special_tokens=["<unk>", *bytes_], show_progress=False
@@ -315,7 +315,7 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
         )
     ),
 }
-# Those of which nothing can be proven, and why.
+# Tokenizers for which nothing can be proven, and why.
 UNSPLIT: dict[str, tuple[Callable[[], Tokenizer], str]] = {
     "scripts": (
         lambda: unigram(pre_tokenizers.UnicodeScripts()),
@@ -336,7 +336,7 @@ UNSPLIT: dict[str, tuple[Callable[[], Tokenizer], str]] = {
 
 @cache
 def family(name: str) -> Tokenizer:
-    """The tokenizer of that name; not to be changed."""
+    """The tokenizer of that name. Do not change it."""
     return UNSPLIT[name][0]() if name in UNSPLIT else FAMILIES[name]()
 
 

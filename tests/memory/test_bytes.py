@@ -1,4 +1,4 @@
-"""What is counted is what the system shows, and it never exceeds the budget."""
+"""The bytes counted are those that the system shows, and never exceed the budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_smaps = pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="the system does not show anonymous bytes"
 )
 
-INTERPRETER = 256 << 10  # bytes that come and go with the loop below, whatever is held
+INTERPRETER = 256 << 10  # bytes that the interpreter itself takes and frees in the loop below
 
 SCRIPT = """
 import gc, random, sys
@@ -87,8 +87,8 @@ def test_within_2_percent_of_what_the_system_shows(case, eviction, budget, count
     assert (evicted > 0) == (budget == 2**26)
     assert peak <= budget
     assert shown <= budget + INTERPRETER
-    # Where a third or more of it is what it takes to know small contexts, the estimate of that
-    # shows: rounded up while they only come, less what the interpreter loses when they also go.
+    # With small contexts a third or more of the bytes are tables, whose size is an estimate. It is
+    # too high while contexts only come, and too low when they also leave.
     low, high = {"small": (-0.02, 0.05), "shared": (-0.04, 0.02)}.get(case, (-0.02, 0.02))
     assert low < counted / shown - 1 < high, (counted, shown)
 
@@ -136,7 +136,7 @@ def test_views_count_until_they_are_gone():
     assert manager.stats().borrowed == 0
 
 
-def test_what_is_larger_than_the_budget_is_refused_by_name():
+def test_a_context_larger_than_the_budget_is_refused_by_name():
     manager = ContextMemoryManager(2**20, vocab_size=50_000, quotas={"poor": 10_000})
     assert not manager.add_context("large", np.zeros(600_000, dtype=int))
     assert manager.refusal == (
@@ -204,7 +204,7 @@ def test_tenants_share_nothing():
     assert not set(spaces["one"].blocks) & set(spaces["other"].blocks)
 
 
-def test_more_on_disk_than_there_is_memory_to_know(tmp_path):
+def test_a_disk_with_more_contexts_than_memory_can_index(tmp_path):
     settings = {"disk": tmp_path / "store", "max_disk": 2**24, "vocab_size": 50_000}
     with ContextMemoryManager(2**23, **settings) as manager:
         for number in range(2000):

@@ -1,4 +1,4 @@
-"""Free stretches against the set of their bytes."""
+"""Free stretches, compared with a set of bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stretches(free: set[int]) -> list[tuple[int, int]]:
 
 @settings(deadline=None)
 @given(calls=CALLS)
-def test_like_a_set(calls):
+def test_free_stretches_match_a_set(calls):
     extents, free = Extents(), set(range(LENGTH))
     taken: list[tuple[int, int]] = []
     extents.give(0, LENGTH)
@@ -39,7 +39,7 @@ def test_like_a_set(calls):
         runs = stretches(free)
         got: list[tuple[int, int]] = []
         if call == "take":
-            # The smallest that is large enough, and of those the first.
+            # The smallest stretch that is large enough; among equal ones the first.
             fitting = min(((n, at) for at, n in runs if n >= size), default=None)
             assert extents.take(size) == (None if fitting is None else fitting[1])
             got = [] if fitting is None else [(fitting[1], size)]

@@ -1,4 +1,4 @@
-"""Disks and files that fail: a miss and a number, never wrong tokens, and sums that come out."""
+"""Disks and files that fail: misses are counted, no token is wrong, and all counts stay right."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def filled(folder: Path, count: int = 20) -> None:
 
 
 def check(manager: ContextMemoryManager, folder: Path, count: int = 20) -> int:
-    """Nothing that is read is wrong, and everything is counted as it is; how many are read."""
+    """Assert that nothing read is wrong and all counts are right; returns how many were read."""
     found = 0
     for number in range(count):
         ids = manager.get_context(str(number))
@@ -78,7 +78,7 @@ def check(manager: ContextMemoryManager, folder: Path, count: int = 20) -> int:
 
 
 def regions(folder: Path) -> list[tuple[Path, int, int]]:
-    """Parts of the store's files: every file by its beginning, its middle and its end."""
+    """Parts of the store's files: the beginning, the middle and the end of each."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size):
         size = path.stat().st_size
@@ -107,10 +107,10 @@ def test_a_flipped_bit_anywhere_is_a_miss_or_nothing(tmp_path):
         with opened(folder) as manager:
             found = check(manager, folder)
             corrupt = sum(tier.corrupt for tier in manager.stats().tiers)
-            # What is missing was noticed; only a header that is gone cannot be told from nothing.
+            # Each missing context was noticed. Only a missing header looks like nothing at all.
             assert found == 23 or corrupt or "data" in target.name, (target, found)
             damaged += found < 23
-            # Whatever was damaged, the store goes on.
+            # The store still works, whatever was damaged.
             assert manager.add_context("new", tokens(1))
             np.testing.assert_array_equal(manager.get_context("new"), tokens(1))
         subprocess.run(["rm", "-rf", folder], check=True)
@@ -206,7 +206,7 @@ def test_a_state_that_is_removed_while_it_is_read_stays_charged(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 16 MB; made with root's rights."""
+    """A file system of 16 MB; mounting it needs root."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
@@ -276,14 +276,14 @@ def test_the_clock_is_set_back_and_forth(tmp_path, monkeypatch):
     with opened(tmp_path / "store") as manager:
         assert manager.add_context("brief", tokens(1), ttl=60)
         assert manager.add_context("long", tokens(2))
-        wall -= 10_000_000  # An open manager goes by the clock that is never set.
+        wall -= 10_000_000  # An open manager uses the monotonic clock, which is never set.
         ticks += 30
         assert manager.get_context("brief") is not None
     with opened(tmp_path / "store") as manager:
         assert manager.get_context("brief") is not None
         ticks += 59
         assert manager.get_context("brief") is not None
-        ticks += 2  # A clock that was set back gives nobody more than the 60 seconds.
+        ticks += 2  # A clock that is set back prolongs no context beyond its 60 seconds.
         assert manager.get_context("brief") is None
         assert manager.stats().expired == 1
         assert manager.add_context("brief", tokens(1), ttl=60)
@@ -294,7 +294,7 @@ def test_the_clock_is_set_back_and_forth(tmp_path, monkeypatch):
         assert manager.verify().ok
 
 
-def test_more_was_stored_than_may_be_now(tmp_path):
+def test_a_store_larger_than_the_new_limit(tmp_path):
     with opened(tmp_path / "store") as manager:
         for number in range(20):
             manager.add_context(str(number), np.resize(tokens(number), 100_000))
@@ -323,7 +323,7 @@ def test_a_folder_that_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("disk", ["", " ", "a\0b", 5, b"store", ["store"], "~nobody-here/store"])
-def test_what_is_no_folder_is_refused_by_name(tmp_path, monkeypatch, disk):
+def test_a_path_that_is_not_a_folder_is_refused_by_name(tmp_path, monkeypatch, disk):
     monkeypatch.chdir(tmp_path)
     for call in (
         lambda: ContextMemoryManager(disk=disk, max_disk=2**20),
@@ -336,7 +336,7 @@ def test_what_is_no_folder_is_refused_by_name(tmp_path, monkeypatch, disk):
 
 
 @pytest.mark.parametrize("size", [2**62, 2**63, 2**70])
-def test_more_than_any_machine_has_is_refused_by_name(tmp_path, size):
+def test_an_impossible_size_is_refused_by_name(tmp_path, size):
     with pytest.raises(
         InputError, match=r"cannot map .* expected a smaller|max_memory is .* expected at most"
     ):
@@ -387,7 +387,7 @@ def test_the_store_of_another_user(tmp_path):
         shutil.rmtree(folder)
 
 
-def test_an_empty_payload_and_a_huge_label(tmp_path):
+def test_an_empty_payload_and_a_huge_header(tmp_path):
     with DiskTier(tmp_path / "store", 1 << 20) as tier:
         assert tier.store(1, b"", b"L" * 4096)
         assert not tier.store(2, b"", b"L" * 4097)
@@ -403,7 +403,7 @@ def test_a_misspelt_keyword_is_named():
 
 
 @pytest.mark.parametrize("name", [None, 5, b"x", ["x"], {}])
-def test_what_is_no_text_is_refused_as_an_id_and_as_a_namespace(name):
+def test_ids_and_namespaces_that_are_not_text_are_refused(name):
     with ContextMemoryManager(2**20) as manager:
         manager.add_context("x", [1, 2], state=b"s")
         calls = [
@@ -428,7 +428,7 @@ def test_what_is_no_text_is_refused_as_an_id_and_as_a_namespace(name):
         assert manager.get_context("x").tolist() == [1, 2]
 
 
-def test_quotas_that_are_none():
+def test_invalid_quotas_are_refused():
     for quotas in (5, [("a", 1)], "a"):
         with pytest.raises(InputError, match=r"quotas is .*; expected bytes by namespace"):
             ContextMemoryManager(2**20, quotas=quotas)
@@ -437,6 +437,6 @@ def test_quotas_that_are_none():
             ContextMemoryManager(2**20, quotas={name: 1})
 
 
-def test_too_little_memory_without_a_disk_does_not_speak_of_one():
+def test_the_error_about_too_little_memory_names_no_disk_if_there_is_none():
     with pytest.raises(InputError, match="tables of a manager; expected at least 1"):
         ContextMemoryManager(5000)

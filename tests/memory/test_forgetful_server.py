@@ -1,4 +1,4 @@
-"""What is returned from a server was added last, whatever it forgets or refuses."""
+"""A server returns what was added last or nothing, whatever it forgets or refuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def machines(server, count=2, **settings):
 
 
 def free_port() -> int:
-    """A port that nobody has, low enough for a cluster to have another one 10,000 above."""
+    """A free port, so low that a cluster can also use the port 10,000 above it."""
     while True:
         with contextlib.suppress(OSError), socket.socket() as found:
             found.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
@@ -77,7 +77,7 @@ def test_a_server_that_forgot_everything(server, forget):
 
 
 def test_keys_that_go_one_by_one_in_any_order(server):
-    """Against a dictionary: nothing that is returned was replaced or removed before."""
+    """Compared with a dictionary: nothing that was replaced or removed is returned."""
     managers = machines(server, 3, ttl=100)
     chance, direct = random.Random(0), client(server)
     model: dict[str, int] = {}
@@ -138,7 +138,7 @@ def test_a_server_that_evicts(tmp_path, policy):
         server.stop()
 
 
-def test_a_server_that_takes_over_and_lacks_the_latest(server):
+def test_a_replica_that_takes_over_without_the_latest_versions(server):
     one, other = machines(server)
     one.add_context("a", [1])
     assert other.get_context("a").tolist() == [1]
@@ -147,14 +147,14 @@ def test_a_server_that_takes_over_and_lacks_the_latest(server):
     one.add_context("a", [2])
     for key, value in before.items():
         direct.set(key, value)
-    # Which of the two is the later one, nobody can know who was not there: neither is returned.
+    # Nobody can tell which of the two versions is later, so neither is returned.
     assert one.get_context("a") is None
     assert other.get_context("a") is None
     one.add_context("a", [3])
     assert other.get_context("a").tolist() == one.get_context("a").tolist() == [3]
 
 
-def test_a_clock_that_is_ahead_does_not_keep_what_was_replaced(server, monkeypatch):
+def test_a_replaced_version_does_not_win_because_its_clock_was_ahead(server, monkeypatch):
     one, other, third = machines(server, 3)
     now = time.time_ns
     with monkeypatch.context() as patch:
@@ -174,22 +174,22 @@ def test_a_clock_that_is_ahead_does_not_keep_what_was_replaced(server, monkeypat
         assert bytes(manager.get_state("a")) == b"three"
 
 
-def test_versions_are_above_those_that_were_seen(server, monkeypatch):
+def test_new_versions_are_above_all_that_were_seen(server, monkeypatch):
     one, other = machines(server)
     now = time.time_ns
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
         one.add_context("b", [1])
-        one.add_context("a", [1])  # later, and this is what the other one sees
+        one.add_context("a", [1])  # a later version, which the other machine sees
     assert other.get_context("a").tolist() == [1]
     assert one.get_context("b").tolist() == [1]
     flush(server)
-    # What the other one has seen makes its clock no worse than that of the first.
+    # A machine numbers above all versions that it has seen, whatever its clock says.
     other.add_context("b", [2])
     assert one.get_context("b").tolist() == [2]
 
 
-def test_a_write_that_is_refused_does_not_turn_reads_off(server):
+def test_a_refused_write_does_not_stop_reads(server):
     one, other = machines(server)
     one.add_context("old", range(300))
     one.add_context("replaced", [1])
@@ -217,7 +217,7 @@ def test_a_replica_that_can_only_be_read(server, tmp_path):
     try:
         one = machines(server, 1)
         one.add_context("a", range(77))
-        # Over the loopback, because replicas know no sockets of files.
+        # Over the loopback, because a replica cannot connect to a Unix socket.
         client(server).config_set("port", port)
         client(server).config_set("repl-diskless-sync-delay", 0)
         client(replica).execute_command("REPLICAOF", "127.0.0.1", port)
@@ -249,7 +249,7 @@ def test_clients_that_decode(server):
     assert one.get_context("b").tolist() == [1]
 
 
-def test_bookkeeping_that_is_lost_is_counted_anew(server):
+def test_lost_bookkeeping_is_counted_anew(server):
     tier = RedisTier(server.url, 200_000, prefix="a*[b]")
     for number in range(1, 6):
         assert tier.store(number, bytes(20_000))
@@ -265,7 +265,7 @@ def test_bookkeeping_that_is_lost_is_counted_anew(server):
     assert tier.failures == tier.refusals == 0
 
 
-def test_foreign_bookkeeping_is_passed_over(server):
+def test_foreign_bookkeeping_is_ignored(server):
     tier = RedisTier(server.url, 200_000)
     client(server).hset("transom:sizes", mapping={"used": "much", "other": "1"})
     assert tier.used == 0
@@ -274,7 +274,7 @@ def test_foreign_bookkeeping_is_passed_over(server):
     assert 0 < tier.used < 1000
 
 
-def test_what_a_server_does_not_take_is_not_called_a_lack_of_room(server):
+def test_a_refusal_of_the_server_is_not_reported_as_a_lack_of_room(server):
     tier = RedisTier(server.url, 200_000)
     client(server).config_set("maxmemory", 1)
     with pytest.raises(StoreError, match="did not answer or refused"):
@@ -299,7 +299,7 @@ def test_versions_do_not_repeat_where_clocks_are_behind():
     assert len(set(made)) == 100
 
 
-def test_what_cannot_be_asked_is_refused_by_name():
+def test_invalid_settings_of_a_server_are_refused_by_name():
     import redis
 
     with pytest.raises(InputError, match=r"url is 'http://x'.*expected one such as"):

@@ -1,4 +1,4 @@
-"""Names of before: they still work, and say what the new one is."""
+"""Former names still work, and warn with the new name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.helpers.opened_tiers import KINDS, Opened
 from transom.memory import ContextMemoryManager
 
 
-def test_lent_is_borrowed():
+def test_lent_is_now_borrowed():
     with ContextMemoryManager(2**22, vocab_size=50_000) as manager:
         manager.add_context("a", np.arange(1000))
         seen = manager.get_context("a")
@@ -22,7 +22,7 @@ def test_lent_is_borrowed():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_are_headers(kind, tmp_path):
+def test_labels_are_now_headers(kind, tmp_path):
     with Opened(kind, tmp_path, 2**20) as opened:
         opened.tier.store(1, b"x", b"old")
         with pytest.warns(DeprecationWarning, match=r"Tier\.label is now Tier\.header") as told:
@@ -34,7 +34,7 @@ def test_labels_are_headers(kind, tmp_path):
         assert opened.tier.header(1) == b"new"
 
 
-def test_a_server_discards_by_removing(tmp_path):
+def test_discard_is_now_remove(tmp_path):
     with Opened("redis", tmp_path, 2**20) as opened:
         opened.tier[1] = b"x"
         with pytest.warns(DeprecationWarning, match=r"now RedisTier\.remove") as told:

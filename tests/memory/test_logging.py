@@ -1,4 +1,4 @@
-"""What an operator reads in the log: evictions, damage, a server that goes away and comes back."""
+"""The log for an operator: evictions, damage, a server that goes away and comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manager against a dictionary, over random calls, in every tier and eviction policy."""
+"""The manager compared with a dictionary, over random calls, tiers and eviction policies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NAMES = st.sampled_from(["a", "b", "c", "d", "e", "ü/1", ""])
 SPACES = st.sampled_from(["", "", "tenant"])
 LENGTHS = st.integers(0, 40) | st.integers(0, 3000) | st.just(30_000)
 VOCABULARY = 50_000
-SHRINK = "SHRINK" in os.environ  # takes minutes, where a failure is to be understood
+SHRINK = "SHRINK" in os.environ  # reduces a failing example, which takes minutes
 
 
 def tokens(start: int, length: int) -> np.ndarray:
-    """Tokens that start like others: one of three beginnings, then their own."""
+    """Tokens with one of three common beginnings, then an end of their own."""
     common = np.random.default_rng(start % 3).integers(0, VOCABULARY, 1200)
     own = np.random.default_rng(100 + start).integers(0, VOCABULARY, 30_000)
     return np.concatenate([common[: 400 * (start % 4)], own])[:length]
@@ -183,7 +183,7 @@ def machine(shape: str, eviction: str, folder) -> type[RuleBasedStateMachine]:
 
 
 def common(one: np.ndarray, other: np.ndarray) -> int:
-    """The slow meaning of a common prefix."""
+    """The length of the common prefix, token by token."""
     length = 0
     for a, b in zip(one.tolist(), other.tolist(), strict=False):
         if a != b:
@@ -192,7 +192,7 @@ def common(one: np.ndarray, other: np.ndarray) -> int:
     return length
 
 
-# Other policies differ from lru only where there is too little room.
+# Other eviction policies differ from lru only when there is too little room.
 CASES = [
     (shape, eviction)
     for shape in SHAPES

@@ -1,4 +1,4 @@
-"""Several processes on one store: nothing corrupt, nothing stale, nothing over the budget."""
+"""Several processes on one store: no damage, no stale contexts, and the budget holds."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_pin_holds_in_other_processes_and_ends_with_its_own(tmp_path):
         assert [c.id for c in one.contexts()] == ["a"]
         child.kill()
         child.wait()
-        with opened(tmp_path):  # Whoever opens the store buries the dead.
+        with opened(tmp_path):  # Opening the store removes the pins of dead processes.
             pass
         one.evict(10**9)
         assert len(one) == 0
@@ -187,7 +187,7 @@ def test_a_fork_in_the_middle_of_a_change_is_refused_and_harms_nothing(tmp_path,
     manager.close()
 
 
-def test_a_tier_in_a_fork(tmp_path):
+def test_a_tier_is_refused_in_a_fork(tmp_path):
     with DiskTier(tmp_path / "store", 2**20) as tier:
         tier[1] = b"one"
         with pytest.raises(StoreError, match=r"store of contexts in .* is a fork"):
@@ -197,7 +197,7 @@ def test_a_tier_in_a_fork(tmp_path):
         assert tier.used == on_disk(tmp_path / "store")
 
 
-def test_a_fork_that_lives_on_does_not_keep_the_lock(tmp_path):
+def test_a_living_fork_does_not_keep_the_lock_of_a_store(tmp_path):
     code = """
 import os, sys, time
 from pathlib import Path
@@ -218,7 +218,7 @@ with manager._exclusive:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    time.sleep(0.2)  # until the fork has closed what it inherited
+    time.sleep(0.2)  # until the fork has closed the files that it inherited
     process.kill()
     process.wait()
     try:
@@ -229,7 +229,7 @@ with manager._exclusive:
 
 
 @pytest.mark.parametrize("kills", [scaled(12, 150)])
-def test_killed_at_any_moment(tmp_path, kills):
+def test_kills_at_any_moment(tmp_path, kills):
     chance = random.Random(0)
     board = Board(tmp_path / "board")
     for turn in range(kills):
@@ -265,7 +265,7 @@ else:
 
 @pytest.mark.parametrize("what", ["store", "delete"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_killed_half_way_through(tmp_path, what, alone):
+def test_a_kill_in_the_middle_of_any_change(tmp_path, what, alone):
     store = tmp_path / "store"
     with DiskTier(store, 2**20) as tier:
         assert tier.store(1, b"one" * 100)
@@ -285,7 +285,7 @@ def test_killed_half_way_through(tmp_path, what, alone):
             assert tier.used == on_disk(store)
 
 
-def test_interrupted_half_way_through(tmp_path, monkeypatch):
+def test_an_interrupt_in_the_middle_of_any_change(tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Rows against a dictionary."""
+"""Rows, compared with a dictionary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from transom.memory.record_table import NOT_THERE, RecordTable
 
-# Many of them fall on the same places: multiples of what a table has, and neighbours.
+# Keys that collide: multiples of the size of a table, and their neighbours.
 KEYS = st.integers(1, 40) | st.integers(1, 40).map(lambda n: n << 32) | st.just(2**64 - 1)
 CALLS = st.lists(st.tuples(st.booleans(), KEYS, st.integers(0, 3)), max_size=300)
 
@@ -37,7 +37,7 @@ def test_like_a_dictionary(calls):
         assert found == sorted(key for key, held in model.items() if held == value)
 
 
-def test_many_keys_that_are_alike():
+def test_many_similar_keys():
     rows = RecordTable()
     keys = [number << 20 for number in range(1, 5000)] + list(range(1, 5000))
     for key in keys:
@@ -56,7 +56,7 @@ def test_many_keys_that_are_alike():
     assert not rows.full
 
 
-def test_rows_that_are_gone_take_no_room():
+def test_removed_rows_take_no_room():
     rows = RecordTable(value="Q")
     for key in range(1, 5001):
         rows.columns["value"][rows.add(key)] = 7 * key

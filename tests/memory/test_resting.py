@@ -1,4 +1,4 @@
-"""What is on disk only: known in few bytes, and it makes room for what comes."""
+"""Entries that are on disk only: they take few bytes of memory, and make room for new ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def right(manager: ContextMemoryManager, number: int, size: int = 300) -> bool:
 
 
 @pytest.mark.parametrize("write", ["through", "back"])
-def test_a_small_memory_does_not_stop_a_large_disk(tmp_path, write):
+def test_a_small_memory_does_not_limit_a_large_disk(tmp_path, write):
     with opened(tmp_path, write=write) as manager:
         for number in range(1500):
             assert manager.add_context(str(number), ids(number)), manager.refusal
@@ -42,7 +42,7 @@ def test_a_small_memory_does_not_stop_a_large_disk(tmp_path, write):
     with opened(tmp_path, write=write) as manager:
         assert len(manager) > known // 2
         assert len(manager) + manager.stats().unknown == known
-        # The newest are known, and old ones make room again.
+        # The newest contexts are known, and old ones are evicted for new ones again.
         assert all(right(manager, number) for number in range(1499, 1300, -1))
         assert all(manager.add_context(str(n), ids(n)) for n in range(2000, 2300))
         assert all(right(manager, number) for number in range(2299, 2200, -1))
@@ -52,7 +52,7 @@ def test_a_small_memory_does_not_stop_a_large_disk(tmp_path, write):
         assert manager.verify().ok
 
 
-def test_what_is_not_known_makes_room_on_the_disk(tmp_path):
+def test_unknown_entries_make_room_on_the_disk(tmp_path):
     with opened(tmp_path, max_memory=2**23, max_disk=2**21) as manager:
         number = 0
         while not manager.stats().tiers[1].evicted:
@@ -86,13 +86,13 @@ def test_bytes_of_a_context_on_disk(tmp_path):
         assert len(manager) == count
         assert traced < 150
         assert 0.95 < counted / traced < 1.1
-        # What is looked at goes back to rest.
+        # An entry that was read goes back to rest.
         for number in range(0, count, 7):
             assert manager.get_context(f"tenant/{number}").tolist() == [number, 1, 2]
         assert manager.verify().ok
 
 
-def test_what_rests_is_found_continued_and_removed(tmp_path):
+def test_resting_contexts_are_found_continued_and_removed(tmp_path):
     common = ids(1, 640)
     longer = np.concatenate([common, ids(2, 100)])
     with opened(tmp_path, max_memory=2**23) as manager:
@@ -114,7 +114,7 @@ def test_what_rests_is_found_continued_and_removed(tmp_path):
             ("tenant", "other"): (640, 0),
         }
     with opened(tmp_path, **settings) as manager:
-        assert manager.remove_context("common")  # which "longer" continues
+        assert manager.remove_context("common")  # "longer" continues it
         assert manager.get_context("longer").tolist() == longer.tolist()
         assert manager.get_state("common") is None
         assert manager.verify().ok
@@ -127,7 +127,7 @@ def test_what_rests_is_found_continued_and_removed(tmp_path):
         assert manager.verify().ok
 
 
-def test_a_tree_of_contexts_rests_and_leaves_from_its_ends(tmp_path):
+def test_a_resting_tree_of_contexts_is_evicted_from_its_ends(tmp_path):
     settings = {"max_memory": 150_000, "max_disk": 400_000}
     held = {}
     chance = np.random.default_rng(0)
@@ -155,7 +155,7 @@ def test_a_tree_of_contexts_rests_and_leaves_from_its_ends(tmp_path):
         assert manager.verify().ok
 
 
-def test_what_rests_expires(tmp_path):
+def test_resting_contexts_expire(tmp_path):
     with opened(tmp_path, max_memory=2**22) as manager:
         for number in range(20):
             manager.add_context(str(number), ids(number), ttl=0.3 if number % 2 else None)
@@ -170,7 +170,7 @@ def test_what_rests_expires(tmp_path):
         assert manager.verify().ok
 
 
-def test_a_quota_counts_what_rests(tmp_path):
+def test_a_quota_counts_resting_contexts(tmp_path):
     with opened(tmp_path, max_memory=2**22, quotas={"poor": 6000}) as manager:
         for number in range(10):
             assert manager.add_context(str(number), ids(number, 1000), namespace="poor")
@@ -198,7 +198,7 @@ def test_two_managers_with_little_memory(tmp_path):
 
 
 def continued(number: int) -> np.ndarray:
-    """Tokens that five numbers in a row start alike with."""
+    """Tokens whose beginning is the same for five numbers in a row."""
     return np.concatenate([ids(number // 5, 1000), ids(10**6 + number, 200)])
 
 
@@ -209,7 +209,7 @@ def has(manager: ContextMemoryManager, number: int) -> bool:
 
 
 @pytest.mark.parametrize("write", ["through", "back"])
-def test_the_newest_of_those_that_start_alike_are_known_when_reopened(tmp_path, write):
+def test_a_reopened_store_knows_the_newest_of_contexts_that_start_alike(tmp_path, write):
     with opened(tmp_path, max_memory=2**23, write=write) as manager:
         for number in range(3000):
             assert manager.add_context(str(number), continued(number))
@@ -221,7 +221,7 @@ def test_the_newest_of_those_that_start_alike_are_known_when_reopened(tmp_path, 
         assert manager.verify().ok
 
 
-def test_one_with_little_memory_leaves_what_others_know(tmp_path):
+def test_a_manager_with_little_memory_leaves_alone_what_others_know(tmp_path):
     with opened(tmp_path, max_memory=2**18) as one, opened(tmp_path, max_memory=2**23) as other:
         for number in range(1000):
             assert other.add_context(str(number), continued(number))
@@ -233,7 +233,7 @@ def test_one_with_little_memory_leaves_what_others_know(tmp_path):
         assert one.verify().problems == other.verify().problems == ()
 
 
-def test_what_left_memory_rests_to_make_room_in_the_books(tmp_path):
+def test_entries_evicted_from_memory_rest_to_save_overhead(tmp_path):
     with opened(tmp_path, max_memory=2**24, max_disk=2**28) as manager:
         for number in range(15_000):
             assert manager.add_context(f"user/{number}", [number, 7 * number % 50_000] * 16)
@@ -242,7 +242,7 @@ def test_what_left_memory_rests_to_make_room_in_the_books(tmp_path):
 
 @pytest.mark.parametrize("write", ["through", "back"])
 @pytest.mark.parametrize("count", [1000, 2000, 3000])
-def test_what_is_on_disk_takes_most_of_the_memory_to_know(tmp_path, count, write):
+def test_the_table_of_resting_entries_takes_most_of_the_memory(tmp_path, count, write):
     settings = {"max_disk": 2**28, "write": write}
     with opened(tmp_path, max_memory=2**24, **settings) as manager:
         for number in range(count):
@@ -257,14 +257,14 @@ def test_what_is_on_disk_takes_most_of_the_memory_to_know(tmp_path, count, write
         assert manager.stats().tiers[0].peak <= 2**18
         assert manager.verify().ok
     with opened(tmp_path, max_memory=2**24, **settings) as manager:
-        # What had to leave the disk was the oldest.
+        # The contexts evicted from the disk were the oldest.
         held = sorted(int(context.id) for context in manager.contexts())
         assert held == list(range(count + 200 - len(held), count + 200))
         assert len(held) >= count - 64
         assert all(right(manager, number, 64) for number in held)
 
 
-def test_too_little_memory_for_what_is_on_disk_is_refused_with_what_is_enough(tmp_path):
+def test_too_little_memory_for_a_store_is_refused_and_names_what_is_enough(tmp_path):
     with opened(tmp_path, max_memory=2**24) as manager:
         for number in range(4000):
             assert manager.add_context(str(number), ids(number, 64))
@@ -280,7 +280,7 @@ def test_too_little_memory_for_what_is_on_disk_is_refused_with_what_is_enough(tm
         assert right(manager, 3999, 64)
 
 
-def test_what_is_not_known_is_replaced_and_removed_all_the_same(tmp_path):
+def test_unknown_contexts_can_be_replaced_and_removed(tmp_path):
     with opened(tmp_path, max_memory=2**24) as manager:
         for number in range(1500):
             assert manager.add_context(str(number), continued(number), state=b"old")
@@ -316,7 +316,7 @@ def test_what_is_not_known_is_replaced_and_removed_all_the_same(tmp_path):
         assert manager.stats().tiers[1].entries == 0
 
 
-def test_what_others_filled_and_emptied_does_not_stop_a_small_memory(tmp_path):
+def test_a_small_memory_goes_on_after_others_filled_and_emptied_the_store(tmp_path):
     with opened(tmp_path, max_memory=2**18) as one, opened(tmp_path, max_memory=2**24) as other:
         for number in range(5000):
             assert other.add_context(str(number), ids(number, 64))
@@ -331,7 +331,7 @@ def test_what_others_filled_and_emptied_does_not_stop_a_small_memory(tmp_path):
         assert one.verify().ok
 
 
-def test_holes_on_the_disk_do_not_stop_a_small_memory(tmp_path):
+def test_a_small_memory_goes_on_with_holes_on_the_disk(tmp_path):
     with opened(tmp_path, max_memory=2**24) as manager:
         for number in range(3000):
             assert manager.add_context(str(number), ids(number, 64))

@@ -1,4 +1,4 @@
-"""Machines that share a server: the newest of all, and no error when it is gone."""
+"""Machines that share a server: each gets the newest version, and a lost server is no error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transom.memory.tiers.redis import CHUNK, RedisTier
 
 @pytest.fixture
 def machine(request):
-    """Makes managers that share a server, each a machine of its own."""
+    """A function that makes managers which share a server, as machines do."""
     opened = []
 
     def make(**settings) -> ContextMemoryManager:
@@ -34,14 +34,14 @@ def machine(request):
             manager.close()
 
 
-def test_what_one_machine_adds_another_has(machine):
+def test_a_context_that_one_machine_adds_another_finds(machine):
     one, other = machine(), machine()
     assert one.add_context("a", range(500), state=b"state of a", cost=2.0)
     assert other.get_context("a").tolist() == list(range(500))
     assert bytes(other.get_state("a")) == b"state of a"
     assert other.get_context("a", namespace="tenant") is None
     assert other.longest_prefix(range(500)) == ("a", 256)
-    # Now it is held there too, and the server is asked only whether there is a newer one.
+    # The machine holds it now, and only asks the server whether there is a newer version.
     hits = other.stats().tiers[-1].hits
     assert other.get_context("a") is not None
     assert other.stats().tiers[-1].hits == hits
@@ -87,7 +87,7 @@ def test_large_states_go_in_chunks(machine):
     assert not tier._client.keys(f"{tier.prefix}:*:*:*")
 
 
-def test_it_expires_for_all(machine):
+def test_a_context_expires_on_all_machines(machine):
     one, other = machine(), machine()
     assert one.add_context("a", range(300), ttl=0.3)
     assert other.get_context("a") is not None
@@ -111,7 +111,7 @@ def test_damage_is_a_miss(machine):
     assert other.get_context("a") is not None
 
 
-def test_what_the_server_forgot_is_no_longer_charged():
+def test_payloads_that_the_server_forgot_are_no_longer_charged():
     with RedisTier(shared_server().url, 200_000, prefix="forgets", ttl=0.2) as tier:
         assert tier.store(1, bytes(150_000))
         assert not tier.store(2, bytes(150_000))
@@ -151,7 +151,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path):
     server.stop()
 
 
-def test_what_was_changed_while_the_server_was_away_counts(tmp_path):
+def test_changes_made_while_the_server_was_away_count(tmp_path):
     server = Server(tmp_path / "redis")
     managers = [
         ContextMemoryManager(2**22, shared=RedisTier(server.url), vocab_size=50_000)
@@ -204,7 +204,7 @@ def test_a_server_is_killed_between_two_threads(tmp_path):
     server.stop()
 
 
-def test_no_server_at_all():
+def test_a_machine_without_its_server():
     with RedisTier("redis://127.0.0.1:1/0") as tier:
         assert not tier.store(1, b"x")
         assert tier.get(1) is None

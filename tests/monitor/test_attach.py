@@ -1,4 +1,4 @@
-"""What is attached is read and timed, and is otherwise as it was."""
+"""An attached object is read and timed, and otherwise behaves as before."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_contexts_corpora_and_managers() -> None:
 
 @pytest.fixture(params=NAMES)
 def attached(request: Any) -> tuple[TokenState, TokenState, ContextWindowMonitor]:
-    """A window that is attached, and its equal that is not."""
+    """A window that is attached, and an equal one that is not."""
     monitor = ContextWindowMonitor()
     windows = [ContextWindowFactory.create_window(request.param) for _ in range(2)]
     monitor.attach(windows[0], "w")
@@ -129,7 +129,7 @@ def attached(request: Any) -> tuple[TokenState, TokenState, ContextWindowMonitor
     return windows[0], windows[1], monitor
 
 
-def test_an_attached_window_is_as_any_other(attached: Any) -> None:
+def test_an_attached_window_behaves_as_any_other(attached: Any) -> None:
     window, other, _ = attached
     assert window == other
     assert other == window
@@ -141,7 +141,7 @@ def test_an_attached_window_is_as_any_other(attached: Any) -> None:
         hash(window)
 
 
-def test_its_copies_go_their_own_way_unwatched(attached: Any) -> None:
+def test_copies_of_a_watched_object_are_not_watched(attached: Any) -> None:
     window, other, monitor = attached
     assert type(copy.copy(window)) is type(other)
     for one in (copy.deepcopy(window), pickle.loads(pickle.dumps(window))):
@@ -152,7 +152,7 @@ def test_its_copies_go_their_own_way_unwatched(attached: Any) -> None:
     assert monitor.get_statistics("processing_time")["count"] == 1
 
 
-def test_others_of_its_class_are_not_touched(attached: Any) -> None:
+def test_other_objects_of_the_class_are_not_changed(attached: Any) -> None:
     window, other, monitor = attached
     assert type(other).add_tokens.__module__ == "transom.windows.sliding" or (
         type(other).add_tokens is TokenState.add_tokens
@@ -194,7 +194,7 @@ def test_without_timing_nothing_changes() -> None:
     monitor.detach("ContextWindow")
 
 
-def test_what_is_attached_is_not_kept_alive() -> None:
+def test_an_attached_object_is_not_kept_alive() -> None:
     monitor, window = ContextWindowMonitor(), ContextWindow(4)
     monitor.attach(window)
     monitor.poll()
@@ -206,7 +206,7 @@ def test_what_is_attached_is_not_kept_alive() -> None:
     assert monitor.attach(again) == "ContextWindow"
 
 
-def test_sources_that_are_gone_leave_their_statistics_and_no_series() -> None:
+def test_a_collected_source_leaves_statistics_but_no_series() -> None:
     monitor = ContextWindowMonitor(max_series=20)
     for at in range(200):
         window = ContextWindow(4)
@@ -221,7 +221,7 @@ def test_sources_that_are_gone_leave_their_statistics_and_no_series() -> None:
     assert monitor.get_statistics("processing_time", source="session-7") == {}
 
 
-def test_detached_or_vanished_numbers_are_given_no_more() -> None:
+def test_numbers_that_are_gone_are_no_longer_exported() -> None:
     monitor, window, manager = ContextWindowMonitor(), ContextWindow(4), Manager()
     monitor.attach(window, "w")
     monitor.attach(manager, "m")
@@ -238,7 +238,7 @@ def test_detached_or_vanished_numbers_are_given_no_more() -> None:
     assert ("tier_bytes", "m", "disk") not in found
 
 
-def test_what_would_need_too_many_series_is_not_attached() -> None:
+def test_an_object_that_needs_too_many_series_is_not_attached() -> None:
     monitor = ContextWindowMonitor(max_series=20)
     windows = [ContextWindow(4) for _ in range(5)]
     monitor.attach(windows[0])
@@ -266,7 +266,7 @@ def test_read_and_recorded_values_of_one_name_and_label_are_two_metrics() -> Non
     assert repr(monitor) == "<ContextWindowMonitor: 10 series, w attached>"
 
 
-def test_calls_that_fail_are_timed_and_still_fail() -> None:
+def test_failing_calls_are_timed_and_still_fail() -> None:
     monitor, window = ContextWindowMonitor(), ContextWindow(4)
     monitor.attach(window)
     with pytest.raises(InputError):

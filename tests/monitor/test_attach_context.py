@@ -1,4 +1,4 @@
-"""A real context under a monitor."""
+"""A monitor on a real context."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.helpers.models import tiny, tokens
 from transom import Context, ContextWindowMonitor, Window
 
 
-def test_a_context_is_read_and_timed_and_its_forks_are_not() -> None:
+def test_a_context_is_read_and_timed_but_its_forks_are_not() -> None:
     monitor = ContextWindowMonitor()
     context = Context(tiny("llama"), policy=Window(8), chunk=16)
     monitor.attach(context, "c")

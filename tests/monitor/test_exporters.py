@@ -1,4 +1,4 @@
-"""Metrics as Prometheus and as lines of JSON read them."""
+"""Metrics in the format of Prometheus and as lines of JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_prometheus_reads_what_was_recorded(monitor):
     assert samples["transom_window_size_tokens_recorded_sum",] == 9
 
 
-def test_a_registry_reads_anew_at_each_scrape(monitor):
+def test_each_scrape_reads_the_monitor_again(monitor):
     registry = CollectorRegistry()
     registry.register(PrometheusCollector(monitor))
     name = "transom_processing_time_seconds_count"
@@ -93,7 +93,7 @@ def test_json_lines_every_so_often(monitor, tmp_path):
     assert len(path.read_text().splitlines()) == len(lines) + 2
 
 
-def test_what_fails_while_writing_is_raised_at_the_end(monitor, tmp_path, caplog):
+def test_an_error_while_writing_is_raised_on_closing(monitor, tmp_path, caplog):
     path = tmp_path / "m.jsonl"
     writing = JsonLines(monitor, path, every=0.01)
     writing.__enter__()
@@ -104,12 +104,12 @@ def test_what_fails_while_writing_is_raised_at_the_end(monitor, tmp_path, caplog
         writing.__exit__(None, None, None)
     assert "cannot write metrics" in caplog.text
     path.rmdir()
-    with writing, pytest.raises(InputError, match="already"):  # it may be opened again
+    with writing, pytest.raises(InputError, match="already"):  # the file may be opened again
         writing.__enter__()
     assert path.read_text().count("\n") == 2
 
 
-def test_what_floats_do_not_hold_is_null_in_json():
+def test_numbers_too_large_for_floats_are_null_in_json():
     monitor = ContextWindowMonitor()
     for value in (1e308, 1.7e308):
         monitor.record_metric("x", value)
@@ -124,7 +124,7 @@ def test_what_floats_do_not_hold_is_null_in_json():
 
 
 class Source:
-    """A thing with statistics of its own, which may fail."""
+    """An object with statistics of its own; reading them may fail."""
 
     def __init__(self, **stats):
         self.given = stats
@@ -145,7 +145,7 @@ class Source:
         ("read_errors", "read_errors_total", "tokens_seen", "tokens_seen_total"),
     ],
 )
-def test_no_two_series_have_one_name(metrics):
+def test_no_two_series_have_the_same_name(metrics):
     monitor, window = ContextWindowMonitor(), ContextWindow(4)
     source = Source(hits=1, size=2, size_sum=4, tokens_seen=5, hits_total=6, broken=float("nan"))
     monitor.attach(source, "s")
@@ -157,7 +157,7 @@ def test_no_two_series_have_one_name(metrics):
     lines = [line.rsplit(" ", 1)[0] for line in text.splitlines() if not line.startswith("# HELP")]
     assert len(set(lines)) == len(lines)
     families = {family.name: family for family in openmetrics(monitor)}
-    # Each metric is recorded as a summary, and everything read has its value.
+    # Recorded metrics are summaries; metrics that were read have a value.
     assert sum(family.type == "summary" for family in families.values()) == len(metrics)
     read = [s for f in families.values() if f.type in ("gauge", "counter") for s in f.samples]
     assert sorted(s.value for s in read if s.labels == {"source": "s"}) == [1, 2, 2, 4, 5, 6]
@@ -211,21 +211,21 @@ def test_monitors_in_one_registry_need_a_prefix_each():
     ],
     ids=["OSError", "ZeroDivisionError", "not finite", "twice", "below 0"],
 )
-def test_a_source_that_fails_takes_nothing_else_away(caplog, stats, errors, left):
+def test_a_failing_source_does_not_affect_the_others(caplog, stats, errors, left):
     monitor, window, source = ContextWindowMonitor(), ContextWindow(4), Source(bytes=1, hits=2)
     monitor.attach(source, "s")
     monitor.attach(window, "w", timed=False)
     monitor.record_metric("mine", 1.0)
     monitor.poll()
     source.given = stats
-    for _ in range(3):  # one scrape after the other
+    for _ in range(3):  # one scrape after another
         text = prometheus_text(monitor)
     assert "transom_mine_sum 1.0" in text
     assert 'transom_window_size_tokens{source="w"} 0.0' in text
     assert f'transom_read_errors_total{{source="s"}} {3 * errors:.1f}' in text
     assert len(caplog.records) == 1
     assert "s cannot be read" in caplog.text
-    # What could not be read now is not given as it was before.
+    # A number that could not be read is left out; its former value is not repeated.
     found = {one.name for one in monitor.snapshot() if ("source", "s") in one.labels}
     assert found == {*left, "read_errors"}
     source.given = {"bytes": 3, "hits": 4}
@@ -262,7 +262,7 @@ def test_json_lines_that_cannot_be_written(monitor, tmp_path):
             JsonLines(monitor, path)
 
 
-def test_totals_never_fall_though_what_they_are_read_off_goes_back():
+def test_totals_never_fall_even_if_the_number_read_does():
     monitor, source = ContextWindowMonitor(), Source(hits=0)
     monitor.attach(source, "s")
     found = []
@@ -285,14 +285,14 @@ def test_a_fork_records_for_itself_and_leaves_the_file_alone(monitor, tmp_path):
     path = tmp_path / "metrics.jsonl"
 
     def in_the_fork():
-        for _ in range(2000):  # more than wait to be summed up
+        for _ in range(2000):  # more values than the buffer holds
             monitor.record_metric("processing_time", 4.0)
         lines.__exit__(None, None, None)
         return monitor.get_statistics("processing_time")["count"]
 
     lines = JsonLines(monitor, path, every=1000)
     with lines, monitor._lock, monitor.series("processing_time")._lock:
-        assert in_a_fork(in_the_fork) == 2004  # although a thread may hold the locks
+        assert in_a_fork(in_the_fork) == 2004  # even while a thread of the parent holds the locks
         assert path.read_text() == ""
     assert monitor.get_statistics("processing_time")["count"] == 4
     assert len(path.read_text().splitlines()) == 2

@@ -24,14 +24,14 @@ NUMBERS = st.floats(-1e9, 1e9)
 
 
 @given(st.lists(st.tuples(NUMBERS, st.sampled_from("ab"), st.booleans()), max_size=50), st.data())
-def test_statistics_are_numpys(records: Any, data: Any) -> None:
+def test_statistics_match_numpy(records: Any, data: Any) -> None:
     monitor = ContextWindowMonitor()
     assert monitor.get_statistics("window_size") == {}
     for value, tenant, labelled in records:
         labels = {"tenant": tenant} if labelled else {}
         monitor.record_metric("window_size", value, **labels)
         if data.draw(st.booleans()):
-            monitor.get_statistics("window_size")  # reading at any time changes nothing
+            monitor.get_statistics("window_size")  # reading statistics in between changes nothing
     for labels, values in (
         ({}, [value for value, _, _ in records]),
         ({"tenant": "a"}, [value for value, tenant, known in records if known and tenant == "a"]),
@@ -51,7 +51,7 @@ def test_statistics_are_numpys(records: Any, data: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", ["normal", "lognormal", "steps", "rising"])
-def test_percentiles_of_many_are_near_in_rank(shape: str) -> None:
+def test_percentiles_of_many_values_are_close_in_rank(shape: str) -> None:
     random = np.random.default_rng(0)
     values = {
         "normal": random.normal(size=100_000),
@@ -72,7 +72,7 @@ def test_percentiles_of_many_are_near_in_rank(shape: str) -> None:
     assert statistics["last"] == values[-1]
 
 
-def test_the_guides_metrics_are_there_and_others_are_made() -> None:
+def test_the_metrics_of_the_guide_exist_and_others_are_made_on_use() -> None:
     monitor = ContextWindowMonitor()
     for name in ("window_size", "memory_usage", "processing_time"):
         assert monitor.get_statistics(name) == {}
@@ -134,7 +134,7 @@ def test_memory_is_bounded() -> None:
         tracemalloc.stop()
 
 
-def test_timed_blocks_record_also_when_they_fail() -> None:
+def test_a_timed_block_is_recorded_even_if_it_fails() -> None:
     monitor = ContextWindowMonitor()
     with monitor.timed(call="a"):
         pass
@@ -167,7 +167,7 @@ def test_statistics_of_extreme_values(values: Any) -> None:
     squares = sum(((value - mean) / unit) ** 2 for value in exact) / len(exact)
     for labels in ({}, {"half": "0"}):
         found = monitor.get_statistics("x", **labels)
-        found.pop("sum")  # which may be beyond what a float holds
+        found.pop("sum")  # the sum may overflow a float
         assert all(map(math.isfinite, found.values()))
         assert found["min"] <= found["p50"] <= found["p90"] <= found["p99"] <= found["max"]
     found = monitor.get_statistics("x")
@@ -197,7 +197,7 @@ def test_numbers_of_any_kind_are_floats() -> None:
     ],
     ids=lambda value: f"{type(value).__name__}",
 )  # fmt: skip
-def test_values_that_are_no_numbers(value: Any) -> None:
+def test_values_that_are_not_numbers_are_refused(value: Any) -> None:
     monitor = ContextWindowMonitor()
     with pytest.raises(InputError, match="expected a finite number"):
         monitor.record_metric("x", value)
@@ -205,7 +205,7 @@ def test_values_that_are_no_numbers(value: Any) -> None:
 
 
 @pytest.mark.parametrize("label", ["quantile", "__name__", "__x"])
-def test_labels_that_prometheus_needs(label: str) -> None:
+def test_labels_that_prometheus_reserves_are_refused(label: str) -> None:
     monitor = ContextWindowMonitor()
     with pytest.raises(InputError, match="which Prometheus needs for itself"):
         monitor.record_metric("x", 1, **{label: "a"})
@@ -216,7 +216,7 @@ def test_labels_that_prometheus_needs(label: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "1a", "a-b", "ä"])
-def test_names_that_no_exporter_takes(name: str) -> None:
+def test_names_that_no_exporter_accepts_are_refused(name: str) -> None:
     monitor = ContextWindowMonitor()
     with pytest.raises(InputError, match="expected letters"):
         monitor.record_metric(name, 1)
@@ -226,7 +226,7 @@ def test_names_that_no_exporter_takes(name: str) -> None:
         monitor.record_metric(5, 1)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_hashed_is_text_as_a_label_and_no_name() -> None:
+def test_an_unhashable_value_is_text_as_a_label_but_refused_as_a_name() -> None:
     monitor = ContextWindowMonitor()
     monitor.record_metric("x", 1, shape=[1, 2])  # type: ignore[arg-type]
     assert monitor.get_statistics("x", shape="[1, 2]")["count"] == 1
@@ -237,7 +237,7 @@ def test_what_cannot_be_hashed_is_text_as_a_label_and_no_name() -> None:
             monitor.detach(name)  # type: ignore[arg-type]
 
 
-def test_there_are_not_more_series_than_said() -> None:
+def test_there_are_at_most_max_series() -> None:
     monitor = ContextWindowMonitor(max_series=5)
     for at in range(2):
         monitor.record_metric("x", 1, request=str(at))
@@ -248,7 +248,7 @@ def test_there_are_not_more_series_than_said() -> None:
         ContextWindowMonitor(max_series=2)
 
 
-def test_rates_are_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_covers_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(series_module, "monotonic", lambda: now)
     one = series_module.Series()

@@ -1,4 +1,4 @@
-"""What every policy must do, whoever wrote it. A new built-in policy is tested by being known."""
+"""What every policy must do. The suite runs over every known policy, so also over new ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_gap_counts_the_evicted(policy: Positional, q: int) -> None:
 
 
 @given(policies() | recalling())
-@settings(deadline=None)  # torch is imported in the first example
+@settings(deadline=None)  # the first example imports torch
 def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Positional) -> None:
     torch = pytest.importorskip("torch", reason="tensors need torch")
     q, k = np.arange(70)[:, None], np.arange(70)[None]
@@ -91,8 +91,8 @@ def test_arithmetic_is_the_same_on_arrays_and_tensors(policy: Positional) -> Non
 
 
 @given(scored_policies(), st.integers(0, 200))
-def test_heads_fill_up_and_then_turn_over(policy: Scored, seen: int) -> None:
-    """What `filled` says in closed form, counted one token at a time."""
+def test_heads_fill_up_and_then_evict(policy: Scored, seen: int) -> None:
+    """The closed form `filled`, compared with a count token by token."""
     held = 0
     for _ in range(seen):
         held = held - policy.round + 1 if held == policy.tokens else held + 1
@@ -180,7 +180,7 @@ def test_precision_is_checked_and_spelled() -> None:
         parse("window:4,kv=int3")
 
 
-def test_what_adaptive_heads_cannot_do_is_refused() -> None:
+def test_invalid_values_of_heads_and_layers_are_refused() -> None:
     with pytest.raises(PolicyError, match="tova keeps the same tokens in every head"):
         parse("tova:64,heads=adaptive")
     with pytest.raises(PolicyError, match="expected one of equal, pyramid"):
@@ -193,7 +193,7 @@ def test_a_chunk_must_fit() -> None:
 
 
 def test_every_policy_has_an_example() -> None:
-    """So that suites which go over the examples go over every policy."""
+    """Otherwise a suite that runs over the examples would miss a policy."""
     assert {text.partition(":")[0] for text in examples()} == set(known())
     assert all(str(parse(text)) == text for text in examples())
 
@@ -208,7 +208,7 @@ def test_what_is_built_in_is_exported(name: str) -> None:
         assert getattr(module, kind.__name__) is kind
 
 
-def test_what_policies_are_made_of_is_exported() -> None:
+def test_the_bases_of_policies_are_exported() -> None:
     for name in ("Policy", "Positional", "Scored", "parse"):
         assert name in transom.__all__
         assert getattr(transom, name) is getattr(transom.policies, name)

@@ -37,7 +37,7 @@ def test_flops_count_every_visible_pair(policy: Positional, start: int, more: in
 def test_pairs_in_closed_form_are_those_counted_one_by_one(
     policy: Policy, start: int, more: int
 ) -> None:
-    """The slow meaning of `visible_pairs`, which every kind of policy has, is in `Policy`."""
+    """`Policy.visible_pairs` counts query by query, and is the reference for closed forms."""
     pairs = policy.visible_pairs(start, start + more)
     assert type(pairs) is int
     assert pairs == Policy.visible_pairs(policy, start, start + more)
@@ -48,7 +48,7 @@ def test_pairs_in_closed_form_are_those_counted_one_by_one(
 
 @given(recalling(), st.integers(0, 150))
 def test_pairs_under_recall(policy: Hierarchical, q: int) -> None:
-    """The first block, those that are recalled, and the local ones with what is begun."""
+    """A query sees the first block, recalled blocks, local blocks and the unfinished block."""
     block = policy.block_size
     begun = q % block + 1
     most = policy.local + (1 + policy.recalled) * block + begun
@@ -70,7 +70,7 @@ def test_bytes_never_exceed_the_bound(policy: Policy, seen: int) -> None:
 
 
 def test_by_hand() -> None:
-    # 30 layers, 3 kv heads of 64, keys and values in float32: 46,080 bytes a token.
+    # 30 layers, 3 kv heads of 64, keys and values in float32: 46,080 bytes per token.
     shape = ModelShape(layers=30, heads=9, kv_heads=3, head_dim=64)
     assert shape.token_bytes == 46_080
     assert kv_bytes(Full(), shape, 8192) == 377_487_360

@@ -1,4 +1,4 @@
-"""Names of earlier releases still work, and say what to use instead."""
+"""Former names still work, and warn with the new name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import transom.policies
 from transom.policies import FutureQueries, Kept
 
 
-def test_coming_is_future_queries() -> None:
+def test_coming_is_now_future_queries() -> None:
     with pytest.warns(DeprecationWarning, match="FutureQueries"):
         assert transom.policies.Coming is FutureQueries
     with pytest.raises(AttributeError, match="Goings"):

@@ -1,4 +1,4 @@
-"""A kind of policy that transom does not have: it prices itself, and a cache says what it lacks."""
+"""A kind of policy that transom does not have: it computes its cost, and a cache refuses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPE = ModelShape(layers=2, heads=4, kv_heads=2, head_dim=8)
 
 @dataclass(frozen=True)
 class Doubling(Policy):
-    """The tokens 1, 2, 4, 8 and so on back from the newest, and the newest."""
+    """The newest token, and those 1, 2, 4, 8 and so on positions before it."""
 
     steps: int = 4
     name: ClassVar[str] = "doubling"
@@ -44,7 +44,7 @@ class OtherWindow(Window):
         return "distance"
 
 
-def test_a_kind_of_its_own_has_a_price() -> None:
+def test_a_new_kind_of_policy_has_a_cost() -> None:
     policy = Doubling(4)
     assert [policy.kept(seen) for seen in (0, 1, 2, 3, 5, 9, 100)] == [0, 1, 2, 3, 4, 5, 5]
     token = 2 * 2 * 2 * 8 * 4  # layers, kv heads, keys and values, dimensions, bytes
@@ -53,7 +53,7 @@ def test_a_kind_of_its_own_has_a_price() -> None:
     assert kv_bytes_bound(policy, SHAPE) == 5 * token
     pairs = 1 + 2 + 3 + 3 + 4
     assert attention_flops(policy, SHAPE, 5) == 4 * pairs * 2 * 4 * 8
-    # 5 tokens of 16 numbers in 8 bits with two scales and offsets; 5 + 4 exact; the channels.
+    # 5 tokens of 16 numbers in 8 bits, with scales and offsets; 5 + 4 exact ones; the channels.
     head = 5 * (16 + 2 * 4) + 9 * 16 * 4 + 2 * 8 * 4
     assert kv_bytes_bound(Doubling(4, kv="int8"), SHAPE) == 2 * 2 * head
 
@@ -64,7 +64,9 @@ def test_a_cache_refuses_a_kind_that_it_cannot_hold() -> None:
         BoundedCache(Doubling(4), config=model.config)
 
 
-def test_a_line_in_the_table_is_all_a_cache_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_for_a_new_kind_needs_one_line_in_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kinds = {**build.KINDS, "distance": build.KINDS["position"]}
     monkeypatch.setattr(build, "KINDS", kinds)
     model, ids = tiny("llama"), tokens(1, 40)

@@ -75,7 +75,7 @@ def test_a_package_can_register_a_policy(monkeypatch: pytest.MonkeyPatch) -> Non
     assert str(Mine(7)) == "mine:7"
 
 
-def test_a_taken_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_can_be_used_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, f"{__name__}:Clash")
     with pytest.raises(PolicyError, match=r"'sinks', which transom\.policies\.sinks already"):
         known()
@@ -101,12 +101,12 @@ def test_an_entry_point_must_be_a_policy(monkeypatch: pytest.MonkeyPatch) -> Non
         ("xyzzy", "unknown policy 'xyzzy'. Known"),
     ],
 )
-def test_what_was_probably_meant(text: str, meant: str) -> None:
+def test_errors_suggest_what_was_probably_meant(text: str, meant: str) -> None:
     with pytest.raises(PolicyError, match=meant):
         parse(text)
 
 
-def test_sizes_are_written_as_lengths_are() -> None:
+def test_sizes_may_be_written_like_lengths() -> None:
     assert str(parse("window:1k")) == "window:1024"
     assert parse("snapkv:20k,every=1k") == parse("snapkv:20480,every=1024")
     assert parse("sinks:4,window=1.5K") == parse("sinks:4,window=1536")

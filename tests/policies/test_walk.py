@@ -1,4 +1,4 @@
-"""The walk of `docs/walks.md`, taken: two policies are added, and the suites are run over them."""
+"""Takes the walk of `docs/walks.md`: adds two policies, and runs the suites over them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
-# Stands for step 1: the files are where modules of `transom.policies` are looked for.
+# Stands for step 1: puts the files where `transom.policies` looks for its modules.
 ADDED = """
 import transom.policies
 transom.policies.__path__.append({folder!r})
 """
-# Steps 2 to 4. The rule is the one of `docs/add-a-policy.md`, written from its words.
+# Steps 2 to 4. The rule follows the description in `docs/add-a-policy.md`, not its code.
 NAMED = """
 import transom
 from transom.policies.half import Half
@@ -38,12 +38,13 @@ def loud_values(layer, head, now):
 RULES["loud-values"] = loud_values
 """
 TWO = "half or loud"
-FEW = "not (gemma or gpt or lfm or mistral or phi or qwen or smollm)"  # families; to be quick
+# Model families that are left out, to save time.
+FEW = "not (gemma or gpt or lfm or mistral or phi or qwen or smollm)"
 SUITES = ("tests/kv/test_oracle.py", "tests/kv/test_scored.py", "tests/test_state.py")
 
 
 def suites(folder: Path, plugin: str, *arguments: str) -> tuple[dict[str, str], str]:
-    """The outcome of each test once the policies of the recipe are there; and all that was said."""
+    """The outcome of each test with the policies of the recipe added, and the whole output."""
     text = (ROOT / "docs/add-a-policy.md").read_text(encoding="utf-8")
     half, loud = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (folder / "half.py").write_text(half)
@@ -81,7 +82,7 @@ def test_a_policy_is_added_in_as_many_files_as_the_walk_says(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_what_is_forgotten_is_found(tmp_path: Path) -> None:
+def test_a_forgotten_step_of_the_walk_fails_a_test(tmp_path: Path) -> None:
     tests = ("test_what_is_built_in_is_exported", "test_every_scored_policy_has_a_reference")
     outcomes, said = suites(
         *(tmp_path, ADDED, "-k", " or ".join(tests)),

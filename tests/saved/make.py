@@ -1,4 +1,4 @@
-"""Write what a release saves, for later ones to open: `python -m tests.saved.make FOLDER`.
+"""Writes files of this release for later ones to open: `python -m tests.saved.make FOLDER`.
 
 Run it at the commit of which the files are to be kept, and keep them in `tests/saved/DATE`.
 """
@@ -29,14 +29,14 @@ STATES = {
     "expected": "expected-attention:20",
 }
 READ = [(7 * i * i + 3 * i) % (VOCABULARY - 3) + 3 for i in range(130)]
-MORE = [40, 50, 60]  # so few that what is kept does not yet hang on how scores are rounded
+MORE = [40, 50, 60]  # so few that rounding of scores does not yet decide which are kept
 DOCUMENTS = [[3, 5, 8], [], [70_000, 1], list(range(300))]
 CONTEXTS = {"a": range(600), "a/longer": [*range(512), *range(5, 400)], "b": [9] * 20}
 STATE = bytes(range(256)) * 3
 
 
 def model() -> Any:
-    """A small model whose weights are the same on every machine: fractions of whole numbers."""
+    """A small model with the same weights on every machine: fractions of whole numbers."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,

@@ -1,4 +1,4 @@
-"""What earlier releases saved opens: states, corpora and stores."""
+"""Files that earlier releases saved still open: states, corpora and stores."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HERE = Path(__file__).parent
 RELEASES = sorted(path.name for path in HERE.iterdir() if (path / "scores.npz").exists())
 
 
-def test_there_are_some() -> None:
+def test_there_are_saved_files() -> None:
     assert RELEASES
 
 
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_state_goes_on(release: str, name: str) -> None:
+def test_a_saved_state_goes_on(release: str, name: str) -> None:
     context = Context.load(HERE / release / f"{name}.state", model())
     assert (context.policy, context.usage.seen) == (parse(STATES[name]), len(READ))
     expected = np.load(HERE / release / "scores.npz")[name]
@@ -32,7 +32,7 @@ def test_a_state_goes_on(release: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_corpus_opens(release: str, tmp_path: Path) -> None:
+def test_a_saved_corpus_opens(release: str, tmp_path: Path) -> None:
     corpus = TokenCorpus.open(HERE / release / "corpus")
     assert [corpus.document(i).tolist() for i in range(corpus.documents)] == DOCUMENTS
     shutil.copytree(HERE / release / "corpus", tmp_path / "corpus")
@@ -42,7 +42,7 @@ def test_a_corpus_opens(release: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_store_opens(release: str, tmp_path: Path) -> None:
+def test_a_saved_store_opens(release: str, tmp_path: Path) -> None:
     shutil.copytree(HERE / release / "store", tmp_path / "store")
     with ContextMemoryManager(2**22, disk=tmp_path / "store") as manager:
         assert manager.get_context("a", namespace="tenant") is None

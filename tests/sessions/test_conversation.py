@@ -16,7 +16,9 @@ from transom.sessions.conversation import RECENT, Conversation
 from transom.state import remove_leftovers
 
 
-def test_it_is_bounded_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_never_exceeds_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conversation, "CHARACTERS", 50)
     session = SessionFile(tmp_path / "talk")
     talk = Conversation(context(), "tiny", session=session)
@@ -35,8 +37,8 @@ def test_it_is_bounded_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert max(len(turn.question) for turn in talk.recent) < 60
 
 
-def test_what_is_not_kept_has_not_happened() -> None:
-    """An answer dropped half-way, and one taken back, leave the next as if they had never been."""
+def test_an_answer_that_is_not_kept_leaves_no_trace() -> None:
+    """After an abandoned or undone answer, the next one is as if that had never been."""
     talk, alone = Conversation(context(), "tiny"), Conversation(context(), "tiny")
 
     def answer(to: Conversation, question: str) -> str:
@@ -50,7 +52,7 @@ def test_what_is_not_kept_has_not_happened() -> None:
     next(dropped)
     next(dropped)
     assert talk.turns == 1
-    answer(talk, "Z" * 60)  # evicts all there was
+    answer(talk, "Z" * 60)  # evicts all earlier tokens
     assert talk.undo_bytes == talk.usage.kv_bytes
     assert talk.undo()
     assert not talk.undo()
@@ -64,7 +66,7 @@ def test_what_is_not_kept_has_not_happened() -> None:
     assert answer(talk, "abc") == answer(Conversation(context(), "tiny"), "abc")
 
 
-def test_a_stopped_answer_is_kept_as_far_as_it_came() -> None:
+def test_a_stopped_answer_is_kept_up_to_where_it_stopped() -> None:
     talk = Conversation(context("full"), "tiny")
     reply = talk.ask(LONG, max_new_tokens=50)
     pieces = iter(reply)
@@ -80,7 +82,7 @@ def test_a_stopped_answer_is_kept_as_far_as_it_came() -> None:
     assert "".join(talk.ask("d", max_new_tokens=20)) == expected
 
 
-def test_a_file_that_something_else_has_written_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_somebody_else_has_written_is_not_overwritten(tmp_path: Path) -> None:
     session = SessionFile(tmp_path / "talk")
     one, other = context(), context()
     other.append("ab")
@@ -93,7 +95,7 @@ def test_a_file_that_something_else_has_written_is_not_overwritten(tmp_path: Pat
 
 
 def test_a_pipe_or_device_is_no_session(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")  # from which nothing would ever come
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(InputError, match="is no regular file"):
             SessionFile(path)
@@ -106,7 +108,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert SessionFile(tmp_path / "link").note == {"turns": 0}
 
 
-def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     names = {f".talk.{ended.pid}.tmp", f".talk.{os.getpid()}.tmp", ".talk.x.tmp", "talk.1.tmp"}

@@ -27,10 +27,10 @@ def whole(tokenizer: Any, text: str) -> list[int]:
 
 
 def lacking_bytes() -> Tokenizer:
-    """A byte-level vocabulary without all bytes, as SmolLM2 has."""
+    """A byte-level vocabulary that lacks some bytes, like that of SmolLM2."""
     settings = json.loads(family("gpt2").to_str())
     model = settings["model"]
-    lacking = {*"Ã©Ą"}  # 0xC3 and 0xA9, which are é, and 0x04
+    lacking = {*"Ã©Ą"}  # 0xC3 and 0xA9 (together é), and 0x04
     model["merges"] = [merge for merge in model["merges"] if not lacking & {*"".join(merge)}]
     kept = [token for token in model["vocab"] if not lacking & {*token}]
     model["vocab"] = {token: i for i, token in enumerate(kept)}
@@ -76,17 +76,17 @@ def test_bytes_that_a_vocabulary_lacks(kind: Any) -> None:
     backend = kind(Reference(tokenizer))
     texts = [PROSE, "théese the", "thé", "\x04", "tag \x04\x04 ing", ""]
     assert [ids.tolist() for ids in backend.encode(texts)] == [whole(tokenizer, t) for t in texts]
-    assert whole(tokenizer, "thée") == whole(tokenizer, "the")  # why it is not left to them
+    assert whole(tokenizer, "thée") == whole(tokenizer, "the")  # the é is lost
     choice = choose_backend(tokenizer, [PROSE], kind.name)
     assert choice.backend.name == kind.name
 
 
-def test_settings_that_lack_nothing_stay() -> None:
+def test_settings_that_lack_no_byte_are_not_changed() -> None:
     assert Complete(Reference(family("gpt2"))).settings == family("gpt2").to_str()
     assert Complete(Reference(family("bert"))).settings == family("bert").to_str()
 
 
-def test_the_first_that_agrees() -> None:
+def test_the_first_backend_that_agrees_is_chosen() -> None:
     choice = choose_backend(family("gpt2"), [PROSE])
     assert choice.backend.name in ("fastokens", "gigatoken")
     assert "which agrees with tokenizers on" in choice.why
@@ -95,13 +95,13 @@ def test_the_first_that_agrees() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_is_chosen_gives_the_same_ids(name: str) -> None:
+def test_the_chosen_backend_gives_the_same_ids(name: str) -> None:
     choice = choose_backend(family(name), [PROSE])
     [ids] = choice.backend.encode([PROSE * 3])
     assert ids.tolist() == whole(family(name), PROSE * 3)
 
 
-def test_none_that_supports_it() -> None:
+def test_tokenizers_is_chosen_if_no_other_backend_supports_the_tokenizer() -> None:
     choice = choose_backend(family("bert"), [PROSE])
     assert choice.backend.name == "tokenizers"
     assert choice.why.startswith("tokenizers 0.")
@@ -118,7 +118,7 @@ class Wrong(Fastokens):
         ]
 
 
-def test_one_that_differs_on_the_sample_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_differs_on_the_sample_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transom.tokens.backends.fastokens.Fastokens", Wrong)
     assert choose_backend(family("gpt2"), [PROSE]).backend.name == "fastokens"
     choice = choose_backend(family("gpt2"), [PROSE, "Only here it shows."])
@@ -138,7 +138,7 @@ def test_a_sample_with_half_a_character() -> None:
     assert choose_backend(family("gpt2"), ["a\ud83d b"]).backend.name == "fastokens"
 
 
-def test_special_tokens_as_text_are_not_for_them() -> None:
+def test_special_tokens_as_text_are_left_to_tokenizers() -> None:
     tokenizer = Tokenizer.from_str(family("gpt2").to_str())
     tokenizer.encode_special_tokens = True
     choice = choose_backend(tokenizer, [])
@@ -146,7 +146,7 @@ def test_special_tokens_as_text_are_not_for_them() -> None:
     assert "cannot read special tokens as text" in choice.why
 
 
-def test_asked_for_by_name() -> None:
+def test_a_backend_asked_for_by_name() -> None:
     assert choose_backend(family("gpt2"), [], "tokenizers").why.startswith("tokenizers 0.")
     assert choose_backend(family("gpt2"), [], "gigatoken").backend.name == "gigatoken"
     with pytest.raises(InputError, match="cannot use gigatoken does not support"):
@@ -158,7 +158,9 @@ def test_asked_for_by_name() -> None:
     assert backends() == ("auto", "tokenizers", "fastokens", "gigatoken")
 
 
-def test_none_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizers_is_chosen_if_no_other_backend_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("fastokens", "gigatoken"):
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, f"transom.tokens.backends.{name}", raising=False)

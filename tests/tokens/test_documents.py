@@ -131,7 +131,7 @@ def test_damaged_rows(tmp_path: Path) -> None:
     pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
     data = bytearray(path.read_bytes())
     at = data.index(b"1000 1000 ")
-    data[at : at + 4] = b"9999"  # as good a text as the one before
+    data[at : at + 4] = b"9999"  # still valid text, but not the same
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"cannot read .*a\.parquet: .*CRC"):
         read(path)
@@ -178,7 +178,7 @@ def test_bytes_read_go_up_to_the_size(tmp_path: Path, name: str) -> None:
     assert seen == sorted(seen)
     assert seen[0] == 0
     assert found.read == found.size == path.stat().st_size
-    assert len(set(seen)) > 2 or name.endswith(".zst")  # which is read in one go here
+    assert len(set(seen)) > 2 or name.endswith(".zst")  # read in one call here
 
 
 @given(st.text(), st.binary(min_size=1), st.integers(1, 7))
@@ -199,7 +199,7 @@ def test_decoding_in_pieces(text: str, noise: bytes, size: int) -> None:
 
 
 class Slow(io.BytesIO):
-    """Gives a few bytes at a time."""
+    """A file that returns a few bytes at a time."""
 
     def __init__(self, data: bytes, size: int) -> None:
         super().__init__(data)
@@ -244,7 +244,7 @@ def broken() -> Iterator[tuple[str, bytes, str]]:
 
 
 @pytest.mark.parametrize(("name", "data", "message"), [*broken()])
-def test_what_cannot_be_used(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+def test_unusable_files_are_refused(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(InputError, match=message):
@@ -280,8 +280,8 @@ def test_without_pyarrow(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPa
         read(tmp_path / name)
 
 
-def test_a_fork_takes_no_lines_away(tmp_path: Path) -> None:
-    """More of them than a buffer holds: parent and fork have one place in the file."""
+def test_a_fork_takes_no_lines_from_its_parent(tmp_path: Path) -> None:
+    """The file is larger than a buffer; parent and fork share one position in it."""
     lines = [json.dumps({"text": f"{number} " + "x" * 2000}) for number in range(100)]
     found = documents(write(tmp_path / "lines.jsonl", "\n".join(lines)))
     assert str(next(found).text).startswith("0 ")
@@ -291,7 +291,7 @@ def test_a_fork_takes_no_lines_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_wide_text_without_a_mark_is_no_utf_8(tmp_path: Path, encoding: str) -> None:
+def test_utf_16_without_a_byte_order_mark_is_refused(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "a.txt", "Some text".encode(encoding))
     with pytest.raises(InputError, match="is not UTF-8 text: it is UTF-16 or UTF-32, without a"):
         read(path)
@@ -309,15 +309,15 @@ def test_wide_text_without_a_mark_is_no_utf_8(tmp_path: Path, encoding: str) -> 
     ],
     ids=str,
 )
-def test_rows_of_what_is_no_text(tmp_path: Path, column: Any) -> None:
+def test_rows_that_are_not_text_are_refused(tmp_path: Path, column: Any) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": column}), path)
     with pytest.raises(InputError, match=r"a\.parquet:1 has .* as 'text'; expected text there"):
         read(path)
 
 
-def test_zstd_of_long_distances(tmp_path: Path) -> None:
-    # A frame by which everything is to be held in a window of 2**28 bytes, and nothing in it.
+def test_zstd_with_a_large_window_is_refused(tmp_path: Path) -> None:
+    # An empty frame that asks for a window of 2**28 bytes.
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(bytes.fromhex("28b52ffd 00 90 010000"))
     with pytest.raises(InputError, match="unpack it with zstd -d --long=31"):
@@ -325,6 +325,6 @@ def test_zstd_of_long_distances(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\0.txt"])
-def test_names_that_name_no_file(name: str) -> None:
+def test_paths_that_cannot_name_a_file(name: str) -> None:
     with pytest.raises(InputError, match=r"a file's name is .*; expected the name of a file"):
         documents(name)

@@ -1,4 +1,4 @@
-"""Files tokenized in parts, by several threads, have the ids of tokenizing every document whole."""
+"""Files tokenized in parts, by several threads, have the ids of each document as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = [*FAMILIES, *UNSPLIT]
 
 
 def write(folder: Path, texts: list[str]) -> list[Path]:
-    """All texts but the last one in one file, the last one in another."""
+    """Write all texts but the last to one file, and the last to another."""
     lines, text = folder / "a.jsonl", folder / "b.txt"
     lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:-1]))
     text.write_bytes(texts[-1].encode())
@@ -30,7 +30,7 @@ def write(folder: Path, texts: list[str]) -> list[Path]:
 
 
 def together(paths: list[Path], tokenizer: Any, **options: Any) -> list[tuple[str, list[int]]]:
-    """Name and ids of every document."""
+    """The name and the ids of every document, joined."""
     found: list[tuple[str, list[int]]] = []
     ids: list[int] = []
     for part in tokenize_files(paths, tokenizer, **options):
@@ -88,7 +88,7 @@ def test_where_nothing_is_safe_documents_stay_whole(folder: Path) -> None:
     assert part.last
 
 
-def test_every_document_gives_something(folder: Path) -> None:
+def test_every_document_gives_at_least_one_item(folder: Path) -> None:
     paths = write(folder, ["", "a", "", ""])
     parts = list(tokenize_files(paths, family("gpt2")))
     assert [len(part.ids) for part in parts] == [0, 1, 0, 0]
@@ -104,7 +104,7 @@ def test_the_same_file_twice(folder: Path) -> None:
     assert second.read == 2 * path.stat().st_size
 
 
-def test_a_sample_has_of_every_file(folder: Path) -> None:
+def test_a_sample_has_a_part_of_every_file(folder: Path) -> None:
     paths = write(folder, ["a" * 30, "b" * 90, "c" * 500])
     assert "".join(sample(paths, characters=200)) == "a" * 30 + "b" * 70 + "c" * 100
     assert "".join(sample(paths[:1], characters=200)) == "a" * 30 + "b" * 90
@@ -112,7 +112,7 @@ def test_a_sample_has_of_every_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_half_a_character_is_found_where_it_is(folder: Path, workers: int) -> None:
+def test_an_error_names_the_line_with_half_a_character(folder: Path, workers: int) -> None:
     path = folder / "half.jsonl"
     path.write_text('{"text": "whole"}\n{"text": "half: \\ud83d"}\n')
     parts = tokenize_files([path], family("gpt2"), workers=workers)
@@ -123,7 +123,7 @@ def test_half_a_character_is_found_where_it_is(folder: Path, workers: int) -> No
 
 
 @pytest.mark.parametrize("workers", [0, 1.5, True])
-def test_workers_that_make_no_sense(workers: Any) -> None:
+def test_invalid_numbers_of_workers_are_refused(workers: Any) -> None:
     with pytest.raises(InputError, match="workers is"):
         list(tokenize_files([], family("gpt2"), workers=workers))
 
@@ -143,7 +143,7 @@ def test_results_come_in_order_a_few_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_goes_wrong_comes_out(workers: int) -> None:
+def test_errors_of_threads_are_raised(workers: int) -> None:
     results = in_order(lambda i: 1 // (3 - i), range(10), workers)
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
@@ -151,8 +151,8 @@ def test_what_goes_wrong_comes_out(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_fork_takes_nothing_away(workers: int) -> None:
-    """It has neither the threads nor a place of its own in the files."""
+def test_a_fork_takes_nothing_from_its_parent(workers: int) -> None:
+    """A fork has neither the threads nor a position of its own in the files."""
     going = in_order(str, range(50), workers)
     assert next(going) == "0"
     with pytest.raises(InputError, match="what goes through files belongs to process"):

@@ -1,4 +1,4 @@
-"""A fingerprint is the same when the ids are, and says what is not."""
+"""Equal ids have equal fingerprints; different fingerprints say what differs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def bpe(**settings: Any) -> Tokenizer:
     return Tokenizer(models.BPE(VOCABULARY, [("a", "b")], **settings))
 
 
-def test_equal_tokenizers_have_equal_ones() -> None:
+def test_equal_tokenizers_have_equal_fingerprints() -> None:
     one, other = bpe(), Tokenizer.from_str(bpe().to_str())
     assert fingerprint(one) == fingerprint(other)
     assert differences(fingerprint(one), fingerprint(other)) == ()
 
 
-def test_the_order_of_the_vocabulary_and_what_only_decodes_make_no_difference() -> None:
+def test_the_order_of_the_vocabulary_and_the_decoder_make_no_difference() -> None:
     other = Tokenizer(models.BPE(dict(reversed(VOCABULARY.items())), [("a", "b")]))
     other.decoder = decoders.ByteLevel()
     other.enable_truncation(4)
@@ -60,19 +60,19 @@ def changed(part: str) -> Tokenizer:
 @pytest.mark.parametrize(
     "part", ["normalizer", "pre-tokenizer", "added tokens", "merges", "vocabulary"]
 )
-def test_what_changes_ids_is_named(part: str) -> None:
+def test_a_change_that_changes_ids_is_named(part: str) -> None:
     named = differences(fingerprint(bpe()), fingerprint(changed(part)))
     assert len(named) == 1
     assert part in named[0]
 
 
-def test_a_tokenizer_of_transformers_has_that_of_its_backend() -> None:
+def test_a_tokenizer_of_transformers_has_the_fingerprint_of_its_backend() -> None:
     transformers = pytest.importorskip("transformers", reason="needs transom[torch]")
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe())
     assert fingerprint(wrapped) == fingerprint(bpe())
 
 
-def test_what_cannot_be_told_about_is_refused() -> None:
+def test_a_tokenizer_with_python_parts_has_no_fingerprint() -> None:
     class Mine:
         def pre_tokenize(self, text: Any) -> None: ...
 

@@ -23,13 +23,13 @@ from transom.tokens import as_ids
     ],
     ids=lambda ids: type(ids).__name__,
 )
-def test_what_holds_ids(ids: Any) -> None:
+def test_values_that_hold_ids(ids: Any) -> None:
     assert as_ids(ids, 10).tolist() == [5, 6, 7]
     assert as_ids(ids, 10).dtype == np.int64
 
 
 @pytest.mark.parametrize("ids", [[], (), range(0), np.array([]), torch.empty(0)], ids=str)
-def test_nothing_is_no_ids(ids: Any) -> None:
+def test_an_empty_value_holds_no_ids(ids: Any) -> None:
     assert as_ids(ids, 10).shape == (0,)
 
 
@@ -51,6 +51,6 @@ def test_nothing_is_no_ids(ids: Any) -> None:
     ],
     ids=str,
 )
-def test_what_does_not(ids: Any, message: str) -> None:
+def test_values_that_do_not_hold_ids_are_refused(ids: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_ids(ids, 10)

@@ -31,7 +31,7 @@ def test_a_character_cut_short_comes_at_the_end() -> None:
     assert list(pieces(BYTES, ids)) == ["a", "\ufffd"]
 
 
-def test_nothing_from_nothing() -> None:
+def test_no_ids_give_no_text() -> None:
     assert list(pieces(BYTES, [])) == []
 
 

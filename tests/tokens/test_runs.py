@@ -16,13 +16,13 @@ DTYPES = ("uint8", "uint16", "int32", "int64")
 
 @st.composite
 def runs(draw: Any) -> tuple[np.ndarray, TokenRuns]:
-    """All ids in one array, and the same in several, which lie in memory in any order."""
+    """All ids in one array, and the same ids in several arrays in any order in memory."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     lengths = draw(st.lists(st.integers(0, 12), max_size=6))
     ids = (np.arange(sum(lengths)) + 1).astype(dtype)
     pieces = np.split(ids, np.cumsum(lengths)[:-1]) if lengths else []
     order = draw(st.permutations(range(len(pieces))))
-    copies = {at: pieces[at].copy() for at in order}  # allocated in that order
+    copies = {at: pieces[at].copy() for at in order}  # allocated in this order
     return ids, TokenRuns([copies[at] for at in range(len(pieces))], dtype)
 
 
@@ -37,7 +37,7 @@ def test_reading(case: tuple[np.ndarray, TokenRuns], data: Any) -> None:
 
 
 @given(runs(), st.integers(1, 9), st.lists(st.integers(-3, 60)))
-def test_gathering_writes_what_lies_in_one_array_and_names_the_rest(
+def test_gathering_writes_stretches_in_one_array_and_names_the_others(
     case: tuple[np.ndarray, TokenRuns], length: int, where: list[int]
 ) -> None:
     ids, tokens = case
@@ -72,7 +72,7 @@ def test_strided_views(
     assert (whole is None) == any(len(stretch) < length for stretch in wanted)
 
 
-def test_what_lies_in_one_array_is_a_view() -> None:
+def test_a_stretch_in_one_array_is_a_view() -> None:
     arrays = [np.arange(4), np.arange(4, 8)]
     tokens = TokenRuns(arrays, np.dtype(np.int64))
     assert np.shares_memory(tokens.read(5, 7), arrays[1])

@@ -1,4 +1,4 @@
-"""Text that grows has the ids of the whole, however it came."""
+"""A growing text has the ids of the whole, whatever pieces it came in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transom.tokens import Encoder, IncrementalTokenizer, TokenStream, tokenize_
 from transom.tokens.text import tokenize_text_with_offsets
 from transom.tokens.tokenizer import vocabulary_of
 
-SPLITS = 10  # per text; with 40 texts and all families, ten thousand
+SPLITS = 10  # per text: ten thousand over 40 texts and all families
 ENCODERS: dict[str, Encoder] = {}
 
 
@@ -78,7 +78,7 @@ def test_blocks_of_any_size(name: str, text: str, chance: random.Random) -> None
 
 
 class Small:
-    """The reference, in small blocks."""
+    """The reference backend, with small blocks."""
 
     def __init__(self, reference: Any, block: int) -> None:
         self.block = block
@@ -122,7 +122,7 @@ def test_slices_and_ids() -> None:
     assert growing.nbytes < 4 * len(ids) * growing.ids.itemsize
 
 
-def test_what_was_given_out_stays() -> None:
+def test_ids_that_were_returned_do_not_change() -> None:
     growing = IncrementalTokenizer(encoder_of("gpt2"))
     growing.append("some wor")
     early = growing.ids
@@ -138,7 +138,7 @@ def test_little_is_held_back() -> None:
         assert len(growing) - growing.settled < 8
     for letter in PROSE * 3:
         growing.append(letter)
-        assert len(growing) - growing.settled < 80  # some of it has no place to cut at
+        assert len(growing) - growing.settled < 80  # some of the text has no safe place to cut
     growing.append(" word by word")
     assert len(growing) - growing.settled < 8
     for letter in " letter by letter":
@@ -146,7 +146,7 @@ def test_little_is_held_back() -> None:
         assert len(growing) - growing.settled < 12
 
 
-def test_a_copy_goes_its_own_way() -> None:
+def test_a_copy_is_independent() -> None:
     stream = TokenStream(encoder_of("gpt2"))
     stream.feed("one tw")
     twin = stream.copy()
@@ -167,10 +167,10 @@ def test_truncation_and_padding_of_the_original_do_not_matter() -> None:
     assert tokenizer.truncation["max_length"] == 3
 
 
-def test_added_tokens_whose_ids_a_copy_would_not_get() -> None:
+def test_added_tokens_whose_ids_a_copy_would_change() -> None:
     tokenizer = Tokenizer(family("gpt2").model)
     tokenizer.add_tokens(["<s>"])
-    tokenizer.model = family("unigram").model  # a smaller one: the id stays where it was
+    tokenizer.model = family("unigram").model  # a smaller vocabulary: the added id stays as it was
     growing = IncrementalTokenizer(tokenizer)
     growing.append("a<s>b")
     assert growing.ids.tolist() == whole(tokenizer, "a<s>b")
@@ -207,7 +207,7 @@ def test_tokenizers_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "gpt2", object()], ids=["none", "a name", "an object"])
-def test_what_is_no_tokenizer(wrong: Any) -> None:
+def test_a_value_that_is_not_a_tokenizer_is_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"cannot tokenize with .*; expected a tokenizers"):
         IncrementalTokenizer(wrong)
 
@@ -221,7 +221,7 @@ def test_what_is_no_tokenizer(wrong: Any) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_text(wrong: Any, message: str) -> None:
+def test_a_value_that_is_not_text_is_refused(wrong: Any, message: str) -> None:
     growing = IncrementalTokenizer(encoder_of("gpt2"))
     growing.append("before ")
     with pytest.raises(InputError, match=message):

@@ -70,7 +70,7 @@ def test_a_tokenizer_of_another_kind_gets_the_whole() -> None:
     assert seen == ["abc" * 9 + "def"]
 
 
-def test_one_that_rewrites_its_text_gets_the_whole() -> None:
+def test_a_tokenizer_that_rewrites_its_text_gets_the_whole() -> None:
     assert ids_of(["abc" * 9, "de"], family("gpt2"), lambda text: [len(text)]) == [29]
 
 
@@ -110,7 +110,7 @@ def test_a_long_text_is_not_held() -> None:
     ],
     ids=range(8),
 )
-def test_text_and_what_is_not(content: Any, pieces: list[str] | None) -> None:
+def test_text_and_other_values(content: Any, pieces: list[str] | None) -> None:
     found, other = text_pieces(content)
     assert (None if found is None else list(found)) == pieces
     if found is None and isinstance(content, Iterator):
@@ -119,7 +119,7 @@ def test_text_and_what_is_not(content: Any, pieces: list[str] | None) -> None:
         assert other is content
 
 
-def test_a_piece_that_is_no_text() -> None:
+def test_a_piece_that_is_not_text_is_refused() -> None:
     given: Any = ["a", 1]
     with pytest.raises(InputError, match="a piece of text is int"):
         ids_of(given, family("gpt2"), len)

@@ -1,4 +1,4 @@
-"""The order of windows depends on the seed and on nothing else, and goes on where it stopped."""
+"""The order of windows depends on the seed alone, and can be resumed anywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transom.errors import InputError
 from transom.torch_data import WindowDataset, WindowStream
 from transom.torch_data.source import AT_ONCE
 
-# More workers than cores is what is tested here.
+# These tests need more workers than there are cores; torch warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
@@ -80,7 +80,7 @@ def test_workers_make_no_difference(corpus: TokenCorpus, workers: int, batch_siz
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_share_each_step(corpus: TokenCorpus, ranks: int) -> None:
-    """A step of 4 windows has the same ones, whoever takes them; nothing is left out."""
+    """A step of 4 windows has the same ones for any number of ranks, and none is left out."""
     whole = corpus.torch_dataset(SIZE, shuffle_seed=7)
     wanted = numbers(whole[i] for i in range(WINDOWS))
     shares = [
@@ -146,7 +146,7 @@ def test_a_dataset_goes_on_with_any_number_of_ranks(corpus: TokenCorpus, taken: 
     rest = dataset()
     rest.load_state_dict(whole.state_dict(taken))
     left = numbers(rest[i] for i in range(len(rest)))
-    if taken == WINDOWS:  # then the next epoch is to come
+    if taken == WINDOWS:  # after a whole epoch, the next one starts
         whole.set_epoch(1)
         assert left == numbers(whole[i] for i in range(WINDOWS))
         return
@@ -235,9 +235,9 @@ def test_hostile_settings(corpus: TokenCorpus) -> None:
     for epoch in (-1, "1", 2**62):
         with pytest.raises(InputError, match="state: epoch is"):
             stream.load_state_dict({"position": 1, "windows": 11, "seed": 7, "epoch": epoch})
-    assert sorted(numbers(stream)) == [*range(WINDOWS)]  # nothing was changed
+    assert sorted(numbers(stream)) == [*range(WINDOWS)]  # the refused states changed nothing
     stream.load_state_dict({"position": 2 * WINDOWS + 8, "windows": WINDOWS, "seed": 7})
-    dataset.set_epoch(2)  # as of a dataset in its third epoch
+    dataset.set_epoch(2)  # as in a dataset in its third epoch
     assert numbers(stream) == numbers(dataset[i] for i in range(8, WINDOWS))
 
 
@@ -254,7 +254,7 @@ def test_seeds_and_indices_of_any_whole_type(corpus: TokenCorpus) -> None:
 
 
 def test_threads_may_read_one_dataset(tmp_path: Path) -> None:
-    """Each at another stretch of the order, which is computed a stretch at a time."""
+    """Each thread reads another stretch of the order; stretches are computed one at a time."""
     corpus = numbered(tmp_path / "books", [3 * AT_ONCE], shard_bytes=1 << 20)
     dataset = corpus.torch_dataset(SIZE, shuffle_seed=7)
     places = np.arange(0, 3 * AT_ONCE, 97)
@@ -274,7 +274,7 @@ def test_threads_may_read_one_dataset(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_of_one_commit(tmp_path: Path) -> None:
-    """Whatever its corpus is refreshed to, also in workers that start later."""
+    """A refresh of its corpus changes nothing, even in workers that start later."""
     corpus = numbered(tmp_path / "books", [5])
     dataset = corpus.torch_dataset(SIZE, shuffle_seed=7, packed=True)
     before = numbers(dataset[i] for i in range(5))
@@ -287,7 +287,7 @@ def test_a_dataset_is_of_one_commit(tmp_path: Path) -> None:
 
 
 def test_documents_stay_apart_in_packed_windows(tmp_path: Path) -> None:
-    """As items come, given to a model of transformers that keeps no cache."""
+    """Items are given as they are to a transformers model without a cache."""
     with TokenCorpus.create(tmp_path / "books", vocab_size=500) as writer:
         for document in ([5, 6, 7, 8], [9, 10, 11, 12], [13, 14]):
             writer.add_document(document)

@@ -1,4 +1,4 @@
-"""The package under its former name."""
+"""The former name of the package still works, and warns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes over one loader are the same for any number of workers, and for those that live on."""
+"""Passes over one loader are the same for any number of workers, persistent or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transom.errors import InputError
 from transom.torch_data import WindowDataset, WindowStream
 from transom.torch_data.shared import SharedNumbers
 
-# More workers than cores is what is tested here; and a forked one needs no threads of ours.
+# These tests need more workers than cores, and forked workers need no threads of the parent.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
@@ -55,7 +55,7 @@ def of_dataset(corpus: TokenCorpus, **settings: Any) -> WindowDataset:
 
 
 def epoch(corpus: TokenCorpus, number: int) -> list[int]:
-    """The order of an epoch, as a dataset without loaders has it."""
+    """The order of an epoch in a dataset without a loader."""
     dataset = of_dataset(corpus)
     dataset.set_epoch(number)
     return numbers(dataset[i] for i in range(WINDOWS))
@@ -63,7 +63,7 @@ def epoch(corpus: TokenCorpus, number: int) -> list[int]:
 
 @loaders
 def test_each_pass_of_a_stream_starts_anew(corpus: TokenCorpus, loader: dict[str, Any]) -> None:
-    """Also after one that was broken off."""
+    """Also after a pass that was not finished."""
     stream = of_stream(corpus)
     batches = DataLoader(stream, batch_size=None, **loader)
     wanted = epoch(corpus, 0)
@@ -90,7 +90,7 @@ def test_a_loaded_place_is_where_one_pass_starts(
         assert numbers(batches) == wanted[12:]
         assert numbers(batches) == wanted
     other = DataLoader(stream, batch_size=None, num_workers=2)
-    assert numbers(other) == wanted  # the place was taken, by a loader with other workers
+    assert numbers(other) == wanted  # another loader has started its pass there already
 
 
 def test_a_loader_that_draws_the_same_seeds_takes_the_place_once(corpus: TokenCorpus) -> None:
@@ -115,7 +115,7 @@ def test_more_workers_that_draw_the_same_seeds_do_not_take_it(corpus: TokenCorpu
 @loaders
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_epochs_of_a_stream(corpus: TokenCorpus, loader: dict[str, Any], epochs: int) -> None:
-    """A pass is of so many epochs, and the number given is that of the pass."""
+    """A pass has several epochs, and `set_epoch` counts passes."""
     stream = of_stream(corpus, epochs=epochs)
     batches = DataLoader(stream, batch_size=None, **loader)
     for number in (0, 1, 3):
@@ -144,7 +144,7 @@ def test_epochs_and_places_of_a_dataset(corpus: TokenCorpus, loader: dict[str, A
     state = dataset.state_dict(taken=10)
     assert numbers(itertools.islice(batches, 2)) == epoch(corpus, 1)[:10]
     dataset.load_state_dict(json.loads(json.dumps(state)))
-    dataset.set_epoch(1)  # as trainers do before each epoch
+    dataset.set_epoch(1)  # trainers do this before each epoch
     dataset.set_epoch(1)
     assert numbers(batches) == epoch(corpus, 1)[10:]
     dataset.set_epoch(2)
@@ -190,12 +190,12 @@ def test_a_place_that_nobody_used_is_not_lost(corpus: TokenCorpus) -> None:
         one.set_epoch(0)
         assert one.state_dict()["position"] == 0
         one.load_state_dict({"position": 4, "windows": WINDOWS, "seed": 7})
-        one.set_epoch(1)  # what is left of an epoch may be skipped
+        one.set_epoch(1)  # the rest of an epoch may be skipped
         assert numbers(DataLoader(one, batch_size=None)) == epoch(corpus, 1)
 
 
 def test_the_state_after_a_whole_pass(corpus: TokenCorpus) -> None:
-    """Nothing is left of a pass; of a dataset, the next epoch is to come."""
+    """Nothing is left of a pass of a stream; a dataset goes on with the next epoch."""
     stream = of_stream(corpus)
     state = stream.state_after([*stream][-1])
     assert state == stream.state_dict()
@@ -262,7 +262,7 @@ def test_modes_of_torch_make_no_difference(corpus: TokenCorpus) -> None:
 
 
 def test_a_process_that_is_no_worker_has_numbers_of_its_own() -> None:
-    """Such as another rank that was given the same dataset."""
+    """For example another rank that was given the same dataset."""
     shared = SharedNumbers(start=1)
 
     def change() -> int:

@@ -1,4 +1,4 @@
-"""Over all ranks every window comes once an epoch, whoever shares them; or it is refused."""
+"""All ranks together have every window once an epoch, whoever shares them, or it is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenCorpus:
 
 @pytest.fixture
 def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Enter]:
-    """Become one of several ranks, as `torch.distributed` says."""
+    """While open, this process is one of several ranks, according to `torch.distributed`."""
 
     def enter(rank: int, ranks: int) -> None:
         monkeypatch.setattr(distributed, "is_initialized", lambda: True)
@@ -53,7 +53,7 @@ def by_itself(dataset: Any, rank: int, ranks: int, **loader: Any) -> Any:
 
 
 def by_sampler(dataset: Any, rank: int, ranks: int, **loader: Any) -> Any:
-    sampler = DistributedSampler(dataset, shuffle=True)  # as Lightning puts in by itself
+    sampler = DistributedSampler(dataset, shuffle=True)  # Lightning adds this sampler by itself
     return DataLoader(dataset, batch_size=4, sampler=sampler, **loader)
 
 
@@ -106,7 +106,7 @@ def test_every_window_comes(
         if way is by_itself:
             assert len(one) + len(other) == WINDOWS
         else:
-            assert len(one) == len(other)  # they repeat a few, as they say
+            assert len(one) == len(other)  # these repeat a few windows, as they document
     assert taken[0][0] != taken[0][1]
 
 
@@ -127,7 +127,7 @@ def test_a_share_that_was_given_is_not_shared_again(
 @pytest.mark.parametrize(
     "around",
     [
-        lambda dataset: random_split(dataset, [0.7, 0.3])[0],  # as before training
+        lambda dataset: random_split(dataset, [0.7, 0.3])[0],  # as one splits before training
         lambda dataset: ConcatDataset([dataset]),
     ],
     ids=["split", "joined"],
@@ -147,7 +147,7 @@ def test_what_is_made_of_a_share_is_not_shared_again(
 
 
 def test_nodes_may_share_and_processes_share_again(corpus: TokenCorpus, enter: Enter) -> None:
-    """4 processes: a share for each node of 2, of which a sampler makes 2."""
+    """4 processes on 2 nodes: the dataset shares among nodes, a sampler within each node."""
     taken = []
     for rank in range(4):
         enter(rank, 4)
@@ -178,7 +178,10 @@ def test_a_sampler_that_counted_items_does_not_go_on_in_an_epoch(
         next(iter(batches))
     with pytest.raises(InputError, match="DistributedSampler counts items when it is made"):
         by_sampler(dataset, 0, 2)
-    assert len(numbers(by_accelerate(dataset, 0, 2))) in (14, 16)  # which counts anew
+    assert len(numbers(by_accelerate(dataset, 0, 2))) in (
+        14,
+        16,
+    )  # Accelerate counts the items again
 
 
 @pytest.mark.parametrize("loader", WORKERS, ids=str)
@@ -187,9 +190,9 @@ def test_a_sampler_that_counted_items_does_not_go_on_in_an_epoch(
 def test_no_batch_is_empty(
     corpus: TokenCorpus, loader: dict[str, Any], ranks: int, batch_size: int, drop: bool
 ) -> None:
-    """With `drop_uneven`, all ranks have as many, of as many windows."""
+    """With `drop_uneven`, all ranks have equally many batches of equally many windows."""
     if loader and ranks > 4:
-        loader = {}  # enough processes
+        loader = {}  # with workers there would be too many processes
     sizes: list[list[int]] = []
     taken: list[int] = []
     if drop and ranks * batch_size > WINDOWS:
@@ -225,7 +228,7 @@ def test_ranks_of_a_dataset_may_be_made_even(corpus: TokenCorpus, ranks: int) ->
     assert {len(share) for share in shares} == {WINDOWS // ranks}
     taken = [n for share in shares for n in numbers(share[i] for i in range(len(share)))]
     assert len({*taken}) == len(taken)
-    for share in shares:  # what nobody takes does not become an epoch
+    for share in shares:  # windows that nobody takes do not make an epoch longer
         share.load_state_dict(share.state_dict(taken=WINDOWS // ranks))
         assert len(share) == WINDOWS // ranks
         share.set_epoch(1)
@@ -242,7 +245,7 @@ def test_uneven_ranks_are_told_once(
         for made in (
             corpus.torch_dataset(SIZE, drop_uneven=True),
             corpus.torch_stream(SIZE, batch_size=4, epochs=1, drop_uneven=True),
-            corpus.torch_stream(SIZE),  # has no end
+            corpus.torch_stream(SIZE),  # a stream without an end cannot be uneven
         ):
             next(iter(DataLoader(made, batch_size=None)))
         assert not caplog.records
@@ -274,7 +277,9 @@ def run(rank: int, given: list[Any], store: str, taken: Any) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     corpus = TokenCorpus.open(given[0].path)
     found = []
-    for one, size in zip(given[1:], (4, None), strict=True):  # made before, and given to all ranks
+    for one, size in zip(
+        given[1:], (4, None), strict=True
+    ):  # made before the process group, and given to all ranks
         workers = {"num_workers": 1, "persistent_workers": True}
         found.append(numbers(DataLoader(one, batch_size=size, **workers)))
     for way in (by_itself, by_sampler, by_accelerate):

@@ -1,4 +1,4 @@
-"""torchdata's StatefulDataLoader keeps a place of its own, in the state of each worker."""
+"""torchdata's StatefulDataLoader keeps the position in the state of each worker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_stream_goes_on(
         assert [int(b["position"]) for b in rest] == [int(b["position"]) for b in whole[stopped:]]
         if epochs is not None and stopped < len(whole):
             stream.set_epoch(number)
-            assert numbers(batches) == numbers(whole)  # the next pass is a whole one
+            assert numbers(batches) == numbers(whole)  # the next pass is complete
 
 
 @pytest.mark.parametrize("loader", WORKERS, ids=str)
@@ -83,7 +83,7 @@ def test_a_dataset_goes_on(corpus: TokenCorpus, tmp_path: Any, loader: dict[str,
 
 
 def test_other_batches_or_ranks_are_refused(corpus: TokenCorpus) -> None:
-    """The states of the workers are of steps of a size; `state_after` goes for any."""
+    """States of workers fit one size of step only; those of `state_after` fit any."""
 
     def loader(**settings: Any) -> StatefulDataLoader[Any]:
         made = corpus.torch_stream(SIZE, shuffle_seed=7, epochs=1, **settings)

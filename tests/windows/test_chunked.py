@@ -96,7 +96,7 @@ def test_a_fork_leaves_the_file_alone(tmp_path: Path) -> None:
     def shown() -> list[int]:
         return context.ids.tolist()
 
-    assert in_a_fork(shown) == [*range(15)]  # nothing has been spilled yet
+    assert in_a_fork(shown) == [*range(15)]  # no chunk is in the file yet
     context.add_tokens(range(15, 70))
     for refused in (shown, lambda: context.add_tokens([7]), lambda: pickle.dumps(context)):
         with pytest.raises(InputError, match=r"the spill file in .* belongs to process"):
@@ -136,6 +136,6 @@ def test_hostile_settings(arguments: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("spill", ["", " ", "a\0b", "~nobody-of-that-name/spill", 5])
 def test_folders_that_are_none(spill: Any) -> None:
-    """An empty name is not taken for the current folder."""
+    """An empty name does not stand for the current folder."""
     with pytest.raises(InputError, match=r"spill is .*expected the path of a folder"):
         MemoryEfficientContext(100, 10, spill=spill, ram_bytes=200)

@@ -1,4 +1,4 @@
-"""What every window of tokens must do. A new type is tested by being known to the factory."""
+"""What every token window must do. The suite runs over every type that the factory knows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = sorted(ContextWindowFactory.known())
 
 @st.composite
 def windows(draw: Any) -> TokenState:
-    """An empty window of any kind, small enough for everything to happen to it."""
+    """An empty window of any type, so small that tests reach every case."""
     small, large = sorted((draw(SIZES), draw(SIZES)))
     kind = draw(st.sampled_from(NAMES))
     if kind == "simple":
@@ -50,7 +50,7 @@ def test_it_shows_what_its_policy_makes_visible(window: TokenState, text: Any) -
         assert window.policy is not None
         expected = [i for i in range(seen) if window.policy.visible(seen - 1, i)]
         assert window.ids.tolist() == [ids[i] for i in expected]
-        if not isinstance(window, SlidingWindow):  # which keeps everything until told to flush
+        if not isinstance(window, SlidingWindow):  # it keeps all tokens until `flush`
             assert len(window) == len(expected)
         assert window.dropped == seen - len(window)
     assert window.seen == len(ids)
@@ -111,7 +111,7 @@ def test_what_was_shown_stays_as_it_was(window: TokenState, text: Any) -> None:
     ],
     ids=lambda ids: type(ids).__name__,
 )
-def test_what_holds_ids(name: str, ids: Any) -> None:
+def test_values_that_hold_ids(name: str, ids: Any) -> None:
     window = ContextWindowFactory.create_window(name)
     ids = copy.copy(ids) if not hasattr(ids, "gi_frame") else iter([7, 300, 0])
     window.add_tokens(ids)
@@ -206,7 +206,7 @@ def test_memory_is_bounded_and_counted(name: str) -> None:
             pass
         for _ in range(200):
             list(window.feed(range(1000)))
-        # Twice what is visible and a block that has just come, and the same for documents.
+        # At most twice the visible tokens and a new block, and the same for documents.
         assert window.nbytes <= 2 * 2 * (512 + 2 * 1000) + 400
     else:
         for _ in range(200):

@@ -17,13 +17,13 @@ from transom.windows import (
 
 
 class Mine(ContextWindow):
-    """What a user's own package may register."""
+    """A window type that a user's package may register."""
 
     name = "mine"
 
 
 class NotAWindow:
-    """What it must not."""
+    """A class that it must not register."""
 
 
 @pytest.fixture

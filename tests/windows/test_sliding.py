@@ -18,7 +18,7 @@ PAD = 0
 
 
 class Case(NamedTuple):
-    """Settings, and documents of ids that are all different from each other and from padding."""
+    """Settings, and documents whose ids differ from each other and from padding."""
 
     settings: dict[str, Any]
     documents: list[list[int]]
@@ -56,7 +56,7 @@ def cases(draw: Any, packed: bool | None = None) -> Case:
 
 
 def reference(case: Case) -> list[tuple[list[int], list[int], list[int], int]]:
-    """Ids, both masks and the start of every window, token by token."""
+    """The ids, both masks and the start of every window, computed token by token."""
     cut = {"bos_id": None, "eos_id": None, **case.settings}
     bos = [cut["bos_id"]] if cut["bos_id"] is not None else []
     eos = [cut["eos_id"]] if cut["eos_id"] is not None else []
@@ -206,7 +206,7 @@ def test_a_stream_gives_the_same_windows(case: Case, lengths: list[int], lazy: b
             assert a.cu_seqlens.tolist() == b.cu_seqlens.tolist()
     assert len(window) == 0
     assert window.seen == len(case.ids)
-    if not case.settings["packed"]:  # it starts over after the end
+    if not case.settings["packed"]:  # it starts again from 0 after the end
         again = [*window.feed(case.ids), *window.flush()]
         fresh = case.window()
         fresh.add_tokens(case.ids)
@@ -239,7 +239,7 @@ def test_a_bad_id_in_a_stream_keeps_what_came_before_its_block() -> None:
         next(stream)
     assert window.seen == 8192
     with pytest.raises(InputError):
-        window.feed([9])  # at once, not when the first window is asked for
+        window.feed([9])  # raised at once, not at the first window
 
 
 @given(cases(packed=True))

@@ -125,21 +125,21 @@ class Context(GeneratingContext):
         """Token ids of `text` as the next thing in this context.
 
         Special tokens that the tokenizer puts before a text are added only at the very start, and
-        those that it puts behind one never, since more may come.
+        those that it puts after a text never, since more text may come.
         """
         return self._encoder.next_text(text)
 
     def append(self, content: Content | Iterator[str] | Iterator[int]) -> int:
         """Feed text, token ids or chat messages; returns how many tokens that was.
 
-        Text may come in pieces, from an iterator such as an open file or a generator; they are
-        tokenized as the one text that they are, a stretch at a time. What one call appends is
-        tokenized by itself: ids that a model has been fed cannot be taken back for what a later
-        call brings. Ids may be a list, a range, or a 1-D numpy array or torch tensor. Messages are
+        Text may come in pieces, from an iterator such as an open file or a generator. The pieces
+        of one call are tokenized as one text, a stretch at a time. Texts of different calls are
+        tokenized separately, because ids that the model was fed cannot be changed later. Ids may be
+        a list, a range, or a 1-D numpy array or torch tensor. Messages are
         `{"role": ..., "content": ...}` and go through the model's chat template.
 
         Raises:
-            InputError: when the content is none of these; nothing has been fed then, but for the
+            InputError: when the content is none of these. Nothing has been fed then, except the
                 pieces before one that is not text.
             CacheError: when another thread is in a call, or an earlier one stopped half-way.
         """
@@ -156,27 +156,27 @@ class Context(GeneratingContext):
     def score(
         self, content: Content, *, window: SlidingWindow | None = None
     ) -> NDArray[np.float32]:
-        """Append, and say how surprising each token was.
+        """Append, and return the loss of each token.
 
         Scoring a text piece by piece gives the same as scoring it at once.
 
-        With `window`, nothing is appended. The text is read as one by itself, in windows of these
-        settings that each start from nothing, and every token counts in the first window it is in:
-        perplexity by sliding window, `exp(nanmean(losses))`. It takes `window_size / stride` times
-        as long as reading the text once, and each token has at least `overlap` before it.
+        With `window`, nothing is appended. The text is read without the context, in windows with
+        these settings, each from an empty cache. Every token counts in the first window that has
+        it, after at least `overlap` others. This is perplexity by sliding window,
+        `exp(nanmean(losses))`. It takes `window_size / stride` times as long as a plain reading.
 
         Args:
             content: text, token ids or, without a window, chat messages.
             window: how to cut; what it holds is neither used nor changed.
 
         Returns:
-            `(tokens,)` float32: negative log-likelihood in nats of each token given what the policy
-            let it see, or what was before it in its window. NaN for the first token, which nothing
-            predicts, and for what a window with `drop_last` leaves out.
+            `(tokens,)` float32: negative log-likelihood of each token in nats, given the tokens
+            that it sees under the policy, or those before it in its window. NaN for the first
+            token, which nothing predicts, and for tokens that `drop_last` leaves out.
 
         Raises:
-            InputError: when the content cannot be used, or a window is larger than what the
-                policy lets be seen.
+            InputError: when the content cannot be used, or a window is larger than the policy's
+                capacity.
             CacheError: as for `append`.
         """
         if window is None:
@@ -204,15 +204,15 @@ class Context(GeneratingContext):
     def trim_to(self, tokens: int) -> None:
         """Remove the newest tokens, so that the first `tokens` seen are left.
 
-        What is appended next goes on as if the others had never been there. What the model would
-        have said next after the token that is now the newest is not known any more: append before
-        generating (or fork before what may have to be taken back). After chat messages it is not
-        known either where the conversation stands, unless nothing is left: no messages can follow.
+        The context goes on as if the removed tokens had never been there. But the model's
+        prediction of the next token is lost, so append something before you generate. (If you may
+        want to go back, `fork` before you append.) The state of a conversation is lost too: after
+        chat messages were trimmed, no messages can follow, unless all tokens were removed.
 
         Raises:
             InputError: when fewer tokens have been seen.
             CacheError: when it would not be exact, because the removed tokens have evicted others,
-                been quantized or had a say in the scores of others; nothing is changed then.
+                been quantized, or influenced the scores of others. Nothing is changed then.
         """
         with self._runner.exclusive():
             tokens = whole_number("trim_to", "tokens", tokens, 0)

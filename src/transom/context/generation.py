@@ -49,7 +49,7 @@ class GeneratingContext:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the newest tokens are an answer to messages that the model has not ended."""
+        """Whether the newest tokens are an answer that the model has not ended."""
         return self._runner.dialogue.unfinished
 
     @property

@@ -23,7 +23,7 @@ Note: TypeAlias = dict[str, Any]  # JSON
 
 
 class SavedContext(NamedTuple):
-    """What a file holds, and what it was found to fit.
+    """The content of a file, with the model and tokenizer that it was checked against.
 
     Attributes:
         model, tokenizer: to go on with.

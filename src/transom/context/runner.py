@@ -145,8 +145,8 @@ class ModelRunner:
         """Run the model on `(tokens,)` ids. Mutates the cache and `logits`.
 
         Args:
-            every: return the logits of every token, not only of the last one where that is less
-                work.
+            every: return the logits of every token. Otherwise only those of the last one, if the
+                model can leave out the others.
 
         Returns:
             Logits, `(tokens, vocabulary)` or `(1, vocabulary)`.
@@ -204,7 +204,7 @@ class ModelRunner:
     def _rebase(self, tokens: int) -> None:
         """Keep positions small, where the model's float32 angles are accurate.
 
-        Not in a model to whose queries the true position matters.
+        Does nothing for a model that scales queries by their true position.
         """
         cache, capacity = self.cache, self.cache.policy.capacity
         absolute = cache.positions == "absolute"

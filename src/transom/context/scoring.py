@@ -24,7 +24,7 @@ from transom.windows.cut import Cut
 
 __all__ = ["by_windows", "check_windows", "losses", "score", "score_by_windows"]
 
-SCORED_AT_ONCE = 128  # rows of logits turned to losses together: a vocabulary wide, in float32
+SCORED_AT_ONCE = 128  # tokens whose logits are in float32 at the same time
 
 
 @known_keywords

@@ -12,8 +12,8 @@ __all__ = ["StopFinder", "as_stops"]
 class StopFinder:
     r"""Finds the first of some stop strings in a text that comes in pieces.
 
-    That is the one that is complete first; of several that end at one place, the longest. Where
-    the pieces begin and end makes no difference.
+    The first is the one that is complete first; if several end at the same place, the longest of
+    them. It makes no difference where the pieces begin and end.
 
     >>> finder = StopFinder(["\nUser:"])
     >>> [finder.push(piece) for piece in ["Yes.\n", "Use", " it.\nUs", "er: and"]]
@@ -25,7 +25,7 @@ class StopFinder:
         stops: none of them empty.
 
     Attributes:
-        found: whether one has come; then nothing more does.
+        found: whether a stop string was found. No text comes after that.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

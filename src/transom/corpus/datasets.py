@@ -1,8 +1,8 @@
-"""Datasets that packages above this one make of a corpus, by the name of the method of it.
+"""A registry of datasets that packages above this one make of a corpus, by name of method.
 
 `TokenCorpus.torch_dataset` needs torch, which this package must not import. So the package that
-has the dataset says here how to make it. `transom/__init__.py` does so for `transom.torch_data`,
-before anyone can import a corpus.
+has the dataset registers a function here that makes it. `transom/__init__.py` does so for
+`transom.torch_data`, before anyone can import a corpus.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _read_into(file: FileIO, buffer: memoryview) -> int:
 
 
 def _documents(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    """Check that document edges make sense: their checksum may be right and they still wrong."""
+    """Check that document edges make sense, which a right checksum does not prove."""
     stored = manifest.ends
     path = folder / stored.name
     if not stored.bytes:

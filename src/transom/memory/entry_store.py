@@ -40,7 +40,7 @@ class EntryStore:
     Attributes:
         tables: which entries are held, and where.
         overhead: bytes of the tables.
-        unknown: entries that there is no memory to know.
+        unknown: entries on the slow tier without a row in memory.
         forgetting: takes entries out of the tables.
         lifecycle: pins, expiry and removal.
         rest: puts entries to rest and wakes them.

@@ -33,7 +33,7 @@ class EntryTables:
         resting: entries at rest.
         unknown: keys of unknown entries.
         idle: entries in use that may be put to rest.
-        perhaps_unneeded: keys of entries that may be needed no longer; to be looked at later.
+        perhaps_unneeded: keys of entries that may no longer be needed; to be checked later.
         to_delete: keys whose payloads are to be deleted from the slow tier later.
         syncing: whether other processes changed the slow tier in ways not learnt yet.
     """

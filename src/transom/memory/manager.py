@@ -39,10 +39,10 @@ class ContextMemoryManager(LockedStore):
     """Thousands of contexts, as token ids and KV states, in as many bytes as you say.
 
     Contexts that start alike hold their common blocks once. When memory is full, contexts are
-    evicted in the order of the `eviction` policy, those first that no other continues: to the disk,
-    if there is one, or for good. From the disk they are evicted in the order of their last use.
-    A context that was evicted, has expired or was found damaged is a miss. What is returned is
-    always what was added last under that id.
+    evicted in the order of the `eviction` policy, to the disk if there is one, otherwise for good.
+    A context that others continue is not evicted before them. From the disk, contexts are evicted
+    in the order of their last use. A context that was evicted, has expired or was found damaged is
+    a miss. A context that is returned is always the one added last under that id.
 
     Args:
         max_memory: most bytes of memory, with every table and key (2**30 by default).
@@ -50,9 +50,9 @@ class ContextMemoryManager(LockedStore):
             processes may use it at once. None for none.
         max_disk: most bytes it may take there; None for as many as when it was opened last.
         shared: a `RedisTier` through which machines share contexts under the same ids. Every
-            context and state is stored there as well. What another machine has added since is
-            fetched when it is asked for. What the server has forgotten is a miss even where it is
-            held, because it may have been replaced. None for none.
+            context and state is stored there as well. A newer one from another machine is fetched
+            when it is asked for. One that the server has forgotten is a miss even if this machine
+            holds it, because it may have been replaced. None for none.
         write: `"through"` writes contexts to disk when they are added; `"back"` writes them when
             they are evicted from memory, and on `flush` and `close`. With `"through"`, states of a
             MiB or more are mapped from disk and not kept in memory.

@@ -33,16 +33,17 @@ class Fetched(NamedTuple):
 
 
 class Remote:
-    """What was added last under an id, on whichever machine.
+    """Contexts and states on a server: for each id, what any machine added last.
 
-    What is held here is right if it has the version that the server has. If the server has none,
-    it does not count any more: another machine may have replaced or removed it, and the server may
-    have forgotten that. Versions grow. The server may have an older version than is held here: it
-    lost the latest, as after a failover, or it forgot what is held here and the clock that made
-    that version was ahead. Nobody can tell which, so neither version counts.
+    What this machine holds is valid if the server has the same version. If the server has no
+    version, it is not valid: another machine may have replaced or removed it, and the server may
+    have forgotten that. Versions grow. There are two reasons why the server may have an older
+    version than this machine. It may have lost the latest one, as in a failover. Or it forgot the
+    entry, and the version here came from a machine whose clock was ahead. Nobody can tell which,
+    so neither version is valid.
 
-    Deletions that the server could not be told are kept. Until one is told, or something later is
-    stored under its id, what the server says about that id does not count.
+    Deletions that could not be sent to the server are kept. Until such a deletion is sent, or
+    something later is stored under its id, the server's answers about that id do not count.
 
     Attributes:
         tier: the server.
@@ -53,7 +54,7 @@ class Remote:
         self.tier = tier
         self.hits = 0
         self._dtype = dtype
-        self._untold: dict[int, int] = {}  # keys to delete, up to which version
+        self._untold: dict[int, int] = {}  # keys to delete, each with the highest version to delete
         self._untold_all = 0  # the version up to which every key is to be deleted
 
     def put(

@@ -108,7 +108,7 @@ class Rest:
     # Going to rest
 
     def put_to_rest(self) -> None:
-        """Put the idle entries to rest that nothing keeps in use, and then what they continue."""
+        """Put idle entries to rest if nothing keeps them in use, then the entries they continue."""
         tables = self._tables
         if not tables.idle:
             return
@@ -143,7 +143,7 @@ class Rest:
     def _to_row(self, entry: Entry, state: Entry | None = None) -> None:
         """Put a row in place of `entry`; without room for the row, evict the entry.
 
-        Making room may evict its kids or its `state`, so they are looked at afterwards.
+        Making room may evict its kids or its `state`, so these are read after that.
         """
         tables, slow = self._tables, self._tables.below
         if not self._make_row_room():
@@ -181,10 +181,10 @@ class Rest:
     # Room for rows
 
     def _make_row_room(self) -> bool:
-        """Make room for one more row; False without.
+        """Make room for one more row; False if that is not possible.
 
-        If need be, the oldest row is forgotten and its entry becomes unknown, where there are
-        unknown entries already, which leave the slow tier first. Otherwise the entry is evicted.
+        If there are unknown entries already, the oldest row is forgotten and its entry becomes
+        unknown too. Otherwise, or if no row can be forgotten, the oldest entry is evicted.
         """
         if not self._tables.resting.full or self._overhead.grow():
             return True
@@ -200,7 +200,7 @@ class Rest:
         return not self._tables.resting.full or self._overhead.grow() or self._forget_oldest(above)
 
     def _forget_oldest(self, above: int = 0) -> bool:
-        """Forget the oldest row that may be, but not `above`; its entry is unknown from then on."""
+        """Forget the oldest row that may go, but not `above`; its entry becomes unknown."""
         resting = self._tables.resting
         row = resting.oldest(lambda row: row.key != above and bool(self._line(row, above)))
         if row is None:
@@ -215,10 +215,10 @@ class Rest:
         return True
 
     def _line(self, row: Row, above: int) -> list[Row]:
-        """The rows that must be forgotten with `row`: what only it continues, and so on up.
+        """The rows to forget with `row`: the entry that only it continues, and so on up the line.
 
-        A row whose only kid is unknown would be taken for one that nothing continues. The line ends
-        below `above`. It is empty when it leads to an entry in use.
+        Otherwise a row whose only kid is unknown would look like one that nothing continues. The
+        line ends below `above`. It is empty when it leads to an entry in use.
         """
         slow, resting = self._tables.below, self._tables.resting
         line = [row]

@@ -159,7 +159,7 @@ class Resting:
         return next((row for row in self.kids(key) if row.flags & STATE), None)
 
     def oldest(self, may_go: Callable[[Row], bool]) -> Row | None:
-        """Of the rows without kids that `may_go` accepts, the one unused for longest."""
+        """The row unused for longest, of those without kids that `may_go` accepts."""
         return next((row for row in map(self._row, self._order) if may_go(row)), None)
 
     def expired(self, now: float) -> list[Row]:

@@ -41,14 +41,15 @@ class Stats(NamedTuple):
         states: how many KV states are held.
         bytes: bytes of memory taken.
         disk_bytes: bytes taken on disk.
-        borrowed: bytes of `bytes` of removed contexts and states that somebody has a view of.
+        borrowed: bytes, included in `bytes`, of removed contexts and states that a caller still
+            has a view of.
         shared: bytes that would be held twice if contexts that start alike shared nothing.
         hits: contexts and states asked for that were held.
         misses: contexts and states asked for that were not held.
         refused: contexts and states that did not fit.
         expired: contexts and states that have expired.
-        unknown: payloads on disk that this process cannot find, because max_memory is too small to
-            know more; processes with more memory can.
+        unknown: payloads on disk that this process cannot find, because max_memory is too small;
+            processes with more memory can find them.
         tiers: each tier, the fastest first.
     """
 

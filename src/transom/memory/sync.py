@@ -20,12 +20,12 @@ __all__ = ["sync_from_tier"]
 def sync_from_tier(store: EntryStore, *, first: bool = False) -> None:
     """Learn what other processes did to the slow tier; the first time, all that is on it.
 
-    What another process removed is forgotten here in memory as well. An entry that only this
-    process has is forgotten when another one has used its key meanwhile. Where memory is too small
-    to know every entry, those stored last are known.
+    An entry that another process removed is forgotten here too, in memory as well. An entry that
+    only this process has is forgotten if another process has used its key meanwhile. If memory is
+    too small to know every entry, those stored last are known.
 
-    The first time, entries that nothing needs are looked for too: a process that was killed may
-    have removed what continued an entry, and not the entry.
+    The first time, this also looks for entries that nothing needs: a killed process may have
+    removed the entries that continued one, but not that one.
 
     Raises:
         StoreError: when the tokens on the tier are of another type than here.

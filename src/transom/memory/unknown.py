@@ -1,4 +1,4 @@
-"""Entries on the slow tier that there is no memory to know: a key and a hash of the id each."""
+"""Unknown entries: on the slow tier, but in memory only as a key and a hash of the id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be done with entries of the slow tier that there is no memory to know."""
+"""Adding and removing unknown entries: those on the slow tier without a row in memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FEW = 64  # keys
 
 
 class UnknownEntries:
-    """Adds unknown entries to the tables, and removes them where a user asks for it.
+    """Adds unknown entries to the tables, and removes them when a user asks for it.
 
-    Whatever is needed beyond the key is read from the header on the slow tier.
+    Everything but the key and a hash is read from the header on the slow tier.
     """
 
     def __init__(self, tables: EntryTables) -> None:
         self._tables = tables
 
     def add(self, key: int) -> None:
-        """There was no memory to know `key`, which is on the slow tier."""
+        """Add `key`, which is on the slow tier and for which there is no memory."""
         self.forget_gone()
         self._tables.unknown.add(key, self.hash_at(key))
 

@@ -13,7 +13,7 @@ DTYPES = ("float32", "bfloat16", "float16", AUTO)
 
 
 def check_dtype(dtype: Any, name: str = "dtype") -> None:
-    """Refuse what no weights can be loaded in; a `torch.dtype` may be any of floating point.
+    """Refuse a dtype that weights cannot have; any floating-point `torch.dtype` is accepted.
 
     Args:
         dtype: one of `DTYPES`, a `torch.dtype`, or None for a model's default.

@@ -117,7 +117,7 @@ class Policy(ABC):
         return sum(self.kept(query + 1) for query in range(start, stop))
 
     def __repr__(self) -> str:
-        """The call that makes it, without a `kv` that is the default."""
+        """The call that makes this policy; `kv` is left out if it is the default."""
         own = sorted(fields(self), key=lambda item: bool(item.kw_only))
         shown = [item.name for item in own if item.name != "kv" or self.kv != "auto"]
         return f"{type(self).__name__}({', '.join(f'{x}={getattr(self, x)!r}' for x in shown)})"

@@ -1,4 +1,4 @@
-"""What every eviction policy must do. A new one is tested by being known to the registry."""
+"""What every eviction policy must do. The suite runs over every policy in the registry."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_pinned_keys_cost_nothing(name: str) -> None:
         policy.add(key := Counted(), 1)
         policy.pin(key)
         policy.touch(key)
-    policy.victim()  # has looked past them once
+    policy.victim()  # passes over the pinned keys once
     Counted.looked_up = 0
     for _ in range(3_000):
         if policy.bytes == policy.capacity:
@@ -136,11 +136,11 @@ def test_pinned_keys_cost_nothing(name: str) -> None:
             policy.remove(victim, evicted=True)
         policy.add(Counted(), 1)
     assert policy.bytes == 10_000
-    assert Counted.looked_up < 30 * 3_000 + 20_000  # a few times may all be sorted again
+    assert Counted.looked_up < 30 * 3_000 + 20_000  # all keys may be sorted again a few times
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_makes_no_sense_is_refused(name: str) -> None:
+def test_invalid_calls_are_refused(name: str) -> None:
     policy = eviction(name, 100)
     policy.add("a", 10)
     with pytest.raises(InputError, match="'a' is added, but it is held already"):

@@ -41,14 +41,16 @@ def test_it_evicts_what_the_plain_one_does(name: str, capacity: int, steps: Any)
 @pytest.mark.parametrize("name", sorted(PLAIN))
 @settings(max_examples=150)
 @given(capacity=st.integers(1, 10), keys=st.lists(KEYS, max_size=300))
-def test_it_evicts_what_the_plain_one_does_by_pages(name: str, capacity: int, keys: Any) -> None:
+def test_it_evicts_what_the_plain_one_does_with_equal_sizes(
+    name: str, capacity: int, keys: Any
+) -> None:
     compare(name, capacity, [("use", key, 1, 1.0) for key in keys])
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
 @pytest.mark.parametrize(("largest", "capacity"), [(1, 12), (30, 186), (30, 700), (4, 200)])
 def test_it_evicts_what_the_plain_one_does_for_long(name: str, largest: int, capacity: int) -> None:
-    """Loops, favourites and chance in turns, so that whatever adapts has to go both ways."""
+    """Loops, favourites and random keys in turn, so that adaptive policies adapt both ways."""
     random = Random(largest)
     steps: list[Any] = []
     for phase in range(40):

@@ -1,12 +1,12 @@
-"""Who competes in W-TinyLFU, where the plain one would seldom see it."""
+"""Cases of W-TinyLFU's competition that random traces rarely reach."""
 
 from __future__ import annotations
 
 from transom.memory.eviction import Newcomer, WTinyLFU
 
 
-def test_what_is_pinned_leaves_the_window_without_competing() -> None:
-    policy = WTinyLFU(capacity=1000)  # of which the window has 10
+def test_pinned_keys_leave_the_window_without_competing() -> None:
+    policy = WTinyLFU(capacity=1000)  # the window takes 10 of them
     policy.add("often", 990)
     for _ in range(5):
         policy.touch("often")
@@ -18,7 +18,7 @@ def test_what_is_pinned_leaves_the_window_without_competing() -> None:
     assert policy.victim(Newcomer("newer", 10), may_go=lambda key: key != "new") == "often"
 
 
-def test_what_was_seen_more_often_replaces_who_is_there() -> None:
+def test_a_newcomer_seen_more_often_replaces_the_victim() -> None:
     policy = WTinyLFU(capacity=1000)
     policy.add("once", 990)
     policy.add("new", 10)

@@ -18,7 +18,7 @@ PATHS = st.lists(st.integers(0, 2), max_size=5)
 
 @st.composite
 def traces(draw: Any) -> Trace:
-    """Prompts that branch a lot: a block's key is the path that leads to it."""
+    """Prompts with many branches; a block's key is the path that leads to it."""
     requests = []
     for path in draw(st.lists(PATHS, min_size=1, max_size=40)):
         keys = [tuple(path[: at + 1]) for at in range(len(path))]
@@ -27,8 +27,8 @@ def traces(draw: Any) -> Trace:
 
 
 def plain_lru(trace: Trace, capacity: int) -> int:
-    """Tokens hit."""
-    held: dict[Any, int] = {}  # when used last
+    """The number of tokens that are hits."""
+    held: dict[Any, int] = {}  # the time of the last use
     sizes = trace.sizes()
     clock = hits = 0
     for request in trace.requests:
@@ -68,7 +68,9 @@ def test_the_default_is_leaf_first_lru(trace: Trace, capacity: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(known()))
 @given(trace=traces(), capacity=st.integers(1, 40))
-def test_what_is_held_is_a_tree_within_the_capacity(name: str, trace: Trace, capacity: int) -> None:
+def test_the_blocks_held_are_a_tree_within_the_capacity(
+    name: str, trace: Trace, capacity: int
+) -> None:
     policy = eviction(name, capacity)
     cache = Cache(policy)
     for request in trace.requests:
@@ -115,7 +117,7 @@ def test_runs_are_by_capacity_and_in_the_order_asked_for() -> None:
 
 
 @pytest.mark.parametrize("part", [0, -1, float("nan"), 0.01])
-def test_capacities_that_make_no_sense(part: float) -> None:
+def test_invalid_capacities_are_refused(part: float) -> None:
     trace = Trace("t", ((TraceBlock(1, 10, 1, 1.0),),))
     with pytest.raises(InputError, match="capacity is"):
         replay(trace, ["lru"], [part])

@@ -1,4 +1,4 @@
-"""What every tier promises, whichever it is."""
+"""What every tier must do. The suite runs over every kind of tier."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_values_are_read_only_bytes(opened):
         value[0] = 1
 
 
-def test_labels(opened):
+def test_headers(opened):
     tier = opened.tier
     assert tier.store(1, b"x", b"label")
     assert tier.header(1) == b"label"
@@ -88,7 +88,7 @@ def test_larger_than_the_tier_is_refused_by_name(opened):
     assert 7 not in opened.tier
 
 
-def test_no_room_is_an_answer_and_nothing_changes(opened):
+def test_a_full_tier_returns_false_and_changes_nothing(opened):
     tier, key = opened.tier, 0
     while tier.store(key + 1, bytes([key % 256]) * 30_000):
         key += 1
@@ -104,7 +104,7 @@ def test_no_room_is_an_answer_and_nothing_changes(opened):
     assert tier.peak <= tier.capacity
 
 
-def test_what_has_no_buffer_is_refused(opened):
+def test_a_payload_without_a_buffer_is_refused(opened):
     with pytest.raises(InputError, match="cannot store str"):
         opened.tier[1] = "text"
     with pytest.raises(InputError, match="contiguous"):
@@ -117,7 +117,7 @@ NO_KEYS = ["x", b"x", -1, 0, 1.5, 2**64, True, None, (1, 2)]
 
 
 @pytest.mark.parametrize("key", NO_KEYS)
-def test_what_is_no_key_is_refused_by_name_and_never_held(opened, key):
+def test_an_invalid_key_is_refused_by_name_and_never_held(opened, key):
     tier = opened.tier
     with pytest.raises(InputError, match=r"is no key; expected a whole number from 1"):
         tier[key] = b"x"
@@ -141,7 +141,7 @@ def test_keys_of_numpy_are_keys(opened):
 
 @pytest.mark.parametrize("former", [b"old", b"o" * 400_000])
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_set_that_fails_keeps_what_was_there(opened, former, seen):
+def test_a_failed_assignment_keeps_the_former_value(opened, former, seen):
     tier = opened.tier
     assert tier.store(1, former, b"label")
     tier[2] = bytes(300_000)
@@ -197,14 +197,14 @@ def test_payloads_are_compared_by_their_bytes(opened):
         assert tier == other.tier
 
 
-def test_a_tier_changes_while_it_is_gone_through(opened):
+def test_a_tier_may_change_during_iteration(opened):
     opened.tier.update(dict.fromkeys(range(1, 9), b"x"))
     for key in opened.tier:
         del opened.tier[key]
     assert len(opened.tier) == 0
 
 
-def test_a_key_that_is_held_is_not_stored_again(opened):
+def test_a_held_key_is_not_stored_again(opened):
     assert opened.tier.store(1, b"one", b"label")
     assert not opened.tier.store(1, b"two")
     assert bytes(opened.tier[1]) == b"one"
@@ -316,7 +316,7 @@ def test_like_a_dictionary(kind, tmp_path_factory):
 
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(0, 5000), max_size=20))
-def test_ram_gives_pages_back(sizes):
+def test_memory_gives_pages_back(sizes):
     with Opened("ram", None, capacity=2**20) as opened:
         tier = opened.tier
         for key, size in enumerate(sizes, 1):
@@ -331,7 +331,7 @@ def test_ram_gives_pages_back(sizes):
             assert tier.used == 0
 
 
-def test_ram_that_somebody_sees_is_not_used_again():
+def test_memory_with_a_view_is_not_used_again():
     with Opened("ram", None, capacity=2**20) as opened:
         tier = opened.tier
         tier[1] = b"\1" * 300_000

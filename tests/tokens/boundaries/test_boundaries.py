@@ -1,4 +1,4 @@
-"""Every place that is called safe is, by tokenizing the whole."""
+"""Every place that is called safe is safe: tokenizing the whole text gives the same ids."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check(tokenizer: Any, boundaries: Boundaries, text: str) -> int:
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=60, deadline=None)
 @given(text=TEXTS)
-def test_what_is_safe(name: str, text: str) -> None:
+def test_the_places_that_are_safe(name: str, text: str) -> None:
     check(family(name), boundaries_of(name), text)
 
 
@@ -68,7 +68,7 @@ def test_where_nothing_is_safe(name: str) -> None:
     assert boundaries.first(PROSE) == boundaries.last(PROSE) == 0
 
 
-def test_graphemes_that_another_character_is_lost_in() -> None:
+def test_graphemes_that_swallow_a_character() -> None:
     for changes, lost in [
         ({}, ""),
         ({"\u0600a": "b"}, "a"),
@@ -104,8 +104,8 @@ PADDING = AddedToken("<t>", rstrip=True, normalized=False)
 WORDS = pre_tokenizers.WhitespaceSplit()
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 SPACES = split(r"\s")
-# A tokenizer, and two parts of a text: nothing but one of its settings makes their ids depend on
-# each other.
+# A tokenizer and two parts of a text. One setting alone makes the ids of the parts depend on each
+# other.
 TRAPS: dict[str, tuple[Any, str, str]] = {
     "a token takes space behind it": (
         of_parts(merging(), normalizers.Prepend("="), WORDS, PADDING),
@@ -154,7 +154,7 @@ TRAPS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", TRAPS)
-def test_what_only_looks_safe(name: str) -> None:
+def test_places_that_only_look_safe(name: str) -> None:
     tokenizer, left, right = TRAPS[name]
     lead, behind = ids(tokenizer, left[-1]), ids(tokenizer, left[-1] + right)
     assert ids(tokenizer, left) + behind[len(lead) :] != ids(tokenizer, left + right)

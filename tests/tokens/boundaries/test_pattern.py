@@ -1,4 +1,4 @@
-"""What is claimed of an expression, against the engine's own matches."""
+"""What is derived from an expression, compared with the matches of the regex engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PATTERNS = {expression: SplitPattern(expression) for expression in EXPRESSIONS}
 
 
 def matches(expression: str, text: str) -> list[tuple[int, int]]:
-    """Where the expression matches, one match after the other."""
+    """The spans of all matches of the expression, in order."""
     split = pre_tokenizers.Split(Regex(expression), "removed", invert=True)
     return [span for _, span in split.pre_tokenize_str(text)]
 
@@ -66,7 +66,7 @@ def test_characters_that_are_always_or_never_matched(expression: str, text: str)
         assert known is None or known == (at in covered), character
 
 
-def test_enough_is_known() -> None:
+def test_matches_are_known_for_common_expressions() -> None:
     pattern = SplitPattern(GPT2)
     assert not pattern.joins("d", " ")
     assert not pattern.joins(".", "\n")
@@ -91,12 +91,12 @@ def test_enough_is_known() -> None:
         ("(?=a)*b", "b"),
     ],
 )
-def test_what_is_not_understood_is_named(expression: str, unknown: str) -> None:
+def test_a_construct_that_is_not_understood_is_named(expression: str, unknown: str) -> None:
     with pytest.raises(Unprovable, match=f"{unknown}.*in the regular expression"):
         SplitPattern(expression)
 
 
-def test_what_may_match_nothing_says_nothing() -> None:
+def test_an_expression_that_may_match_nothing_proves_nothing() -> None:
     pattern = SplitPattern("a*")
     assert pattern.joins("b", "c")
     assert pattern.matches("b") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,15 @@ from transom.attention.kernels.by_blocks import attend_by_blocks
 from transom.attention.optimized.cached import KeptKeys, attend_kept, begin_pass, check_fits
 from transom.attention.optimized.masks import real_tokens, with_mask
 from transom.attention.optimized.settings import NAME, read_heads, read_patterns, read_rotary
-from transom.attention.optimized.weights import (
-    LlamaConfigLike,
-    Weights,
-    of_llama,
-    of_multihead_attention,
-)
+from transom.attention.optimized.weights import Weights, of_llama, of_multihead_attention
 from transom.attention.patterns import Pattern, causal, everything
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 from transom.validation import known_keywords
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 __all__ = ["OptimizedAttention"]
 
@@ -236,7 +235,7 @@ class OptimizedAttention(nn.Module):
     def from_llama(
         cls,
         source: nn.Module | Mapping[str, Tensor],
-        config: LlamaConfigLike,
+        config: PretrainedConfig,
         *,
         pattern: Pattern | Policy | str | None = None,
     ) -> OptimizedAttention:

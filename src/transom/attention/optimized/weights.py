@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, Required, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,13 @@ from transom.attention.rotary import Rotary, rope_type
 from transom.errors import InputError, UnsupportedModelError
 from transom.policies import Policy
 
-__all__ = ["LlamaConfigLike", "Weights", "of_llama", "of_multihead_attention"]
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["Weights", "of_llama", "of_multihead_attention"]
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-class LlamaConfigLike(Protocol):
-    """What is read from a config of Llama, Mistral or Qwen2; other settings may be missing."""
-
-    @property
-    def model_type(self) -> str: ...
-
-    @property
-    def hidden_size(self) -> int: ...
-
-    @property
-    def num_attention_heads(self) -> int: ...
 
 
 class ModuleSettings(TypedDict, total=False):
@@ -60,7 +50,7 @@ class Weights(NamedTuple):
 
 def of_llama(
     source: nn.Module | Mapping[str, Tensor],
-    config: LlamaConfigLike,
+    config: PretrainedConfig,
     pattern: Pattern | Policy | str | None,
 ) -> Weights:
     """Weights of an attention layer of transformers; see `OptimizedAttention.from_llama`.
@@ -158,7 +148,7 @@ def _weights(settings: ModuleSettings, state: dict[str, Tensor], training: bool)
     return Weights({**settings, "device": weight.device, "dtype": weight.dtype}, state, training)
 
 
-def _rotation_scale(config: LlamaConfigLike) -> float:
+def _rotation_scale(config: PretrainedConfig) -> float:
     """The factor by which the model scales what it rotates (YaRN); a `Rotary` does not scale."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

@@ -19,7 +19,7 @@ __all__ = ["NanoGPT"]
 
 DTYPE = np.dtype("<u2")
 AT_ONCE = 1 << 20
-WIDE = 32  # so many numbers of which every other one is 0 are no coincidence
+WIDE = 32  # if every other one of so many numbers is 0, that is no coincidence
 HIGH, LOW = 3, 1 << 14  # bounds of the upper and lower halves of larger ids
 HEADER_WORDS = 256  # of 4 bytes, in the header of llm.c: a date as magic number, version, count
 STARTS = {

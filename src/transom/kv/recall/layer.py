@@ -150,7 +150,7 @@ class RecallLayer(BlockLayer):
         return Attended(out.reshape(*q.shape[:3], -1), sums.reshape(q.shape[:3]))
 
     def _attend_far(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
-        """Attention to the first block and to recalled blocks; None if no head sees a recalled."""
+        """Attention to the first and the recalled blocks; None if no head sees a recalled one."""
         bias = bias_of_held(held, self.policy.block_size, self.dtype)
         if bias is None:
             return None

@@ -1,4 +1,4 @@
-"""Adaptive replacement: recent and frequent keys share the room, by what was evicted too early."""
+"""Adaptive replacement: recent and frequent keys share the room, in adaptive parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["ARC"]
 class ARC(Eviction):
     """Keys used once and keys used more often, each in the order of use.
 
-    Keys used once have a share of the capacity. A newcomer that was evicted from one of the two
-    before shows that this one was too small, and moves the share. From Megiddo and Modha, "ARC: a
+    Keys used once have a share of the capacity. If a newcomer was evicted from one of the two
+    parts before, that part was too small, and its share grows. From Megiddo and Modha, "ARC: a
     self-tuning, low overhead replacement cache" (USENIX FAST 2003), with bytes in place of pages.
 
     Attributes:

@@ -75,7 +75,7 @@ class Eviction(ABC):
         self.capacity = whole_number(type(self).__name__, "capacity", capacity, 1, unit="bytes")
         self.bytes = 0
         self._sizes: dict[Hashable, int] = {}
-        self._pins: dict[Hashable, int] = {}  # of those that have any
+        self._pins: dict[Hashable, int] = {}  # only keys with pins
 
     def add(self, key: Hashable, size: int, cost: float = 0.0) -> None:
         """`key` is held from now on.

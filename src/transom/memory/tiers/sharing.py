@@ -25,7 +25,7 @@ class TierEvent(NamedTuple):
 
 @known_keywords
 class Sharing:
-    """What a tier does that several processes may use at once; here, for one that nobody shares."""
+    """The methods of a tier that processes share; the defaults are for one that nobody shares."""
 
     def news(self) -> Iterable[TierEvent]:
         """What other processes changed since the last call; at the first, all that is there."""
