@@ -216,7 +216,7 @@ def test_kernels_are_known() -> None:
     q, k, v = tensors(1, 9, 9)
     with pytest.raises(InputError, match="kernel is 'fast'; expected one of auto, block_sparse"):
         attend(q, k, v, kernel="fast")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'decode' was asked for 9 queries"):
+    with pytest.raises(InputError, match="'decode', for 9 queries"):
         attend(q, k, v, causal(), kernel="decode")
 
 
