@@ -83,7 +83,7 @@ class StoreError(TransomError, OSError):
 
 
 class ModelError(TransomError):
-    """Something about the model itself."""
+    """An error about the model itself."""
 
 
 class ModelNotFoundError(ModelError, OSError):

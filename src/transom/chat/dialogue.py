@@ -66,5 +66,5 @@ class Dialogue(NamedTuple):
         return Dialogue(self.role, trimmed=self.trimmed)
 
     def cut(self, tokens: int) -> Dialogue:
-        """After all but the first so many tokens were removed."""
+        """After all but the first `tokens` tokens were removed."""
         return Dialogue(self.role, trimmed=self.role is not None) if tokens else Dialogue()

@@ -1,4 +1,4 @@
-"""`transom demo`: past the trained length of a real model, in a fixed window and without one."""
+"""`transom demo`: reads past the trained length of a real model, with and without a bound."""
 
 from __future__ import annotations
 

@@ -183,14 +183,14 @@ class BoundedCache(PlannedCache):
 
     @property
     def columns(self) -> Columns | None:
-        """Where the keys of the pass under way are in the text; None if heads differ in that."""
+        """The positions of the keys of the current pass; None if heads have different ones."""
         return self.planner.columns if isinstance(self.planner, SlotPlanner) else None
 
     @uncompiled
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """How many keys a layer will have, and the offset of the first (see `PlannedOffset`)."""
         if not isinstance(self.layers[layer_idx], CacheLayerMixin):
-            # transformers 5.22 asks a linear layer when it means the first one with full attention.
+            # transformers 5.22 may ask a linear layer, but means the first one with full attention.
             layer_idx = self._planned[0].index
         length, offset = super().get_mask_sizes(query_length, layer_idx)
         if isinstance(self.layers[layer_idx], CacheLayer):
@@ -198,7 +198,7 @@ class BoundedCache(PlannedCache):
         return length, offset
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is held and known, as tensors; not copied, so read it before going on.
+        """The whole state as tensors. They are not copied, so use them before the next pass.
 
         Raises:
             CacheError: in the middle of a forward pass.
@@ -209,7 +209,7 @@ class BoundedCache(PlannedCache):
 
     @lasting
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Become what the cache was that gave this state; takes its tensors over, uncopied.
+        """Take over a state that `state_dict` gave; its tensors are not copied.
 
         Raises:
             StateError: when that cache had another policy, other positions or other layers.
@@ -230,7 +230,7 @@ class BoundedCache(PlannedCache):
         """Whether `crop` can remove the newest `tokens` columns, padding included.
 
         Raises:
-            InputError: when that is no number of tokens.
+            InputError: when it is not a number of tokens.
         """
         tokens = whole_number("can_crop", "tokens", tokens, 0)
         return crop_obstacle(self.layers, self.planner, tokens) is None

@@ -38,5 +38,5 @@ class _Refused(torch.autograd.Function):
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is under way: with checkpoints it runs a forward pass again."""
+    """Whether a backward pass is running; with checkpointing it repeats forward passes."""
     return bool(torch._C._current_graph_task_id() != -1)

@@ -158,7 +158,7 @@ class PlannedCache(Cache):
     def detach(self) -> None:
         """End the gradients of later passes here: truncated backpropagation through time.
 
-        Otherwise they flow back through all passes of which something is kept.
+        Otherwise they flow back through all passes whose tokens are kept.
         """
         for layer in self._planned:
             layer.detach()

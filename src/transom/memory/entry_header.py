@@ -67,7 +67,7 @@ class EntryHeader(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes) -> EntryHeader | None:
-        """The header in `packed`; None when that is no header of this version."""
+        """The header in `packed`; None when it is not a header of this version."""
         if len(packed) < HEAD.size:
             return None
         (

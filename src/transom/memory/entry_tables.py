@@ -84,11 +84,11 @@ class EntryTables:
 
     @property
     def settled(self) -> bool:
-        """Whether all that other processes did is learnt, and they can do nothing now."""
+        """Whether all changes by other processes are known, and they can make none now."""
         return self.slow is None or (self.slow.payloads.steady and not self.syncing)
 
     def note_idle(self, entry: Entry) -> None:
-        """`entry` may be put to rest, if it is on the slow tier only."""
+        """Note that `entry` may be put to rest, if it is on the slow tier only."""
         if self.only_below(entry):
             self.idle[entry.key] = entry
 
@@ -106,7 +106,7 @@ class EntryTables:
             self.below.eviction.unpin(entry.key)
 
     def check_removable(self, name: str, below: bool) -> None:
-        """See that the context `name` may be removed.
+        """Check that the context `name` may be removed.
 
         Args:
             name: its id.

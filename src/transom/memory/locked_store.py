@@ -105,7 +105,7 @@ class LockedStore:
     def close(self) -> None:
         """Close all tiers. What is on disk stays; with write-back, everything is written first."""
         if not self._process.is_here:
-            self._closed = True  # Everything belongs to the process that this is a fork of.
+            self._closed = True  # In a fork: everything belongs to the parent.
             return
         with self._lock:
             if self._closed:
@@ -150,7 +150,7 @@ class LockedStore:
 
     @property
     def _lock(self) -> threading.RLock:
-        """The lock between threads. In a fork it is refused, as its holder may not be there."""
+        """The lock between threads. It is refused in a fork, where its holder may not exist."""
         self._process.check()
         return self._threads
 

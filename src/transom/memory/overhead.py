@@ -13,7 +13,7 @@ from transom.memory.entry_tables import EntryTables
 __all__ = ["Overhead"]
 
 FLOAT = sys.getsizeof(0.0)
-AHEAD = 32  # one in so many of the entries held is charged ahead
+AHEAD = 32  # for every so many entries held, one more is charged ahead
 MOST_AHEAD = 1024
 EXPIRING = 64 + 2 * 32  # a triple of two numbers and an entry
 ROW, ROW_AT_MOST = 56, 80  # bytes of an entry at rest
@@ -97,7 +97,7 @@ class Overhead:
         return True
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many entries at rest at once, if it can be charged."""
+        """Make room for `rows` more entries at rest at once, if they can be charged."""
         room = self._most_at_rest(opening=True) - self._at_rest()
         if rows * ROW_AT_MOST <= room and self._charge(rows * ROW_AT_MOST):
             self._tables.resting.reserve(rows)
@@ -124,7 +124,7 @@ class Overhead:
         self.names += _size(entry)
 
     def recounted(self, entries: list[Entry]) -> int:
-        """What `names` should be."""
+        """A recount of `names`."""
         return sum(map(_size, entries))
 
     def may_be_below(self) -> bool:
@@ -180,7 +180,7 @@ class Overhead:
         return int(sum(growths) + part * others + others // 8 + max(sizes) + below)
 
     def _charge(self, more: int = 0) -> bool:
-        """Charge what is taken and may be taken soon, and `more` bytes; False without room."""
+        """Charge the bytes taken, those that may be taken soon, and `more`; False without room."""
         tables, budget = self._tables, self._budget
         ahead = max(1, min(MOST_AHEAD, self.entries // AHEAD))
         while True:

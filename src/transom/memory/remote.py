@@ -85,7 +85,7 @@ class Remote:
         return version
 
     def version(self, space: str, name: str, state: bool) -> int | None:
-        """The version on the server; 0 without one, None when what it says does not count."""
+        """The version on the server; 0 without one, None when its answer does not count."""
         key = self._key(space, name, state)
         self._tell_all()
         return self.tier.version(key) if self._told(key) else None
@@ -134,7 +134,7 @@ class Remote:
             self._untold.pop(key, None)
 
     def _told(self, key: int) -> bool:
-        """Tell the server to delete `key`, if it must; whether what it says of `key` counts now."""
+        """Send the deletion of `key` if it is owed; whether answers about `key` count now."""
         until = self._untold.get(key, self._untold_all)
         if not until:
             return True
@@ -144,7 +144,7 @@ class Remote:
         return True
 
     def _tell_all(self) -> None:
-        """Tell the server all deletions that it was not told, until it does not answer."""
+        """Send all owed deletions to the server, until it does not answer."""
         for key in list(self._untold):
             if not self._told(key):
                 break

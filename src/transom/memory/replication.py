@@ -57,12 +57,12 @@ class Replication:
         return self.remote.put(space, name, payload, cost, left, state=True)
 
     def fetch_context(self, space: str, name: str) -> NDArray[np.generic] | None:
-        """The ids that another machine has stored since, which are held here from now on.
+        """The ids that another machine has stored since; this machine then holds them too.
 
-        What is held here in another version than the server has is removed.
+        A context that is held here in another version than on the server is removed.
 
         Returns:
-            The ids, `(tokens,)`; None when what is held here is right, or nothing is to be had.
+            The ids, `(tokens,)`; None when what is held here is valid, or the server has nothing.
         """
         entry = self._contexts.named(name, space)
         version = self._newer(space, name, entry, state=False)
@@ -107,7 +107,7 @@ class Replication:
         if version is None or (held is not None and had == version):
             return None
         if 0 < version < had:
-            # One of the two was replaced by the other, or both by what the server forgot.
+            # One version replaced the other, or a version that the server forgot replaced both.
             self.remote.remove_until(space, name, state, had)
             return 0
         return version

@@ -59,7 +59,7 @@ def _learn_all(store: EntryStore, keys: array[int]) -> None:
         for above in reversed(_unknown_above(store, key)):
             _learn_added(store, above)
         _learn_added(store, key)
-    # Some may be known now, with what continues them, or unknown again, for what came later.
+    # Some may be known by now, through entries that continue them, or unknown again.
     once = {key: hashed for key, hashed in unknown.items() if key not in tables.resting}
     unknown.fill(once.items())
 

@@ -89,8 +89,8 @@ def common_length(one: NDArray[np.generic], other: NDArray[np.generic]) -> int:
 def holder(entry: Entry, at: int, kids: Kids) -> tuple[str, int] | None:
     """The context that holds `entry` up to its first `at` tokens, and how many tokens that is.
 
-    It is the context that ends with `entry`, or the one that continues the most of it. None without
-    one, which is so only for entries that are about to be forgotten.
+    It is the context that ends with `entry`, or the one that continues the most of it. None if
+    there is none, as for entries that are about to be forgotten.
 
     Args:
         entry: what is held.

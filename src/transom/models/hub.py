@@ -1,4 +1,4 @@
-"""Models on the hub: by transformers, with words for what went wrong."""
+"""Models on the hub: loaded by transformers, with clear errors."""
 
 from __future__ import annotations
 

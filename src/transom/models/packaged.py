@@ -1,4 +1,4 @@
-"""The models that travel inside a PyPI wheel: which there are, and where they are kept."""
+"""The models that are packaged in a PyPI wheel: their names, and where they are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Packaged:
 
     @property
     def folder(self) -> Path:
-        """Where the converted model lies; it is complete if it is there at all."""
+        """The folder of the converted model; it is complete if it exists."""
         return cache_folder() / f"{self.name}-{self.version}"
 
 
@@ -61,7 +61,7 @@ ALIASES = {
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """The aliases that `load` knows, and what of them lies in the cache folder."""
+    """The aliases that `load` knows, with the bytes that each takes in the cache folder."""
     return [
         CatalogueEntry(
             name=packaged.name,

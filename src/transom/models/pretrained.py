@@ -15,7 +15,7 @@ from transom.errors import InputError, ModelNotFoundError
 if TYPE_CHECKING:
     import torch
 
-# What transom itself takes where a model is loaded.
+# The arguments that transom itself takes when it loads a model.
 _OURS = ("policy", "positions", "chunk", "compile", "cold", "dtype", "device", "report")
 # The keywords of `from_pretrained` that say where to look; a tokenizer needs them as well.
 _WHERE = {
@@ -37,7 +37,7 @@ def from_pretrained(where: str, dtype: torch.dtype | str, kwargs: dict[str, Any]
     tokenizer = tokenizer_from_pretrained(where, kwargs)
     try:
         return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
-    except TypeError as error:  # What it does not know, it gives to the model's own class.
+    except TypeError as error:  # It passes unknown arguments to the model's own class.
         for name in kwargs:
             if f"unexpected keyword argument '{name}'" in str(error):
                 raise _unknown(name) from error
@@ -61,7 +61,7 @@ def tokenizer_from_pretrained(where: str, kwargs: dict[str, Any]) -> Any:
         return AutoTokenizer.from_pretrained(
             where, **{key: value for key, value in kwargs.items() if key in _WHERE}
         )
-    except ValueError as error:  # What transformers says of a tokenizer that is not there.
+    except ValueError as error:  # transformers says this of a tokenizer that does not exist.
         raise OSError(f"there is no tokenizer to be read: {gist(error)}") from error
 
 
@@ -71,7 +71,7 @@ def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> A
 
     dense = {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
     try:
-        # The bar of the GGUF reader has no switch of its own.
+        # The progress bar of the GGUF reader cannot be switched off by itself.
         with no_progress_bars(), redirect_stderr(io.StringIO()):
             model, tokenizer = from_pretrained(str(file.parent), dtype, dense | kwargs)
     except OSError as error:
@@ -92,7 +92,7 @@ def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> A
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Keep transformers silent meanwhile; its bars are shown again if they were before."""
+    """While open, keep transformers silent; its bars are restored afterwards."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

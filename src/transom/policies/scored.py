@@ -179,7 +179,7 @@ class Scored(Policy):
     def _round(self, size: int) -> int:
         if self.every is not None:
             return self.every
-        # Evicting few costs as much as evicting many; but half of the candidates stay for choice.
+        # Evicting few tokens costs as much as evicting many. At least half of the candidates stay.
         may_go = size - self.sinks - self._newest(size)
         return max(1, min(max(FEW, size // 16), may_go // 2))
 

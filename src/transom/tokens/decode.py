@@ -40,7 +40,7 @@ STARTS = {  # first bytes of files that are not text, and what to do with them
 ZEROS = "01", "10", "0111", "1110"  # which bytes of English are 0 in UTF-16 and UTF-32
 WIDE = "it is UTF-16 or UTF-32, without a mark that says which: convert it with iconv -t UTF-8"
 LONG = "it was compressed with --long: unpack it with zstd -d --long=31"
-AT_LEAST = 16  # bytes: so many zeros are no chance, and the longest of these are fewer
+AT_LEAST = 16  # bytes: no text has so many zeros by chance, and no beginning above is longer
 AT_ONCE = 1 << 18  # bytes read at a time: few enough for a progress bar to move
 COMPRESSED = (".gz", ".zst")
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, also a compressed one

@@ -24,7 +24,7 @@ def vocabulary_of(tokenizer: TokenizerLike | Encoder) -> int:
 
 
 class IncrementalTokenizer:
-    """The ids of a text that grows: always those that tokenizing all of it would give.
+    """The ids of a text that grows: always those of the whole text.
 
     Appending takes time for the new text only, however long the text is already: text before the
     last safe place to cut is neither read again nor kept. Without such a place, asking for ids

@@ -38,7 +38,7 @@ def sharer() -> Sharer | None:
 
 
 def loader_that_shares() -> Sharer | None:
-    """The sampler with which a loader among the callers shares, whatever dataset is in between.
+    """The sampler by which a loader among the callers shares, even through another dataset.
 
     A forked worker also has the loader that started it among its callers.
     """

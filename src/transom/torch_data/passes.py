@@ -9,7 +9,7 @@ from transom.torch_data.shared import SharedNumbers
 
 __all__ = ["Passes"]
 
-HERE, NOBODY = -1, -2  # who took a loaded position, other than a loader with workers
+HERE, NOBODY = -1, -2  # takers of a loaded position: this process, or nobody yet
 WORKERS = 1024  # the most that a loader may have
 
 

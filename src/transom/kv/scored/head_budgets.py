@@ -50,7 +50,7 @@ class HeadBudgets:
         self.extra[row] = extra
 
     def take_rows(self, rows: Sequence[int]) -> HeadBudgets:
-        """Budgets of which row `i` is that of row `rows[i]` here; independent of these."""
+        """Independent budgets whose row `i` is row `rows[i]` of these."""
         taken = HeadBudgets(0, 0, self._equal)
         taken.extra = [list(self.extra[row]) for row in rows]
         return taken

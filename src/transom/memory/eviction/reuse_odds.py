@@ -1,4 +1,4 @@
-"""The key that is least likely to be used again soon leaves first, by what was used so far."""
+"""The key that is least likely to be used again soon leaves first, judged by past uses."""
 
 from __future__ import annotations
 

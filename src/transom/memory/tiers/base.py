@@ -153,10 +153,10 @@ class Tier(Sharing, MutableMapping[int, Payload]):
         return self._load(self._held_key(key))
 
     def __setitem__(self, key: int, payload: object) -> None:
-        """Hold `payload` under `key`. What was held under it stays when that fails.
+        """Hold `payload` under `key`. If that fails, the former payload stays.
 
         Raises:
-            InputError: on what is no key or no payload.
+            InputError: when it is not a valid key or payload.
             BudgetError: when it is larger than the tier, or there is no room for it.
             StoreError: when the tier is closed or read-only.
         """

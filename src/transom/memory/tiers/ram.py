@@ -72,7 +72,7 @@ class RamTier(Tier):
 
     def in_use(self, key: int) -> bool:
         """Whether somebody has a view of the payload, so that deleting it would free nothing."""
-        # Of a payload in pieces nobody has a view: it is copied when it is read.
+        # A payload in pieces has no views: it is copied when it is read.
         return sys.getrefcount(self._views[key]) > HELD
 
     def _store(self, key: int, source: Payload, header: bytes) -> bool:
@@ -169,7 +169,7 @@ class RamTier(Tier):
     def _replace(self, key: int, source: Payload) -> bool:
         if not self.in_use(key):
             return super()._replace(key, source)
-        # Deleting what somebody has a view of frees nothing, so the new one is stored before.
+        # Deleting a payload with a view frees nothing, so the new one is stored first.
         former, header = self._views.pop(key), self._headers.pop(key, b"")
         if self._store(key, source, b""):
             self._borrowed.append(former)  # type: ignore[arg-type]  # never in pieces

@@ -1,4 +1,4 @@
-"""What a tier tells, and is told by, those who share it."""
+"""How the processes that share a tier tell each other about changes."""
 
 from __future__ import annotations
 

@@ -82,12 +82,12 @@ class RedisTier(Tier):
 
     @property
     def failures(self) -> int:
-        """Times that the server did not answer."""
+        """How often the server did not answer."""
         return self.breaker.failures
 
     @property
     def refusals(self) -> int:
-        """Times that the server refused, as it was full, or may only be read."""
+        """How often the server refused because it was full or read-only."""
         return self._server.refusals
 
     @property
@@ -143,7 +143,7 @@ class RedisTier(Tier):
         return self._server.ask(lambda: self._payloads.get(key), nothing)
 
     def remove(self, key: int, until: int | None = None) -> bool | None:
-        """Delete `key`, if it is held.
+        """Delete `key` if it is held.
 
         Args:
             key: what to delete.
