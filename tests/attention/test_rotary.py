@@ -104,7 +104,6 @@ def rope(kind: str, **more: Any) -> dict[str, Any]:
             ),
             "'longrope'",
         ),
-        (DeepseekV3Config(num_hidden_layers=2), "latent"),
         (ViTConfig(rope_parameters=rope("default")), "cannot be run without weights"),
         (MllamaTextConfig(), "no causal language model"),
     ],
@@ -112,3 +111,16 @@ def rope(kind: str, **more: Any) -> dict[str, Any]:
 def test_positions_that_cannot_be_bounded_are_refused(config: Any, reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=reason):
         Rotary.from_config(config)
+
+
+def test_latent_attention_rotates_the_part_behind_the_others() -> None:
+    config = DeepseekV3Config(num_hidden_layers=2)
+    rotary = Rotary.from_config(config)
+    assert rotary.dim == config.qk_rope_head_dim
+    assert rotary.query_start == config.qk_nope_head_dim
+    query = torch.randn(3, config.qk_nope_head_dim + config.qk_rope_head_dim)
+    angles = rotary.angles(torch.tensor(7))
+    found = rotary.rotate_queries(query, *angles)
+    assert torch.equal(found[:, : rotary.query_start], query[:, : rotary.query_start])
+    expected = rotary.rotate(query[:, rotary.query_start :], *angles)
+    assert torch.equal(found[:, rotary.query_start :], expected)

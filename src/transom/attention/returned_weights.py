@@ -87,7 +87,8 @@ def weights_under(
     scores = _scores(q, k)
     if visible.rotation is not None and layer not in visible.layers_without_rope:
         assert visible.rotary is not None
-        rotated = visible.rotary.rotate(q, *(table[:, None] for table in visible.rotation))
+        tables = (table[:, None] for table in visible.rotation)
+        rotated = visible.rotary.rotate_queries(q, *tables)
         scores = torch.where(keys < visible.policy.pinned, _scores(rotated, k), scores)
     return columns.spread(_softmax(scores * scale, seen, q))
 

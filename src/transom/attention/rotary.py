@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -28,6 +28,8 @@ class Rotary:
         inv_freq: `(rotary_dim / 2,)` float64, radians per position of each pair of dimensions.
             Float64, because a float32 angle is off by 0.06 rad at a million tokens.
         interleaved: pairs are `(0, 1), (2, 3), ...` rather than `(0, n/2), (1, n/2 + 1), ...`.
+        query_start: the first dimension of a query that is rotated. Latent attention caches the
+            rotated part of a key apart, and a query has it behind the others.
 
     Dimensions past `rotary_dim` are not rotated (partial rotary).
 
@@ -36,11 +38,18 @@ class Rotary:
 
     inv_freq: Tensor
     interleaved: bool = False
+    query_start: int = 0
 
     @property
     def dim(self) -> int:
-        """How many dimensions of a head are rotated, from the first."""
+        """How many dimensions of a key are rotated, from the first."""
         return 2 * self.inv_freq.numel()
+
+    def same(self, other: Rotary) -> bool:
+        """Whether the other rotates keys and queries as this one does."""
+        if (self.interleaved, self.query_start) != (other.interleaved, other.query_start):
+            return False
+        return torch.equal(self.inv_freq, other.inv_freq)
 
     def angles(self, by: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of a rotation by `by`, `(*by.shape, rotary_dim)` float32 each."""
@@ -58,6 +67,14 @@ class Rotary:
             return rotated
         rest = x[..., self.dim :].expand(*rotated.shape[:-1], -1)
         return torch.cat((rotated, rest), dim=-1)
+
+    def rotate_queries(self, q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Queries, `(..., head_dim)`, rotated by these angles; computed in float32, dtype kept."""
+        if not self.query_start:
+            return self.rotate(q, cos, sin)
+        rotated = self.rotate(q[..., self.query_start :], cos, sin)
+        still = q[..., : self.query_start].expand(*rotated.shape[:-1], -1)
+        return torch.cat((still, rotated), dim=-1)
 
     def matrix(self, by: Tensor, head_dim: int) -> Tensor:
         """`(*by.shape, head_dim, head_dim)` float32: `x @ matrix` is `x` rotated by `by`."""
@@ -172,8 +189,7 @@ def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | Non
         found = {index: _rotary_of(made, made.layers[index]) for index in layers}
     rotating = [rotary for rotary in found.values() if rotary is not None]
     for rotary in rotating[1:]:
-        same = torch.equal(rotary.inv_freq, rotating[0].inv_freq)
-        if not same or rotary.interleaved != rotating[0].interleaved:
+        if not rotary.same(rotating[0]):
             raise UnsupportedModelError(
                 f"{kind} rotates its keys differently in different layers, and one policy would "
                 "apply to all of them; this is not supported yet. Use the policy 'full'."
@@ -183,10 +199,10 @@ def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | Non
 
 def _rotary_of(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
     kind, keys = made.config.model_type, layer.keys
-    if not all(call.repeated for call in layer.calls):
+    if not layer.latent and not all(call.repeated for call in layer.calls):
         raise UnsupportedModelError(
-            f"{kind} attends to keys that it computes from those in its cache (such as latent "
-            "keys), which is not supported under a bounded policy. Use the policy 'full'."
+            f"{kind} attends to keys that it computes from those in its cache in a way that is "
+            "not known here, which is not supported under a bounded policy. Use the policy 'full'."
         )
     close = 1e-4 * float(keys.abs().max())
     still = len(keys) == len(NEAR) and float((keys - keys[0]).abs().max()) <= close
@@ -234,7 +250,7 @@ def _rotary_of(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
             "in the cache, which is not supported with compact positions yet. Use the policy "
             "'full'."
         )
-    return rotated
+    return None if rotated is None else replace(rotated, query_start=layer.query_start)
 
 
 def _at(position: int, keys: Tensor, rotary: Rotary | None) -> Tensor:

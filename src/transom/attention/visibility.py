@@ -142,7 +142,7 @@ class Visibility(Attending):
         """These queries as they meet the pinned keys."""
         assert self.rotation is not None and self.rotary is not None
         cos, sin = (table[:, None, queries] for table in self.rotation)
-        return self.rotary.rotate(q, cos, sin)
+        return self.rotary.rotate_queries(q, cos, sin)
 
     def _block(self, start: int, local_only: bool) -> VisibleBlock:
         """The block of queries from `start`, computed once per pass when it is the only one."""

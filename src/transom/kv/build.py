@@ -16,6 +16,7 @@ from transom.errors import PolicyError
 from transom.kv.bounded_layer import BoundedLayer
 from transom.kv.cache_layer import CacheLayer
 from transom.kv.headwise_planner import HeadwisePlanner
+from transom.kv.latent_layer import LatentLayer, QuantizedLatentLayer
 from transom.kv.planner import Positions
 from transom.kv.quantized_layer import QuantizedLayer
 from transom.kv.recall import BlockStore, RecallLayer
@@ -85,8 +86,13 @@ def build(spec: CacheSpec) -> CacheParts:
 
 def _by_position(spec: CacheSpec, given: PlannerInputs) -> CacheParts:
     planner = SlotPlanner(spec.policy, *given)
-    kind = BoundedLayer if spec.policy.kv == "auto" else QuantizedLayer
-    return CacheParts(planner, [kind(index, planner, last) for index, last in _marked(spec)])
+    exact = spec.policy.kv == "auto"
+    plain: type[BoundedLayer] = BoundedLayer if exact else QuantizedLayer
+    latent: type[BoundedLayer] = LatentLayer if exact else QuantizedLatentLayer
+    if exact and spec.policy.capacity is None:  # nothing is ever rotated
+        latent = plain
+    kinds = {index: latent if spec.made.layers[index].latent else plain for index in spec.indices}
+    return CacheParts(planner, [kinds[at](at, planner, last) for at, last in _marked(spec)])
 
 
 def _by_score(spec: CacheSpec, given: PlannerInputs) -> CacheParts:

@@ -113,6 +113,8 @@ def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> N
         calls = made.layers[index].calls
         if len(calls) > 1:
             reason = f"attends {len(calls)} times to the keys of layer {index}"
+        elif made.layers[index].latent:
+            reason = "makes its keys and values of latents in the cache"
         elif not calls[0].same or calls[0].layer != index:
             reason = f"attends to keys other than those it gives layer {index} of the cache"
         else:

@@ -47,8 +47,8 @@ def kv_bytes_bound(policy: Policy, shape: ModelShape, batch: int = 1) -> int | N
 def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0) -> int:
     """Floating-point operations of attention for the queries at positions `start` to `stop`.
 
-    Each visible pair costs, in every head and layer, `head_dim` multiplications and additions for
-    the score, and as many again for the weighted sum. Under recall, the count supposes that every
+    Each visible pair costs, in every head and layer, a multiplication and an addition for each
+    dimension of the key, and as many for each dimension of the value. Under recall, the count supposes that every
     query sees as many recalled blocks as it may.
 
     >>> from transom.policies import Full
@@ -56,7 +56,8 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
     40
     """
     pairs = policy.on(shape).visible_pairs(start, stop)
-    return 4 * pairs * shape.layers * shape.heads * shape.head_dim
+    dims = sum(shape.dims) if shape.pair_dims is None else shape.pair_dims
+    return 2 * pairs * shape.layers * shape.heads * dims
 
 
 def _bytes(policy: Policy, shape: ModelShape, tokens: int) -> int:

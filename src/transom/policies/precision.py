@@ -69,6 +69,6 @@ class Precision:
             coded: how many tokens have a slot among the quantized ones.
             exact: how many of the newest are not quantized; the first ones come on top.
         """
-        dim = shape.head_dim
+        rows = sum(self.row_bytes(dim) for dim in shape.dims)
         whole = (exact + self.first) * shape.head_bytes
-        return coded * 2 * self.row_bytes(dim) + whole + 2 * dim * CHANNEL_BYTES
+        return coded * rows + whole + 2 * shape.head_dim * CHANNEL_BYTES

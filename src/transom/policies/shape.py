@@ -17,7 +17,11 @@ class ModelShape:
     """The sizes that decide the cost of a model's attention.
 
     `layers` counts the layers that a policy applies to: those with full attention. `itemsize` is
-    the bytes of a stored number, 4 for float32 and 2 for bfloat16.
+    the bytes of a stored number, 4 for float32 and 2 for bfloat16. `head_dim` is the dimensions of
+    a key as it is stored, `value_dim` those of a value, by default as many. Latent attention stores
+    one "head": the rotated part of a key in place of the key, and a latent in place of the value.
+    `pair_dims` is how many numbers are multiplied for a query and a key that it sees, in one head:
+    those of the key and of the value.
     """
 
     layers: int
@@ -25,6 +29,8 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     itemsize: int = 4
+    value_dim: int | None = None
+    pair_dims: int | None = None
 
     @classmethod
     def from_config(cls, config: Any, itemsize: int = 4) -> ModelShape:
@@ -47,6 +53,16 @@ class ModelShape:
                 "num_hidden_layers, num_attention_heads and hidden_size or head_dim."
             ) from None
         full = layers if kinds is None else kinds.count("full_attention")
+        if getattr(config, "kv_lora_rank", None) and getattr(config, "qk_rope_head_dim", None):
+            return cls(
+                layers=full or layers,
+                heads=heads,
+                kv_heads=1,
+                head_dim=config.qk_rope_head_dim,
+                itemsize=itemsize,
+                value_dim=config.kv_lora_rank,
+                pair_dims=config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim,
+            )
         return cls(
             layers=full or layers,
             heads=heads,
@@ -58,7 +74,12 @@ class ModelShape:
     @property
     def head_bytes(self) -> int:
         """Bytes that one token's key and value take in one kv head of one layer."""
-        return 2 * self.head_dim * self.itemsize
+        return sum(self.dims) * self.itemsize
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """Dimensions of a key and of a value as they are stored."""
+        return self.head_dim, self.head_dim if self.value_dim is None else self.value_dim
 
     @property
     def token_bytes(self) -> int:

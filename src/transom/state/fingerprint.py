@@ -81,7 +81,7 @@ def differences(saved: Facts, here: Facts) -> list[str]:
         found.append(f"the model's weights{adapted}")
     if saved["dtype"] != here["dtype"]:
         found.append(f"the dtype {saved['dtype']} (here {here['dtype']})")
-    if saved["rotary"] != here["rotary"]:
+    if saved["rotary"] not in (None, here["rotary"]):
         found.append(f"the rotary settings {saved['rotary']} (here {here['rotary']})")
     one, other = saved["tokenizer"], here["tokenizer"]
     if one is not None and other is not None and one != other:

@@ -56,7 +56,7 @@ class RecordingCache(DynamicCache):
         *args: object,
         **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        recording.get().note_keys(key_states, layer_idx)
+        recording.get().note_cached(key_states, value_states, layer_idx)
         return key_states, value_states
 
 

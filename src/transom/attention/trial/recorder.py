@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 from transom.attention.trial.records import Call, TrialLayer
@@ -27,13 +28,16 @@ class Recorder:
         self.queries: dict[int, Tensor] = {}
         self._masks: list[Tensor] = []
         self._cached: dict[int, Tensor] = {}  # the keys themselves, by layer
+        self._values: dict[int, Tensor] = {}
 
-    def note_keys(self, keys: Tensor, index: int) -> None:
-        """A layer gave these keys, `(batch, kv_heads, tokens, head_dim)`, to the cache."""
+    def note_cached(self, keys: Tensor, values: Tensor, index: int) -> None:
+        """A layer gave these keys and values, `(batch, kv_heads, tokens, dim)`, to the cache."""
         layer = self.layers.setdefault(index, TrialLayer())
         layer.updates += 1
-        layer.keys = keys.float().transpose(1, 2).flatten(0, 1)
+        layer.keys = _by_token(keys)
+        layer.sizes = (keys.shape[1], keys.shape[3], values.shape[3])
         self._cached[index] = keys
+        self._values[index] = values
 
     def note_mask(self, mask: Tensor) -> None:
         """The model got this mask; ones where tokens may see later ones, else zeros."""
@@ -53,18 +57,23 @@ class Recorder:
         if owner is None or owner not in self.layers:
             self.strays = True
             return
-        self.queries[owner] = queries.float().transpose(1, 2).flatten(0, 1)
-        cached = self._cached[owner]
+        self.queries[owner] = _by_token(queries)
+        cached, values, layer = self._cached[owner], self._values[owner], self.layers[owner]
+        repeated = keys is cached or _repeats(keys, cached)
+        latent = not repeated and _made_of(keys, cached, values)
+        if latent:
+            layer.keys, layer.query_start = _by_token(values), keys.shape[3] - values.shape[3]
         call = Call(
             layer=index,
             same=keys is cached,
-            repeated=keys is cached or _repeats(keys, cached),
+            repeated=repeated,
+            latent=latent,
             own_mask=not any(mask is made for made in self._masks),
             ahead=any(mask is made and bool((made > 0).any()) for made in self._masks),
             given=given,
             plain=plain,
         )
-        self.layers[owner].calls.append(call)
+        layer.calls.append(call)
 
 
 recording: ContextVar[Recorder] = ContextVar("transom-trial")
@@ -76,3 +85,23 @@ def _repeats(keys: Tensor, cached: Tensor) -> bool:
         return False
     alike = (keys[:, :, None] == cached[:, None]).flatten(3).all(-1)
     return bool(alike.any(2).all())
+
+
+def _made_of(keys: Tensor, latents: Tensor, rotated: Tensor) -> bool:
+    """Whether keys are made of latents without a position, with the rotated part behind each."""
+    start = keys.shape[3] - rotated.shape[3]
+    if start <= 0 or keys.shape[2] != latents.shape[2] or rotated.shape[1] != 1:
+        return False
+    behind = torch.equal(keys[..., start:], rotated.expand(-1, keys.shape[1], -1, -1))
+    return behind and _everywhere_the_same(latents) and _everywhere_the_same(keys[..., :start])
+
+
+def _everywhere_the_same(states: Tensor) -> bool:
+    """Whether one token has the same states at every position."""
+    by_token = _by_token(states)
+    return torch.allclose(by_token, by_token[:1], rtol=0, atol=1e-4 * float(by_token.abs().max()))
+
+
+def _by_token(states: Tensor) -> Tensor:
+    """`(batch, heads, tokens, dim)` as `(batch * tokens, heads, dim)` float32."""
+    return states.float().transpose(1, 2).flatten(0, 1)

@@ -22,6 +22,7 @@ class Call:
         layer: the index that the attention module gives itself; None if it has none.
         same: the keys are the very tensor that the cache gave out.
         repeated: each head of the keys is a head that the cache gave out.
+        latent: the keys are made of latents in the cache; see `TrialLayer.latent`.
         own_mask: the mask is not the one that transformers made for this pass.
         ahead: tokens may see later ones.
         given: names of the further arguments that were not None, such as `softcap`.
@@ -31,6 +32,7 @@ class Call:
     layer: int | None
     same: bool
     repeated: bool
+    latent: bool
     own_mask: bool
     ahead: bool
     given: frozenset[str]
@@ -43,7 +45,10 @@ class TrialLayer:
 
     Attributes:
         updates: how often the cache was given keys in one pass.
-        keys: `(positions, kv_heads, head_dim)` float32, the key of one token at each of `NEAR`.
+        keys: `(positions, kv_heads, head_dim)` float32, the key of one token at each of `NEAR`. Of
+            a latent layer the part that is rotated, which the cache gets as the value.
+        sizes: kv heads, and dimensions of a key and of a value, as the cache gets them.
+        query_start: the first dimension of a query that belongs to these keys.
         far: the same keys in a pass that also has a token far beyond the trained length, with a
             cache that says it is as long; None where the model has no such positions.
         middle: `(kv_heads, head_dim)` float32, the key of the same token at `MIDDLE`, or None.
@@ -58,7 +63,20 @@ class TrialLayer:
     middle: Tensor | None = None
     steady: bool = True
     level: bool = True
+    sizes: tuple[int, int, int] = (0, 0, 0)
+    query_start: int = 0
     calls: list[Call] = field(default_factory=list)
+
+    @property
+    def latent(self) -> bool:
+        """Whether the layer caches latents: `(latent, rotated part)` in place of key and value.
+
+        All heads share them. The model makes keys and values of the latents, which have no
+        position, and puts the rotated part behind each key: multi-head latent attention.
+
+        Source: DeepSeek-V2, https://arxiv.org/abs/2405.04434.
+        """
+        return bool(self.calls) and all(call.latent for call in self.calls)
 
 
 @dataclass(eq=False)
