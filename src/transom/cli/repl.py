@@ -112,7 +112,7 @@ class ChatRepl:
             if now.unsaved or not since:
                 self._say(f"nothing was saved{since}; --session FILE keeps a conversation")
         elif now.unsaved:
-            self._say(f"could not save the newest turn; {now.session.path} does not have it")
+            self._say(f"could not save the last change; {now.session.path} does not have it")
         elif now.turns:
             self._say(f"{count(now.turns, 'turn')} in {now.session.path}")
 

@@ -180,7 +180,7 @@ class Conversation:
         """
         turn = Turn(_shortened(reply.question), _shortened(reply.text))
         recent = (*self.recent, turn)[-RECENT:]
-        self._go_to(Checkpoint(reply.context, self.turns + 1, recent))
+        self._go_to(Checkpoint(reply.context, self.turns + 1, recent), earlier=self._now)
 
     def reset(self) -> None:
         """Start again from an empty context. `undo` brings the conversation back.
@@ -190,7 +190,7 @@ class Conversation:
         """
         fresh = self._now.context.fork()
         fresh.reset()
-        self._go_to(Checkpoint(fresh))
+        self._go_to(Checkpoint(fresh), earlier=self._now)
 
     def undo(self) -> bool:
         """Undo the last turn or reset exactly; false when there is nothing to undo.
@@ -200,8 +200,7 @@ class Conversation:
         """
         if self._earlier is None:
             return False
-        self._go_to(self._earlier)
-        self._earlier = None
+        self._go_to(self._earlier, earlier=None)
         return True
 
     def note(self) -> dict[str, Any]:
@@ -214,8 +213,9 @@ class Conversation:
             "recent": [turn._asdict() for turn in self.recent],
         }
 
-    def _go_to(self, checkpoint: Checkpoint) -> None:
-        self._earlier, self._now = self._now, checkpoint
+    def _go_to(self, checkpoint: Checkpoint, *, earlier: Checkpoint | None) -> None:
+        """Stand at `checkpoint`, from where `undo` leads to `earlier`, and save."""
+        self._earlier, self._now = earlier, checkpoint  # before a save that may fail
         self.unsaved = True
         if self.session is not None:
             self.session.save(checkpoint.context, self.note())
