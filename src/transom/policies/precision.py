@@ -62,13 +62,13 @@ class Precision:
         """Bytes of `dim` numbers with their scales and offsets."""
         return dim * self.bits // 8 + dim // self.group(dim) * 2 * SCALE_BYTES
 
-    def head_bytes(self, shape: ModelShape, coded: int, exact: int) -> int:
+    def head_bytes(self, shape: ModelShape, quantized: int, exact: int) -> int:
         """Bytes of one kv head of one layer.
 
         Args:
-            coded: how many tokens have a slot among the quantized ones.
+            quantized: how many tokens have a slot among the quantized ones.
             exact: how many of the newest are not quantized; the first ones come on top.
         """
         dim = shape.head_dim
         whole = (exact + self.first) * shape.head_bytes
-        return coded * 2 * self.row_bytes(dim) + whole + 2 * dim * CHANNEL_BYTES
+        return quantized * 2 * self.row_bytes(dim) + whole + 2 * dim * CHANNEL_BYTES

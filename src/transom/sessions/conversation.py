@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from transom.chat import Message, Turns
 from transom.validation import known_keywords
 
 if TYPE_CHECKING:
     from transom.context import Context, Usage
+    from transom.sampling import UnseededSampling
     from transom.sessions.session_file import SessionFile
 
 __all__ = ["Conversation", "Reply", "Turn"]
@@ -150,7 +151,7 @@ class Conversation:
         *,
         max_new_tokens: int,
         seed: int | None = None,
-        **sampling: Any,
+        **sampling: Unpack[UnseededSampling],
     ) -> Reply:
         """Feed a question to a fork of the context. Iterate over the reply to get the answer.
 
@@ -203,7 +204,7 @@ class Conversation:
         self._go_to(self._earlier, earlier=None)
         return True
 
-    def note(self) -> dict[str, Any]:
+    def note(self) -> dict[str, object]:
         """What a session file holds beside the state of the context, as JSON values."""
         return {
             "model": self.model,
