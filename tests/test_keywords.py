@@ -6,13 +6,15 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, is_typeddict
 
 import pytest
 
 import transom
-from transom.errors import TransomError
+from tests.helpers.models import tiny
+from transom.errors import InputError, TransomError
 from transom.policies import Policy
+from transom.validation import known_keywords
 
 # Left out: modules that other modules share, commands, and the parts of Context.
 NOT_FOR_CALLERS = (
@@ -32,7 +34,9 @@ def public() -> dict[str, Any]:
             found |= {
                 f"{what.__module__}.{each}": what
                 for each, what in offered.items()
-                if callable(what) and what.__module__.startswith("transom")
+                if callable(what)
+                and not is_typeddict(what)
+                and what.__module__.startswith("transom")
             }
     return found
 
@@ -87,3 +91,50 @@ def of_class(owner: type, name: str) -> Callable[..., Any] | None:
 def test_a_misspelt_keyword_is_named(call: Callable[..., Any]) -> None:
     with pytest.raises(TransomError, match=r"has no parameter 'misspelt_'. It takes \w+"):
         call(misspelt_=1)
+
+
+@known_keywords
+class Base:
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
+    def grow(self, by: int = 1) -> None:
+        self.size += by
+
+    @classmethod
+    def of(cls, size: int = 0) -> Base:
+        return cls(size)
+
+    @staticmethod
+    def largest(among: int = 0) -> int:
+        return among
+
+
+@known_keywords
+class Derived(Base):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda given: Base(**given), "Base"),
+        (lambda given: Derived(**given), "Derived"),
+        (lambda given: Derived().grow(**given), r"Derived\.grow"),
+        (lambda given: Derived.of(**given), r"Derived\.of"),
+        (lambda given: Derived().of(**given), r"Derived\.of"),
+        (lambda given: Base().grow(**given), r"Base\.grow"),
+        (lambda given: Derived.largest(**given), r"Base\.largest"),  # as nobody's class is given
+    ],
+)
+def test_an_inherited_method_is_named_after_the_class_at_hand(
+    call: Callable[[dict[str, int]], object], name: str
+) -> None:
+    with pytest.raises(InputError, match=f"^{name} has no parameter 'sise'"):
+        call({"sise": 1})
+
+
+def test_a_method_of_a_bounded_cache_is_not_named_after_its_base() -> None:
+    cache = transom.BoundedCache("window:8", config=tiny("llama").config)
+    with pytest.raises(InputError, match=r"^BoundedCache\.rebase has no parameter 'bi'"):
+        cache.rebase(bi=1)

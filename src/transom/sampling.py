@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,10 +21,26 @@ from transformers import (
 from transom.errors import InputError
 from transom.validation import known_keywords, whole_number
 
-__all__ = ["Sampler", "end_tokens"]
+__all__ = ["Sampler", "Sampling", "UnseededSampling", "end_tokens"]
 
 COLDEST = 1e-30  # The likeliest token is all but certain here, and logits are not yet infinite.
 HUGE = 1e30
+
+
+class UnseededSampling(TypedDict, total=False):
+    """The settings of a `Sampler` but for its seed."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+
+
+class Sampling(UnseededSampling, total=False):
+    """The settings of a `Sampler`."""
+
+    seed: int | None
 
 
 @known_keywords
@@ -109,7 +125,7 @@ class Draw:
         return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

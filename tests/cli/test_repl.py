@@ -15,7 +15,7 @@ from tests.helpers.chats import ENDS, LONG, SMALL, PipedChat, context, never_end
 from transom import Context
 from transom.cli.commands import ChatCommands
 from transom.cli.repl import ChatRepl
-from transom.errors import InputError
+from transom.errors import InputError, StateError
 from transom.sessions import SessionFile
 from transom.sessions.conversation import Conversation, Reply
 
@@ -57,6 +57,26 @@ def test_commands(tmp_path: Path) -> None:
         assert reported in said[-1]
     assert not command("/exit")
     assert not command("/quit")
+
+
+def test_what_is_undone_or_reset_but_could_not_be_saved_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    talk = Conversation(context(), "tiny", session=SessionFile(tmp_path / "talk"))
+    command = ChatCommands(talk, said.append)
+    reply = talk.ask("abc", max_new_tokens=3)
+    list(reply)
+    talk.keep(reply)
+    (tmp_path / "talk").write_text("somebody else's")
+    for line, reported, turns in [
+        ("/undo", "the last turn is undone; 0 turns left", 0),
+        ("/reset", "0 turns forgotten", 0),
+        ("/undo", "the reset is undone: 0 turns", 0),
+    ]:
+        with pytest.raises(StateError, match="was not written"):
+            command(line)
+        assert reported in said[-1]
+        assert talk.turns == turns
+    assert (tmp_path / "talk").read_text() == "somebody else's"
 
 
 @pytest.fixture
@@ -234,7 +254,7 @@ def test_a_failed_save_is_reported_and_the_conversation_goes_on(
     talk.close()
     err = capsys.readouterr().err
     assert err.count("was not written: something else has changed, made or removed it") == 2
-    assert "could not save the newest turn" in err
+    assert "could not save the last change" in err
     assert talk.conversation.turns == 2
     assert (tmp_path / "talk").read_text() == "somebody else's"
 

@@ -190,7 +190,9 @@ def test_bfloat16() -> None:
     assert difference(found, expected) < 0.1 * float(expected.float().std()) + 0.25
 
 
-@pytest.mark.parametrize("policy", ["snapkv:64", "hierarchical:64,global=1000,recall=blocks"])
+@pytest.mark.parametrize(
+    "policy", ["snapkv:64", "hierarchical:8,global=90,recall=blocks,block=4,blocks=2,chunk=2"]
+)
 def test_policies_that_attend_to_stored_keys_are_refused(policy: str) -> None:
     model = tiny("deepseek-v3")
     with pytest.raises(UnsupportedModelError, match="makes its keys and values of latents"):

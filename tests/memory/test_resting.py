@@ -342,3 +342,21 @@ def test_a_small_memory_goes_on_with_holes_on_the_disk(tmp_path):
             assert manager.add_context(str(number), ids(number, 64)), manager.refusal
             assert right(manager, number, 64)
         assert manager.stats().bytes <= 2**18
+
+
+def test_what_rested_and_was_removed_gives_its_memory_back(tmp_path):
+    settings = {"max_memory": 2**24, "max_disk": 2**28}
+    with opened(tmp_path, **settings) as manager:
+        for number in range(6000):
+            ttl = 1000.0 if number % 3 == 0 else None
+            assert manager.add_context(f"user/{number}", [number, 1, 2], ttl=ttl)
+    with opened(tmp_path, **settings) as manager:
+        large = manager.stats().bytes
+        for number in range(5900):
+            assert manager.remove_context(f"user/{number}")
+        assert manager.stats().bytes < large / 5
+        for number in range(5900, 6000):
+            assert manager.get_context(f"user/{number}").tolist() == [number, 1, 2]
+        for number in range(7000, 9000):
+            assert manager.add_context(f"user/{number}", [number, 1, 2])
+        assert manager.verify().ok

@@ -66,6 +66,28 @@ def test_an_answer_that_is_not_kept_leaves_no_trace() -> None:
     assert answer(talk, "abc") == answer(Conversation(context(), "tiny"), "abc")
 
 
+def test_undo_that_could_not_be_saved_is_not_taken_back_by_the_next(tmp_path: Path) -> None:
+    talk = Conversation(context(), "tiny", session=SessionFile(tmp_path / "talk"))
+    for question in "abc", "de":
+        reply = talk.ask(question, max_new_tokens=5)
+        list(reply)
+        talk.keep(reply)
+    one = talk.recent[:1]
+    (tmp_path / "talk").unlink()  # so that nothing can be saved any more
+    with pytest.raises(StateError, match="was not written"):
+        talk.undo()
+    assert (talk.turns, talk.recent, talk.unsaved, talk.undo_bytes) == (1, one, True, 0)
+    assert not talk.undo()  # before, this brought the turn back
+    assert (talk.turns, talk.recent) == (1, one)
+    with pytest.raises(StateError, match="was not written"):
+        talk.reset()
+    assert (talk.turns, talk.recent) == (0, ())
+    with pytest.raises(StateError, match="was not written"):
+        talk.undo()
+    assert (talk.turns, talk.recent) == (1, one)
+    assert not talk.undo()
+
+
 def test_a_stopped_answer_is_kept_up_to_where_it_stopped() -> None:
     talk = Conversation(context("full"), "tiny")
     reply = talk.ask(LONG, max_new_tokens=50)

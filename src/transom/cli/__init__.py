@@ -98,7 +98,7 @@ app.command("advise")(advise.advise_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 when done, 2 on a mistake, 130 after Ctrl-C."""
     open_streams()
-    code: Any = MISTAKE
+    code: str | int | None = MISTAKE
     unwritten: OSError | None = None
     try:
         with orderly_end():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from transom.cli.exit_codes import INTERRUPTED
 from transom.cli.options import DEVICE, DTYPE, MAX_NEW_TOKENS, check_placement, load
-from transom.cli.repl import ChatRepl
+from transom.cli.repl import AskSettings, ChatRepl
 from transom.cli.values import at_least, named, number
 from transom.errors import InputError, StateError
 from transom.models.load import require_torch
@@ -100,16 +100,20 @@ def chat(
 
 def _settings(
     temperature: float, top_p: float | None, seed: int | None, max_new_tokens: int
-) -> dict[str, Any]:
+) -> AskSettings:
     """The keyword arguments of `Conversation.ask`, after a check that they make sense."""
     require_torch()
     import torch
 
     from transom.sampling import Sampler
 
-    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    Sampler(**sampling).start(torch.device("cpu"))
-    return {**sampling, "max_new_tokens": max_new_tokens}
+    Sampler(temperature=temperature, top_p=top_p, seed=seed).start(torch.device("cpu"))
+    return {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
 
 
 def _conversation(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transom.cli.wrapping import visible
-from transom.errors import InputError
+from transom.errors import InputError, StateError
 from transom.sessions import Conversation, SessionFile
 from transom.units import plain_size
 
@@ -93,17 +93,32 @@ class ChatCommands:
 
     def _undo(self) -> None:
         before = self._conversation.turns
-        if not self._conversation.undo():
-            self._say("nothing to undo: /undo reaches back one turn or /reset, in this run only")
-        elif self._conversation.turns > before:
-            self._say(f"the reset is undone: {count(self._conversation.turns, 'turn')}")
-        else:
-            self._say(f"the last turn is undone; {count(before - 1, 'turn')} left")
+        try:
+            undone = self._conversation.undo()
+        except StateError:  # It is undone all the same.
+            self._say(self._undone(before))
+            raise
+        self._say(
+            self._undone(before)
+            if undone
+            else "nothing to undo: /undo reaches back one turn or /reset, in this run only"
+        )
+
+    def _undone(self, before: int) -> str:
+        left = self._conversation.turns
+        if left >= before:
+            return f"the reset is undone: {count(left, 'turn')}"
+        return f"the last turn is undone; {count(left, 'turn')} left"
 
     def _reset(self) -> None:
         before = self._conversation.turns
-        self._conversation.reset()
-        self._say(f"{count(before, 'turn')} forgotten; /undo brings them back until you ask again")
+        said = f"{count(before, 'turn')} forgotten; /undo brings them back until you ask again"
+        try:
+            self._conversation.reset()
+        except StateError:  # It is reset all the same.
+            self._say(said)
+            raise
+        self._say(said)
 
     def _save(self, target: str) -> None:
         if not target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,7 +45,7 @@ def check_outputs(json: str | None, plot: Path | None, *inputs: Path | str | Non
     check_target(file_of(json), *inputs, plot)
 
 
-def write_json(figures: Any, target: str | None) -> None:
+def write_json(figures: object, target: str | None) -> None:
     """Write figures so that a reader never sees half a file; does nothing when `target` is None.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Required, TypedDict
 
 from transom.cli.commands import ChatCommands, count, transcript
 from transom.cli.interrupt import Interrupt
@@ -17,9 +17,18 @@ from transom.policies import Sinks
 from transom.sessions import Conversation, Reply
 from transom.units import plain_size
 
-__all__ = ["ChatRepl"]
+__all__ = ["AskSettings", "ChatRepl"]
 
 SHOWN_AGAIN = 2  # turns that are shown when a conversation goes on
+
+
+class AskSettings(TypedDict, total=False):
+    """Keyword arguments of `Conversation.ask`."""
+
+    max_new_tokens: Required[int]
+    temperature: float
+    top_p: float | None
+    seed: int | None
 
 
 class ChatRepl:
@@ -27,13 +36,13 @@ class ChatRepl:
 
     Args:
         conversation: is asked.
-        settings: keyword arguments of `Conversation.ask`.
+        settings: how to ask it.
 
     Attributes:
         typed: whether a user types the questions at a terminal.
     """
 
-    def __init__(self, conversation: Conversation, settings: dict[str, Any]) -> None:
+    def __init__(self, conversation: Conversation, settings: AskSettings) -> None:
         self.conversation = conversation
         self.typed = sys.stdin.isatty()
         self._settings = settings
@@ -112,7 +121,7 @@ class ChatRepl:
             if now.unsaved or not since:
                 self._say(f"nothing was saved{since}; --session FILE keeps a conversation")
         elif now.unsaved:
-            self._say(f"could not save the newest turn; {now.session.path} does not have it")
+            self._say(f"could not save the last change; {now.session.path} does not have it")
         elif now.turns:
             self._say(f"{count(now.turns, 'turn')} in {now.session.path}")
 

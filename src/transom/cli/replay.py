@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -105,7 +105,7 @@ def replay(
             draw(result, plot)
 
 
-def to_json(result: Replayed) -> dict[str, Any]:
+def to_json(result: Replayed) -> dict[str, object]:
     """All figures as JSON values."""
     return {
         "trace": result.trace,

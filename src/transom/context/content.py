@@ -19,7 +19,7 @@ from transom.tokens.whole import as_whole, in_chunks
 
 __all__ = ["Content", "ContentEncoder", "are_messages"]
 
-TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | Tensor
+TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer] | Tensor
 Content: TypeAlias = str | TokenIds | Sequence[Message]
 
 

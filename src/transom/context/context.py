@@ -222,7 +222,7 @@ class Context(GeneratingContext):
             if tokens < seen:
                 self._runner.crop(tokens)
 
-    def save(self, path: Path | str, *, note: Mapping[str, Any] | None = None) -> int:
+    def save(self, path: Path | str, *, note: Mapping[str, object] | None = None) -> int:
         """Write the context to a file, from which `load` goes on as if it had never stopped.
 
         The file holds keys, values and settings, not the model, and no pickled code. It is written

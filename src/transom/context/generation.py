@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Unpack, overload
 
 from transom.context.content import Content, ContentEncoder
 from transom.context.model import CausalLM
@@ -14,7 +14,7 @@ from transom.context.stop import as_stops
 from transom.errors import InputError
 from transom.kv import BoundedCache
 from transom.policies import Policy
-from transom.sampling import Sampler
+from transom.sampling import Sampler, Sampling
 from transom.validation import check_keywords, whole_number
 
 __all__ = ["GeneratingContext"]
@@ -64,7 +64,7 @@ class GeneratingContext:
         max_new_tokens: int = ...,
         stop: str | Sequence[str] | None = ...,
         stream: Literal[False] = ...,
-        **sampling: Any,
+        **sampling: Unpack[Sampling],
     ) -> str: ...
 
     @overload
@@ -75,7 +75,7 @@ class GeneratingContext:
         max_new_tokens: int = ...,
         stop: str | Sequence[str] | None = ...,
         stream: Literal[True],
-        **sampling: Any,
+        **sampling: Unpack[Sampling],
     ) -> Iterator[str]: ...
 
     def generate(
@@ -85,7 +85,7 @@ class GeneratingContext:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = None,
         stream: bool = False,
-        **sampling: Any,
+        **sampling: Unpack[Sampling],
     ) -> str | Iterator[str]:
         """Continue the context, after appending `prompt` if there is one.
 
@@ -116,7 +116,7 @@ class GeneratingContext:
         *,
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = None,
-        **sampling: Any,
+        **sampling: Unpack[Sampling],
     ) -> Iterator[Step]:
         """Generate as `generate` does, and give every token as a `Step` as it comes.
 
@@ -138,7 +138,7 @@ class GeneratingContext:
         prompt: Content | None,
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
-        sampling: Mapping[str, Any],
+        sampling: Sampling,
     ) -> Iterator[Step]:
         """Steps for the method `owner`, which takes `others` besides the parameters here."""
         if self.tokenizer is None:

@@ -98,7 +98,7 @@ def restore(runner: ModelRunner, saved: SavedContext) -> None:
     runner.dialogue = Dialogue(**saved.facts["dialogue"])
 
 
-def as_note(note: Mapping[str, Any]) -> Note:
+def as_note(note: Mapping[str, object]) -> Note:
     """A copy of a note as it will come back from a file.
 
     Raises:

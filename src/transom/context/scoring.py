@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from transom.errors import InputError
 from transom.kv import BoundedCache
 from transom.policies import Policy
 from transom.tokens import as_ids
-from transom.validation import IdsLike, known_keywords
+from transom.validation import IdsLike, TokenIds, known_keywords
 from transom.windows import TokenWindows
 from transom.windows.cut import Cut
 
@@ -60,7 +59,7 @@ def score(runner: ModelRunner, incoming: Incoming) -> NDArray[np.float32]:
 
 @known_keywords
 def by_windows(
-    ids: NDArray[Any], cut: Cut, read: Callable[[NDArray[Any]], NDArray[Any]]
+    ids: TokenIds, cut: Cut, read: Callable[[TokenIds], NDArray[np.floating]]
 ) -> NDArray[np.float32]:
     """Losses of a text that is read window by window; each token counts in one window only.
 
@@ -106,7 +105,7 @@ def score_by_windows(model: CausalLM, ids: IdsLike, cut: Cut, chunk: int) -> NDA
     runner = ModelRunner(model, BoundedCache("full", config=model.config))
     encoder = ContentEncoder(runner, None, chunk)
 
-    def read(window: NDArray[Any]) -> NDArray[np.float32]:
+    def read(window: TokenIds) -> NDArray[np.float32]:
         runner.cache.reset()  # but not the last logits: they predict the first token here
         return score(runner, encoder.content(window, reply=False))
 

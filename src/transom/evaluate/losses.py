@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transom.errors import InputError
 
@@ -43,20 +43,20 @@ class LossCurve:
         self._sums = np.zeros(BINS)
         self._counts = np.zeros(BINS, dtype=np.int64)
 
-    def add(self, losses: Any) -> None:
+    def add(self, losses: ArrayLike) -> None:
         """Take the losses of the next tokens, `(tokens,)`, in nats.
 
         NaN means "not scored" for the very first token, which nothing predicts. Anywhere else it
         is a fault of the model, and makes the loss of its stretch and the mean NaN too.
         """
-        losses = np.asarray(losses, dtype=np.float64)
-        positions = np.arange(self.tokens, self.tokens + len(losses))
-        self.tokens += len(losses)
+        given = np.asarray(losses, dtype=np.float64)
+        positions = np.arange(self.tokens, self.tokens + len(given))
+        self.tokens += len(given)
         while self.tokens > BINS * self._bin:
             self._coarsen()
-        scored = (positions > 0) | ~np.isnan(losses)
+        scored = (positions > 0) | ~np.isnan(given)
         bins = positions[scored] // self._bin
-        np.add.at(self._sums, bins, losses[scored])
+        np.add.at(self._sums, bins, given[scored])
         np.add.at(self._counts, bins, 1)
 
     @property

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class ReadingResult:
         """The loss along the text, in as many equal stretches as a table has room for."""
         return self.curve.stretches(self.curve.length(COLUMNS))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The run as JSON values; null stands for what is unknown, NaN or infinite."""
         return {
             "policy": self.policy,
@@ -114,7 +114,7 @@ class ReadingResult:
 @known_keywords
 def read(
     context: Context,
-    ids: Sequence[int] | Any,
+    ids: Sequence[int] | NDArray[np.integer],
     *,
     ask: str | None = None,
     max_new_tokens: int = 128,
@@ -164,7 +164,7 @@ def read(
 
 
 def passes(
-    context: Context, ids: Sequence[int] | Any, stop: Callable[[], bool]
+    context: Context, ids: Sequence[int] | NDArray[np.integer], stop: Callable[[], bool]
 ) -> Iterator[tuple[NDArray[np.float32], float]]:
     """Score `ids` in slices of `context.chunk`; gives the losses and the seconds of each slice.
 

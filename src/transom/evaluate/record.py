@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from transom.errors import InputError
 from transom.evaluate.rows import Row, RowKey, from_json, to_json
@@ -27,7 +26,7 @@ class ResultLog:
         InputError: when the file has other settings, or is not a record of an evaluation.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path = path
         self.settings = dict(settings)
         self._rows: dict[RowKey, Row] = {}
@@ -82,7 +81,7 @@ class ResultLog:
             self.path.unlink()
         self._rows = {row.key: row for row in rows}
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
+    def _check(self, settings: Mapping[str, object]) -> None:
         if settings == self.settings:
             return
         keys = [key for key in {**settings, **self.settings} if self._differs(settings, key)]
@@ -93,9 +92,9 @@ class ResultLog:
             "another folder, or start anew with --fresh."
         )
 
-    def _differs(self, settings: Mapping[str, Any], key: str) -> bool:
+    def _differs(self, settings: Mapping[str, object], key: str) -> bool:
         return bool(settings.get(key) != self.settings.get(key))
 
 
-def _sortable(part: Any) -> tuple[str, Any]:
+def _sortable(part: str | float) -> tuple[str, float]:
     return ("", part) if isinstance(part, (int, float)) else (str(part), 0)

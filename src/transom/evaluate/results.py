@@ -46,7 +46,7 @@ class Results:
         """The policies on the front of `quality` against bytes, hot ones or all."""
         return [self.policies[index].policy for index in by_bytes(self.policies, quality, held)]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Everything as JSON values."""
         return {
             "settings": dict(self.settings),

@@ -98,7 +98,7 @@ Row = RecallRow | LossRow | SpeedRow
 KINDS = {kind.kind: kind for kind in (RecallRow, LossRow, SpeedRow)}
 
 
-def to_json(row: Row) -> dict[str, Any]:
+def to_json(row: Row) -> dict[str, object]:
     """A row as JSON values, with its kind."""
     return {"kind": row.kind, **asdict(row)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -110,11 +110,11 @@ class PolicySummary:
     def _rows(self) -> Sequence[Row]:
         return [*([self.loss] if self.loss else []), *self.recall, *self.speeds]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The summary as JSON values."""
         tasks = dict.fromkeys(row.task for row in self.recall)
         lengths = sorted({row.length for row in self.recall})
-        recall: dict[str, Any] = {}
+        recall: dict[str, dict[str, dict[str, int]]] = {}
         for task in tasks:
             scores = {length: self.of(task, length) for length in lengths}
             recall[task] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ class ArrowWriter(TableWriter):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._writer: Any = None
+        self._writer: pq.ParquetWriter | pa.RecordBatchWriter | None = None
         self._open: BinaryIO | None = None
 
     def _write(self, columns: Columns) -> None:
@@ -38,7 +38,8 @@ class ArrowWriter(TableWriter):
     def _close(self) -> None:
         if self._open is not None:
             with self._open:
-                self._writer.close()
+                if self._writer is not None:
+                    self._writer.close()
 
     def _publish(self) -> None:
         publish(self._file, self.path)
@@ -52,12 +53,12 @@ class ArrowWriter(TableWriter):
         return [self.path]
 
 
-def record_batch(columns: Columns) -> Any:
+def record_batch(columns: Columns) -> pa.RecordBatch:
     """A record batch of pyarrow; `(rows, width)` arrays become lists of a fixed size."""
     return pa.record_batch({name: _column(values) for name, values in columns.items()})
 
 
-def _column(values: NDArray[np.generic] | Ragged) -> Any:
+def _column(values: NDArray[np.generic] | Ragged) -> pa.Array:
     if isinstance(values, Ragged):
         if len(values.values) > np.iinfo(np.int32).max:
             raise InputError(

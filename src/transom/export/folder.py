@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import datasets
 import pyarrow as pa
@@ -30,7 +30,7 @@ class FolderWriter(TableWriter):
                 "another name, or one that ends in .parquet or .arrow."
             ) from error
         super().__init__(path)
-        self._writer: Any = None
+        self._writer: pa.RecordBatchWriter | None = None
         self._rows = 0
 
     def _write(self, columns: Columns) -> None:

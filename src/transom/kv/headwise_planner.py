@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,9 +13,8 @@ from torch import Tensor
 from transom.attention.attending import Attending, left_out
 from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
-from transom.attention.rotary import Rotary
 from transom.errors import CacheError
-from transom.kv.planner import PassPlanner, PolicyT, Positions
+from transom.kv.planner import PassPlanner, PolicyT
 from transom.slow_paths import log_slow_path
 
 __all__ = ["AttendingLayer", "HeadwisePlan", "HeadwisePlanner", "RowGroup"]
@@ -91,16 +91,9 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
 
     _table: Tensor | None = None
 
-    def __init__(
-        self,
-        policy: PolicyT,
-        positions: Positions,
-        rotary: Rotary | None,
-        head_dim: int,
-        layers_without_rope: frozenset[int],
-    ) -> None:
-        super().__init__(policy, positions, rotary, head_dim, layers_without_rope)
-        self._single: dict[tuple[int, torch.device], Tensor] = {}
+    @cached_property
+    def _single(self) -> dict[tuple[int, torch.device], Tensor]:
+        return {}
 
     def __getstate__(self) -> dict[str, object]:
         return super().__getstate__() | {"_table": None, "_single": {}}

@@ -80,10 +80,14 @@ class HashIndex:
         old = np.frombuffer(self._places, dtype=np.uint32)
         self._places = self._placed(old[old > 0], size)
 
-    def rebuild(self, rows: int) -> None:
-        """Hold the first so many rows and no others, in as little room as they need."""
-        size = self._size(rows, FIRST)
-        self._places = self._placed(np.arange(1, rows + 1, dtype=np.uint32), size)
+    def renumber(self, moved: NDArray[np.uint32], rows: int) -> None:
+        """Hold the same rows under other numbers, with room for `rows` of them.
+
+        Args:
+            moved: by number of a row + 1, its new number + 1.
+        """
+        old = np.frombuffer(self._places, dtype=np.uint32)
+        self._places = self._placed(moved[old[old > 0]], self._size(rows, FIRST))
 
     def _placed(self, waiting: NDArray[np.uint32], size: int) -> array[int]:
         values = np.frombuffer(self._values, dtype=f"u{self._values.itemsize}")
@@ -173,21 +177,26 @@ class RecordTable:
         self._free.append(row)
         self._count -= 1
 
-    def compact(self) -> None:
-        """Give back the room of free rows, if it is more than half.
+    def compact(self) -> NDArray[np.uint32] | None:
+        """Give back the room of rows that were removed, if it is more than half.
 
-        The rows get other numbers then, and every index must hold all of them.
+        Returns:
+            The new number of each row + 1, by its former number + 1, with 0 for 0 and for what is
+            free; None when nothing was done.
         """
-        if 2 * self._count >= len(self.keys) or len(self.keys) <= 2 * FIRST:
-            return
+        if 2 * len(self._free) <= len(self.keys) or len(self.keys) <= 2 * FIRST:
+            return None
         there = np.flatnonzero(np.array(self.keys, dtype=np.uint64))
+        moved = np.zeros(len(self.keys) + 1, dtype=np.uint32)
+        moved[there + 1] = np.arange(1, len(there) + 1)
         for column in (self.keys, *self.columns.values()):
             kept = np.array(column)[there]
             column[:] = array(column.typecode, kept.tobytes())
         for index in self._indexes:
-            index.rebuild(self._count)
+            index.renumber(moved, self._count)
         self._free = array("I")
         self._used = self._count
+        return moved
 
     @property
     def full(self) -> bool:

@@ -82,6 +82,7 @@ class Resting:
             self._names.remove(at)
             row.space.resting -= 1
         self._rows.remove(at)
+        self._compact()
         return row
 
     def get(self, key: int) -> Row | None:
@@ -227,6 +228,16 @@ class Resting:
         return self._rows.nbytes + expires + sys.getsizeof(self._spaces)
 
     # Within
+
+    def _compact(self) -> None:
+        """Give back the room of rows that left, if it is more than half."""
+        moved = self._rows.compact()
+        if moved is None:
+            return
+        self._order.renumber(moved)
+        if self._expires is not None:
+            kept = np.array(self._expires)[np.flatnonzero(moved[1 : len(self._expires) + 1])]
+            self._expires = array("d", kept.tobytes())
 
     def _row(self, at: int) -> Row:
         columns = self._rows.columns

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from transom.memory.record_table import RecordTable
 
@@ -41,6 +45,12 @@ class UseOrder:
             self._older[newer - 1] = older
         else:
             self._newest = older
+
+    def renumber(self, moved: NDArray[np.uint32]) -> None:
+        """The rows have other numbers now; see `RecordTable.compact`."""
+        for column in (self._older, self._newer):
+            column[:] = array(column.typecode, moved[np.array(column)].tobytes())
+        self._oldest, self._newest = int(moved[self._oldest]), int(moved[self._newest])
 
     def __iter__(self) -> Iterator[int]:
         """The rows, the one unused for longest first."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from transom.errors import ModelNotFoundError
 from transom.models.packaged import ALIASES
@@ -12,8 +12,12 @@ from transom.models.pretrained import gist
 
 __all__ = ["from_hub"]
 
+ReadT = TypeVar("ReadT")
 
-def from_hub(name: str, read: Callable[[dict[str, Any]], Any], kwargs: dict[str, Any]) -> Any:
+
+def from_hub(
+    name: str, read: Callable[[dict[str, bool]], ReadT], kwargs: Mapping[str, Any]
+) -> ReadT:
     """What `read` makes of the model called `name` on the hub, or of a copy that is here already.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from transom.errors import MissingExtraError, ModelNotFoundError
 from transom.models.conversion import converted
@@ -32,7 +33,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: str | None = None,
     report: Report | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Loaded:
     """Load the causal language model called `name` and its tokenizer.
 
@@ -75,7 +76,7 @@ def load(
             name, lambda found: from_pretrained(name, dtype or "auto", kwargs | found), kwargs
         )
     if device is not None:
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # transformers wraps it without its types
     return Loaded(model.eval(), tokenizer, name)
 
 
@@ -98,7 +99,9 @@ def require_torch() -> None:
             ) from error
 
 
-def _from_folder(folder: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
+def _from_folder(
+    folder: Path, dtype: torch.dtype | str, kwargs: Mapping[str, object]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
 
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transom.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["DTYPES", "check_device", "check_dtype"]
 
@@ -12,7 +15,7 @@ AUTO = "auto"  # the dtype that the weights were saved in
 DTYPES = ("float32", "bfloat16", "float16", AUTO)
 
 
-def check_dtype(dtype: Any, name: str = "dtype") -> None:
+def check_dtype(dtype: object, name: str = "dtype") -> None:
     """Refuse a dtype that weights cannot have; any floating-point `torch.dtype` is accepted.
 
     Args:
@@ -27,7 +30,7 @@ def check_dtype(dtype: Any, name: str = "dtype") -> None:
     raise InputError(f"{name} is {dtype!r}; expected one of {', '.join(DTYPES)}.")
 
 
-def check_device(device: Any, name: str = "device") -> None:
+def check_device(device: torch.device | str | None, name: str = "device") -> None:
     """Refuse a device that cannot be used on this machine, before anything is loaded.
 
     Args:

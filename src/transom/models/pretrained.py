@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transom.errors import InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # The arguments that transom itself takes when it loads a model.
 _OURS = ("policy", "positions", "chunk", "compile", "cold", "dtype", "device", "report")
@@ -30,7 +31,9 @@ _WHERE = {
 }
 
 
-def from_pretrained(where: str, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
+def from_pretrained(
+    where: str, dtype: torch.dtype | str, kwargs: Mapping[str, object]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer; an OSError if one of them is missing or cannot be read."""
     from transformers import AutoModelForCausalLM
 
@@ -53,7 +56,7 @@ def _unknown(name: str) -> InputError:
     )
 
 
-def tokenizer_from_pretrained(where: str, kwargs: dict[str, Any]) -> Any:
+def tokenizer_from_pretrained(where: str, kwargs: Mapping[str, object]) -> PreTrainedTokenizerBase:
     """The tokenizer alone; an OSError if it is missing or cannot be read."""
     from transformers import AutoTokenizer
 
@@ -65,7 +68,9 @@ def tokenizer_from_pretrained(where: str, kwargs: dict[str, Any]) -> Any:
         raise OSError(f"there is no tokenizer to be read: {gist(error)}") from error
 
 
-def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> Any:
+def from_gguf(
+    file: Path, dtype: torch.dtype | str, kwargs: Mapping[str, object]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model as plain dense weights, which can be saved, cast and compiled."""
     from transformers import GgufConfig
 
@@ -73,7 +78,7 @@ def from_gguf(file: Path, dtype: torch.dtype | str, kwargs: dict[str, Any]) -> A
     try:
         # The progress bar of the GGUF reader cannot be switched off by itself.
         with no_progress_bars(), redirect_stderr(io.StringIO()):
-            model, tokenizer = from_pretrained(str(file.parent), dtype, dense | kwargs)
+            model, tokenizer = from_pretrained(str(file.parent), dtype, {**dense, **kwargs})
     except OSError as error:
         raise ModelNotFoundError(
             f"{file} is no GGUF model that transformers can load: {gist(error)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -45,13 +44,13 @@ def load_tokenizer(name: str, *, report: Report | None = None) -> Tokenizer:
             f"{path} is a file, and no {FILE}; expected an alias ({', '.join(ALIASES)}), a folder "
             f"that has a {FILE}, that file itself, or the id of a model on the hub."
         )
-    tokenizer: Tokenizer = _from_file(path) if path.suffix == ".json" else _from_hub(name)
+    tokenizer = _from_file(path) if path.suffix == ".json" else _from_hub(name)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _from_file(path: Path) -> Any:
+def _from_file(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises nothing more specific.
@@ -61,7 +60,7 @@ def _from_file(path: Path) -> Any:
         ) from error
 
 
-def _from_hub(name: str) -> Any:
+def _from_hub(name: str) -> Tokenizer:
     require_torch()
     tokenizer = from_hub(name, lambda found: tokenizer_from_pretrained(name, found), {})
     if not tokenizer.is_fast:
@@ -69,4 +68,5 @@ def _from_hub(name: str) -> Any:
             f"{name} has no fast tokenizer ({type(tokenizer).__name__}); expected one that can be "
             f"saved as {FILE}."
         )
-    return tokenizer.backend_tokenizer
+    found: Tokenizer = tokenizer.backend_tokenizer
+    return found

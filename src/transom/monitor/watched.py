@@ -7,7 +7,7 @@ from functools import cache, wraps
 from operator import call
 from time import perf_counter
 from types import new_class
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 from transom.errors import InputError
 from transom.forks import ThreadLock
@@ -47,12 +47,12 @@ def _lock() -> ThreadLock:
     return ThreadLock()
 
 
-def _be_watched_by(source: Any, watchers: tuple[Mapping[str, Series], ...]) -> None:
-    base: Any = _former(source)
+def _be_watched_by(source: object, watchers: tuple[Mapping[str, Series], ...]) -> None:
+    base = _former(source)
     if not watchers:
         source.__class__ = base
         return
-    own: dict[str, Any] = {
+    own: dict[str, object] = {
         "__slots__": (),
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -77,7 +77,7 @@ def _be_watched_by(source: Any, watchers: tuple[Mapping[str, Series], ...]) -> N
         ) from None
 
 
-def _reduced(self: Any, protocol: SupportsIndex) -> Any:
+def _reduced(self: object, protocol: SupportsIndex) -> str | tuple[object, ...]:
     reduced = _plain(self).__reduce_ex__(protocol)
     if isinstance(reduced, str):
         return reduced
@@ -89,11 +89,11 @@ def _reduced(self: Any, protocol: SupportsIndex) -> Any:
     )  # Pickle accepts `make` only with the very class of the object.
 
 
-def _timed(method: Callable[..., Any], series: Sequence[Series]) -> Callable[..., Any]:
+def _timed(method: Callable[..., object], series: Sequence[Series]) -> Callable[..., object]:
     records = [one.record for one in series]
 
     @wraps(method)
-    def timed(*args: Any, **kwargs: Any) -> Any:
+    def timed(*args: object, **kwargs: object) -> object:
         began = perf_counter()
         try:
             return method(*args, **kwargs)
@@ -111,12 +111,12 @@ def _watchers(source: object) -> tuple[Mapping[str, Series], ...]:
     return found
 
 
-def _former(source: Any) -> Any:
+def _former(source: object) -> type[object]:
     """The class of an object without watchers."""
-    return type(source).__base__ if _watchers(source) else type(source)
+    return type(source).__mro__[1] if _watchers(source) else type(source)
 
 
-def _plain(source: Any) -> Any:
+def _plain(source: object) -> object:
     """An object of the original class that shares the attributes of `source`."""
     if not _watchers(source):
         return source

@@ -1,7 +1,6 @@
 """Policies: which past tokens a new token may see, as small frozen values without tensors."""
 
 import warnings
-from typing import Any
 
 from transom.policies.base import Policy
 from transom.policies.chunked import Chunked
@@ -52,7 +51,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[FutureQueries]:
     if name == "Coming":
         warnings.warn(
             "transom.policies.Coming is now called FutureQueries; use that name.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from transom.errors import InputError, PolicyError
 from transom.policies.precision import EXACT, FIRST, Precision
@@ -40,7 +40,7 @@ class Policy(ABC):
         super().__init_subclass__()
         cls.__repr__ = Policy.__repr__  # type: ignore[method-assign]  # or dataclass writes its own
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         known = [item.name for item in fields(cls)]
         check_keywords(cls.__name__, kwargs, known, error=PolicyError)
         return super().__new__(cls)

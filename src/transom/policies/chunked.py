@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from transom.errors import PolicyError
 from transom.policies.base import at_least
-from transom.policies.positional import Positional
+from transom.policies.positional import Positional, PositionsT
 
 __all__ = ["Chunked"]
 
@@ -43,6 +43,6 @@ class Chunked(Positional):
     def capacity(self) -> int:
         return self.max_length
 
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         overflow = q + 1 - self.max_length
         return -(-overflow // self.chunk) * self.chunk

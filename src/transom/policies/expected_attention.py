@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.policies.scored import Kept, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ExpectedAttention"]
 
@@ -27,7 +30,7 @@ class ExpectedAttention(Scored):
     summary: ClassVar[str] = "keeps the tokens that future queries are expected to attend to"
     expects: ClassVar[int] = 512
 
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         assert kept.future_queries is not None
         mean, covariance = kept.future_queries
         keys = kept.keys[:, :, None]  # one kv head for its group of query heads
@@ -35,4 +38,5 @@ class ExpectedAttention(Scored):
         spread = ((keys @ covariance) * keys).sum(-1)
         exponent = kept.scale * linear + kept.scale**2 / 2 * spread
         attention = exponent.softmax(-1).mean(2)
-        return (attention + EPSILON) * kept.values.norm(dim=-1)
+        lengths: Tensor = kept.values.norm(dim=-1)
+        return (attention + EPSILON) * lengths

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from transom.policies.positional import Positional
+from transom.policies.positional import Positional, PositionsT
 
 __all__ = ["Full"]
 
@@ -25,5 +25,5 @@ class Full(Positional):
     def capacity(self) -> None:
         return None
 
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         return q * 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.policies.scored import Kept, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["HeavyHitters"]
 
@@ -22,5 +25,5 @@ class HeavyHitters(Scored):
     watches: ClassVar[int | None] = None
     remembers: ClassVar[bool] = True
 
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         return kept.attention_received

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from transom.errors import PolicyError
 from transom.policies.base import at_least, bytes_of, tokens_of
-from transom.policies.positional import Positional
+from transom.policies.positional import Positional, PositionsT
 from transom.policies.shape import ModelShape
 
 __all__ = ["Hierarchical"]
@@ -183,7 +183,7 @@ class Hierarchical(Positional):
     def pinned(self) -> int:
         return self.block_size if self.recalls else 0
 
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         if not self.recalls:
             return q - self.capacity + 1
         block = self.block_size

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.policies.scored import Kept, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["KeyNorm"]
 
@@ -20,5 +23,6 @@ class KeyNorm(Scored):
     name: ClassVar[str] = "key-norm"
     summary: ClassVar[str] = "keeps the tokens whose keys are shortest"
 
-    def score(self, kept: Kept) -> Any:
-        return -kept.keys.norm(dim=-1)
+    def score(self, kept: Kept) -> Tensor:
+        lengths: Tensor = kept.keys.norm(dim=-1)
+        return -lengths

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.policies.scored import Kept, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["KeyDiff"]
 
@@ -20,8 +23,9 @@ class KeyDiff(Scored):
     name: ClassVar[str] = "keydiff"
     summary: ClassVar[str] = "keeps the tokens whose keys are least like the others"
 
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         directions = kept.keys / kept.keys.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         anchor = directions.mean(2, keepdim=True)
         anchor = anchor / anchor.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return -(directions * anchor).sum(-1)
+        alike: Tensor = (directions * anchor).sum(-1)
+        return -alike

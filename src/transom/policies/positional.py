@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.policies.base import Policy
 
-__all__ = ["Positional", "Span"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Positional", "PositionsT", "Span"]
+
+PositionsT = TypeVar("PositionsT", int, NDArray[np.integer], "Tensor")
 
 
 class Span(NamedTuple):
@@ -36,13 +42,22 @@ class Positional(Policy):
     """
 
     @abstractmethod
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         """First position of the recent span that query `q` sees; may be negative early on.
 
         It must never decrease as `q` grows: an evicted token stays evicted.
         """
 
-    def visible(self, q: Any, k: Any) -> Any:
+    @overload
+    def visible(self, q: int, k: int) -> bool: ...
+
+    @overload
+    def visible(self, q: NDArray[np.integer], k: NDArray[np.integer]) -> NDArray[np.bool]: ...
+
+    @overload
+    def visible(self, q: Tensor, k: Tensor) -> Tensor: ...
+
+    def visible(self, q: PositionsT, k: PositionsT) -> int | NDArray[np.bool] | Tensor:
         """May the query at position `q` see the key at position `k`? Elementwise, causal.
 
         >>> from transom.policies import Sinks
@@ -51,7 +66,7 @@ class Positional(Policy):
         """
         return (k <= q) & ((k < self.pinned) | (k >= self.local_start(q)))
 
-    def gap(self, q: Any) -> Any:
+    def gap(self, q: PositionsT) -> PositionsT:
         """How many tokens between the pinned and the recent ones are evicted, for query `q`.
 
         It is also how far the pinned keys must move so that distances stay within the

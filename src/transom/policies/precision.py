@@ -62,13 +62,13 @@ class Precision:
         """Bytes of `dim` numbers with their scales and offsets."""
         return dim * self.bits // 8 + dim // self.group(dim) * 2 * SCALE_BYTES
 
-    def head_bytes(self, shape: ModelShape, coded: int, exact: int) -> int:
+    def head_bytes(self, shape: ModelShape, quantized: int, exact: int) -> int:
         """Bytes of one kv head of one layer.
 
         Args:
-            coded: how many tokens have a slot among the quantized ones.
+            quantized: how many tokens have a slot among the quantized ones.
             exact: how many of the newest are not quantized; the first ones come on top.
         """
         rows = sum(self.row_bytes(dim) for dim in shape.dims)
         whole = (exact + self.first) * shape.head_bytes
-        return coded * rows + whole + 2 * shape.head_dim * CHANNEL_BYTES
+        return quantized * rows + whole + 2 * shape.head_dim * CHANNEL_BYTES

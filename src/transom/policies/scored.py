@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from transom.policies.precision import EXACT, FIRST, Precision
 from transom.policies.pyramid import pyramid
 from transom.policies.shape import ModelShape
 from transom.validation import whole_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FutureQueries", "Kept", "Scored"]
 
@@ -34,8 +37,8 @@ class FutureQueries(NamedTuple):
         covariance: `(rows, kv_heads, group, head_dim, head_dim)` float32.
     """
 
-    mean: Any
-    covariance: Any
+    mean: Tensor
+    covariance: Tensor
 
 
 class Kept(NamedTuple):
@@ -53,16 +56,16 @@ class Kept(NamedTuple):
         future_queries: where the policy `expects`; otherwise None.
     """
 
-    keys: Any
-    values: Any
-    attention_received: Any
-    positions: Any
+    keys: Tensor
+    values: Tensor
+    attention_received: Tensor
+    positions: Tensor
     watched: int | None
     scale: float
     future_queries: FutureQueries | None = None
 
     @property
-    def received(self) -> Any:
+    def received(self) -> Tensor:
         """The former name of `attention_received`."""
         _renamed("Kept.received", "Kept.attention_received")
         return self.attention_received
@@ -119,7 +122,7 @@ class Scored(Policy):
     """Whether heads are scored one by one, so that their budgets may differ."""
 
     @abstractmethod
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         """How much each token matters, `(rows, kv_heads, slots)`; the lowest are evicted.
 
         Use only methods and operators of the given arrays, and import no array library, so that
@@ -251,8 +254,8 @@ class Scored(Policy):
     def visible_pairs(self, start: int, stop: int) -> int:
         held = np.arange(start, stop, dtype=np.int64) + 1
         over = held - self.tokens - 1  # as in `filled`
-        turning = self.tokens - self.round + 1 + over % self.round
-        return int(np.where(over < 0, held, turning).sum())
+        once_full = self.tokens - self.round + 1 + over % self.round
+        return int(np.where(over < 0, held, once_full).sum())
 
     def on(self, shape: ModelShape) -> Scored:
         if not isinstance(self.size, str):

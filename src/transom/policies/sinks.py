@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from transom.policies.base import at_least
-from transom.policies.positional import Positional
+from transom.policies.positional import Positional, PositionsT
 
 __all__ = ["Sinks"]
 
@@ -42,5 +42,5 @@ class Sinks(Positional):
     def pinned(self) -> int:
         return self.sinks
 
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         return q - self.window + 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.errors import PolicyError
 from transom.policies.scored import Kept, Scored, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SnapKV"]
 
@@ -40,7 +43,7 @@ class SnapKV(Scored):
                 "middle."
             )
 
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         watched = kept.watched or 0
         before = kept.attention_received[..., : kept.attention_received.shape[-1] - watched]
         scores = kept.attention_received * 0 + STAYS  # those that watch
@@ -48,7 +51,7 @@ class SnapKV(Scored):
         return scores
 
 
-def _mean_of_neighbours(x: Any, kernel: int) -> Any:
+def _mean_of_neighbours(x: Tensor, kernel: int) -> Tensor:
     """The mean over `kernel` neighbours along the last axis, with zeros past the ends."""
     length, reach = x.shape[-1], kernel // 2
     total = x * 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transom.policies.scored import Kept, Scored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TOVA"]
 
@@ -22,5 +25,5 @@ class TOVA(Scored):
     watches: ClassVar[int | None] = 1
     per_head: ClassVar[bool] = False
 
-    def score(self, kept: Kept) -> Any:
+    def score(self, kept: Kept) -> Tensor:
         return kept.attention_received.mean(1, keepdim=True).expand_as(kept.attention_received)

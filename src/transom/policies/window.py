@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from transom.policies.base import at_least
-from transom.policies.positional import Positional
+from transom.policies.positional import Positional, PositionsT
 
 __all__ = ["Window"]
 
@@ -36,5 +36,5 @@ class Window(Positional):
     def capacity(self) -> int:
         return self.size
 
-    def local_start(self, q: Any) -> Any:
+    def local_start(self, q: PositionsT) -> PositionsT:
         return q - self.size + 1

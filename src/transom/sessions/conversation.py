@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from transom.chat import Message, Turns
 from transom.validation import known_keywords
 
 if TYPE_CHECKING:
     from transom.context import Context, Usage
+    from transom.sampling import UnseededSampling
     from transom.sessions.session_file import SessionFile
 
 __all__ = ["Conversation", "Reply", "Turn"]
@@ -150,7 +151,7 @@ class Conversation:
         *,
         max_new_tokens: int,
         seed: int | None = None,
-        **sampling: Any,
+        **sampling: Unpack[UnseededSampling],
     ) -> Reply:
         """Feed a question to a fork of the context. Iterate over the reply to get the answer.
 
@@ -180,7 +181,7 @@ class Conversation:
         """
         turn = Turn(_shortened(reply.question), _shortened(reply.text))
         recent = (*self.recent, turn)[-RECENT:]
-        self._go_to(Checkpoint(reply.context, self.turns + 1, recent))
+        self._go_to(Checkpoint(reply.context, self.turns + 1, recent), earlier=self._now)
 
     def reset(self) -> None:
         """Start again from an empty context. `undo` brings the conversation back.
@@ -190,7 +191,7 @@ class Conversation:
         """
         fresh = self._now.context.fork()
         fresh.reset()
-        self._go_to(Checkpoint(fresh))
+        self._go_to(Checkpoint(fresh), earlier=self._now)
 
     def undo(self) -> bool:
         """Undo the last turn or reset exactly; false when there is nothing to undo.
@@ -200,11 +201,10 @@ class Conversation:
         """
         if self._earlier is None:
             return False
-        self._go_to(self._earlier)
-        self._earlier = None
+        self._go_to(self._earlier, earlier=None)
         return True
 
-    def note(self) -> dict[str, Any]:
+    def note(self) -> dict[str, object]:
         """What a session file holds beside the state of the context, as JSON values."""
         return {
             "model": self.model,
@@ -214,8 +214,9 @@ class Conversation:
             "recent": [turn._asdict() for turn in self.recent],
         }
 
-    def _go_to(self, checkpoint: Checkpoint) -> None:
-        self._earlier, self._now = self._now, checkpoint
+    def _go_to(self, checkpoint: Checkpoint, *, earlier: Checkpoint | None) -> None:
+        """Stand at `checkpoint`, from where `undo` leads to `earlier`, and save."""
+        self._earlier, self._now = earlier, checkpoint  # before a save that may fail
         self.unsaved = True
         if self.session is not None:
             self.session.save(checkpoint.context, self.note())

@@ -75,7 +75,7 @@ class SessionFile:
         expected = None if policy is None else Context(model, policy=parse(policy)).policy
         return Context.load(self.path, model, tokenizer, policy=expected)
 
-    def save(self, context: Context, note: Mapping[str, Any]) -> None:
+    def save(self, context: Context, note: Mapping[str, object]) -> None:
         """Write the context and the note: either both get into the file, or neither does.
 
         Raises:

@@ -158,7 +158,7 @@ def _runs(process: int) -> bool:
 def _header(tensors: Mapping[str, Tensor], flat: Mapping[str, memoryview], facts: Facts) -> bytes:
     """The length, then JSON, padded so that the tensors behind it are aligned."""
     metadata = {"facts": json.dumps({"format": FORMAT, **facts}), "xxh3_128": "0" * 32}
-    listed: dict[str, Any] = {"__metadata__": metadata}
+    listed: dict[str, object] = {"__metadata__": metadata}
     at = 0
     for name, data in flat.items():
         tensor = tensors[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -13,6 +13,13 @@ from transom.validation import known_keywords
 __all__ = ["TokenBuffer"]
 
 SMALLEST = 16  # spare rows of a new allocation
+
+
+class BufferState(TypedDict):
+    """A buffer as it is pickled."""
+
+    rows: TokenIds
+    first: int
 
 
 @known_keywords
@@ -82,10 +89,10 @@ class TokenBuffer:
         self._start, self._stop = 0, len(held)
         return self._stop + coming
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> BufferState:
         return {"rows": np.array(self.rows), "first": self.first}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: BufferState) -> None:
         self._storage = state["rows"]
         self._start, self._stop = 0, len(self._storage)
         self.first = state["first"]

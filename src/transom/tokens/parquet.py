@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 from transom.errors import InputError
 from transom.tokens.decode import need_pyarrow, unreadable
@@ -12,6 +12,8 @@ from transom.tokens.decode import need_pyarrow, unreadable
 __all__ = ["Column"]
 
 ROWS = 256  # read at a time
+
+BatchT = TypeVar("BatchT")
 
 
 class Column:
@@ -74,7 +76,7 @@ class Column:
                 f"there are {self.rows:,}."
             )
 
-    def _next(self, batches: Iterator[Any]) -> Any:
+    def _next(self, batches: Iterator[BatchT]) -> BatchT | None:
         try:
             return next(batches, None)
         except self._broken as error:

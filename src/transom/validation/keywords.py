@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from transom.errors import InputError, TransomError
 
 __all__ = ["check_keywords", "known_keywords"]
 
-CallT = TypeVar("CallT", bound=Callable[..., Any])
+CallT = TypeVar("CallT", bound=Callable[..., object])
 
 
 def check_keywords(
@@ -46,27 +46,37 @@ def known_keywords(call: CallT) -> CallT:
             if name != "__init__" and (name.startswith("_") or _is_foreign(call, name)):
                 continue
             if isinstance(member, (classmethod, staticmethod)):
-                setattr(call, name, type(member)(_checked(member.__func__)))
+                bound = isinstance(member, classmethod)
+                setattr(call, name, type(member)(_checked(member.__func__, bound=bound)))
             elif inspect.isfunction(member):
-                setattr(call, name, _checked(member))
+                setattr(call, name, _checked(member, bound=True))
         return call
     return cast("CallT", _checked(call))
 
 
-def _checked(call: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(call: Callable[..., object], *, bound: bool = False) -> Callable[..., object]:
+    """`call` with the check; `bound` where its first argument is an object or a class."""
     parameters = inspect.signature(call).parameters.values()
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
         return call
     known = [one.name for one in parameters if one.name not in ("self", "cls")]
-    owner = call.__qualname__.removesuffix(".__init__")
 
     @wraps(call)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def checked(*args: object, **kwargs: object) -> object:
         if kwargs:
-            check_keywords(owner, kwargs, known)
+            owner = args[0] if bound and args else None
+            check_keywords(_name(call, owner), kwargs, known)
         return call(*args, **kwargs)
 
     return checked
+
+
+def _name(call: Callable[..., object], owner: object) -> str:
+    """A call as its caller knows it: an inherited method belongs to the class of the object."""
+    if owner is None:
+        return call.__qualname__.removesuffix(".__init__")
+    kind = owner if isinstance(owner, type) else type(owner)
+    return f"{kind.__name__}.{call.__name__}".removesuffix(".__init__")
 
 
 def _is_foreign(owner: type, name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transom.errors import InputError
 from transom.evaluate.advisor.candidates import Candidate, Wish
@@ -42,7 +41,7 @@ class Option:
         """The policy's text."""
         return str(self.candidate.policy)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The option as JSON values."""
         recall = self.recall
         return {
@@ -78,7 +77,7 @@ class Advice:
         """Full attention, with which all others are compared."""
         return next(one for one in self.options if one.candidate.family == "full")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The advice as JSON values."""
 
         def named(one: Option | None) -> str | None:

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.evaluate.measures.base import Bench, Hooks, Measure
 from transom.evaluate.rows import RowKey, SpeedRow
+
+if TYPE_CHECKING:
+    from transom.context import Context
 
 __all__ = ["RecomputedSpeed", "Speed"]
 
@@ -122,7 +125,7 @@ class RecomputedSpeed(Measure):
                 hooks.emit(row)
 
 
-def _seconds(context: Any, ids: NDArray[np.int32]) -> float:
+def _seconds(context: Context, ids: NDArray[np.int32]) -> float:
     """The seconds that it takes to append `ids`."""
     began = perf_counter()
     context.append(ids)

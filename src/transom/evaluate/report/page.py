@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -70,14 +69,14 @@ def page(results: Results) -> str:
     )
 
 
-def _fronts(results: Results, style: Style) -> list[dict[str, Any]]:
+def _fronts(results: Results, style: Style) -> list[dict[str, object]]:
     """Charts of quality against hot bytes and, where there are cold ones, against all bytes."""
     cold = any(one.cold_bytes for one in results.policies)
     whats = {
         "recall": "Questions answered rightly, all tasks and lengths together",
         "loss": "Loss over the whole text; lower is better",
     }
-    drawn = []
+    drawn: list[dict[str, object]] = []
     helds: tuple[Held, ...] = ("hot_bytes", "total_bytes") if cold else ("hot_bytes",)
     for held in helds:
         charts = [
@@ -124,10 +123,10 @@ def _longest(found: Sequence[PolicySummary]) -> int:
     return max(lengths)
 
 
-def _best(results: Results, tasks: list[str]) -> dict[str, Any]:
+def _best(results: Results, tasks: list[str]) -> dict[str, float | None]:
     """The best figure of every column of the summary, which the page sets in bold."""
 
-    def least(values: list[Any]) -> Any:
+    def least(values: Iterable[float | None]) -> float | None:
         return min((value for value in values if value is not None), default=None)
 
     found = results.policies
