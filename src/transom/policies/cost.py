@@ -48,8 +48,8 @@ def attention_flops(policy: Policy, shape: ModelShape, stop: int, start: int = 0
     """Floating-point operations of attention for the queries at positions `start` to `stop`.
 
     Each visible pair costs, in every head and layer, a multiplication and an addition for each
-    dimension of the key, and as many for each dimension of the value. Under recall, the count supposes that every
-    query sees as many recalled blocks as it may.
+    dimension of the key, and as many for each dimension of the value. Under recall, the count
+    supposes that every query sees as many recalled blocks as it may.
 
     >>> from transom.policies import Full
     >>> attention_flops(Full(), ModelShape(layers=1, heads=1, kv_heads=1, head_dim=1), 4)
