@@ -17,6 +17,7 @@ from transom.attention.kernels.explicit import KeyPart, explicit
 from transom.attention.kernels.parts import attend_part, together, with_sink
 from transom.attention.patterns import causal, sliding
 from transom.attention.score_rule import ScoreRule
+from transom.errors import UnsupportedModelError
 
 RULES = [
     ScoreRule(0.7),
@@ -181,3 +182,11 @@ def test_only_some_heads_have_their_own_sinks() -> None:
     assert rule.sink_logits is not None
     assert rule.sink_logits.tolist() == [-1.0, 0.0]
     assert RULES[1].of_heads(slice(1, 3)) is RULES[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"softcap": torch.tensor(2.0)}, {"s_aux": torch.zeros(1, 4)}, {"s_aux": 1.0}]
+)
+def test_arguments_of_another_kind_are_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"{next(iter(arguments))}.*expected"):
+        ScoreRule.given(1.0, arguments)
