@@ -32,6 +32,8 @@ from transom.policies import parse
 
 LENGTH = 60
 CLOSE = 1e-3  # of logits, in float32
+BOTH = ["gemma2", "gpt_oss"]  # one that caps, one that has sinks
+FULL_LAYERS = [kind for kind in RULED if kind != "mimo_v2_flash"]  # those in which a rule is
 CHUNKINGS = ([LENGTH], [1] * LENGTH, [1, 18, 1, 1, 2, 30, 7])
 POSITIONAL = ["full", "window:20", "sinks:3,window=17", "chunked:20,chunk=6"]
 HIERARCHICAL = "hierarchical:8,global=12"
@@ -64,7 +66,7 @@ def test_the_reference_without_a_bound_is_the_model_itself(kind: str) -> None:
     assert difference(dense_logits(model, ids, parse("full")), own) < 1e-4
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RULED if kind != "mimo_v2_flash"])
+@pytest.mark.parametrize("kind", FULL_LAYERS)
 @pytest.mark.parametrize("policy", ["window:20", "sinks:3,window=17", SCORED[1], RECALL])
 def test_the_rule_matters(kind: str, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the equalities here say something."""
@@ -75,7 +77,7 @@ def test_the_rule_matters(kind: str, policy: str, monkeypatch: pytest.MonkeyPatc
     assert difference(right, wrong) > 0.05
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("policy", ["window:20", "sinks:3,window=17"])
 def test_absolute_positions(kind: str, policy: str) -> None:
     model, ids = ruled(kind), tokens(1, LENGTH)
@@ -97,8 +99,10 @@ def test_left_padded_rows_are_the_rows_alone(kind: str, policy: str) -> None:
         assert difference(got[mask.bool()], expected[mask.bool()]) < CLOSE
 
 
-@pytest.mark.parametrize("kind", RULED)
-@pytest.mark.parametrize("policy", SCORED)
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [(kind, policy) for kind in RULED for policy in (SCORED if kind in BOTH else SCORED[:1])],
+)
 def test_policies_by_score(kind: str, policy: str) -> None:
     """The attention that a key received leaves out what went to the sink."""
     model, ids = ruled(kind), distinct(2, LENGTH)
@@ -119,7 +123,7 @@ def test_the_attention_that_is_expected_of_capped_scores_has_no_formula() -> Non
     assert difference(chunked_logits(model, ids, cache, [31, 1, 28]), expected) < CLOSE
 
 
-@pytest.mark.parametrize("kind", RULED)
+@pytest.mark.parametrize("kind", BOTH)
 def test_recall(kind: str) -> None:
     """The same blocks at every token, for votes count a cap and a sink too."""
     model, ids = ruled(kind), distinct(1, LENGTH)
@@ -162,10 +166,10 @@ def test_bfloat16_is_as_close_as_bfloat16_gets(kind: str, policy: str) -> None:
         assert (got - expected).abs().mean() < 1.5 * theirs
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("policy", GOES_ON)
-def test_several_turns_and_beams(kind: str, policy: str) -> None:
-    """What is generated is the likeliest of one pass; beams are those of a roomy cache."""
+def test_several_turns(kind: str, policy: str) -> None:
+    """What is generated is the likeliest of one pass over all turns."""
     model, ids = ruled(kind), distinct(1, 30)
     settings = {"do_sample": False, "eos_token_id": None}
     cache = BoundedCache(policy, config=model.config)
@@ -179,15 +183,20 @@ def test_several_turns_and_beams(kind: str, policy: str) -> None:
     one = BoundedCache(policy, config=model.config)
     logits = chunked_logits(model, made[:, :-1], one, [made.shape[1] - 1])[0]
     assert logits[-6:].argmax(-1).tolist() == made[0, -6:].tolist()
-    roomy = policy if policy == "full" else None
-    if roomy is not None:
-        theirs = model.generate(ids, num_beams=3, max_new_tokens=8, **settings)
-        cache = BoundedCache(roomy, config=model.config)
-        ours = model.generate(ids, past_key_values=cache, num_beams=3, max_new_tokens=8, **settings)
-        assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("policy", ["full", "sinks:4,window=60"])
+def test_beam_search_is_that_of_a_dynamic_cache(kind: str, policy: str) -> None:
+    model, ids = ruled(kind), distinct(2, 30)
+    settings = {"num_beams": 3, "max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    given = {"attention_mask": left_padded([30, 21], 30), **settings}
+    cache = BoundedCache(policy, config=model.config)
+    ours = model.generate(ids, past_key_values=cache, **given)
+    assert torch.equal(ours, model.generate(ids, **given))
+
+
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("policy", GOES_ON)
 def test_beams_reorder(kind: str, policy: str) -> None:
     model, ids = ruled(kind), distinct(2, 40)
@@ -202,7 +211,7 @@ def test_beams_reorder(kind: str, policy: str) -> None:
     assert difference(got, expected) < CLOSE
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("policy", GOES_ON)
 def test_contexts_and_their_saved_states(kind: str, policy: str, tmp_path: Path) -> None:
     model = ruled(kind)
@@ -216,10 +225,8 @@ def test_contexts_and_their_saved_states(kind: str, policy: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", RULED)
 def test_patterns(kind: str) -> None:
-    """Against the stock model under the same mask, for a model whose every layer is full."""
+    """Against the stock model under the same masks."""
     model, ids = ruled(kind), tokens(2, LENGTH)
-    if kind == "mimo_v2_flash":
-        pytest.skip("its full layers have no rule, and with other layers it is another model")
     some = sliding(10) | sinks(2)
     visible = (causal() & some).mask(LENGTH)
     mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
@@ -238,7 +245,7 @@ def test_patterns(kind: str) -> None:
             assert difference(found, expected) < CLOSE
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+@pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize("how", ["pattern", "cache"])
 def test_gradients_reach_the_sinks(kind: str, how: str) -> None:
     """Those of the stock model, where everything is seen."""
