@@ -21,6 +21,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "vaultgemma": CAPPED,
     "gpt_oss": {**MIXED, "num_local_experts": 4, "num_experts_per_tok": 4},
     "granite_swa": {**MIXED, "attention_multiplier": 0.35},
+    "granitemoe_swa": {
+        **MIXED,
+        "attention_multiplier": 0.35,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 4,
+    },
     "flint": {
         **MIXED,
         **EXPERTS,
