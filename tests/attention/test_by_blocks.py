@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from transom.attention.kernels.by_blocks import BLOCK, attend_by_blocks
 from transom.attention.patterns import Pattern, causal, everything, padding, sinks, sliding
+from transom.attention.score_rule import ScoreRule
+
+RULE = ScoreRule(0.4)
 
 
 def drawn(seq: int, kv_len: int | None = None, **more: Any) -> list[Tensor]:
@@ -37,7 +40,7 @@ def test_the_gradient_is_that_of_what_was_dropped(seq: int) -> None:
     goal = torch.randn(2, 4, seq, 5)
     pattern = everything()
     torch.manual_seed(1)
-    output = attend_by_blocks(*inputs, pattern, scale=0.4, dropout=0.4)
+    output = attend_by_blocks(*inputs, pattern, rule=RULE, dropout=0.4)
     fast = torch.autograd.grad((output * goal).sum(), inputs)
     torch.manual_seed(1)
     expected = dropped(*inputs, pattern, 0.4)
@@ -53,7 +56,7 @@ def test_gradients_by_finite_differences() -> None:
     # The first key is padding, so with 5 queries at keys 2 to 6 and a window of 1 all see one.
     pattern = sliding(2) & padding(torch.tensor([[0, 1, 0, 0, 1, 1, 1]]))
     torch.autograd.gradcheck(
-        lambda q, k, v, mask: attend_by_blocks(q, k, v, pattern, mask=mask, scale=0.4),
+        lambda q, k, v, mask: attend_by_blocks(q, k, v, pattern, mask=mask, rule=RULE),
         (*inputs, bias),
     )
 
@@ -62,7 +65,7 @@ def test_gradients_by_finite_differences() -> None:
 @pytest.mark.parametrize(("q_len", "kv_len"), [(1, 300), (5, 300), (BLOCK + 1, 300), (300, 300)])
 def test_queries_stand_at_the_last_keys(pattern: Pattern, q_len: int, kv_len: int) -> None:
     q, k, v = drawn(q_len, kv_len)
-    output = attend_by_blocks(q, k, v, pattern, scale=0.4)
+    output = attend_by_blocks(q, k, v, pattern, rule=RULE)
     torch.testing.assert_close(output, dropped(q, k, v, pattern, 0.0), atol=1e-5, rtol=1e-4)
 
 
@@ -93,7 +96,7 @@ def test_no_more_than_a_block_at_once(dropout: float, masked: bool) -> None:
         return x
 
     with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        output = attend_by_blocks(*inputs, causal(), mask=mask, scale=0.4, dropout=dropout)
+        output = attend_by_blocks(*inputs, causal(), mask=mask, rule=RULE, dropout=dropout)
         output.sum().backward()
     assert largest.elements <= 2 * 4 * BLOCK * seq
     held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}
@@ -106,5 +109,5 @@ def test_keys_out_of_sight_are_not_looked_at() -> None:
     seq = 8 * BLOCK
     q, k, v = (x.detach() for x in drawn(seq))
     with Largest() as largest:
-        attend_by_blocks(q, k, v, sliding(BLOCK), scale=0.4)
+        attend_by_blocks(q, k, v, sliding(BLOCK), rule=RULE)
     assert largest.elements <= 2 * 4 * BLOCK * 2 * BLOCK

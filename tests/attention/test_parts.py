@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transom.attention.kernels.parts import Attended, attend_part, together
+from transom.attention.score_rule import ScoreRule
 
 
 @given(data=st.data())
@@ -28,7 +29,7 @@ def test_parts_together_are_the_whole(data: st.DataObject) -> None:
     for number, (keys, values) in enumerate(zip(k.split(sizes, 2), v.split(sizes, 2), strict=True)):
         bias = torch.zeros(queries, sizes[-1]).masked_fill_(hidden, -torch.inf)
         last = bias if number == len(sizes) - 1 else None
-        part = attend_part(q, keys, values, last, 1.0)
+        part = attend_part(q, keys, values, last, ScoreRule(1.0))
         got = part if got is None else together(got, part)
     assert got is not None
     torch.testing.assert_close(got.out, (scores.softmax(-1) @ v.double()).float())
@@ -37,8 +38,8 @@ def test_parts_together_are_the_whole(data: st.DataObject) -> None:
 
 def test_bfloat16_gives_float32() -> None:
     q, k, v = (torch.randn(1, 2, 3, 4, dtype=torch.bfloat16) for _ in range(3))
-    got = attend_part(q, k, v, None, 0.5)
-    expected = attend_part(q.float(), k.float(), v.float(), None, 0.5)
+    got = attend_part(q, k, v, None, ScoreRule(0.5))
+    expected = attend_part(q.float(), k.float(), v.float(), None, ScoreRule(0.5))
     assert got.out.dtype == got.sums.dtype == torch.float32
     torch.testing.assert_close(got.out, expected.out, rtol=0.02, atol=0.02)
     torch.testing.assert_close(got.sums, expected.sums, rtol=0.02, atol=0.02)

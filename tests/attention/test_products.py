@@ -14,6 +14,7 @@ from transom.attention.kernels.by_blocks import attend_by_blocks
 from transom.attention.kernels.naive import naive
 from transom.attention.kernels.products import multiplied_in
 from transom.attention.patterns import dilated
+from transom.attention.score_rule import ScoreRule
 
 HALVES = [torch.bfloat16, torch.float16]
 SEEN = sliding(40)
@@ -57,7 +58,7 @@ def test_output_and_gradients_keep_their_dtype(speed: str, dtype: torch.dtype) -
 @pytest.mark.parametrize("dtype", HALVES)
 def test_attention_by_its_formula_too(speed: str, dtype: torch.dtype) -> None:
     states = inputs(dtype)
-    got = attend_by_blocks(*states, SEEN, scale=DIM**-0.5)
+    got = attend_by_blocks(*states, SEEN, rule=ScoreRule(DIM**-0.5))
     want = naive(*(x.float() for x in states), SEEN, DIM**-0.5)
     assert got.dtype == dtype
     assert (got.float() - want).norm() < 0.02 * want.norm()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from tests.helpers.positional_reference import reference_attention
+from transom.attention.attention_module import eager_attention_of
 from transom.attention.rotary import Rotary
 
 VOCABULARY = 97
@@ -89,32 +90,59 @@ def full_layers(config: Any) -> list[int]:
     return found or list(range(config.num_hidden_layers))
 
 
+class Rule(NamedTuple):
+    """How a model's attention turns products into weights."""
+
+    scale: float
+    softcap: float | None = None
+    sinks: Tensor | None = None  # (heads,)
+
+    def scores(self, products: Tensor) -> Tensor:
+        scores = products * self.scale
+        return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+    def sum_of(self, scores: Tensor, head: int) -> Tensor:
+        """The log of the sum of the exponentials of one head's scores, its sink among them."""
+        if self.sinks is None:
+            return scores.logsumexp(0)
+        return torch.cat((scores, self.sinks[head, None].to(scores))).logsumexp(0)
+
+    def weights(self, products: Tensor, head: int) -> Tensor:
+        """Weights of one query of one head, `(keys,)`; their sum is below 1 with a sink."""
+        scores = self.scores(products)
+        return (scores - self.sum_of(scores, head)).exp()
+
+
 @contextmanager
 def full_attention_is(model: Any, attend: Callable[..., Tensor]) -> Iterator[None]:
     """While open, layers of `model` with full attention compute something else.
 
-    `attend(q, k, v, mask, layer=, rotary=, scaling=)` gets queries and keys with the model's
-    rotary applied, the 2-D mask or None, which of the full layers it is, and its rotary or None.
+    `attend(q, k, v, mask, layer=, rotary=, rule=)` gets queries and keys with the model's rotary
+    applied, the 2-D mask or None, which of the full layers it is, its rotary or None, and how it
+    computes weights.
     """
     config = model.config
-    rotary = Rotary.from_config(config)
+    # Where Flint has full attention it has no positions.
+    rotary = None if config.model_type == "flint" else Rotary.from_config(config)
     flags = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
     kinds = getattr(config, "layer_types", None) or []
     full = full_layers(config)
-    sdpa = AttentionInterface()["sdpa"]
+    base = config._attn_implementation.removeprefix("transom|")
 
     def mask(*, attention_mask: Tensor | None = None, local_size: int | None = None, **kw: Any):
         if local_size is not None and "sliding_attention" in kinds and "full_attention" in kinds:
-            make = AttentionMaskInterface()["sdpa"]
+            make = AttentionMaskInterface()[base]
             return make(attention_mask=attention_mask, local_size=local_size, **kw)
         return attention_mask
 
     def attention(module, q, k, v, mask, scaling=None, **kw):
         index = module.layer_idx
         if index not in full:
-            return sdpa(module, q, k, v, mask, scaling=scaling, **kw)
+            own = eager_attention_of(module) if base == "eager" else AttentionInterface()[base]
+            return own(module, q, k, v, mask, scaling=scaling, **kw)
+        rule = Rule(scaling, kw.get("softcap"), kw.get("s_aux"))
         own = {"layer": full.index(index), "rotary": rotary if flags[index] else None}
-        output = attend(q, k, v, mask, scaling=scaling, **own)
+        output = attend(q, k, v, mask, rule=rule, **own)
         return output.transpose(1, 2).contiguous(), None
 
     before = config._attn_implementation
@@ -133,7 +161,7 @@ def full_attention_is(model: Any, attend: Callable[..., Tensor]) -> Iterator[Non
 def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
     """While open, full-attention layers of `model` run the slow reference of `policy`."""
 
-    def attend(q, k, v, mask, *, layer, rotary, scaling):
+    def attend(q, k, v, mask, *, layer, rotary, rule):
         valid = None if mask is None else mask.bool()
         places = torch.arange(q.shape[2])[None].expand(q.shape[0], -1)
         if valid is not None:
@@ -142,8 +170,9 @@ def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
             cos, sin = rotary.angles(-places)
             q, k = (rotary.rotate(x, cos[:, None], sin[:, None]) for x in (q, k))
         return reference_attention(
-            q, k, v, policy, rotary, valid=valid, compact=compact, scaling=scaling
-        )
+            q, k, v, policy, rotary, valid=valid, compact=compact,
+            scaling=rule.scale, softcap=rule.softcap, sinks=rule.sinks,
+        )  # fmt: skip
 
     with full_attention_is(model, attend):
         yield model

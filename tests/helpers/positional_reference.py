@@ -19,6 +19,8 @@ def reference_attention(
     valid: Tensor | None = None,
     compact: bool = True,
     scaling: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """One dense pass under a policy, query by query.
 
@@ -32,6 +34,8 @@ def reference_attention(
         rotary: None for a model without rotary positions.
         valid: `(batch, length)` bool, False for padding. No query sees padding, and it does not
             count as a position.
+        softcap: the limit of scores; None for none.
+        sinks: `(heads,)`, a score for each head that takes part in the softmax without a value.
 
     Returns:
         `(batch, heads, length, value_dim)`; zeros for padding queries.
@@ -52,6 +56,11 @@ def reference_attention(
                 query = rotary.rotate(query, *rotary.angles(places[-1:]))
             keys = keys.repeat_interleave(groups, dim=0)
             values = v[row][:, columns].repeat_interleave(groups, dim=0)
-            weights = torch.softmax(query @ keys.transpose(1, 2) * scaling, dim=-1)
+            scores = query @ keys.transpose(1, 2) * scaling
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
+            if sinks is not None:
+                scores = torch.cat((scores, sinks[:, None, None].to(scores)), dim=-1)
+            weights = torch.softmax(scores, dim=-1)[..., : len(seen)]
             output[row, :, token] = (weights @ values)[:, 0]
     return output

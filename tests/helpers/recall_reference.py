@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.helpers.models import Rule
 from tests.helpers.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
 from transom.kv.recall.scoring import AT_LEAST, IN_COMMON
@@ -18,10 +19,10 @@ class ReferenceRecall:
     """One layer of one row."""
 
     def __init__(
-        self, policy: Any, rotary: Rotary | None, compact: bool, scale: float, below: Any
+        self, policy: Any, rotary: Rotary | None, compact: bool, rule: Rule, below: Any
     ) -> None:
         self.below = below  # selection -> block -> squares of the votes of layers below
-        self.policy, self.rotary, self.compact, self.scale = policy, rotary, compact, scale
+        self.policy, self.rotary, self.compact, self.rule = policy, rotary, compact, rule
         self.keys: list[Tensor] = []  # `(kv_heads, dim)` each, before rotary
         self.values: list[Tensor] = []
         self.queries: list[Tensor] = []  # `(heads, dim)`
@@ -56,18 +57,17 @@ class ReferenceRecall:
                 if token < block or token >= local or token // block in self.recalled[mine]
             ]
             places = [self.place(token, position, mine) for token in seen]
-            logits = torch.stack(
+            products = torch.stack(
                 [
-                    self.rotated(q[head], places[-1])
-                    @ self.rotated(self.keys[token][mine], place)
-                    * self.scale
+                    self.rotated(q[head], places[-1]) @ self.rotated(self.keys[token][mine], place)
                     for token, place in zip(seen, places, strict=True)
                 ]
             )
             values = torch.stack([self.values[token][mine] for token in seen])
-            outputs.append(logits.softmax(0) @ values)
+            outputs.append(self.rule.weights(products, head) @ values)
             always = torch.tensor([token < block or token >= certain for token in seen])
-            self.sums[-1].append(logits[always].logsumexp(0))
+            scores = self.rule.scores(products[always])
+            self.sums[-1].append(self.rule.sum_of(scores, head))
         self.after.append([sorted(blocks) for blocks in self.recalled])
         return torch.stack(outputs)
 
@@ -147,7 +147,7 @@ class ReferenceRecall:
             scores = keys @ query.double()
             spread = scores.std(correction=0)
             best = scores.mean() + math.sqrt(2 * math.log(len(keys))) * spread
-            hope = float(best * self.scale - sums)
+            hope = float(self.rule.scores(best) - sums)
             if hope > math.log(AT_LEAST / (1 - AT_LEAST)):
                 queries.append((query, sums))
         return queries
@@ -190,7 +190,7 @@ class ReferenceRecall:
         """The highest score of a block's representatives, in the main directions."""
         directions = self.directions[head]
         scores = (self.found_by(head, number) @ directions) @ (query @ directions)
-        return scores.max() * self.scale
+        return self.rule.scores(scores.max())
 
     def rotated(self, x: Tensor, place: int) -> Tensor:
         if self.rotary is None:
@@ -211,11 +211,11 @@ def recall_reference(model: Any, policy: Any, compact: bool = True) -> Any:
 
     rows: dict[int, list[Any]] = {}
 
-    def make(number: int, rotary: Rotary | None, scale: float) -> ReferenceRecall:
+    def make(number: int, rotary: Rotary | None, rule: Rule) -> ReferenceRecall:
         row = len(rows.setdefault(number, []))
         below = {} if number == min(rows) else rows[min(rows)][row]
         rows[number].append(below)
-        return ReferenceRecall(policy, rotary, compact, scale, below)
+        return ReferenceRecall(policy, rotary, compact, rule, below)
 
     with token_by_token(model, make) as layers:
         yield layers

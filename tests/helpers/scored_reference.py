@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.helpers.models import full_layers
+from tests.helpers.models import Rule, full_layers
 from tests.helpers.token_by_token import token_by_token
 from transom.attention.rotary import Rotary
 
@@ -42,8 +42,8 @@ class Eviction:
 class ReferenceLayer:
     """One layer of one row."""
 
-    def __init__(self, policy: Any, rotary: Rotary | None, compact: bool, scale: float) -> None:
-        self.policy, self.rotary, self.compact, self.scale = policy, rotary, compact, scale
+    def __init__(self, policy: Any, rotary: Rotary | None, compact: bool, rule: Rule) -> None:
+        self.policy, self.rotary, self.compact, self.rule = policy, rotary, compact, rule
         self.heads: list[Head] = []
         self.evictions: list[Eviction] = []
         self.after: list[list[list[int]]] = []  # after each token: positions held per head
@@ -77,7 +77,8 @@ class ReferenceLayer:
             for query in range(group):
                 mine = q[number * group + query]
                 head.queries[query].append(mine)
-                weights = torch.softmax(keys @ self.rotated(mine, last) * self.scale, 0)
+                products = keys @ self.rotated(mine, last)
+                weights = self.rule.weights(products, number * group + query)
                 outputs.append(weights @ torch.stack(head.values))
                 attended += weights
             attended = dict(zip(head.positions, attended.tolist(), strict=True))
@@ -172,7 +173,7 @@ def key_norm(layer: ReferenceLayer, head: Head, now: int) -> list[float]:
 def expected_attention(layer: ReferenceLayer, head: Head, now: int) -> list[float]:
     """Expected Attention, equations 6 to 9, with future queries averaged over 512 positions."""
     policy = layer.policy
-    first = len(head.positions) if layer.compact else now
+    first, scale = len(head.positions) if layer.compact else now, layer.rule.scale
     total = [0.0] * len(head.positions)
     for queries in head.queries:
         seen = torch.stack(queries[policy.sinks :]).double()
@@ -186,8 +187,7 @@ def expected_attention(layer: ReferenceLayer, head: Head, now: int) -> list[floa
         mean, covariance = mean @ rotation, rotation.T @ covariance @ rotation
         keys = layer.keys(head).double()
         exponents = [
-            float(key @ mean) * layer.scale + float(key @ covariance @ key) * layer.scale**2 / 2
-            for key in keys
+            float(key @ mean) * scale + float(key @ covariance @ key) * scale**2 / 2 for key in keys
         ]
         top = max(exponents)
         weights = [math.exp(x - top) for x in exponents]
@@ -216,8 +216,8 @@ def scored_reference(model: Any, policy: Any, compact: bool = True) -> Any:
     """
     budgets = policy.by_layer(len(full_layers(model.config)))
 
-    def make(number: int, rotary: Rotary | None, scale: float) -> ReferenceLayer:
-        return ReferenceLayer(budgets[number], rotary, compact, scale)
+    def make(number: int, rotary: Rotary | None, rule: Rule) -> ReferenceLayer:
+        return ReferenceLayer(budgets[number], rotary, compact, rule)
 
     with token_by_token(model, make) as layers:
         yield layers

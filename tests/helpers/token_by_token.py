@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tests.helpers.models import full_attention_is
+from tests.helpers.models import Rule, full_attention_is
 from transom.attention.rotary import Rotary
 
 
@@ -21,19 +21,19 @@ class Stepper(Protocol):
 
 
 @contextmanager
-def token_by_token(model: Any, make: Callable[[int, Rotary | None, float], Stepper]) -> Any:
-    """While open, `make(number among full layers, rotary, scale)` says what layers do.
+def token_by_token(model: Any, make: Callable[[int, Rotary | None, Rule], Stepper]) -> Any:
+    """While open, `make(number among full layers, rotary, rule)` says what layers do.
 
     Gives out a list that will hold, for each row of the batch, the layers in order.
     """
     layers: list[list[Stepper]] = []
 
-    def attend(q, k, v, mask, *, layer, rotary, scaling):
+    def attend(q, k, v, mask, *, layer, rotary, rule):
         out = torch.zeros(*q.shape[:3], v.shape[3])
         for row in range(len(q)):
             if len(layers) <= row:
                 layers.append([])
-            stepper = make(layer, rotary, scaling)
+            stepper = make(layer, rotary, rule)
             layers[row].append(stepper)
             columns = range(q.shape[2]) if mask is None else mask[row].nonzero().flatten().tolist()
             for position, column in enumerate(columns):

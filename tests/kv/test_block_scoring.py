@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from transom.attention.score_rule import ScoreRule
 from transom.kv.recall.scoring import basis, elect, hopes, moments, representatives, shares
 
 
@@ -32,7 +33,7 @@ def test_shares_are_the_attention_a_block_would_get() -> None:
     queries, blocks, count, dim = 150, 7, 4, 16
     asked, sums = torch.randn(queries, dim), torch.randn(queries)
     found_by = torch.randn(blocks, count, dim)
-    got = shares(asked, sums, found_by.permute(1, 2, 0), 0.25)
+    got = shares(asked, sums, found_by.permute(1, 2, 0), ScoreRule(0.25))
     for one, query in enumerate(asked):
         for block, keys in enumerate(found_by):
             expected = max(torch.sigmoid(0.25 * (query @ key) - sums[one]) for key in keys)
@@ -45,7 +46,7 @@ def test_hopes_are_what_the_best_key_is_expected_to_get() -> None:
     keys = torch.randn(2, 3, 4000, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
     queries = torch.randn(2, 3, 20, 8, generator=generator)
     sums = 5 * torch.randn(2, 3, 20, generator=generator)
-    got = hopes(queries, sums, moments(keys), 4000, 0.5)
+    got = hopes(queries, sums, moments(keys), 4000, ScoreRule(0.5))
     scores = queries @ keys.transpose(2, 3)
     best = scores.mean(3) + math.sqrt(2 * math.log(4000)) * scores.std(3, correction=0)
     torch.testing.assert_close(got, 0.5 * best - sums, rtol=1e-3, atol=1e-3)

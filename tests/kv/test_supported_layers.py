@@ -78,8 +78,6 @@ REFUSED = [
     ("gpt_neox_japanese", TWO, POLICIES, ITSELF),
     ("bloom", BLOOM, POLICIES, ITSELF),
     ("mpt", MPT, POLICIES, ITSELF),
-    ("gemma2", {**FOUR, "head_dim": 8}, POLICIES, "softcap"),
-    ("gpt_oss", {**FOUR, "head_dim": 8, "num_local_experts": 4}, POLICIES, "s_aux"),
     ("openai-gpt", OLD, POLICIES, "does not give its keys"),
     ("gemma4_text", SHARED, POLICIES, "under a mask other"),
     ("gpt2", OLD, POLICIES[1:], "no rotary positions"),

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError
 
 __all__ = ["Attending", "left_out"]
@@ -21,7 +22,7 @@ class Attending(ABC):
 
     @abstractmethod
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule | None = None, layer: int = 0
     ) -> Tensor:
         """Attention output, `(batch, heads, q_len, value_dim)` in the dtype of `q`.
 
@@ -29,7 +30,7 @@ class Attending(ABC):
             q: `(batch, heads, q_len, head_dim)`, rotated.
             k: `(batch, kv_heads, kv_len, head_dim)`, what the layer's `update` gave out.
             v: `(batch, kv_heads, kv_len, value_dim)`, likewise.
-            scaling: of the scores, `head_dim ** -0.5` by default.
+            rule: how scores become weights; by default they are scaled by `head_dim ** -0.5`.
             layer: the layer's index.
         """
 

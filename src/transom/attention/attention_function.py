@@ -16,9 +16,17 @@ from transom.attention.attention_module import (
 )
 from transom.attention.compiling import uncompiled
 from transom.attention.dispatch import attend
+from transom.attention.kernels.by_blocks import attend_by_blocks
 from transom.attention.mask_function import Mask, Patterned
 from transom.attention.patterns import sliding
-from transom.attention.returned_weights import Columns, Shown, weights_under, weights_within
+from transom.attention.returned_weights import (
+    Columns,
+    Shown,
+    rule_of_weights,
+    weights_under,
+    weights_within,
+)
+from transom.attention.score_rule import ScoreRule
 from transom.attention.versions import collects
 from transom.errors import CacheError, UnsupportedModelError
 from transom.slow_paths import log_slow_path
@@ -26,7 +34,7 @@ from transom.slow_paths import log_slow_path
 __all__ = ["NOT_COMPUTED", "attention"]
 
 # Arguments of attention functions that the kernels here do not compute.
-NOT_COMPUTED = ("softcap", "s_aux", "position_bias")
+NOT_COMPUTED = ("position_bias",)
 
 
 def attention(
@@ -124,22 +132,32 @@ def _attend(
             "attention dropout is on, which bounded caches and patterns leave out: model.eval(), "
             "or config.attention_dropout = 0 for training."
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = ScoreRule.given(query.shape[-1] ** -0.5 if scaling is None else scaling, kwargs)
     weights = None
+    if not rule.only_scales:
+        log_slow_path(
+            "attention",
+            "the model caps its scores or has learned sinks, so every score of a prompt is written "
+            "out: fused kernels compute neither.",
+        )
     if asked:
         log_slow_path(
             "attention",
             "attention weights are asked for, so every score is written out, besides the attention "
             "itself. Leave output_attentions off for speed and memory.",
         )
+    shown = rule_of_weights(rule, module, query, key, value) if asked else rule
     if isinstance(attending, Patterned):
         pattern = attending.pattern
         window = kwargs.get("sliding_window")
         if isinstance(window, int) and window:
             pattern = pattern & sliding(window)
         if asked:
-            weights = weights_within(pattern, query, key, scale)
-        output = attend(query, key, value, pattern, scale=scale)
+            weights = weights_within(pattern, query, key, shown)
+        if rule.only_scales:
+            output = attend(query, key, value, pattern, scale=rule.scale)
+        else:
+            output = attend_by_blocks(query, key, value, pattern, rule=rule)
     else:
         layer = layer_index_of(module)
         if layer is None:
@@ -148,8 +166,8 @@ def _attend(
                 "unknown. Give it one, or use transformers' own DynamicCache."
             )
         if asked:
-            weights = weights_under(attending, columns, query, key, scale, layer)
-        output = attending.attend(query, key, value, scale, layer=layer)
+            weights = weights_under(attending, columns, query, key, shown, layer)
+        output = attending.attend(query, key, value, rule, layer=layer)
     return output.transpose(1, 2).contiguous(), weights
 
 

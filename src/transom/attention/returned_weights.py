@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transom.attention.attending import Attending
+from transom.attention.attention_module import eager_attention_of
 from transom.attention.patterns import Pattern
+from transom.attention.score_rule import ScoreRule
 from transom.attention.visibility import Visibility
 from transom.errors import CacheError
 
-__all__ = ["Columns", "Shown", "weights_under", "weights_within"]
+__all__ = ["Columns", "Shown", "rule_of_weights", "weights_under", "weights_within"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,26 @@ class Shown:
     columns: Columns | None
 
 
+def rule_of_weights(
+    rule: ScoreRule, module: nn.Module, q: Tensor, k: Tensor, v: Tensor
+) -> ScoreRule:
+    """The rule of the weights that a model's own attention returns.
+
+    Granite's weights add up to 1, as if there were no sink: it takes the share of the sink off the
+    output. The weight of a query's only key tells.
+    """
+    eager = eager_attention_of(module)
+    if rule.sink_logits is None or eager is None:
+        return rule
+    query, key, value = (x[:1, :, :1] for x in (q, k, v))
+    given = {"scaling": rule.scale, "softcap": rule.softcap, "s_aux": rule.sink_logits}
+    weights = eager(module, query, key, value, None, **given)[1]
+    without = weights is not None and bool((weights == 1).all())
+    return replace(rule, sink_logits=None) if without else rule
+
+
 def weights_under(
-    visible: Attending, columns: Columns | None, q: Tensor, k: Tensor, scale: float, layer: int
+    visible: Attending, columns: Columns | None, q: Tensor, k: Tensor, rule: ScoreRule, layer: int
 ) -> Tensor:
     """`(batch, heads, q_len, columns)` weights of a pass of several tokens, in the dtype of `q`.
 
@@ -69,7 +89,7 @@ def weights_under(
     Args:
         visible: what attends in this pass.
         columns: where the keys are in the text.
-        q, k, scale, layer: as for `Attending.attend`.
+        q, k, rule, layer: as for `Attending.attend`.
 
     Raises:
         CacheError: when heads keep different tokens.
@@ -90,19 +110,18 @@ def weights_under(
         tables = (table[:, None] for table in visible.rotation)
         rotated = visible.rotary.rotate_queries(q, *tables)
         scores = torch.where(keys < visible.policy.pinned, _scores(rotated, k), scores)
-    return columns.spread(_softmax(scores * scale, seen, q))
+    return columns.spread(_weights(scores, seen, rule, q.dtype))
 
 
-def weights_within(pattern: Pattern, q: Tensor, k: Tensor, scale: float) -> Tensor:
+def weights_within(pattern: Pattern, q: Tensor, k: Tensor, rule: ScoreRule) -> Tensor:
     """`(batch, heads, q_len, kv_len)` weights under a pattern, in the dtype of `q`."""
     seen = pattern.mask(q.shape[2], k.shape[2], batch=q.shape[0], heads=q.shape[1]).to(q.device)
-    return _softmax(_scores(q, k) * scale, seen, q)
+    return _weights(_scores(q, k), seen, rule, q.dtype)
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(2, 3)
 
 
-def _softmax(scores: Tensor, seen: Tensor, q: Tensor) -> Tensor:
-    weights = scores.float().masked_fill(~seen, -torch.inf).softmax(-1)
-    return weights.masked_fill(~seen.any(-1, keepdim=True), 0).to(q.dtype)
+def _weights(products: Tensor, seen: Tensor, rule: ScoreRule, dtype: torch.dtype) -> Tensor:
+    return rule.weights(rule.capped(products * rule.scale), seen).to(dtype)

@@ -12,12 +12,14 @@ from torch import Tensor
 from transom.attention.attending import Attending, left_out
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
+from transom.attention.kernels.explicit import KeyPart, explicit
 from transom.attention.kernels.masked import masked
 from transom.attention.key_run import KeyRun, key_run
 from transom.attention.modes import like_fused
 from transom.attention.patterns import Pattern
 from transom.attention.patterns.layout import ALIGNED, Layout, layout
 from transom.attention.rotary import Rotary
+from transom.attention.score_rule import ScoreRule
 from transom.attention.visible_block import VisibleBlock, visible_block
 from transom.policies import Positional
 from transom.slow_paths import log_slow_path
@@ -64,7 +66,7 @@ class Visibility(Attending):
 
     @like_fused
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule | None = None, layer: int = 0
     ) -> Tensor:
         """As in `Attending`; the pinned keys in `k` are rotated as they came.
 
@@ -72,17 +74,17 @@ class Visibility(Attending):
         """
         if self.stored is not None and layer not in self.stored:
             raise left_out(layer)
-        scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+        rule = ScoreRule(q.shape[-1] ** -0.5) if rule is None else rule
         split = self.rotation is not None and layer not in self.layers_without_rope
-        run = self._run
+        run = self._run if rule.only_scales else None
         if run is not None:
             blocks = layout(run.pattern, q.shape[2], run.length, q.device)
             if blocks_pay(blocks.columns / (q.shape[2] * k.shape[2]), q):
-                return self._attend_run(q, k, v, scaling, run, blocks, rotated=split)
+                return self._attend_run(q, k, v, rule.scale, run, blocks, rotated=split)
         attend = self._attend_split if split else self._attend_together
         starts = range(0, q.shape[2], QUERY_BLOCK)
         parts = (self._block(start, local_only=split) for start in starts)  # one at a time
-        outputs = [attend(q[:, :, part.queries], k, v, scaling, part) for part in parts]
+        outputs = [attend(q[:, :, part.queries], k, v, rule, part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _attend_run(
@@ -106,33 +108,43 @@ class Visibility(Attending):
         return block_sparse(q, local_k, local_v, blocks, scaling, apart)
 
     def _attend_together(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
+        self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule, block: VisibleBlock
     ) -> Tensor:
-        """By the fused kernel under a mask of all keys."""
-        out = masked(q, k[:, :, block.columns], v[:, :, block.columns], block.mask, scaling)
+        """By one kernel under a mask of all keys."""
+        k, v = k[:, :, block.columns], v[:, :, block.columns]
+        if rule.only_scales:
+            out = masked(q, k, v, block.mask, rule.scale)
+        else:
+            out = explicit([KeyPart(q, k, v, block.mask)], rule)
         return out if block.blind is None else out.masked_fill(block.blind, 0)
 
     def _attend_split(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float, block: VisibleBlock
+        self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule, block: VisibleBlock
     ) -> Tensor:
         """One softmax over pinned and local keys, although a query meets them in two rotations.
 
         The scores of the pinned keys are computed first. The fused kernel gets them as the bias of
-        keys that are zero.
+        keys that are zero. Under a rule that it does not compute, all scores are written out.
         """
         where, present = self._pinned
         pinned = _take(k, where)
-        scores = _scores(self._rotate(q, block.queries), pinned) * scaling
+        values = _take(v, where)
+        rotated = self._rotate(q, block.queries)
         order = torch.arange(self.policy.pinned, device=q.device)
         queries = self.queries[:, None, block.queries, None]
         seen = (order <= queries) & present[:, None, None]
         if self.pattern is not None:
             seen = seen & self.pattern.at(queries, order)
+        k, v = k[:, :, block.columns], v[:, :, block.columns]
+        if not rule.only_scales:
+            local = KeyPart(q, k, v, block.mask)
+            return explicit([KeyPart(rotated, pinned, values, seen), local], rule)
 
+        scores = _scores(rotated, pinned) * rule.scale
         bias = block.bias(q, scores.masked_fill(~seen, -torch.inf))
-        k = torch.cat((torch.zeros_like(pinned), k[:, :, block.columns]), dim=2)
-        v = torch.cat((_take(v, where), v[:, :, block.columns]), dim=2)
-        out = masked(q, k, v, bias, scaling)
+        k = torch.cat((torch.zeros_like(pinned), k), dim=2)
+        v = torch.cat((values, v), dim=2)
+        out = masked(q, k, v, bias, rule.scale)
         if self.pattern is None:
             return out
         sighted = block.mask.any(dim=-1, keepdim=True) | seen.any(dim=-1, keepdim=True)

@@ -22,7 +22,7 @@ from transom.kv.quantized_layer import QuantizedLayer
 from transom.kv.recall import BlockStore, RecallLayer
 from transom.kv.scored import ScoredLayer, ScoredPlanner
 from transom.kv.slot_planner import SlotPlanner
-from transom.kv.supported_layers import check_attends_once, head_dim_of
+from transom.kv.supported_layers import check_attends_once, check_expectation, head_dim_of
 from transom.policies import Hierarchical, Policy
 
 __all__ = ["CacheParts", "CachePlanner", "CacheSpec", "build"]
@@ -97,6 +97,7 @@ def _by_position(spec: CacheSpec, given: PlannerInputs) -> CacheParts:
 
 def _by_score(spec: CacheSpec, given: PlannerInputs) -> CacheParts:
     check_attends_once(spec.made, spec.indices, spec.policy)
+    check_expectation(spec.made, spec.indices, spec.policy)
     planner = ScoredPlanner(spec.policy, *given)
     budgets = spec.policy.by_layer(len(spec.indices))
     return CacheParts(

@@ -31,7 +31,7 @@ from transom.kv.planned_cache import PlannedCache
 from transom.kv.planner import Positions
 from transom.kv.self_attending_layer import SelfAttendingLayer
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
-from transom.kv.supported_layers import check_layers, layers_to_bound
+from transom.kv.supported_layers import check_attention, check_layers, layers_to_bound
 from transom.policies import Policy
 from transom.policies.parse import as_policy
 from transom.validation import known_keywords, whole_number
@@ -106,6 +106,7 @@ class BoundedCache(PlannedCache):
         indices = layers_to_bound(config, fitted.policy, layers)
         made = trial(config)
         check_layers(made, indices)
+        check_attention(made, indices, config._attn_implementation)
         self._config, self._fitted = config, fitted.on_layers(len(indices))
         self.policy = self._fitted.policy
         built = build(CacheSpec(self.policy, made, indices, positions, cold))

@@ -13,6 +13,7 @@ from torch import Tensor
 from transom.attention.attending import Attending, left_out
 from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
+from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError
 from transom.kv.planner import PassPlanner, PolicyT
 from transom.slow_paths import log_slow_path
@@ -25,7 +26,7 @@ CACHED_ROTATIONS = 64  # single rotations that are kept
 class AttendingLayer(Protocol):
     """What a plan asks of a layer; `transom.kv.self_attending_layer` has the base of them."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor: ...
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule) -> Tensor: ...
 
 
 class RowGroup(NamedTuple):
@@ -77,13 +78,12 @@ class HeadwisePlan(Attending):
     @lasting
     @like_fused
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None = None, layer: int = 0
+        self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule | None = None, layer: int = 0
     ) -> Tensor:
         if not self.started:
             raise left_out(layer)
-        return self.layers[layer].attend(
-            q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling
-        )
+        rule = ScoreRule(q.shape[-1] ** -0.5) if rule is None else rule
+        return self.layers[layer].attend(q, k, v, rule)
 
 
 class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from transom.attention.score_rule import ScoreRule
 from transom.kv.cache_layer import CacheLayer
 from transom.kv.headwise_planner import HeadwisePlanner, RowGroup
 
-__all__ = ["AttentionInputs", "SelfAttendingLayer", "causal"]
+__all__ = ["AttentionInputs", "SelfAttendingLayer"]
 
 
 class AttentionInputs(NamedTuple):
@@ -44,7 +44,7 @@ class SelfAttendingLayer(CacheLayer):
         """Whether the newest `tokens` of `seen` had no effect on what is kept of the others."""
 
     @abstractmethod
-    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, scale: float) -> Tensor:
+    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, rule: ScoreRule) -> Tensor:
         """Store the new tokens of a group, without padding, and compute their attention."""
 
     def update(
@@ -54,13 +54,13 @@ class SelfAttendingLayer(CacheLayer):
         self.ready(key_states, value_states)
         return key_states, value_states
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule) -> Tensor:
         """Store the new tokens and attend to what each query may see.
 
         Args:
             q: `(batch, heads, tokens, head_dim)`, rotated as the model did.
             k, v: `(batch, kv_heads, tokens, dim)`, as `update` returned them.
-            scale: of the scores.
+            rule: how scores become weights.
 
         Returns:
             `(batch, heads, tokens, value_dim)`; zeros for padding.
@@ -68,21 +68,13 @@ class SelfAttendingLayer(CacheLayer):
         plan = self.planner.plan
         assert plan is not None
         if len(plan.groups) == 1 and plan.groups[0].columns is None:
-            out = self._attend_group(plan.groups[0], AttentionInputs(q, k, v), scale)
+            out = self._attend_group(plan.groups[0], AttentionInputs(q, k, v), rule)
         else:
             out = q.new_zeros(*q.shape[:3], v.shape[3])
             for group in plan.groups:
                 columns = slice(None) if group.columns is None else group.columns
                 real = AttentionInputs(*(x[group.rows][:, :, columns] for x in (q, k, v)))
-                out[group.rows, :, columns] = self._attend_group(group, real, scale)
+                out[group.rows, :, columns] = self._attend_group(group, real, rule)
         if self.last:
             self.planner.commit()
         return out
-
-
-def causal(q: Tensor, k: Tensor) -> Tensor | None:
-    """The mask of queries that are the newest keys, `(q_len, kv_len)` bool; None for one query."""
-    count, stop = q.shape[2], k.shape[2]
-    if count == 1:
-        return None
-    return torch.ones(count, stop, dtype=torch.bool, device=q.device).tril(stop - count)

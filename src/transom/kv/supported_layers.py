@@ -8,12 +8,20 @@ from transformers import PretrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attention_function import NOT_COMPUTED
+from transom.attention.score_rule import SCORE_ARGUMENTS
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 from transom.kv.native_layers import NativeLayer
-from transom.policies import Policy
+from transom.policies import Policy, Scored
 
-__all__ = ["check_attends_once", "check_layers", "head_dim_of", "layers_to_bound"]
+__all__ = [
+    "check_attends_once",
+    "check_attention",
+    "check_expectation",
+    "check_layers",
+    "head_dim_of",
+    "layers_to_bound",
+]
 
 
 def layers_to_bound(
@@ -126,6 +134,43 @@ def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> N
         )
 
 
+def check_attention(made: ModelTrial, layers: list[int], implementation: str | None) -> None:
+    """Check that the attention that a model runs in single steps does all that its layers ask for.
+
+    Args:
+        made: how the model attends.
+        layers: of the cache, those that a policy applies to.
+        implementation: the name of the model's attention, as in its config.
+
+    Raises:
+        UnsupportedModelError: when it is PyTorch's fused attention, and a layer asks for more.
+    """
+    if "sdpa" not in (implementation or "").split("|"):
+        return
+    for index in layers:
+        given = {name for call in made.layers[index].calls for name in call.given}
+        if asked := given.intersection(SCORE_ARGUMENTS):
+            raise UnsupportedModelError(
+                f"{made.config.model_type} attends with {min(asked)!r} and runs 'sdpa' attention, "
+                "which leaves that out: call model.set_attn_implementation('eager') first."
+            )
+
+
+def check_expectation(made: ModelTrial, layers: list[int], policy: Scored) -> None:
+    """Check that the attention of queries to come can be estimated, if a policy asks for it.
+
+    Raises:
+        UnsupportedModelError: when scores are capped, for which there is no formula.
+    """
+    capped = any("softcap" in call.given for i in layers for call in made.layers[i].calls)
+    if policy.expects and capped:
+        raise UnsupportedModelError(
+            f"{made.config.model_type} caps its scores (softcap), and {policy.name} knows the "
+            "attention to expect only of scores without a cap. Use another policy by score, such "
+            "as snapkv."
+        )
+
+
 def _reasons(layer: TrialLayer | None) -> Iterator[str]:
     if layer is None:
         yield "does not give its keys to a cache"
@@ -148,5 +193,5 @@ def _reasons_of(call: Call) -> Iterator[str]:
     for name in NOT_COMPUTED:
         if name in call.given:
             yield f"attends with {name!r}"
-    if not call.plain:
-        yield "changes scores or weights in its attention (by sinks, a bias or a cap, say)"
+    if not call.known:
+        yield "changes scores or weights in its attention by more than a cap and learned sinks"

@@ -1,4 +1,4 @@
-"""Attention by its formula, block of queries by block: for dropout and for masks as tensors."""
+"""Attention by its formula, block of queries by block: for dropout, masks and score rules."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from transom.attention.compiling import uncompiled
-from transom.attention.kernels.products import multiplied_in
+from transom.attention.kernels.explicit import scaled_products, weighted_values
 from transom.attention.patterns import Grid, Pattern
+from transom.attention.score_rule import ScoreRule
 
 __all__ = ["attend_by_blocks"]
 
@@ -32,8 +33,8 @@ def attend_by_blocks(
     v: Tensor,
     pattern: Pattern,
     *,
+    rule: ScoreRule,
     mask: Tensor | None = None,
-    scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention output, `(batch, heads, q_len, value_dim)`; zeros where a query sees nothing.
@@ -43,9 +44,9 @@ def attend_by_blocks(
         k: `(batch, kv_heads, kv_len, head_dim)`; `heads` is a multiple of `kv_heads`.
         v: `(batch, kv_heads, kv_len, value_dim)`.
         pattern: who sees whom.
+        rule: how scores become weights.
         mask: `(batch or 1, heads or 1, q_len, kv_len)`; either bool, and a query sees the keys
-            that mask and pattern both let through; or floating, and added to the scaled scores.
-        scale: of the scores.
+            that mask and pattern both let through; or floating, and added to the scores.
         dropout: probability that an attention weight is set to zero.
 
     Scratch memory is that of one block of queries, never `q_len * kv_len`. In training, the weights
@@ -53,7 +54,7 @@ def attend_by_blocks(
     """
     q_len, kv_len = q.shape[2], k.shape[2]
     tracked = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (q, k, v, mask)
+        x is not None and x.requires_grad for x in (q, k, v, mask, rule.sink_logits)
     )
     outputs = []
     for start in range(0, q_len, BLOCK):
@@ -63,11 +64,9 @@ def attend_by_blocks(
         part = None if mask is None else mask[:, :, rows, columns]
         inputs = (q[:, :, rows], k[:, :, columns], v[:, :, columns], part)
         if tracked:
-            output = checkpoint(
-                _attend, *inputs, pattern, span, scale, dropout, use_reentrant=False
-            )
+            output = checkpoint(_attend, *inputs, pattern, span, rule, dropout, use_reentrant=False)
         else:
-            output = _attend(*inputs, pattern, span, scale, dropout)
+            output = _attend(*inputs, pattern, span, rule, dropout)
         outputs.append(output)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
@@ -79,30 +78,20 @@ def _attend(
     mask: Tensor | None,
     pattern: Pattern,
     span: KeySpan,
-    scale: float,
+    rule: ScoreRule,
     dropout: float,
 ) -> Tensor:
-    dtype = q.dtype
-    q, k, v = (x.to(multiplied_in(x)) for x in (q, k, v))
-    batch, heads, q_len, dim = q.shape
-    kv_heads, kv_len = k.shape[1:3]
-    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * q_len, dim)
-    scores = (grouped @ k.transpose(2, 3)).reshape(batch, heads, q_len, kv_len)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores = rule.capped(scaled_products(q, k, rule.scale))
     visible = _visible(pattern, span, q.device)
     if mask is not None and mask.dtype == torch.bool:
         visible = visible & mask.to(q.device)
     elif mask is not None:
         bias = mask.to(scores)
         scores, visible = scores + bias, visible & (bias > -torch.inf)
-    # A softmax over no keys is NaN. Even unused, it would stop anomaly detection in backward.
-    nothing = ~visible.any(dim=-1, keepdim=True)
-    scores = scores.masked_fill(~visible, -torch.inf).masked_fill(nothing, 0)
-    weights = scores.softmax(dim=-1).masked_fill(nothing, 0)
+    weights = rule.weights(scores, visible)
     if dropout:
         weights = F.dropout(weights, dropout)
-    weights = weights.to(v.dtype).reshape(batch, kv_heads, heads // kv_heads * q_len, kv_len)
-    return (weights @ v).reshape(batch, heads, q_len, v.shape[3]).to(dtype)
+    return weighted_values(weights, v).to(q.dtype)
 
 
 def _visible(pattern: Pattern, span: KeySpan, device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transom.attention.attending import Attending
 from transom.attention.compiling import uncompiled
 from transom.attention.rotary import Rotary
+from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError
 
 __all__ = ["KeptKeys", "attend_kept", "begin_pass", "check_fits"]
@@ -155,7 +156,7 @@ def attend_kept(
     visible = cache.planner.visible(cache.planner.plan)  # now, because `update` may end the pass
     keys, values = cache.update(k, v, layer)
     if isinstance(visible, Attending):
-        return visible.attend(q, keys, values, scale, layer=layer)
+        return visible.attend(q, keys, values, ScoreRule(scale), layer=layer)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
         q, keys, values, attn_mask=visible, scale=scale, enable_gqa=gqa

@@ -18,6 +18,7 @@ from transom.attention.optimized.settings import NAME, read_heads, read_patterns
 from transom.attention.optimized.weights import Weights, of_llama, of_multihead_attention
 from transom.attention.patterns import Pattern, causal, everything
 from transom.attention.rotary import Rotary
+from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError, InputError
 from transom.policies import Policy
 from transom.validation import known_keywords
@@ -152,7 +153,9 @@ class OptimizedAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if dense is None and not dropout:
             return self._join(_attend(q, k, v, pattern, scale=self.scale))
-        heads = attend_by_blocks(q, k, v, pattern, mask=dense, scale=self.scale, dropout=dropout)
+        heads = attend_by_blocks(
+            q, k, v, pattern, rule=ScoreRule(self.scale), mask=dense, dropout=dropout
+        )
         return self._join(heads)
 
     def _forward_cached(

@@ -7,18 +7,21 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from transom.attention.attention_module import eager_attention_of, layer_index_of
+from transom.attention.kernels.explicit import KeyPart, explicit
+from transom.attention.score_rule import ScoreRule
 from transom.attention.trial.recorder import recording
 
 __all__ = ["NAME", "RecordingCache", "register"]
 
 NAME = "transom-trial"
-LARGE = 4.0  # standard deviation of the queries and keys that eager attention is tried with
+# Standard deviations of the queries and keys that eager attention is tried with. A cap hardly
+# changes small scores, and a sink takes hardly any attention from large ones.
+SIZES = (4.0, 0.3)
 
 
 def register() -> None:
@@ -69,36 +72,38 @@ def _attention(
     **given: Any,
 ) -> tuple[Tensor, None]:
     names = frozenset(name for name, what in given.items() if what is not None)
-    plain = _is_plain(module, query, key, value, given)
-    recording.get().note_call(layer_index_of(module), query, key, attention_mask, names, plain)
+    known = _is_known(module, query, key, value, given)
+    recording.get().note_call(layer_index_of(module), query, key, attention_mask, names, known)
     # Each token sees itself alone, so that none learns the positions of others.
     own = value[:, :, -query.shape[2] :].repeat_interleave(query.shape[1] // value.shape[1], dim=1)
     return own.transpose(1, 2).contiguous(), None
 
 
-def _is_plain(
+def _is_known(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any]
 ) -> bool:
-    """Whether a model's eager attention is plain: without a bias, a cap or sinks of its own.
-
-    It is tried with large numbers, because a cap hardly changes small ones.
-    """
+    """Whether a model's eager attention follows the rule in its arguments, and does no more."""
     eager = eager_attention_of(module)
     if eager is None:
         return True
+    scaling = given.get("scaling")
+    rule = ScoreRule.given(query.shape[-1] ** -0.5 if scaling is None else scaling, given)
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (
-        torch.randn(x.shape, generator=generator, dtype=torch.float32) for x in (query, key, value)
-    )
-    q, k = LARGE * q, LARGE * k
-    mask = torch.zeros(len(q), 1, q.shape[2], k.shape[2], dtype=torch.float32)
-    try:
-        found = eager(module, q, k, v, mask, **given)[0]
-    except Exception:  # then this function is not what the model runs under "eager" either
-        return True
-    scale = given.get("scaling")
-    plain = F.scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=True).transpose(1, 2)
-    return torch.allclose(found, plain, rtol=0, atol=1e-3)
+    for size in SIZES:
+        q, k, v = (
+            torch.randn(x.shape, generator=generator, dtype=torch.float32)
+            for x in (query, key, value)
+        )
+        q, k = size * q, size * k
+        mask = torch.zeros(len(q), 1, q.shape[2], k.shape[2], dtype=torch.float32)
+        try:
+            found = eager(module, q, k, v, mask, **given)[0]
+        except Exception:  # then this function is not what the model runs under "eager" either
+            return True
+        expected = explicit([KeyPart(q, k, v)], rule).transpose(1, 2)
+        if not torch.allclose(found, expected, rtol=0, atol=1e-3):
+            return False
+    return True
 
 
 def _mask(

@@ -50,7 +50,7 @@ class Recorder:
         keys: Tensor,
         mask: object,
         given: frozenset[str],
-        plain: bool,
+        known: bool,
     ) -> None:
         """The module of layer `index` called the attention function; see `Call`."""
         owner = next((at for at, cached in self._cached.items() if cached is keys), index)
@@ -71,7 +71,7 @@ class Recorder:
             own_mask=not any(mask is made for made in self._masks),
             ahead=any(mask is made and bool((made > 0).any()) for made in self._masks),
             given=given,
-            plain=plain,
+            known=known,
         )
         layer.calls.append(call)
 

@@ -26,7 +26,8 @@ class Call:
         own_mask: the mask is not the one that transformers made for this pass.
         ahead: tokens may see later ones.
         given: names of the further arguments that were not None, such as `softcap`.
-        plain: the model's own eager attention computes plain attention; true if it has none.
+        known: the model's own eager attention follows the score rule in its arguments and does no
+            more; true if it has none.
     """
 
     layer: int | None
@@ -36,7 +37,7 @@ class Call:
     own_mask: bool
     ahead: bool
     given: frozenset[str]
-    plain: bool
+    known: bool
 
 
 @dataclass(eq=False)

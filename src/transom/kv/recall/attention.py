@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transom.attention.kernels.parts import Attended, attend_part, together
 from transom.attention.modes import lasting
+from transom.attention.score_rule import ScoreRule
 from transom.kv.recall.placement import BlockMove, Held, Sight, Stages, sights
 
 __all__ = ["attended_by_stage", "bias_of_held", "bias_of_later"]
@@ -26,7 +27,7 @@ def attended_by_stage(
     stages: Tensor,
     near: Attended,
     base: Tensor,
-    scale: float,
+    rule: ScoreRule,
 ) -> Tensor:
     """The output of queries between which blocks are selected.
 
@@ -44,7 +45,7 @@ def attended_by_stage(
         near: attention to the local tokens.
         base: `(rows, heads, tokens, value_dim)`, the output where no recalled block is seen. It is
             changed.
-        scale: of the scores.
+        rule: how scores become weights; `near` has the sink.
     """
     theirs: defaultdict[tuple[int, int], dict[int, BlockMove]] = defaultdict(dict)
     for number, move in enumerate(moves):
@@ -61,7 +62,7 @@ def attended_by_stage(
         )
         bias = _bias_by_stage(seen, stages, block, keys.dtype).to(q.device)
         heads = slice(head * groups, (head + 1) * groups)
-        far = attend_part(q[row, heads][None], keys, values, bias, scale)
+        far = attend_part(q[row, heads][None], keys, values, bias, rule)
         base[row, heads] = together(Attended(*(x[row, heads] for x in near)), far).out[0]
     return base
 

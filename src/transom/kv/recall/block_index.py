@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from transom.attention.score_rule import ScoreRule
 from transom.kv.cache_layer import zeros
 from transom.kv.recall.scoring import (
     AT_LEAST,
@@ -95,7 +96,7 @@ class BlockIndex:
             self.tensors[name] = larger
 
     def polled(
-        self, rows: slice, newest: int, leaves: bool, queries: Tensor, sums: Tensor, scale: float
+        self, rows: slice, newest: int, leaves: bool, queries: Tensor, sums: Tensor, rule: ScoreRule
     ) -> Tensor:
         """The votes of each chunk: the most that any key of a block would get from any query.
 
@@ -114,7 +115,7 @@ class BlockIndex:
                 recalled blocks.
             sums: `(rows, heads, tokens)` float32, for each query the log of the sum of the
                 exponentials of its scores with the keys that it sees whatever is recalled.
-            scale: of the scores.
+            rule: how products become scores.
 
         Returns:
             `(chunks, rows, kv_heads, blocks)` float32, by the places of the blocks.
@@ -129,7 +130,7 @@ class BlockIndex:
         )
         each = queries.shape[2] // chunks
         keys = newest * self.policy.representatives_per_block
-        hopeful = (hopes(queries, sums, known, keys, scale) > HOPEFUL).cpu()
+        hopeful = (hopes(queries, sums, known, keys, rule) > HOPEFUL).cpu()
         votes = sums.new_zeros(chunks, *found_by.shape[:2], used)
         for row, head in itertools.product(*map(range, found_by.shape[:2])):
             asking = hopeful[row, head].nonzero()[:, 0]
@@ -137,7 +138,7 @@ class BlockIndex:
                 continue
             theirs = asking.to(queries.device)
             asked = queries[row, head, theirs].float() @ directions[row, head]
-            found = shares(asked, sums[row, head, theirs], found_by[row, head, ..., :used], scale)
+            found = shares(asked, sums[row, head, theirs], found_by[row, head, ..., :used], rule)
             counts = (asking // each).bincount(minlength=chunks).tolist()
             for number, part in enumerate(found.split(counts)):
                 if len(part):
@@ -145,7 +146,7 @@ class BlockIndex:
         if leaves:
             place = self._place(newest)
             first = queries[:, :, :each].float() @ directions
-            got = had(first, sums[:, :, :each], found_by[..., place], scale)
+            got = had(first, sums[:, :, :each], found_by[..., place], rule)
             votes[0, ..., place] = torch.maximum(votes[0, ..., place], got)
         return votes
 

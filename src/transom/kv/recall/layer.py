@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transom.attention.kernels.parts import Attended, attend_part, together
+from transom.attention.kernels.parts import Attended, attend_part, together, with_sink
+from transom.attention.score_rule import ScoreRule
 from transom.kv.gradients import without_gradient
 from transom.kv.headwise_planner import RowGroup
 from transom.kv.recall.attention import attended_by_stage, bias_of_held, bias_of_later
@@ -41,9 +42,9 @@ class RecallLayer(BlockLayer):
         self.dtype = self.tensors["keys"].dtype
         return key_states, value_states
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule) -> Tensor:
         with torch.no_grad():
-            out = super().attend(q, k, v, scale).to(q.dtype)
+            out = super().attend(q, k, v, rule).to(q.dtype)
         return without_gradient(out, q, k, v, why=f"{self.policy} {NO_GRADIENT}")
 
     def can_crop(self, seen: int, tokens: int) -> bool:
@@ -58,7 +59,7 @@ class RecallLayer(BlockLayer):
             return [list(range(1, cold + 1)) for _ in self.tensors["held"][row]]
         return [sorted(b for b in held if b > 0) for held in self.tensors["held"][row].tolist()]
 
-    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, scale: float) -> Tensor:
+    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, rule: ScoreRule) -> Tensor:
         """Handle the new tokens in pieces, cut where blocks end."""
         self.store.check()
         length, tokens, block = group.before, inputs.q.shape[2], self.policy.block_size
@@ -72,11 +73,11 @@ class RecallLayer(BlockLayer):
                 before=length, unrotate=None if group.unrotate is None else group.unrotate[new]
             )
             states = AttentionInputs(*(x[:, :, new] for x in inputs))
-            outputs.append(self._attend_piece(piece, states, scale))
+            outputs.append(self._attend_piece(piece, states, rule))
             start, length = new.stop, length + count
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _attend_piece(self, piece: RowGroup, inputs: AttentionInputs, scale: float) -> Tensor:
+    def _attend_piece(self, piece: RowGroup, inputs: AttentionInputs, rule: ScoreRule) -> Tensor:
         """Attention of tokens of one block, `(rows, heads, tokens, value_dim)`.
 
         The votes of a query do not depend on what is recalled. So all selections among these
@@ -90,7 +91,8 @@ class RecallLayer(BlockLayer):
         local = slice(self.frames.far if left_out else 0, used)
         keys, places = (used - local.start) * block, range(inside, inside + tokens)
         later = bias_of_later(places, keys, groups, block, self.dtype, self.device)
-        near = self._attend_frames(rows, q, local, later, scale)
+        near = self._attend_frames(rows, q, local, later, rule)
+        near = with_sink(near, rule.sink_logits)  # as one more key that every query sees
         chunk = self.policy.chunk_size
         before = length % chunk or min(length, chunk)  # tokens of the chunk under way
         recent = RecentQueries(self.tensors, chunk)
@@ -101,19 +103,19 @@ class RecallLayer(BlockLayer):
             return near.out.to(self.dtype)
         if self._rotary is not None and self.planner.positions == "compact":
             q = self._rotary.rotate_paired(q, self._rotation(-left_out))
-        base = together(near, self._attend_frames(rows, q, slice(1), None, scale))
+        base = together(near, self._attend_frames(rows, q, slice(1), None, rule))
         queries, sums = recent.add(rows, before, asking, base.sums)
         held: Held = self.tensors["held"][rows].tolist()
         selections = (before + tokens - 1) // chunk
         if not selections:
-            far = self._attend_far(rows, q, held, scale)
+            far = self._attend_far(rows, q, held, rule)
             return (base if far is None else together(near, far)).out.to(self.dtype)
         asked = slice(selections * chunk)
-        after, moves = self._select(piece, held, queries[:, :, asked], sums[:, :, asked], scale)
+        after, moves = self._select(piece, held, queries[:, :, asked], sums[:, :, asked], rule)
         fetched = self._fetch(rows, moves)
         stages = torch.arange(before, before + tokens, device="cpu") // chunk
         pools = [self.tensors[name][rows] for name in ("keys", "values")]
-        out = attended_by_stage(q, pools, fetched, after, moves, stages, near, base.out, scale)
+        out = attended_by_stage(q, pools, fetched, after, moves, stages, near, base.out, rule)
         # Only now, when all queries have seen what was in the frames before.
         now = [[states[-1] for states in heads] for heads in after]
         self.tensors["held"][rows] = torch.tensor(now, device=self.device)
@@ -138,7 +140,7 @@ class RecallLayer(BlockLayer):
         return q, asking
 
     def _attend_frames(
-        self, rows: slice, q: Tensor, frames: slice, bias: Tensor | None, scale: float
+        self, rows: slice, q: Tensor, frames: slice, bias: Tensor | None, rule: ScoreRule
     ) -> Attended:
         """Attention of queries `(rows, heads, tokens, dim)` to the keys in some frames.
 
@@ -146,15 +148,15 @@ class RecallLayer(BlockLayer):
         """
         keys, values = (self.tensors[name][rows, :, frames] for name in ("keys", "values"))
         asked = q.reshape(len(q), keys.shape[1], -1, q.shape[3])  # heads of a group in a row
-        out, sums = attend_part(asked, keys.flatten(2, 3), values.flatten(2, 3), bias, scale)
+        out, sums = attend_part(asked, keys.flatten(2, 3), values.flatten(2, 3), bias, rule)
         return Attended(out.reshape(*q.shape[:3], -1), sums.reshape(q.shape[:3]))
 
-    def _attend_far(self, rows: slice, q: Tensor, held: Held, scale: float) -> Attended | None:
+    def _attend_far(self, rows: slice, q: Tensor, held: Held, rule: ScoreRule) -> Attended | None:
         """Attention to the first and the recalled blocks; None if no head sees a recalled one."""
         bias = bias_of_held(held, self.policy.block_size, self.dtype)
         if bias is None:
             return None
-        return self._attend_frames(rows, q, slice(self.frames.far), bias.to(self.device), scale)
+        return self._attend_frames(rows, q, slice(self.frames.far), bias.to(self.device), rule)
 
     @property
     def _rotation_to_recalled(self) -> Tensor:
@@ -162,7 +164,7 @@ class RecallLayer(BlockLayer):
         return self._rotation(self.frames.local + (self.frames.recalled + 1) // 2)
 
     def _select(
-        self, piece: RowGroup, held: Held, queries: Tensor, sums: Tensor, scale: float
+        self, piece: RowGroup, held: Held, queries: Tensor, sums: Tensor, rule: ScoreRule
     ) -> tuple[list[list[Stages]], list[BlockMove]]:
         """Which cold blocks are fetched, and into which frames, after each of several chunks.
 
@@ -174,7 +176,7 @@ class RecallLayer(BlockLayer):
             held: what is in the frames.
             queries: of these chunks.
             sums: of these queries.
-            scale: of the scores.
+            rule: how scores become weights.
 
         Returns:
             As `exchanges` does.
@@ -182,7 +184,7 @@ class RecallLayer(BlockLayer):
         newest = self._newest_cold(piece.before + 1)
         cold = range(max(0, newest - self.policy.global_blocks) + 1, newest + 1)
         leaves = piece.before % self.policy.block_size == 0
-        votes = self._index.polled(piece.rows, newest, leaves, queries, sums, scale)
+        votes = self._index.polled(piece.rows, newest, leaves, queries, sums, rule)
         below = piece.votes_below.get(piece.before)
         if below is not None:
             below = below.to(self.device)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from transom.attention.score_rule import ScoreRule
+
 __all__ = [
     "AT_LEAST",
     "HOPEFUL",
@@ -71,7 +73,7 @@ def basis(moments: Tensor, rank: int) -> Tensor:
     return found
 
 
-def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: float) -> Tensor:
+def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, rule: ScoreRule) -> Tensor:
     """The attention that the best cold key can be expected to get from each query, as log odds.
 
     The best of `n` normally distributed scores is about `sqrt(2 log n)` standard deviations above
@@ -83,7 +85,7 @@ def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: floa
             exponentials of its scores with what it sees.
         moments: of all keys that can be found, `(rows, kv_heads, 1 + dim, dim)`.
         keys: how many keys these are.
-        scale: of the scores.
+        rule: how products become scores.
 
     Returns:
         `(rows, kv_heads, queries)` float32.
@@ -92,11 +94,11 @@ def hopes(queries: Tensor, sums: Tensor, moments: Tensor, keys: int, scale: floa
     means = (asked @ mean.transpose(2, 3))[..., 0]
     squares = (asked @ square).mul_(asked).sum(3)
     spread = (squares - means.square()).clamp_(min=0).sqrt_()
-    hoped: Tensor = means.add_(spread, alpha=math.sqrt(2 * math.log(keys))).mul_(scale).sub_(sums)
-    return hoped
+    best = means.add_(spread, alpha=math.sqrt(2 * math.log(keys))).mul_(rule.scale)
+    return rule.capped(best).sub_(sums)
 
 
-def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
+def shares(queries: Tensor, sums: Tensor, found_by: Tensor, rule: ScoreRule) -> Tensor:
     """The attention that the best key of each block would get from each query.
 
     Args:
@@ -104,16 +106,16 @@ def shares(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Ten
         sums: `(queries,)` float32, as in `hopes`.
         found_by: `(count, rank, blocks)`. In this order products and maxima run along memory, and
             are twice as fast as with the blocks first.
-        scale: of the scores.
+        rule: how products become scores.
 
     Returns:
         `(queries, blocks)`, shares from 0 to 1.
     """
     best = torch.cat([(some @ found_by).amax(0) for some in queries.split(AT_ONCE)])
-    return best.mul_(scale).sub_(sums[:, None]).sigmoid_()
+    return rule.capped(best.mul_(rule.scale)).sub_(sums[:, None]).sigmoid_()
 
 
-def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor:
+def had(queries: Tensor, sums: Tensor, found_by: Tensor, rule: ScoreRule) -> Tensor:
     """The largest share of attention that the best key of a block got from queries that saw it.
 
     The `sums` contain its scores already, so `shares` would compare it with itself.
@@ -122,14 +124,14 @@ def had(queries: Tensor, sums: Tensor, found_by: Tensor, scale: float) -> Tensor
         queries: `(rows, kv_heads, queries, rank)`.
         sums: `(rows, kv_heads, queries)` float32, as in `hopes`.
         found_by: `(rows, kv_heads, count, rank)`.
-        scale: of the scores.
+        rule: how products become scores.
 
     Returns:
         `(rows, kv_heads)` float32, limited to 1: queries are rotated by the mean distance of
         recalled blocks, so their scores are not quite those in the sums.
     """
-    best = (queries @ found_by.mT).amax(3) * scale
-    return best.sub_(sums).exp_().amax(2).clamp_(max=1)
+    best = (queries @ found_by.mT).amax(3) * rule.scale
+    return rule.capped(best).sub_(sums).exp_().amax(2).clamp_(max=1)
 
 
 def elect(tally: Tensor, recency: Tensor, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transom.attention.kernels.masked import masked
+from transom.attention.score_rule import ScoreRule
 from transom.kv.bounded_layer import fewest
 from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.headwise_planner import RowGroup
@@ -17,8 +17,8 @@ from transom.kv.scored.query_statistics import add_queries, allocate_sums, futur
 from transom.kv.scored.scored_planner import ScoredPlanner
 from transom.kv.scored.selection import select_adaptively, select_equally
 from transom.kv.scored.token_states import states
-from transom.kv.scored.watched_attention import attend_and_weigh
-from transom.kv.self_attending_layer import AttentionInputs, SelfAttendingLayer, causal
+from transom.kv.scored.watched_attention import attend_and_weigh, attend_causally
+from transom.kv.self_attending_layer import AttentionInputs, SelfAttendingLayer
 from transom.policies import FutureQueries, Kept, Precision, Scored
 
 __all__ = ["ScoredLayer"]
@@ -74,7 +74,7 @@ class ScoredLayer(SelfAttendingLayer):
         few = {"newest": exact, "first": self.precision.first}
         return fewest(seen, few[part]) if part in few else None
 
-    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, scale: float) -> Tensor:
+    def _attend_group(self, group: RowGroup, inputs: AttentionInputs, rule: ScoreRule) -> Tensor:
         """Handle the new tokens in pieces, cut where heads are full and where watching begins."""
         policy, length, tokens = self.policy, group.before, inputs.q.shape[2]
         if policy.expects and "queries.sum" not in self.tensors:
@@ -84,7 +84,7 @@ class ScoredLayer(SelfAttendingLayer):
         while start < tokens:
             held = policy.filled(length)
             if held == policy.tokens:
-                self._evict(group.rows, length, scale)
+                self._evict(group.rows, length, rule.scale)
                 held -= policy.round
             count, watched = self._next_piece(held, tokens - start, inputs.q.shape[:2].numel())
             new = slice(start, start + count)
@@ -92,7 +92,7 @@ class ScoredLayer(SelfAttendingLayer):
                 before=length, unrotate=None if group.unrotate is None else group.unrotate[new]
             )
             states = AttentionInputs(*(x[:, :, new] for x in inputs))
-            outputs.append(self._attend_piece(piece, held, states, scale, watched))
+            outputs.append(self._attend_piece(piece, held, states, rule, watched))
             start, length = new.stop, length + count
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
@@ -108,7 +108,7 @@ class ScoredLayer(SelfAttendingLayer):
         return min(count, max(1, SCRATCH // (heads * policy.tokens))), True
 
     def _attend_piece(
-        self, piece: RowGroup, held: int, inputs: AttentionInputs, scale: float, watched: bool
+        self, piece: RowGroup, held: int, inputs: AttentionInputs, rule: ScoreRule, watched: bool
     ) -> Tensor:
         """Attention of tokens that fit into the slots, `(rows, heads, tokens, value_dim)`.
 
@@ -116,7 +116,7 @@ class ScoredLayer(SelfAttendingLayer):
             piece: of a group, with the tokens seen before it.
             held: how many tokens the average head holds.
             inputs: of these tokens.
-            scale: of the scores.
+            rule: how scores become weights.
             watched: whether to add up the attention that each token receives.
         """
         q, k, v = inputs
@@ -140,6 +140,7 @@ class ScoredLayer(SelfAttendingLayer):
             at = held + part.extra
             stop = at + q.shape[2]
             mine = local.heads(q, group)
+            own_rule = rule.of_heads(local.query_heads(group))
             self.own()  # gradients need unchanged what earlier tokens of the pass saw
             keys, values = self._write(part, at, piece.before, local.heads(k), local.heads(v))
             if rotary is not None and compact:
@@ -149,10 +150,10 @@ class ScoredLayer(SelfAttendingLayer):
                 mine = rotary.rotate_paired(mine, unrotate * rotations[at:]).to(dtype)
             keys, values = keys.to(dtype), values.to(dtype)
             if watched:
-                out, weights = attend_and_weigh(mine, keys, values, scale)
+                out, weights = attend_and_weigh(mine, keys, values, own_rule)
                 part.slots(self.tensors[RECEIVED])[:, :, :stop] += weights.detach()
             else:
-                out = masked(mine, keys, values, causal(mine, keys), scale)
+                out = attend_causally(mine, keys, values, own_rule)
             outputs.append(out)
         if len(outputs) == 1:
             return outputs[0]

@@ -38,9 +38,13 @@ class PoolPart(NamedTuple):
 
     def heads(self, x: Tensor, group: int = 1) -> Tensor:
         """This part of a tensor that has `group` entries for each kv head; a view."""
-        if self.head is None:
-            return x[self.rows]
-        return x[self.rows, self.head * group : (self.head + 1) * group]
+        return x[self.rows, self.query_heads(group)]
+
+    def query_heads(self, group: int) -> slice:
+        """The query heads of this part, of which each kv head has `group`."""
+        return (
+            slice(None) if self.head is None else slice(self.head * group, (self.head + 1) * group)
+        )
 
 
 class SlotMove(NamedTuple):
