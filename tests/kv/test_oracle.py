@@ -145,7 +145,7 @@ def test_bfloat16_is_as_close_as_bfloat16_gets(policy: Policy) -> None:
     for sizes in CHUNKINGS.values():
         cache = BoundedCache(policy, config=model.config)
         got = chunked_logits(model, ids, cache, sizes)
-        assert cache.layers[0].keys.dtype == torch.bfloat16
+        assert cache.layers[0].tensors["keys"].dtype == torch.bfloat16
         assert (got - expected).abs().mean() < 1.25 * theirs
 
 
