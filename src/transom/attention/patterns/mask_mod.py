@@ -40,8 +40,11 @@ class _MaskMod(Pattern):
                 f"{self!r} is made for {self.tokens} tokens and there are more than "
                 f"{int(grid.k_last.max())}; give a larger length."
             )
-        nothing_known = (grid.q_first == grid.q_first) & (grid.k_first == grid.k_first)
-        return Tiles(nothing_known, ~nothing_known)
+        alone = (grid.q_first == grid.q_last) & (grid.k_first == grid.k_last)
+        if not bool(alone.any()):  # and nothing is known of several positions together
+            return Tiles(~alone, alone)
+        seen = self.at(grid.q_first, grid.k_first)
+        return Tiles(seen | ~alone, seen & alone)
 
     @property
     def batch(self) -> int | None:
@@ -101,8 +104,9 @@ def from_mask_mod(
     is a position in the text, also where the query follows what is in a cache. The answers for a
     size are kept, so tensors that the function looks into must not change.
 
-    The function says nothing about whole tiles, so for each new size it is asked about every pair,
-    less those that other patterns decide: for `causal() & from_mask_mod(f)` about half of them.
+    The function says nothing about many positions together, so for each new size it is asked about
+    every pair, less those that other patterns decide: for `causal() & from_mask_mod(f)` about half
+    of them.
 
     Two such patterns are equal if they are made of the same function. A function has no text, so
     `parse_pattern` cannot read one.
