@@ -167,3 +167,51 @@ def test_messages_after_a_trim() -> None:
     scripted.fed.clear()
     context.generate([said("user", "c")])
     assert shown(scripted.fed) == rendered(family, [said("user", "c")]) + "yes"
+
+
+@pytest.mark.parametrize("name", [name for name in APPENDABLE if name != "parts"])
+def test_a_begun_answer_goes_on_as_transformers_renders_it(name: str) -> None:
+    family = APPENDABLE[name]
+    begun, rest = family.answer[:-1], family.answer[-1:]
+    scripted = Scripted([[*rest, family.end]])
+    tokenizer = tokenizer_of(family.template)
+    context = Context(scripted.model, tokenizer, "full")
+    spoken = [said("user", "abc"), said("assistant", begun)]
+    assert context.generate(spoken, continue_final_message=True) == rest
+    whole = tokenizer.apply_chat_template(spoken, tokenize=False, continue_final_message=True)
+    assert shown(scripted.fed) == whole + rest
+    spoken = [spoken[0], said("assistant", family.answer), said("user", "d")]
+    context.generate(spoken[2:], max_new_tokens=0)
+    assert shown(scripted.fed) == rendered(family, spoken)
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "mistral", "zephyr"])
+def test_an_answer_to_appended_messages_may_be_begun(name: str) -> None:
+    family = APPENDABLE[name]
+    begun, rest = family.answer[:-1], family.answer[-1:]
+    scripted = Scripted([[*rest, family.end]])
+    context = Context(scripted.model, tokenizer_of(family.template), "full")
+    context.append([said("user", "abc")])
+    steps = context.steps([said("assistant", begun)], continue_final_message=True)
+    assert "".join(step.text for step in steps) == rest
+    assert shown(scripted.fed) == rendered(family, [said("user", "abc")]) + family.answer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "goes on with an answer that was begun"),
+        ("text", "goes on with an answer that was begun"),
+        ([said("user", "a")], "goes on with an answer that was begun"),
+        ([said("user", "a"), said("assistant", "")], "goes on with an answer that was begun"),
+        ([said("user", "a"), said("assistant", "b", "parts")], "goes on with an answer"),
+        ([said("assistant", "b")], "an answer and no question"),
+    ],
+)
+def test_what_is_no_begun_answer_is_refused(prompt: Any, message: str) -> None:
+    scripted = Scripted([[*"yes", "<end>"]])
+    context = Context(scripted.model, tokenizer_of(APPENDABLE["chatml"].template), "full")
+    for call in (context.generate, context.steps):
+        with pytest.raises(InputError, match=message):
+            call(prompt, continue_final_message=True)
+    assert scripted.fed == []

@@ -158,10 +158,18 @@ def full_attention_is(model: Any, attend: Callable[..., Tensor]) -> Iterator[Non
 
 
 @contextmanager
-def dense_reference(model: Any, policy: Any, compact: bool = True) -> Any:
-    """While open, full-attention layers of `model` run the slow reference of `policy`."""
+def dense_reference(
+    model: Any, policy: Any, compact: bool = True, states: list[Any] | None = None
+) -> Any:
+    """While open, full-attention layers of `model` run the slow reference of `policy`.
+
+    Each appends its keys and values, `(batch, kv_heads, tokens, dim)`, to `states` if it is given;
+    keys are as the model rotates them.
+    """
 
     def attend(q, k, v, mask, *, layer, rotary, rule):
+        if states is not None:
+            states.append((k, v))
         valid = None if mask is None else mask.bool()
         places = torch.arange(q.shape[2])[None].expand(q.shape[0], -1)
         if valid is not None:

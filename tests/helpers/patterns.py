@@ -15,6 +15,7 @@ from transom.attention.patterns import (
     dilated,
     documents,
     everything,
+    from_mask_mod,
     global_tokens,
     head_groups,
     padding,
@@ -63,6 +64,27 @@ def paddings(draw: Any) -> Pattern:
     return padding(torch.tensor(draw(st.lists(real, min_size=rows, max_size=rows))))
 
 
+def odd_pairs(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    """A `mask_mod` that no other pattern is alike."""
+    return (q_idx * 7 + kv_idx * kv_idx) % 5 < 3
+
+
+def odd_documents(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    """A `mask_mod` that looks positions up, by row and head."""
+    return NUMBERS[b, h, q_idx] == NUMBERS[b, h, kv_idx]
+
+
+NUMBERS = torch.randint(0, 3, (BATCH, HEADS, LENGTH), generator=torch.Generator().manual_seed(0))
+
+
+def mask_mods() -> st.SearchStrategy[Pattern]:
+    """Alike for all rows and heads, or not."""
+    looking_up = {"batch": BATCH, "heads": HEADS, "length": LENGTH}
+    return st.builds(from_mask_mod, st.just(odd_pairs)) | st.builds(
+        lambda: from_mask_mod(odd_documents, **looking_up)
+    )
+
+
 def lengths_of_documents() -> st.SearchStrategy[list[int]]:
     """Lengths of documents whose sum is `LENGTH`."""
     ends = st.sets(st.integers(1, LENGTH - 1), max_size=6).map(sorted)
@@ -75,6 +97,7 @@ ALIKE: dict[str, st.SearchStrategy[Pattern]] = {
     **SPELLED,
     "documents": st.builds(documents, lengths_of_documents()) | documents_of_rows(),
     "padding": paddings(),
+    "odd": st.builds(from_mask_mod, st.just(odd_pairs)),
 }
 
 
@@ -109,4 +132,4 @@ with_spans = combined(
     ),
     inverted=False,
 )
-KINDS = {**ALIKE, "head_groups": of_heads(), "combined": anything}
+KINDS = {**ALIKE, "mask_mod": mask_mods(), "head_groups": of_heads(), "combined": anything}

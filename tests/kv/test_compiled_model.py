@@ -87,3 +87,14 @@ def test_one_graph_for_all_is_refused_with_the_reason(model: Any) -> None:
     cache = BoundedCache(parse("window:12"), config=model.config)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="compile without fullgraph=True"):
         whole(IDS, past_key_values=cache)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_other_backends(model: Any, backend: str) -> None:
+    torch._dynamo.reset()
+    other = torch.compile(model, backend=backend)
+    for text in ("sinks:3,window=9", "snapkv:12"):
+        want = chunked_logits(model, IDS, BoundedCache(parse(text), config=model.config), SIZES)
+        got = chunked_logits(other, IDS, BoundedCache(parse(text), config=model.config), SIZES)
+        assert difference(got, want) < 1e-4
+    torch._dynamo.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import DynamicCache
+from transformers.integrations import flex_attention as integration
 
 from tests.helpers.models import (
     CONFIGS,
@@ -22,6 +25,7 @@ from tests.helpers.models import (
 )
 from tests.helpers.policy_examples import bounded, that_decide_by
 from tests.helpers.policy_strategies import policies
+from transom.attention.huggingface import use_pattern
 from transom.errors import UnsupportedModelError
 from transom.kv import BoundedCache
 from transom.policies import Chunked, Full, Policy, Sinks, Window
@@ -145,7 +149,7 @@ def test_bfloat16_is_as_close_as_bfloat16_gets(policy: Policy) -> None:
     for sizes in CHUNKINGS.values():
         cache = BoundedCache(policy, config=model.config)
         got = chunked_logits(model, ids, cache, sizes)
-        assert cache.layers[0].keys.dtype == torch.bfloat16
+        assert cache.layers[0].tensors["keys"].dtype == torch.bfloat16
         assert (got - expected).abs().mean() < 1.25 * theirs
 
 
@@ -177,11 +181,60 @@ def test_eager_attention_too(policy: Policy) -> None:
         assert difference(got[mask.bool()], expected[mask.bool()]) < CLOSE
 
 
-def test_attention_that_takes_no_mask_is_refused() -> None:
+FLASH = ["flash_attention_2", "flash_attention_3", "kernels-community/flash-attn3"]
+
+
+@pytest.mark.parametrize("name", [*FLASH, "paged|flash_attention_2"])
+def test_attention_that_takes_no_mask_is_refused(name: str) -> None:
+    model = tiny("llama")
+    model.config._attn_implementation = name
+    said = (
+        rf"runs '{re.escape(name)}'.*sdpa, eager, flex_attention: call model\.set_attn_impl.*'sdpa'"
+    )
+    for policy in ("full", "window:8", "snapkv:24"):
+        with pytest.raises(UnsupportedModelError, match=said):
+            BoundedCache(policy, config=model.config)
+    with pytest.raises(UnsupportedModelError, match=said), use_pattern(model, "window:8"):
+        pass
+
+
+@pytest.fixture
+def flex(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model that runs flex attention, which is not compiled: that takes minutes on a CPU."""
+
+    def uncompiled(q: Any, k: Any, v: Any, training: bool = False, **kwargs: Any) -> Any:
+        return flex_attention(q, k, v, **kwargs)
+
+    monkeypatch.setattr(integration, "compile_friendly_flex_attention", uncompiled)
     model = tiny("llama")
     model.set_attn_implementation("flex_attention")
-    with pytest.raises(UnsupportedModelError, match=r"'flex_attention'.*sdpa, eager"):
-        BoundedCache(Window(8), config=model.config)
+    return model
+
+
+@pytest.mark.parametrize("policy", [*bounded(), Full()], ids=str)
+def test_flex_attention(flex: Any, policy: Policy) -> None:
+    ids, mask = tokens(3, 50), left_padded([50, 33, 7], 50)
+    expected = dense_logits(flex, ids, policy, mask)
+    for sizes in ([50], [1] * 50, [20, 1, 1, 28]):
+        cache = BoundedCache(policy, config=flex.config)
+        got = chunked_logits(flex, ids, cache, sizes, mask)
+        assert difference(got[mask.bool()], expected[mask.bool()]) < CLOSE
+
+
+def test_flex_attention_runs_unchanged_without_a_bounded_cache(flex: Any) -> None:
+    ids, plain = tokens(1, 30), tiny("llama")
+    with torch.no_grad():
+        before = flex(ids).logits
+        BoundedCache("window:8", config=flex.config)
+        assert flex.config._attn_implementation == "transom|flex_attention"
+        assert torch.equal(flex(ids).logits, before)
+        theirs = chunked_logits(flex, ids, DynamicCache(config=flex.config), [20, 1, 9])
+        assert difference(theirs, before) < CLOSE
+        patterned = []
+        for model in (flex, plain):
+            with use_pattern(model, "sinks:3,window=9"):
+                patterned.append(model(ids).logits)
+    assert difference(*patterned) < CLOSE
 
 
 def test_other_caches_and_none_still_work_with_the_model() -> None:

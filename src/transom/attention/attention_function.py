@@ -79,6 +79,8 @@ def attention(
         )
     columns, asked = None, base == "eager" and _wants_weights(module, kwargs)
     if isinstance(attention_mask, Shown):
+        if base == "flex_attention":  # which would be compiled for each number of keys
+            base = "sdpa"
         columns, attention_mask = attention_mask.columns, attention_mask.visible
         if attention_mask is None and base == "eager":  # some models' eager code needs a mask
             attention_mask = query.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool)

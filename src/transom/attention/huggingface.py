@@ -22,7 +22,7 @@ from transom.policies import Policy
 __all__ = ["follows_pattern", "select_attention", "use_pattern"]
 
 PREFIX = "transom|"
-BASES = ("sdpa", "eager")
+BASES = ("sdpa", "eager", "flex_attention")
 
 
 class HasConfig(Protocol):
@@ -57,12 +57,14 @@ def select_attention(config: PretrainedConfig) -> None:
     """Make the model of `config` use transom's attention where a bounded cache asks for it.
 
     Changes `config` as `model.set_attn_implementation` does: `config._attn_implementation` becomes
-    `"transom|sdpa"`, or whatever the former name is after `transom|`. Without a bounded cache, and
-    for every step of one token, the former attention runs unchanged. To undo it, call
+    `"transom|sdpa"`, or whatever the former name is after `transom|`. Without a bounded cache the
+    former attention runs unchanged, and for every step of one token too; but where that is
+    `flex_attention`, `sdpa` runs these steps. To undo it, call
     `model.set_attn_implementation("sdpa")`. A copy of the config has the former name.
 
     Raises:
-        UnsupportedModelError: when the model runs an attention other than `sdpa` or `eager`.
+        UnsupportedModelError: when the model runs an attention other than `sdpa`, `eager` or
+            `flex_attention`.
     """
     warn_if_untested()
     if config._attn_implementation is None or config._attn_implementation.startswith(PREFIX):
@@ -92,7 +94,8 @@ def use_pattern(model: ModelT, pattern: Pattern | Policy | str) -> Iterator[Mode
         The model.
 
     Raises:
-        UnsupportedModelError: when the model runs an attention other than `sdpa` or `eager`.
+        UnsupportedModelError: when the model runs an attention other than `sdpa`, `eager` or
+            `flex_attention`.
     """
     warn_if_untested()
     if isinstance(pattern, str):
@@ -138,7 +141,8 @@ def _base_of(implementation: str | None) -> str:
     base = (implementation or "None").removeprefix(PREFIX).partition("|")[0]
     if base not in BASES:
         raise UnsupportedModelError(
-            f"the model runs {base!r} attention; transom needs one of {', '.join(BASES)}: "
-            "call model.set_attn_implementation('sdpa') first."
+            f"the model runs {implementation!r} attention, which takes no mask for each key; "
+            f"transom needs one of {', '.join(BASES)}: call model.set_attn_implementation('sdpa') "
+            "first."
         )
     return base

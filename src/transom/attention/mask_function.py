@@ -76,9 +76,9 @@ def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwar
                 "steps of one token run on the model's eager attention, which is slower than sdpa. "
                 "Call model.set_attn_implementation('sdpa') unless you need attention weights.",
             )
-        # Eager attention may be asked for its weights. Under a pattern, whatever is not `Shown`
-        # was made elsewhere, and attention refuses it.
-        show = base == "eager" or pattern is not None
+        # Eager attention may be asked for its weights, and flex takes other masks. Under a pattern,
+        # whatever is not `Shown` was made elsewhere, and attention refuses it.
+        show = base != "sdpa" or pattern is not None
         return Shown(visible, planner.columns) if show else visible
     assert pattern is not None
     return _patterned(pattern, int(kv_offset), **kwargs)

@@ -77,6 +77,28 @@ class ContentEncoder:
         ids = self.runner.ids(self.text(text, special=False))
         return Incoming(self._chunks(ids), dialogue.then(messages, reply), plain=False)
 
+    def begun_answer(self, messages: Content | None) -> Incoming:
+        """Messages of which the last is the start of an answer, for the model to go on with.
+
+        Raises:
+            InputError: when the last is no such start, or nothing was asked before it.
+        """
+        runner, dialogue = self.runner, self.runner.dialogue
+        if not are_messages(messages) or not _begins_answer(messages[-1]):
+            raise InputError(
+                "continue_final_message=True goes on with an answer that was begun; expected "
+                "messages of which the last is {'role': 'assistant', 'content': 'its first words'}."
+            )
+        before = messages[:-1]
+        if not before and not dialogue.asked:
+            raise InputError(
+                "continue_final_message=True has an answer and no question; give the messages "
+                "before the answer too, or append them first."
+            )
+        text = dialogue.text(Turns(self.tokenizer), before, reply=True) + messages[-1]["content"]
+        ids = runner.ids(self.text(text, special=False))
+        return Incoming(self._chunks(ids), dialogue.then(before, reply=True), plain=False)
+
     def pieces(self, pieces: Iterator[str]) -> Incoming:
         """A text in pieces of any size, tokenized as the one text that they are.
 
@@ -116,6 +138,11 @@ class ContentEncoder:
 
     def _chunks(self, ids: Tensor) -> tuple[Tensor, ...]:
         return ids.split(self.chunk) if len(ids) else ()
+
+
+def _begins_answer(message: Message) -> bool:
+    content = message.get("content")
+    return message.get("role") == "assistant" and isinstance(content, str) and content != ""
 
 
 def are_messages(content: object) -> TypeGuard[Sequence[Message]]:

@@ -63,6 +63,7 @@ class GeneratingContext:
         *,
         max_new_tokens: int = ...,
         stop: str | Sequence[str] | None = ...,
+        continue_final_message: bool = ...,
         stream: Literal[False] = ...,
         **sampling: Unpack[Sampling],
     ) -> str: ...
@@ -74,6 +75,7 @@ class GeneratingContext:
         *,
         max_new_tokens: int = ...,
         stop: str | Sequence[str] | None = ...,
+        continue_final_message: bool = ...,
         stream: Literal[True],
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]: ...
@@ -84,6 +86,7 @@ class GeneratingContext:
         *,
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = None,
+        continue_final_message: bool = False,
         stream: bool = False,
         **sampling: Unpack[Sampling],
     ) -> str | Iterator[str]:
@@ -98,6 +101,8 @@ class GeneratingContext:
             max_new_tokens: where to stop if the model does not end by itself.
             stop: texts that end what is generated, wherever tokens begin and end. The text ends
                 before the first of them; but the tokens that spelled it are in the context.
+            continue_final_message: the last message of `prompt` is the start of the model's own
+                answer, which goes on from there; what is given back is what follows.
             stream: give an iterator over pieces of text as they come, instead of all of it.
             sampling: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`; see
                 `transom.sampling.Sampler`. By default always the likeliest token.
@@ -106,7 +111,9 @@ class GeneratingContext:
             InputError: without a tokenizer, in an empty context, or on unknown settings.
             CacheError: as for `append`; from a stream also when the context is fed in between.
         """
-        steps = self._steps("generate", ("stream",), prompt, max_new_tokens, stop, sampling)
+        steps = self._steps(
+            "generate", ("stream",), prompt, max_new_tokens, stop, continue_final_message, sampling
+        )
         text = (step.text for step in steps if step.text)
         return text if stream else "".join(text)
 
@@ -116,6 +123,7 @@ class GeneratingContext:
         *,
         max_new_tokens: int = 256,
         stop: str | Sequence[str] | None = None,
+        continue_final_message: bool = False,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Step]:
         """Generate as `generate` does, and give every token as a `Step` as it comes.
@@ -124,12 +132,14 @@ class GeneratingContext:
         `finish_reason`; there is none at all if `max_new_tokens` is 0.
 
         Args:
-            max_new_tokens, stop, sampling: see `generate`.
+            max_new_tokens, stop, continue_final_message, sampling: see `generate`.
 
         Raises:
             InputError, CacheError: as `generate` does.
         """
-        return self._steps("steps", (), prompt, max_new_tokens, stop, sampling)
+        return self._steps(
+            "steps", (), prompt, max_new_tokens, stop, continue_final_message, sampling
+        )
 
     def _steps(
         self,
@@ -138,16 +148,18 @@ class GeneratingContext:
         prompt: Content | None,
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
+        continues: bool,
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Steps for the method `owner`, which takes `others` besides the parameters here."""
         if self.tokenizer is None:
             raise InputError(f"{owner} gives text, so it needs a tokenizer; pass one to Context.")
-        known = ["prompt", "max_new_tokens", "stop", *others]
+        known = ["prompt", "max_new_tokens", "stop", "continue_final_message", *others]
         check_keywords(owner, sampling, [*known, *inspect.signature(Sampler).parameters])
         longest = whole_number(owner, "max_new_tokens", max_new_tokens, 0)
         stops = as_stops(owner, stop)
         draw = Sampler(**sampling).start(self._runner.device)
         with self._runner.exclusive():
-            self._runner.feed(self._encoder.prompt(prompt))
+            encode = self._encoder.begun_answer if continues else self._encoder.prompt
+            self._runner.feed(encode(prompt))
             return steps_from(self._runner, self.tokenizer, draw, stops, longest)

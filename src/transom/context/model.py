@@ -14,6 +14,7 @@ __all__ = [
     "can_skip_logits",
     "check_model",
     "device_of",
+    "logits_of",
     "vocabulary_of",
 ]
 
@@ -78,6 +79,25 @@ def device_of(model: CausalLM) -> torch.device:
 def vocabulary_of(model: CausalLM) -> int:
     """How many token ids a model knows."""
     return int(model.config.get_text_config().vocab_size)
+
+
+def logits_of(model: CausalLM, output: Any) -> torch.Tensor:
+    """`(tokens, vocabulary)` logits of the first row in what a model gave.
+
+    Raises:
+        UnsupportedModelError: when there are none, because its head is not one for language.
+    """
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, torch.Tensor):
+        if logits.ndim == 3 and logits.shape[2] >= vocabulary_of(model):
+            return logits[0]
+        given = f"logits of shape {tuple(logits.shape)}"
+    else:
+        given = "no logits"
+    raise UnsupportedModelError(
+        f"{type(model).__name__} gives {given}; expected a causal language model, which gives "
+        f"(1, tokens, {vocabulary_of(model)}). Load it with AutoModelForCausalLM."
+    )
 
 
 def can_skip_logits(model: CausalLM) -> bool:

@@ -14,7 +14,13 @@ from transom.attention.modes import lasting
 from transom.attention.versions import cache_argument
 from transom.chat import Dialogue
 from transom.context.call_lock import CallLock
-from transom.context.model import CausalLM, can_skip_logits, device_of, vocabulary_of
+from transom.context.model import (
+    CausalLM,
+    can_skip_logits,
+    device_of,
+    logits_of,
+    vocabulary_of,
+)
 from transom.errors import CacheError
 from transom.kv import BoundedCache
 from transom.kv.compiled import CompiledStep
@@ -150,6 +156,9 @@ class ModelRunner:
 
         Returns:
             Logits, `(tokens, vocabulary)` or `(1, vocabulary)`.
+
+        Raises:
+            UnsupportedModelError: when the model has no head for language.
         """
         self._rebase(len(ids))
         start = self.position
@@ -157,13 +166,14 @@ class ModelRunner:
         if self._compiled is not None and len(ids) == 1 and self._compiled.ready:
             logits = self._compiled(ids, start)
         else:
-            logits = self.model(
+            output = self.model(
                 input_ids=ids[None],
                 position_ids=torch.arange(start, start + len(ids), device=ids.device)[None],
                 use_cache=True,
                 **{self._cache_argument: self.cache},
                 **({} if every else self._last_only),
-            ).logits[0]
+            )
+            logits = logits_of(self.model, output)
         self.logits = logits[-1].clone()
         return logits
 

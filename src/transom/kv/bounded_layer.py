@@ -7,6 +7,7 @@ from torch import Tensor
 
 from transom.attention.visibility import Visibility
 from transom.kv.cache_layer import CacheLayer, zeros
+from transom.kv.readable_layer import KeptStates
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
 
 __all__ = ["BoundedLayer"]
@@ -33,11 +34,10 @@ class BoundedLayer(CacheLayer):
     def is_croppable(self) -> bool:  # type: ignore[override]
         return self.planner.policy.capacity is None
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate for the batch, heads, dtype and device of the first keys and values."""
+    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
         slots = self.planner.policy.capacity or 0
-        self.keys = zeros(key_states, slots, key_states.shape[3])
-        self.values = zeros(value_states, slots, value_states.shape[3])
+        self.tensors["keys"] = zeros(key_states, slots, key_states.shape[3])
+        self.tensors["values"] = zeros(value_states, slots, value_states.shape[3])
         self._allocate_origins(key_states)
 
     def _allocate_origins(self, like: Tensor) -> None:
@@ -56,19 +56,19 @@ class BoundedLayer(CacheLayer):
         Mutates the storage. What is returned may be a view of it, valid until the next update.
         """
         plan = self.ready(key_states, value_states)
-        assert self.keys is not None and self.values is not None
         if self.planner.policy.capacity is None:
             self._reserve(max(plan.lengths))
 
         if plan.in_place:
             self._write(key_states, value_states)
             self._rotate_pinned()
-            keys, values = self.keys, self.values
+            keys, values = self.tensors["keys"], self.tensors["values"]
             if plan.stored < keys.shape[2]:
                 keys, values = keys[:, :, : plan.stored], values[:, :, : plan.stored]
         else:
             keys = torch.cat((*self._stored_keys(plan.stored), key_states), dim=2)
-            values = torch.cat((self.values[:, :, : plan.stored], value_states), dim=2)
+            stored = self.tensors["values"][:, :, : plan.stored]
+            values = torch.cat((stored, value_states), dim=2)
             self._write(key_states, value_states)
         if plan.commits:
             self._stored(plan)
@@ -83,20 +83,18 @@ class BoundedLayer(CacheLayer):
 
     def _stored_keys(self, stored: int) -> tuple[Tensor, ...]:
         """The kept keys; the pinned ones rotated as they came."""
-        assert self.keys is not None
+        keys = self.tensors["keys"]
         if self.origins is None:
-            return (self.keys[:, :, :stored],)
+            return (keys[:, :, :stored],)
         pinned = min(stored, self.origins.shape[2])
         origins = self.origins[:, :, :pinned].to(self.dtype)
-        return origins, self.keys[:, :, pinned:stored]
+        return origins, keys[:, :, pinned:stored]
 
     def _write(self, key_states: Tensor, value_states: Tensor) -> None:
         plan = self.planner.plan
         assert plan is not None
-        targets = [(self.keys, key_states), (self.values, value_states)]
-        for storage, states in targets:
-            assert storage is not None
-            put(storage, states, plan.rows, plan.source, plan.slots)
+        for name, states in (("keys", key_states), ("values", value_states)):
+            put(self.tensors[name], states, plan.rows, plan.source, plan.slots)
         self._write_origins(key_states)
 
     def _write_origins(self, key_states: Tensor) -> None:
@@ -112,11 +110,38 @@ class BoundedLayer(CacheLayer):
 
     def _rotate_pinned(self) -> None:
         plan = self.planner.plan
-        assert plan is not None and self.keys is not None
-        if plan.rotation is None or self.index in self.planner.layers_without_rope:
+        assert plan is not None
+        rotation = self._rotation_in(plan)
+        if rotation is None:
             return
         assert self.origins is not None
-        self.keys[:, :, : self.origins.shape[2]] = self.origins @ plan.rotation
+        self.tensors["keys"][:, :, : self.origins.shape[2]] = self.origins @ rotation
+
+    def _rotation_in(self, plan: SlotPlan) -> Tensor | None:
+        """The rotation of the pinned keys in a pass; None in a layer without RoPE."""
+        return None if self.index in self.planner.layers_without_rope else plan.rotation
+
+    def _kept_states(self) -> KeptStates:
+        slots = self.planner.kept_slots().to(self.device)
+        found = self._states_for_newest()
+        return KeptStates(*(_take_slots(states, slots) for states in found))
+
+    def _states_for_newest(self) -> tuple[Tensor, Tensor]:
+        """All slots in use, the pinned keys rotated to where the newest token finds them."""
+        stored, values = self.planner.filled, self.tensors["values"]
+        pinned, *rest = self._stored_keys(stored)
+        rotation = self._pinned_rotation()
+        if rest and rotation is not None:
+            assert self.origins is not None
+            pinned = (self.origins[:, :, : pinned.shape[2]] @ rotation).to(self.dtype)
+        return torch.cat((pinned, *rest), dim=2), values[:, :, :stored]
+
+    def _pinned_rotation(self) -> Tensor | None:
+        """What the newest token needs, as in `SlotPlan`; None in a layer without RoPE."""
+        if self.index in self.planner.layers_without_rope:
+            return None
+        rotation = self.planner.rotation_of_pinned()
+        return None if rotation is None else rotation.to(self.device)
 
     def rebase(self, by: int) -> None:
         """Rotate the kept keys that are not pinned back by `by` positions, in place."""
@@ -124,16 +149,16 @@ class BoundedLayer(CacheLayer):
             return
         self.own()
         rotary = self.planner.rotary
-        assert self.keys is not None and rotary is not None
+        assert rotary is not None
         matrix = rotary.matrix(torch.tensor(-by, device="cpu"), self.planner.head_dim).to(
             self.device
         )
-        keys = self.keys[:, :, self.planner.policy.pinned :]
+        keys = self.tensors["keys"][:, :, self.planner.policy.pinned :]
         keys.copy_(keys.float() @ matrix)
 
     def _reserve(self, length: int) -> None:
-        assert self.keys is not None and self.values is not None
-        self.keys, self.values = grown(self.keys, length), grown(self.values, length)
+        for name in ("keys", "values"):
+            self.tensors[name] = grown(self.tensors[name], length)
 
 
 def fewest(seen: int | None, slots: int | None) -> int | None:
@@ -150,6 +175,13 @@ def put(
         storage[rows, :, slots] = states[rows, :, source]
     else:
         storage.index_copy_(2, slots, states if source is None else states[:, :, source])
+
+
+def _take_slots(states: Tensor, slots: Tensor) -> Tensor:
+    """Slots `(rows, kept)` of `(batch, kv_heads, slots, dim)`, in that order; zeros for -1."""
+    where = slots[:, None, :, None]
+    taken = states.gather(2, where.clamp(min=0).expand(*states.shape[:2], -1, states.shape[3]))
+    return taken.masked_fill(where < 0, 0)
 
 
 def grown(tensor: Tensor, slots: int) -> Tensor:

@@ -31,7 +31,13 @@ from transom.kv.planned_cache import PlannedCache
 from transom.kv.planner import Positions
 from transom.kv.self_attending_layer import SelfAttendingLayer
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
-from transom.kv.supported_layers import check_attention, check_layers, layers_to_bound
+from transom.kv.supported_layers import (
+    check_attention,
+    check_decoder_only,
+    check_layers,
+    layers_to_bound,
+    within_window,
+)
 from transom.policies import Policy
 from transom.policies.parse import as_policy
 from transom.validation import known_keywords, whole_number
@@ -52,9 +58,13 @@ class BoundedCache(PlannedCache):
     Each query sees exactly what `policy.visible` says, in prompts and in single steps, in every
     row of a padded batch. Storage is allocated at the first token and never grows (`Full` grows in
     blocks). Layers that slide by themselves or are linear stay as the model has them; the policy
-    applies to the layers with full attention. Making a cache sets `config._attn_implementation`
-    (see `transom.attention.huggingface.select_attention`); other caches go on working with the
-    model.
+    applies to the layers with full attention. Where every layer slides, `Full` is the model's own
+    window, and other policies must keep no more than that. Making a cache sets
+    `config._attn_implementation` (see `transom.attention.huggingface.select_attention`); other
+    caches go on working with the model.
+
+    For looking into it, `cache.layers[i].keys` and `.values` are copies of what is kept, and
+    iterating gives those of all layers, as with a `DynamicCache`; see `ReadableLayer`.
 
     Gradients flow through all passes of which something is kept (see `detach`). None flow through
     recalled blocks, or through keys and values that an earlier pass quantized: a backward pass
@@ -99,10 +109,11 @@ class BoundedCache(PlannedCache):
                 f"cold is {str(cold)!r}, but {policy} recalls nothing, so nothing would be stored "
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
             )
+        check_decoder_only(config)
         config = config.get_text_config(decoder=True)
         model_class(config)  # its module registers the kinds of layers that only it has
         layers: list[Any] = DynamicCache(config=config).layers
-        fitted = FittedPolicy.by_config(policy, config)
+        fitted = FittedPolicy.by_config(within_window(config, policy, layers), config)
         indices = layers_to_bound(config, fitted.policy, layers)
         made = trial(config)
         check_layers(made, indices)

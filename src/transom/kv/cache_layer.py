@@ -8,29 +8,23 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.rotary import Rotary
 from transom.errors import CacheError
 from transom.kv.planner import AnyPlanner
+from transom.kv.readable_layer import ReadableLayer
 
 __all__ = ["CacheLayer"]
 
 
-class CacheLayer(CacheLayerMixin):
+class CacheLayer(ReadableLayer):
     """One layer's storage, written and read as its cache plans.
 
     Storage is allocated at the first token and, under a bounded policy, never changes its shape
     again. A fork shares it until one of the two writes.
-
-    Attributes:
-        tensors: the storage by name, each `(batch, ...)`; empty before the first token.
-        record_past: whether transformers has announced that tokens will be removed again. Layers
-            of a model's own then record what they need for it.
     """
 
     batch_size: int
-    record_past: bool = False
 
     def __init__(self, index: int, planner: AnyPlanner, last: bool) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -42,32 +36,17 @@ class CacheLayer(CacheLayerMixin):
         self._recorded = False  # whether a gradient may need the storage unchanged
 
     @abstractmethod
+    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make storage for the batch, heads, dtype and device of these keys and values."""
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for the batch, heads, dtype and device of the first keys and values."""
-
-    @property
-    def keys(self) -> Tensor | None:
-        """Keys stored as they are, `(batch, kv_heads, slots, head_dim)`, if they are."""
-        return self.tensors.get("keys")
-
-    @keys.setter
-    def keys(self, tensor: Tensor | None) -> None:
-        self._hold("keys", tensor)
-
-    @property
-    def values(self) -> Tensor | None:
-        """Values stored as they are, if they are."""
-        return self.tensors.get("values")
-
-    @values.setter
-    def values(self, tensor: Tensor | None) -> None:
-        self._hold("values", tensor)
-
-    def _hold(self, name: str, tensor: Tensor | None) -> None:
-        if tensor is None:
-            self.tensors.pop(name, None)
-        else:
-            self.tensors[name] = tensor
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.batch_size = key_states.shape[0]
+        self.tensors = {}
+        self._allocate(key_states, value_states)
+        self.is_initialized = True
+        self._sharers, self._recorded = WeakSet([self]), False
 
     @property
     def _rotary(self) -> Rotary | None:
@@ -95,12 +74,7 @@ class CacheLayer(CacheLayerMixin):
                 "a 2-D attention_mask or none."
             )
         if not self.is_initialized or self.batch_size != key_states.shape[0]:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.batch_size = key_states.shape[0]
-            self.tensors = {}
             self.lazy_initialization(key_states, value_states)
-            self.is_initialized = True
-            self._sharers, self._recorded = WeakSet([self]), False
         self.own()
         self._widen(key_states, value_states)
         self.dtype, self._recorded = key_states.dtype, torch.is_grad_enabled()
@@ -192,23 +166,7 @@ class CacheLayer(CacheLayerMixin):
                 self.dtype, self.device, self.batch_size = values.dtype, device, len(values)
         self._sharers, self._recorded = WeakSet([self]), False
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys there will be, and the offset of the first."""
-        return self.planner.filled + query_length, self.planner.seen - self.planner.filled
-
-    def get_seq_length(self) -> int:
-        """Tokens seen, padding included. Not tokens kept: transformers feeds those past this."""
-        return self.planner.seen
-
-    def get_max_length(self) -> int:
-        """-1, for no limit: any number of tokens can be fed."""
-        return -1
-
-    def activate_past_recording(self) -> None:
-        """Announce that tokens will be removed again; assisted decoding does at its start."""
-        self.record_past = True
-
-    def reset(self) -> None:
+    def clear(self) -> None:
         """Empty the storage; it stays allocated."""
         self.own()
         for tensor in self.tensors.values():

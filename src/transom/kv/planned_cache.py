@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Self
 
@@ -56,6 +56,20 @@ class PlannedCache(Cache):
         return {
             layer.index: layer for layer in self.layers if isinstance(layer, SelfAttendingLayer)
         }
+
+    def __iter__(self) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+        """Keys, values and the size of the window of each layer, as a `DynamicCache` gives them.
+
+        So `DynamicCache(cache)` is a copy of what is kept now. For the keys and values see
+        `ReadableLayer`; the size is that of a sliding layer of the model's own, else None.
+
+        Raises:
+            CacheError: where these cannot be read.
+        """
+        for layer in self.layers:
+            names = ("keys", "values", "_sliding_window_tensor")
+            keys, values, window = (getattr(layer, name, None) for name in names)
+            yield keys, values, window
 
     @property
     def seen(self) -> int:
@@ -191,7 +205,10 @@ class PlannedCache(Cache):
     @torch.no_grad()
     def reset(self) -> None:
         """Forget every token; storage stays allocated."""
-        super().reset()  # type: ignore[no-untyped-call]
+        for native in self._native:
+            native.reset()
+        for layer in self._planned:
+            layer.clear()
         self.planner.clear()
 
     @lasting

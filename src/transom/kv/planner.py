@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
-from transom.errors import CacheError, InputError
+from transom.errors import CacheError, InputError, UnsupportedModelError
 from transom.kv.gradients import in_backward
 from transom.policies import Policy, Precision
 
@@ -164,12 +164,18 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         Raises:
             CacheError: when the pass before this one did not finish, or the batch size changed.
             InputError: when the mask has the wrong shape.
+            UnsupportedModelError: when the model has no weights (meta device).
         """
         if tokens == 0:
             raise InputError(
                 f"the forward pass has no new tokens: the cache has already seen {self.seen}, and "
                 "the model was given no more. Give the whole text so far and something new; for "
                 "another text, make a new cache or call reset()."
+            )
+        if device.type == "meta":
+            raise UnsupportedModelError(
+                "the model's weights are on the meta device, where nothing is computed, so there "
+                "would be no keys and values to keep; load the weights first."
             )
         if batch == 0:
             raise InputError("the forward pass has no rows; expected a batch of at least 1.")

@@ -32,7 +32,7 @@ class QuantizedLayer(BoundedLayer):
         assert precision is not None
         self.precision = precision
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
         slots = self.planner.policy.capacity or 0
         for name, like in (("keys", key_states), ("values", value_states)):
             self.tensors |= storage(name, like, slots, self.precision, name == "keys")
@@ -54,7 +54,7 @@ class QuantizedLayer(BoundedLayer):
             self._reserve(max(plan.lengths))
         if plan.tokens == 1:
             self._write(key_states, value_states)
-            keys, values = self._read(plan.lengths, plan.stored, plan)
+            keys, values = self._read(plan.lengths, plan.stored, self._rotation_in(plan))
         else:
             before = self.planner.lengths or [0] * len(key_states)
             keys, values = self._read(before, plan.stored, None)
@@ -122,12 +122,15 @@ class QuantizedLayer(BoundedLayer):
             for pool, part in zip(self._pools(name), quantized, strict=True):
                 pool[rows].index_copy_(2, slots, part)
 
+    def _states_for_newest(self) -> tuple[Tensor, Tensor]:
+        return self._read(self.planner.lengths, self.planner.filled, self._pinned_rotation())
+
     def _read(
-        self, lengths: list[int], stored: int, plan: SlotPlan | None
+        self, lengths: list[int], stored: int, rotation: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The first `stored` slots of rows that have seen `lengths` tokens, decoded.
 
-        With a plan, pinned keys are rotated for its query; otherwise as they came.
+        Pinned keys are rotated as in `SlotPlan`; with None they are as they came.
         """
         keys, values = (
             decode(
@@ -163,13 +166,7 @@ class QuantizedLayer(BoundedLayer):
                 out[mine].index_copy_(2, slots, kept.clone())  # a gradient needs it as is
         if self.origins is not None:
             pinned = min(stored, self.origins.shape[2])
-            origins = self.origins
-            if (
-                plan is not None
-                and plan.rotation is not None
-                and self.index not in self.planner.layers_without_rope
-            ):
-                origins = origins @ plan.rotation
+            origins = self.origins if rotation is None else self.origins @ rotation
             keys[:, :, :pinned] = origins[:, :, :pinned].to(keys.dtype)
         return keys, values
 

@@ -126,6 +126,44 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             self._rotated = (key, self.rotations((places - self.base)[:, None]).to(device))
         return self._rotated[1]
 
+    def kept_slots(self) -> Tensor:
+        """`(rows, kept)` int64: the slots that the newest token of a row sees, in text order.
+
+        One row if all are alike; a row that sees fewer than another has -1 in front.
+        """
+        ends = torch.tensor(self._distinct(self.lengths), device="cpu")
+        places = self.positions_of(ends, self.filled)
+        seen = self.policy.visible(ends[:, None] - 1, places) & (places >= 0)
+        order = places.masked_fill(~seen, -1).argsort(dim=1, stable=True)
+        slots = order[:, order.shape[1] - int(seen.sum(1).max()) :]
+        return slots.masked_fill(~seen.gather(1, slots), -1)
+
+    def rotation_of_pinned(self, queries: Tensor | None = None) -> Tensor | None:
+        """The rotation of the pinned keys that one query of each row needs, as in `SlotPlan`.
+
+        Args:
+            queries: `(rows, 1)` positions; by default those of the newest tokens.
+        """
+        if queries is None:
+            queries = torch.tensor(self._distinct(self.lengths), device="cpu")[:, None] - 1
+        shift = self._shift_of_pinned(queries)
+        if shift is None:
+            return None
+        assert self.rotary is not None
+        return self.rotary.matrix(shift[:, 0], self.head_dim)[:, None]
+
+    def _shift_of_pinned(self, queries: Tensor) -> Tensor | None:
+        """How far pinned keys are from where each query expects them; None if they stay."""
+        if self.rotary is None or not self.policy.pinned or self.positions != "compact":
+            return None
+        shift = self.policy.gap(queries) - self.base
+        return shift if self.base or bool((shift != 0).any()) else None
+
+    @staticmethod
+    def _distinct(lengths: list[int]) -> list[int]:
+        """One length if all rows have the same."""
+        return lengths[:1] if len(set(lengths)) == 1 else lengths
+
     def crop_obstacle(self, columns: int) -> str | None:
         if (reason := super().crop_obstacle(columns)) is not None:
             return reason
@@ -214,14 +252,6 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         if not in_place:
             keys = torch.cat((keys, fresh), dim=1)
 
-        # By how much pinned keys are away from where a query should find them.
-        shift = self.policy.gap(queries) - self.base
-        shifted = (
-            self.rotary is not None
-            and self.policy.pinned > 0
-            and self.positions == "compact"
-            and bool((shift != 0).any() or self.base)
-        )
         plan = SlotPlan(
             tokens=tokens,
             lengths=after,
@@ -244,16 +274,15 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
             if not bool(mask.all()):
                 plan.visible = mask.to(device)
-            if shifted:
-                assert self.rotary is not None
-                plan.rotation = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
+            plan.rotation = _to(self.rotation_of_pinned(queries), device)
         else:
+            shift = self._shift_of_pinned(queries)
             plan.visible = Visibility(
                 policy=self.policy,
                 queries=queries.to(device),
                 keys=keys.to(device),
-                rotary=self.rotary if shifted else None,
-                rotation=_angles(self.rotary, -shift, device) if shifted else None,
+                rotary=None if shift is None else self.rotary,
+                rotation=None if shift is None else _angles(self.rotary, -shift, device),
                 layers_without_rope=self.layers_without_rope,
                 pattern=pattern,
                 stored=set(),

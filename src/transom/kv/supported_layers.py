@@ -5,23 +5,59 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from transformers import PretrainedConfig
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attention_function import NOT_COMPUTED
 from transom.attention.score_rule import SCORE_ARGUMENTS
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 from transom.kv.native_layers import NativeLayer
-from transom.policies import Policy, Scored
+from transom.policies import Full, Policy, Scored, Window
 
 __all__ = [
     "check_attends_once",
     "check_attention",
+    "check_decoder_only",
     "check_expectation",
     "check_layers",
     "head_dim_of",
     "layers_to_bound",
+    "within_window",
 ]
+
+
+def check_decoder_only(config: PretrainedConfig) -> None:
+    """Check that a model attends to one text only.
+
+    Raises:
+        UnsupportedModelError: when it has an encoder besides its decoder.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{config.model_type} is an encoder-decoder: its decoder also attends to what the "
+            "encoder read, which no policy can bound; expected a causal language model. Use "
+            "transformers' own EncoderDecoderCache."
+        )
+
+
+def within_window(
+    config: PretrainedConfig, policy: Policy, layers: Sequence[NativeLayer]
+) -> Policy:
+    """What a policy means for a model whose every layer slides: `Full` is the model's own window.
+
+    Args:
+        config, layers: as for `layers_to_bound`.
+        policy: as it was given.
+    """
+    own: int | None = getattr(config, "sliding_window", None)  # chunks have a size, but no window
+    windows = {
+        layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else None
+        for layer in layers
+        if isinstance(layer, CacheLayerMixin)
+    }
+    if own is None or windows != {own} or not isinstance(policy, Full):
+        return policy
+    return Window(own, kv=policy.kv)
 
 
 def layers_to_bound(
@@ -68,7 +104,8 @@ def layers_to_bound(
     if policy.capacity is None or policy.capacity > window:
         raise UnsupportedModelError(
             f"every attention layer of {config.model_type} already slides over {window} tokens, "
-            f"fewer than {policy} asks for; choose a policy of at most {window} tokens."
+            f"fewer than {policy} asks for; choose a policy of at most {window} tokens, or 'full' "
+            "for the model's own window."
         )
     return list(sliding)
 

@@ -257,7 +257,7 @@ def test_memory_is_the_policys() -> None:
     (module,), x = layers(), tokens(1, LENGTH)
     cache: KeptKeys = BoundedCache(Sinks(3, 9), config=config())
     fed(module, x, cache, [LENGTH])
-    assert cache.layers[0].keys.shape == (1, 2, 12, 6)
+    assert cache.layers[0].tensors["keys"].shape == (1, 2, 12, 6)
 
 
 # What is refused

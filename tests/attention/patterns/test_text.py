@@ -43,7 +43,7 @@ def test_a_policy_reads_as_everywhere_else(policy: Policy) -> None:
 def test_every_constructor_is_known_under_its_own_name() -> None:
     for name, make in CONSTRUCTORS.items():
         assert getattr(patterns, name) is make
-    from_tensors = {"padding", "head_groups"}
+    from_tensors = {"padding", "head_groups", "from_mask_mod"}  # or from functions
     functions = {name for name in patterns.__all__ if name[0].islower()} - {"parse_pattern"}
     assert functions - from_tensors == set(CONSTRUCTORS)
 
@@ -108,6 +108,7 @@ def test_printed(some: Pattern, text: str) -> None:
         ("slidng(4)", "there is no 'slidng'"),
         ("__import__('os')", "there is no '__import__'"),
         ("padding([[1]])", "there is no 'padding'"),
+        ("causal() & from_mask_mod(f)", "takes a Python function, which has no text"),
         ("sliding(int('4'))", "int('4')"),
         ("sliding(4.0)", "'4.0' is not a whole number, list or text"),
         ("sliding(2 * 4)", "'2 * 4' is not a whole number"),

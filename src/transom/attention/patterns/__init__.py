@@ -7,6 +7,7 @@ from transom.attention.patterns.chosen import global_tokens, random_blocks
 from transom.attention.patterns.from_policy import of_policy as pattern
 from transom.attention.patterns.heads import head_groups
 from transom.attention.patterns.mask_function import Grid, Tiles
+from transom.attention.patterns.mask_mod import from_mask_mod
 from transom.attention.patterns.positional import (
     Dilated,
     causal,
@@ -30,6 +31,7 @@ __all__ = [
     "dilated",
     "documents",
     "everything",
+    "from_mask_mod",
     "global_tokens",
     "head_groups",
     "padding",

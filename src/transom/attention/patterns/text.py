@@ -89,6 +89,8 @@ def _pattern(node: ast.expr) -> Pattern:
             if len(named) < len(keywords):
                 raise _Unreadable(f"{ast.unparse(node)} names an argument twice")
             return _made(name, [_value(argument) for argument in arguments], named)
+        case ast.Call(ast.Name("from_mask_mod")):
+            raise _Unreadable("from_mask_mod takes a Python function, which has no text")
         case ast.Call(ast.Name(name)):
             raise _Unreadable(f"there is no {name!r}")
     raise _Unreadable(f"{ast.unparse(node)!r} is not a pattern")

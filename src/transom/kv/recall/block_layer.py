@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from transom.errors import CacheError
 from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.headwise_planner import HeadwisePlanner
 from transom.kv.planner import AnyPlanner
+from transom.kv.readable_layer import KeptStates
 from transom.kv.recall.block_index import TABLES, BlockIndex
 from transom.kv.recall.block_store import BlockStore
 from transom.kv.recall.fetching import fetch
@@ -55,7 +57,7 @@ class BlockLayer(SelfAttendingLayer):
         self.policy = policy
         self.frames = Frames(policy.recalled, policy.local_blocks)
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
         shape = (self.frames.count, self.policy.block_size)
         self.tensors["keys"] = zeros(key_states, *shape, key_states.shape[3])
         self.tensors["values"] = zeros(value_states, *shape, value_states.shape[3])
@@ -68,6 +70,12 @@ class BlockLayer(SelfAttendingLayer):
         if seen is None:
             return self.frames.count
         return self.frames.filling((seen - 1) // self.policy.block_size) + 1
+
+    def _kept_states(self) -> KeptStates:
+        raise CacheError(
+            f"under {self.policy} the heads of a layer see different blocks, which fit into no "
+            "tensor. Use a policy without recall to look at keys and values."
+        )
 
     @property
     def nbytes(self) -> int:
@@ -162,8 +170,8 @@ class BlockLayer(SelfAttendingLayer):
             for row in range(self.batch_size if state else 0)
         ]
 
-    def reset(self) -> None:
-        super().reset()
+    def clear(self) -> None:
+        super().clear()
         for name in TABLES:
             self.tensors.pop(name, None)
         self.row_blocks = [RowBlocks(self.store) for _ in self.row_blocks]

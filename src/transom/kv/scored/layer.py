@@ -6,73 +6,26 @@ import torch
 from torch import Tensor
 
 from transom.attention.score_rule import ScoreRule
-from transom.kv.bounded_layer import fewest
-from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.headwise_planner import RowGroup
-from transom.kv.planner import AnyPlanner
-from transom.kv.quantization import Codes
-from transom.kv.scored.head_budgets import HeadBudgets
 from transom.kv.scored.pool import PoolPart, SlotMove
+from transom.kv.scored.pool_layer import RECEIVED, PoolLayer
 from transom.kv.scored.query_statistics import add_queries, allocate_sums, future_queries
-from transom.kv.scored.scored_planner import ScoredPlanner
 from transom.kv.scored.selection import select_adaptively, select_equally
-from transom.kv.scored.token_states import states
 from transom.kv.scored.watched_attention import attend_and_weigh, attend_causally
-from transom.kv.self_attending_layer import AttentionInputs, SelfAttendingLayer
-from transom.policies import FutureQueries, Kept, Precision, Scored
+from transom.kv.self_attending_layer import AttentionInputs
+from transom.policies import FutureQueries, Kept
 
 __all__ = ["ScoredLayer"]
 
 SCRATCH = 2**24  # attention weights that are in memory at the same time
-RECEIVED = "received"  # the attention received, by the name that saved states have for it
 
 
-class ScoredLayer(SelfAttendingLayer):
-    """Keys and values of at most `policy.size` tokens per head, chosen by the policy's scores.
+class ScoredLayer(PoolLayer):
+    """Attends to at most `policy.size` tokens per head, and evicts those that score lowest.
 
-    Slots are in the order of the text, so a token's slot is its compact position. Keys are stored
-    unrotated (pre-RoPE) and are rotated to that position when they are read. So no key is ever
-    rotated twice, and the distances to the tokens that stay close up when others are evicted.
-
-    Attributes:
-        policy: of this layer.
-        budgets: how many tokens each head of each row may hold.
+    Keys are rotated to the positions of their slots when they are read. So no key is ever rotated
+    twice, and the distances to the tokens that stay close up when others are evicted.
     """
-
-    planner: ScoredPlanner
-
-    def __init__(self, index: int, policy: Scored, planner: ScoredPlanner, last: bool) -> None:
-        super().__init__(index, planner, last)
-        self.budgets = HeadBudgets(0, 0, policy.heads == "equal")
-        self.fit(policy)
-
-    def fit(self, policy: Scored) -> None:
-        self.policy = policy
-        self.precision = Precision.of(policy)
-        self._keys, self._values = states(self.precision)
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        size = self.policy.tokens
-        self.tensors |= self._keys.allocate(key_states, size)
-        self.tensors |= self._values.allocate(value_states, size)
-        self.tensors["positions"] = zeros(key_states, size, dtype=torch.int32)
-        if self.policy.watches != 0:
-            self.tensors[RECEIVED] = zeros(key_states, size, dtype=torch.float32)
-        rows, heads = key_states.shape[:2]
-        self.budgets = HeadBudgets(rows, heads, self.policy.heads == "equal")
-
-    def in_use(self, name: str, seen: int | None) -> int | None:
-        if name in ("keys", "values", "positions", RECEIVED):
-            return fewest(seen, self.policy.tokens)
-        if self.precision is None or name.startswith("queries."):
-            return None
-        exact, part = self.precision.exact, name.partition(".")[2]
-        if part in Codes._fields:
-            return fewest(
-                None if seen is None else max(0, seen - exact), self.policy.tokens - exact
-            )
-        few = {"newest": exact, "first": self.precision.first}
-        return fewest(seen, few[part]) if part in few else None
 
     def _attend_group(self, group: RowGroup, inputs: AttentionInputs, rule: ScoreRule) -> Tensor:
         """Handle the new tokens in pieces, cut where heads are full and where watching begins."""
@@ -251,15 +204,6 @@ class ScoredLayer(SelfAttendingLayer):
             future_queries=ahead,
         )
 
-    def kept_positions(self, row: int = 0) -> list[Tensor]:
-        """Which tokens each kv head of a row holds now: positions in the text, ascending, int64."""
-        length = self.planner.lengths[row]
-        found = []
-        for part, _ in self.budgets.parts(slice(row, row + 1)):
-            held = self.policy.filled(length) + part.extra
-            found += list(part.slots(self.tensors["positions"])[0, :, :held].long())
-        return found
-
     def can_crop(self, seen: int, tokens: int) -> bool:
         policy = self.policy
         if policy.watches is None or policy.expects:
@@ -270,28 +214,3 @@ class ScoredLayer(SelfAttendingLayer):
         if policy.watched and held > policy.tokens - policy.watched:
             return False
         return seen <= policy.tokens or tokens < held - (policy.tokens - policy.round)
-
-    def fork(self, planner: AnyPlanner) -> CacheLayer:
-        twin = super().fork(planner)
-        assert isinstance(twin, ScoredLayer)
-        twin.budgets = self.budgets.copy()
-        return twin
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        return {**super().state, "extra": self.budgets.state} if self.is_initialized else {}
-
-    def restore(self, state: dict[str, Tensor], device: torch.device) -> None:
-        tensors = {name: tensor for name, tensor in state.items() if name != "extra"}
-        super().restore(tensors, device)
-        if state:
-            self.budgets = HeadBudgets.restored(state["extra"], self.policy.heads == "equal")
-
-    def reset(self) -> None:
-        super().reset()
-        self.budgets.reset()
-
-    def take_rows(self, rows: Tensor) -> None:
-        super().take_rows(rows)
-        if self.is_initialized:
-            self.budgets = self.budgets.take_rows(rows.tolist())
