@@ -18,7 +18,7 @@ from transom.validation import known_keywords
 
 # Left out: modules that other modules share, commands, and the parts of Context.
 NOT_FOR_CALLERS = (
-    *("atomic_files", "forks", "outputs", "plugins", "units", "validation"),
+    *("atomic_files", "forks", "outputs", "plugins", "slow_paths", "units", "validation"),
     *("cli", "kv", "state"),
 )
 
