@@ -253,6 +253,11 @@ def test_models_are_listed(capsys, monkeypatch, tmp_path):
     (tmp_path / "smollm2-0.1.2" / "model.safetensors").write_bytes(bytes(1234))
     run("models")
     assert f"cached       in {tmp_path / 'smollm2-0.1.2'} (1.23 kB)" in capsys.readouterr().out
+    kept = tmp_path / "gguf-0123-auto-5.24.0"
+    kept.mkdir()
+    (kept / "transom.json").write_text('{"file": "/models/my.gguf"}')
+    run("models")
+    assert f"/models/my.gguf\n  converted    in {kept} (27 bytes)\n" in capsys.readouterr().out
 
 
 def test_demo_says_what_happened_past_the_trained_length(model, tmp_path, monkeypatch, capsys):

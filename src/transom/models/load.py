@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from transom.errors import MissingExtraError, ModelNotFoundError
 from transom.models.conversion import converted
+from transom.models.gguf import from_gguf_once
 from transom.models.hub import from_hub
 from transom.models.packaged import ALIASES, Report, cache_folder
 from transom.models.placement import check_device, check_dtype
-from transom.models.pretrained import from_gguf, from_pretrained, gist, no_progress_bars
+from transom.models.pretrained import from_folder, from_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,8 @@ def load(
         dtype: Of the weights: a `torch.dtype`, its name, or `"auto"`, the one that they were saved
             in; by default float32 for an alias, else `"auto"`.
         device: Where to move the model, e.g. `"cuda"`; by default it stays where it was loaded.
-        report: Called with one line before each slow step of an alias' first use, e.g. `print`.
+        report: Called with one line before each slow step of the first use of an alias or of a
+            `.gguf` file, e.g. `print`.
         **kwargs: Passed on to `AutoModelForCausalLM.from_pretrained`; those that say where to
             look (`revision`, `token`, `cache_dir`, ...) to `AutoTokenizer` as well.
 
@@ -52,8 +53,9 @@ def load(
         InputError: no weights can be loaded in that dtype, or this machine has no such device.
         MissingExtraError: torch or transformers is not installed.
 
-    The first use of an alias writes to the cache folder. That is atomic: an interrupted one leaves
-    nothing behind that later calls would take for a model, and processes may race.
+    The first use of an alias or of a `.gguf` file writes to the cache folder. That is atomic: an
+    interrupted one leaves nothing behind that later calls would take for a model, and processes
+    may race.
     """
     require_torch()
     check_dtype(dtype)
@@ -61,11 +63,11 @@ def load(
     path = Path(name).expanduser()
     if name in ALIASES:
         folder = converted(ALIASES[name], report or unheard)
-        model, tokenizer = _from_folder(folder, dtype or "float32", kwargs)
+        model, tokenizer = from_folder(folder, dtype or "float32", kwargs, _expected(folder))
     elif name and path.is_dir():
-        model, tokenizer = _from_folder(path, dtype or "auto", kwargs)
+        model, tokenizer = from_folder(path, dtype or "auto", kwargs, _expected(path))
     elif path.is_file() and path.suffix == ".gguf":
-        model, tokenizer = from_gguf(path, dtype or "auto", kwargs)
+        model, tokenizer = from_gguf_once(path, dtype or "auto", kwargs, report or unheard)
     elif path.is_file():
         raise ModelNotFoundError(
             f"{path} is a file, and not a .gguf file; expected an alias ({', '.join(ALIASES)}), a "
@@ -99,23 +101,7 @@ def require_torch() -> None:
             ) from error
 
 
-def _from_folder(
-    folder: Path, dtype: torch.dtype | str, kwargs: Mapping[str, object]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
-
-    try:
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError("it has no config.json")
-        with no_progress_bars():
-            return from_pretrained(str(folder), dtype, kwargs)
-    except (OSError, SafetensorError) as error:
-        expected = (
-            "It is in transom's cache: delete it and load again."
-            if folder.parent == cache_folder()
-            else "Expected what `save_pretrained` writes: config, weights and tokenizer."
-        )
-        raise ModelNotFoundError(
-            f"the folder {folder} holds no model that transformers can load: {gist(error)}. "
-            + expected
-        ) from error
+def _expected(folder: Path) -> str:
+    if folder.parent == cache_folder():
+        return "It is in transom's cache: delete it and load again."
+    return "Expected what `save_pretrained` writes: config, weights and tokenizer."

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from transom.errors import InputError, ModelNotFoundError
@@ -29,6 +30,9 @@ _WHERE = {
     "token",
     "trust_remote_code",
 }
+# While transformers loads a model, it replaces methods of all models and puts them back afterwards.
+# Two threads at once can leave `tie_weights` doing nothing, for good.
+_one_at_a_time = Lock()
 
 
 def from_pretrained(
@@ -39,7 +43,8 @@ def from_pretrained(
 
     tokenizer = tokenizer_from_pretrained(where, kwargs)
     try:
-        return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
+        with _one_at_a_time:
+            return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs), tokenizer
     except TypeError as error:  # It passes unknown arguments to the model's own class.
         for name in kwargs:
             if f"unexpected keyword argument '{name}'" in str(error):
@@ -83,8 +88,8 @@ def from_gguf(
         raise ModelNotFoundError(
             f"{file} is no GGUF model that transformers can load: {gist(error)}"
         ) from error
-    # transformers 5.23 has been seen, once in many runs, to leave an output layer that shares the
-    # input's weights without any. Sharing them again changes nothing where it went well.
+    # Where other threads load models meanwhile, transformers can leave an output layer that shares
+    # the input's weights without any. Sharing them again changes nothing where it went well.
     model.tie_weights()
     empty = [name for name, weight in model.named_parameters() if weight.is_meta]
     if empty:
@@ -93,6 +98,35 @@ def from_gguf(
             "load the model in transformers' own format."
         )
     return model, tokenizer
+
+
+def from_folder(
+    folder: Path, dtype: torch.dtype | str, kwargs: Mapping[str, object], expected: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a folder in transformers' format.
+
+    Raises:
+        ModelNotFoundError: when they cannot be read; it says what was `expected`.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError("it has no config.json")
+        with no_progress_bars():
+            return from_pretrained(str(folder), dtype, kwargs)
+    except (OSError, SafetensorError) as error:
+        raise ModelNotFoundError(
+            f"the folder {folder} holds no model that transformers can load: {gist(error)}. "
+            + expected
+        ) from error
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model and its tokenizer to a folder, in transformers' format."""
+    with no_progress_bars():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 @contextmanager
