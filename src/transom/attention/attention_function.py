@@ -97,6 +97,11 @@ def attention(
             dropout=dropout,
             **kwargs,
         )
+    if attention_mask is None and _is_for_newest(query, kwargs.get("position_ids")):
+        # The kernel would take them for the first tokens.
+        q_len, kv_len = query.shape[2], key.shape[2]
+        seen = query.new_ones(q_len, kv_len, dtype=torch.bool).tril(kv_len - q_len)
+        attention_mask = seen[None, None]
     if base == "eager" and attention_mask is not None:
         attention_mask = _additive(attention_mask, query.dtype)
     forward = _base_attention(base, module)
@@ -171,6 +176,11 @@ def _attend(
             weights = weights_under(attending, columns, query, key, shown, layer)
         output = attending.attend(query, key, value, rule, layer=layer)
     return output.transpose(1, 2).contiguous(), weights
+
+
+def _is_for_newest(query: Tensor, positions: object) -> bool:
+    """Whether a layer runs for the newest tokens of the pass only, as the last of Gemma 4 do."""
+    return isinstance(positions, Tensor) and 1 < query.shape[2] < positions.shape[-1]
 
 
 def _wants_weights(module: nn.Module, given: Mapping[str, object]) -> bool:

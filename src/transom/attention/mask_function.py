@@ -27,6 +27,15 @@ class Patterned:
 
     pattern: Pattern
 
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Patterned:
+        """For the newest queries; a pattern takes the last query to be at the last key."""
+        if index[2].stop is not None:
+            raise CacheError(
+                "the model computes a layer for some tokens that are not the newest, which no "
+                "pattern can follow; expected all of them, or the newest."
+            )
+        return self
+
 
 Mask: TypeAlias = Tensor | Attending | Patterned | Shown | None
 

@@ -60,6 +60,12 @@ class Shown:
     visible: Tensor | Attending | None
     columns: Columns | None
 
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Shown:
+        """For some of the queries; see `Visibility`."""
+        if isinstance(self.visible, (Tensor, Visibility)):
+            return Shown(self.visible[index], self.columns)
+        return self
+
 
 def rule_of_weights(
     rule: ScoreRule, module: nn.Module, q: Tensor, k: Tensor, v: Tensor
@@ -105,7 +111,7 @@ def weights_under(
     if visible.pattern is not None:
         seen = seen & visible.pattern.at(queries, keys.clamp(min=0))
     scores = _scores(q, k)
-    if visible.rotation is not None and layer not in visible.layers_without_rope:
+    if visible.rotation is not None and visible.owners.get(layer, layer) not in visible.layers_without_rope:
         assert visible.rotary is not None
         tables = (table[:, None] for table in visible.rotation)
         rotated = visible.rotary.rotate_queries(q, *tables)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -48,6 +49,7 @@ class Visibility(Attending):
         layers_without_rope: layers without rotary positions, where nothing is rotated.
         pattern: what must let a key through besides the policy, by positions; None for nothing.
         stored: the layers whose keys the cache has stored; the cache adds to it. None without one.
+        owners: for a layer that attends to the keys of another layer, which one that is.
     """
 
     policy: Positional
@@ -58,11 +60,24 @@ class Visibility(Attending):
     layers_without_rope: frozenset[int] = frozenset()
     pattern: Pattern | None = None
     stored: set[int] | None = None
+    owners: Mapping[int, int] = field(default_factory=dict)
     _shared: dict[bool, VisibleBlock] = field(default_factory=dict, repr=False)
 
     @property
     def positions(self) -> Tensor:
         return self.queries
+
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Visibility:
+        """For some of the queries, as a mask `(batch, heads, q_len, kv_len)` is cut.
+
+        Models whose last layers share keys (Gemma 4) run these only for the tokens that logits are
+        asked for.
+        """
+        rows = index[2]
+        rotation = self.rotation
+        if rotation is not None:
+            rotation = rotation[0][:, rows], rotation[1][:, rows]
+        return replace(self, queries=self.queries[:, rows], rotation=rotation, _shared={})
 
     @like_fused
     def attend(
@@ -72,6 +87,7 @@ class Visibility(Attending):
 
         Scratch memory is that of one block of queries, never `q_len * kv_len`.
         """
+        layer = self.owners.get(layer, layer)
         if self.stored is not None and layer not in self.stored:
             raise left_out(layer)
         rule = ScoreRule(q.shape[-1] ** -0.5) if rule is None else rule

@@ -86,6 +86,7 @@ def build(spec: CacheSpec) -> CacheParts:
 
 def _by_position(spec: CacheSpec, given: PlannerInputs) -> CacheParts:
     planner = SlotPlanner(spec.policy, *given)
+    planner.owners = spec.made.owners(spec.indices)
     exact = spec.policy.kv == "auto"
     plain: type[BoundedLayer] = BoundedLayer if exact else QuantizedLayer
     latent: type[BoundedLayer] = LatentLayer if exact else QuantizedLatentLayer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -63,8 +65,12 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
     The first `policy.pinned` tokens of a row have a slot each; the others share a ring of slots. So
     the length of a row decides which token each slot holds. Padding never takes a slot: a padded
     row behaves exactly like the same row alone.
+
+    Attributes:
+        owners: for a layer that attends to the keys of another layer, which one that is.
     """
 
+    owners: Mapping[int, int] = MappingProxyType({})
     _rotated: tuple[tuple[object, ...], Tensor] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -286,6 +292,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
                 layers_without_rope=self.layers_without_rope,
                 pattern=pattern,
                 stored=set(),
+                owners=self.owners,
             )
         return plan
 

@@ -68,8 +68,8 @@ class Recorder:
             same=keys is cached,
             repeated=repeated,
             latent=latent,
-            own_mask=not any(mask is made for made in self._masks),
-            ahead=any(mask is made and bool((made > 0).any()) for made in self._masks),
+            own_mask=not any(_is_of(mask, made) for made in self._masks),
+            ahead=any(_is_of(mask, made) and bool((made > 0).any()) for made in self._masks),
             given=given,
             known=known,
         )
@@ -85,6 +85,13 @@ def _repeats(keys: Tensor, cached: Tensor) -> bool:
         return False
     alike = (keys[:, :, None] == cached[:, None]).flatten(3).all(-1)
     return bool(alike.any(2).all())
+
+
+def _is_of(mask: object, made: Tensor) -> bool:
+    """Whether a mask is the one that was made, or a part of it."""
+    if not isinstance(mask, Tensor):
+        return False
+    return mask is made or mask.untyped_storage().data_ptr() == made.untyped_storage().data_ptr()
 
 
 def _made_of(keys: Tensor, latents: Tensor, rotated: Tensor) -> bool:

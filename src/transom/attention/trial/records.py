@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -98,3 +99,12 @@ class ModelTrial:
     frequencies: list[Tensor] = field(default_factory=list)
     strays: bool = False
     failure: str | None = None
+
+    def owners(self, layers: Iterable[int]) -> dict[int, int]:
+        """For each layer that attends to the keys of another one of these, which one that is."""
+        return {
+            call.layer: index
+            for index in layers
+            for call in self.layers[index].calls
+            if call.layer is not None and call.layer not in self.layers
+        }
