@@ -17,7 +17,7 @@ from transformers import (
     YoutuConfig,
 )
 
-from tests.helpers.models import difference, tokens
+from tests.helpers.models import chunked_logits, difference, tokens
 from tests.helpers.subsequence_reference import logits_by_subsequence
 from transom import BoundedCache, Context
 from transom.errors import UnsupportedModelError
@@ -81,12 +81,6 @@ def tiny(kind: str, layers: int = 1) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-@torch.no_grad()
-def fed(model: Any, ids: torch.Tensor, cache: Any, cuts: list[int], **given: Any) -> torch.Tensor:
-    parts = ids.split(cuts, dim=1)
-    return torch.cat([model(part, past_key_values=cache, **given).logits for part in parts], dim=1)
-
-
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_queries_see_what_a_policy_keeps(kind: str, policy: str) -> None:
@@ -94,7 +88,7 @@ def test_queries_see_what_a_policy_keeps(kind: str, policy: str) -> None:
     expected = logits_by_subsequence(model, ids, parse(policy))
     for cuts in CUTS:
         cache = BoundedCache(policy, config=model.config)
-        assert difference(fed(model, ids, cache, cuts), expected) < 1e-4
+        assert difference(chunked_logits(model, ids, cache, cuts), expected) < 1e-4
         assert type(cache.layers[0]) is LatentLayer
 
 
@@ -102,10 +96,10 @@ def test_queries_see_what_a_policy_keeps(kind: str, policy: str) -> None:
 @pytest.mark.parametrize("policy", ["full", "sinks:3,window=60", "full:kv=int8"])
 def test_without_eviction_the_model_is_as_with_its_own_cache(kind: str, policy: str) -> None:
     model, ids = tiny(kind, layers=2), tokens(2, TOKENS)
-    expected = fed(model, ids, DynamicCache(config=model.config), [TOKENS])
+    expected = chunked_logits(model, ids, DynamicCache(config=model.config), [TOKENS])
     for cuts in CUTS:
         cache = BoundedCache(policy, config=model.config)
-        assert difference(fed(model, ids, cache, cuts), expected) < 1e-4
+        assert difference(chunked_logits(model, ids, cache, cuts), expected) < 1e-4
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -114,30 +108,20 @@ def test_padded_rows_are_as_each_row_alone(policy: str) -> None:
     mask = torch.ones(2, TOKENS, dtype=torch.int64)
     mask[0, :9] = 0
     cache = BoundedCache(policy, config=model.config)
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    together = [
-        model(
-            ids[:, start:stop],
-            past_key_values=cache,
-            attention_mask=mask[:, :stop],
-            position_ids=places[:, start:stop],
-        ).logits
-        for start, stop in ((0, 20), (20, 21), (21, TOKENS))
-    ]
+    together = chunked_logits(model, ids, cache, [20, 1, TOKENS - 21], mask)
     for row, start in ((0, 9), (1, 0)):
         alone = BoundedCache(policy, config=model.config)
-        expected = fed(model, ids[row : row + 1, start:], alone, [TOKENS - start])
-        found = torch.cat(together, dim=1)[row : row + 1, start:]
-        assert difference(found, expected) < 1e-4
+        expected = chunked_logits(model, ids[row : row + 1, start:], alone, [TOKENS - start])
+        assert difference(together[row : row + 1, start:], expected) < 1e-4
 
 
 def test_quantized_latents_stay_close() -> None:
     model, ids = tiny("deepseek-v3", layers=2), tokens(1, TOKENS)
     exact = BoundedCache("sinks:3,window=30", config=model.config)
     coded = BoundedCache("sinks:3,window=30,kv=int8", config=model.config)
-    expected = fed(model, ids, exact, [1] * TOKENS)
+    expected = chunked_logits(model, ids, exact, [1] * TOKENS)
     assert type(coded.layers[0]) is QuantizedLatentLayer
-    found = fed(model, ids, coded, [1] * TOKENS)
+    found = chunked_logits(model, ids, coded, [1] * TOKENS)
     assert difference(found, expected) < 0.2 * float(expected.std())
 
 
@@ -147,7 +131,7 @@ def test_a_policy_prices_latents_exactly(policy: str) -> None:
     shape = ModelShape.from_config(model.config)
     assert shape.head_bytes == 4 * (LATENT + ROTATED)
     cache = BoundedCache(policy, config=model.config)
-    fed(model, tokens(1, TOKENS), cache, [TOKENS])
+    chunked_logits(model, tokens(1, TOKENS), cache, [TOKENS])
     assert cache.nbytes == kv_bytes(parse(policy), shape, TOKENS)
 
 
@@ -160,12 +144,13 @@ def test_beams_copies_and_rebase() -> None:
         assert torch.equal(model.generate(ids, past_key_values=cache, **asked), own)
 
     cache = BoundedCache("sinks:3,window=17", config=model.config)
-    fed(model, ids, cache, [TOKENS])
+    chunked_logits(model, ids, cache, [TOKENS])
     twin, moved = cache.fork(), cache.fork()
     moved.rebase(5)
     more = tokens(1, 6, seed=1)
-    expected = fed(model, more, cache, [2, 4], position_ids=None)
-    assert difference(fed(model, more, twin, [6]), expected) < 1e-4
+    longer = torch.cat((ids, more), dim=1)
+    expected = chunked_logits(model, longer, cache, [2, 4])
+    assert difference(chunked_logits(model, longer, twin, [6]), expected) < 1e-4
     places = torch.arange(TOKENS - 5, TOKENS + 1)[None]
     with torch.no_grad():
         found = model(more, past_key_values=moved, position_ids=places).logits
@@ -186,7 +171,7 @@ def test_bfloat16() -> None:
     model, ids = tiny("deepseek-v3").to(torch.bfloat16), tokens(1, TOKENS)
     expected = logits_by_subsequence(model, ids, parse("sinks:3,window=17"))
     cache = BoundedCache("sinks:3,window=17", config=model.config)
-    found = fed(model, ids, cache, [20, 1, 1, 22])
+    found = chunked_logits(model, ids, cache, [20, 1, 1, 22])
     assert difference(found, expected) < 0.1 * float(expected.float().std()) + 0.25
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma3nTextConfig, Gemma4TextConfig
 
-from tests.helpers.models import dense_reference, difference, tokens
+from tests.helpers.models import chunked_logits, dense_logits, difference, tokens
 from transom import BoundedCache, Context
 from transom.attention.huggingface import select_attention, use_pattern
 from transom.errors import UnsupportedModelError
@@ -52,25 +52,13 @@ def tiny(kind: str, **how: Any) -> Any:
     return AutoModelForCausalLM.from_config(config, **how).eval()
 
 
-@torch.no_grad()
-def fed(model: Any, ids: torch.Tensor, cache: Any, cuts: list[int], **given: Any) -> torch.Tensor:
-    parts = ids.split(cuts, dim=1)
-    return torch.cat([model(part, past_key_values=cache, **given).logits for part in parts], dim=1)
-
-
-@torch.no_grad()
-def by_reference(model: Any, ids: torch.Tensor, policy: str) -> torch.Tensor:
-    with dense_reference(model, parse(policy)):
-        return model(ids, use_cache=False).logits
-
-
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_queries_see_what_a_policy_keeps(kind: str, policy: str) -> None:
     model, ids = tiny(kind), tokens(1, TOKENS)
-    expected = by_reference(model, ids, policy)
+    expected = dense_logits(model, ids, parse(policy))
     for cuts in CUTS:
-        found = fed(model, ids, BoundedCache(policy, config=model.config), cuts)
+        found = chunked_logits(model, ids, BoundedCache(policy, config=model.config), cuts)
         assert difference(found, expected) < 2e-4
 
 
@@ -78,9 +66,9 @@ def test_queries_see_what_a_policy_keeps(kind: str, policy: str) -> None:
 @pytest.mark.parametrize("policy", ["full", "sinks:3,window=60", "full:kv=int8"])
 def test_without_eviction_the_model_is_as_with_its_own_cache(kind: str, policy: str) -> None:
     model, ids = tiny(kind), tokens(2, TOKENS)
-    expected = fed(model, ids, DynamicCache(config=model.config), [TOKENS])
+    expected = chunked_logits(model, ids, DynamicCache(config=model.config), [TOKENS])
     for cuts in CUTS:
-        found = fed(model, ids, BoundedCache(policy, config=model.config), cuts)
+        found = chunked_logits(model, ids, BoundedCache(policy, config=model.config), cuts)
         assert difference(found, expected) < 2e-4
 
 
@@ -90,7 +78,7 @@ def test_shared_layers_may_run_for_the_newest_tokens_only(implementation: str, k
     model = tiny("gemma-4", attn_implementation=implementation)
     for count in 6, TOKENS:  # within the sliding window, where no mask is made, and past it
         ids = tokens(1, count)
-        expected = by_reference(model, ids, "sinks:3,window=17")[:, -keep:]
+        expected = dense_logits(model, ids, parse("sinks:3,window=17"))[:, -keep:]
         cache = BoundedCache("sinks:3,window=17", config=model.config)
         with torch.no_grad():
             found = model(ids, past_key_values=cache, logits_to_keep=keep).logits
@@ -121,23 +109,11 @@ def test_padded_rows_are_as_each_row_alone(kind: str) -> None:
     model, ids = tiny(kind), tokens(2, TOKENS)
     mask = torch.ones(2, TOKENS, dtype=torch.int64)
     mask[0, :9] = 0
-    cache, places = BoundedCache("sinks:3,window=17", config=model.config), mask.cumsum(1) - 1
-    with torch.no_grad():
-        together = torch.cat(
-            [
-                model(
-                    ids[:, start:stop],
-                    past_key_values=cache,
-                    attention_mask=mask[:, :stop],
-                    position_ids=places.clamp(min=0)[:, start:stop],
-                ).logits
-                for start, stop in ((0, 20), (20, 21), (21, TOKENS))
-            ],
-            dim=1,
-        )
+    cache = BoundedCache("sinks:3,window=17", config=model.config)
+    together = chunked_logits(model, ids, cache, [20, 1, TOKENS - 21], mask)
     for row, start in ((0, 9), (1, 0)):
         alone = BoundedCache("sinks:3,window=17", config=model.config)
-        expected = fed(model, ids[row : row + 1, start:], alone, [TOKENS - start])
+        expected = chunked_logits(model, ids[row : row + 1, start:], alone, [TOKENS - start])
         assert difference(together[row : row + 1, start:], expected) < 2e-4
 
 
@@ -156,7 +132,9 @@ def test_beams_and_contexts(kind: str, tmp_path: Any) -> None:
     assert (again.score(more) == context.score(more)).all()
 
 
-@pytest.mark.parametrize("policy", ["snapkv:64", "hierarchical:8,global=90,recall=blocks,block=4"])
+@pytest.mark.parametrize(
+    "policy", ["snapkv:64", "hierarchical:8,global=90,recall=blocks,block=4,blocks=2,chunk=2"]
+)
 def test_policies_that_attend_to_stored_keys_are_refused(policy: str) -> None:
     model = tiny("gemma-4")
     with pytest.raises(UnsupportedModelError, match="attends 2 times to the keys of layer 3"):

@@ -79,7 +79,7 @@ REFUSED = [
     ("bloom", BLOOM, POLICIES, ITSELF),
     ("mpt", MPT, POLICIES, ITSELF),
     ("openai-gpt", OLD, POLICIES, "does not give its keys"),
-    ("gemma4_text", SHARED, POLICIES, "under a mask other"),
+    ("gemma4_text", SHARED, POLICIES[3:], "attends 2 times"),
     ("gpt2", OLD, POLICIES[1:], "no rotary positions"),
     ("diffllama", FOUR, POLICIES[3:], "attends 2 times"),
     ("jetmoe", JETMOE, POLICIES[3:], "other than those it gives"),

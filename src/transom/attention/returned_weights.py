@@ -111,7 +111,10 @@ def weights_under(
     if visible.pattern is not None:
         seen = seen & visible.pattern.at(queries, keys.clamp(min=0))
     scores = _scores(q, k)
-    if visible.rotation is not None and visible.owners.get(layer, layer) not in visible.layers_without_rope:
+    if (
+        visible.rotation is not None
+        and visible.owners.get(layer, layer) not in visible.layers_without_rope
+    ):
         assert visible.rotary is not None
         tables = (table[:, None] for table in visible.rotation)
         rotated = visible.rotary.rotate_queries(q, *tables)
