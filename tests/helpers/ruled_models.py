@@ -38,16 +38,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mimo_v2_flash": {**MIXED, **EXPERTS, "n_routed_experts": 4, "v_head_dim": 6, "head_dim": 12},
 }
 RULED = list(SETTINGS)
+BOTH = ["gemma2", "gpt_oss"]  # one that caps, one that has sinks
 
 
-def ruled(kind: str) -> Any:
-    """A model of its own for the caller, always with the same weights."""
-    return copy.deepcopy(_made(kind))
+def ruled(kind: str, *, sliding: bool = True) -> Any:
+    """A model of its own for the caller, always with the same weights.
+
+    With `sliding` false, every layer has full attention.
+    """
+    return copy.deepcopy(_made(kind, sliding))
 
 
 @cache
-def _made(kind: str) -> Any:
-    config = CONFIG_MAPPING[kind](**SETTINGS[kind])
+def _made(kind: str, sliding: bool) -> Any:
+    layers = SLIDING_FIRST if sliding else ["full_attention"] * 3
+    config = CONFIG_MAPPING[kind](**{**SETTINGS[kind], "layer_types": layers})
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(1)
