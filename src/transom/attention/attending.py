@@ -6,13 +6,20 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from transom.attention.correction import Correction
 from transom.errors import CacheError
 
 __all__ = ["Attending", "left_out"]
 
 
 class Attending(ABC):
-    """Computes attention for every layer of one forward pass."""
+    """Computes attention for every layer of one forward pass.
+
+    Attributes:
+        correction: of queries and keys, before they come here; None where they are right.
+    """
+
+    correction: Correction | None = None
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transom.attention.attending import Attending, left_out
+from transom.attention.correction import Correction
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.kernels.masked import masked
@@ -46,6 +47,7 @@ class Visibility(Attending):
         layers_without_rope: layers without rotary positions, where nothing is rotated.
         pattern: what must let a key through besides the policy, by positions; None for nothing.
         stored: the layers whose keys the cache has stored; the cache adds to it. None without one.
+        correction: as for `Attending`.
     """
 
     policy: Positional
@@ -56,6 +58,7 @@ class Visibility(Attending):
     layers_without_rope: frozenset[int] = frozenset()
     pattern: Pattern | None = None
     stored: set[int] | None = None
+    correction: Correction | None = None
     _shared: dict[bool, VisibleBlock] = field(default_factory=dict, repr=False)
 
     @property

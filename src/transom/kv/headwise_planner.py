@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from transom.attention.attending import Attending, left_out
+from transom.attention.correction import Correction
 from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
+from transom.attention.rotary_by_length import RotaryByLength
 from transom.errors import CacheError
 from transom.kv.planner import PassPlanner, PolicyT, Positions
 from transom.slow_paths import log_slow_path
@@ -57,6 +59,7 @@ class HeadwisePlan(Attending):
         groups: the rows that are handled together.
         layers: by index; the cache sets it.
         started: some layer has already run.
+        correction: as for `Attending`.
     """
 
     tokens: int
@@ -64,6 +67,7 @@ class HeadwisePlan(Attending):
     groups: list[RowGroup]
     layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
+    correction: Correction | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -98,8 +102,9 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
         rotary: Rotary | None,
         head_dim: int,
         layers_without_rope: frozenset[int],
+        own: RotaryByLength | None = None,
     ) -> None:
-        super().__init__(policy, positions, rotary, head_dim, layers_without_rope)
+        super().__init__(policy, positions, rotary, head_dim, layers_without_rope, own)
         self._single: dict[tuple[int, torch.device], Tensor] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -133,6 +138,19 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
         return plan
 
     def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> HeadwisePlan:
+        plan = self._grouped(before, valid, tokens, device, pattern)
+        if self.own is not None:
+            plan.correction = self._correction(plan.positions, valid, device)
+        return plan
+
+    def _grouped(
         self,
         before: list[int],
         valid: Tensor | None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from transom.attention.correction import Correction
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
@@ -33,9 +34,10 @@ class SlotPlan:
         rotation: `(rows, head_dim, head_dim)` float32, rotates the pinned keys; None if they stay.
             Only for a single query: several queries are rotated themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
-            when it sees all of them; for several a `Visibility`.
+            when it sees all of them; for several, or with a correction, a `Visibility`.
         keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
         valid: `(rows, tokens)` bool, which new tokens are real; None for all.
+        correction: of new queries and keys; None where they are right.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
         commits: whether the last layer ends the pass. `CompiledStep` ends it outside its graph.
@@ -53,6 +55,7 @@ class SlotPlan:
     keys: Tensor
     valid: Tensor | None
     fills_pinned: bool
+    correction: Correction | None = None
     started: bool = False
     commits: bool = True
 
@@ -236,7 +239,12 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             valid=None if write[0] is None else fresh >= 0,
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
-        if tokens == 1:
+        plan.correction = self._correction(queries, plan.valid, device)
+        if tokens == 1 and shifted:
+            assert self.rotary is not None
+            plan.rotation = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
+            shifted = False  # the queries stay as they are
+        if tokens == 1 and plan.correction is None:
             mask = (self.policy.visible(queries, keys) & (keys >= 0))[:, None, None, :]
             if pattern is not None:
                 held = keys[:, None, None].clamp(min=0)
@@ -244,9 +252,6 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
             if not bool(mask.all()):
                 plan.visible = mask.to(device)
-            if shifted:
-                assert self.rotary is not None
-                plan.rotation = self.rotary.matrix(shift[:, 0], self.head_dim)[:, None].to(device)
         else:
             plan.visible = Visibility(
                 policy=self.policy,
@@ -257,6 +262,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
                 layers_without_rope=self.layers_without_rope,
                 pattern=pattern,
                 stored=set(),
+                correction=plan.correction,
             )
         return plan
 
