@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config
 
 from tests.helpers.models import (
-    COMMON,
     CONFIGS,
     chunked_logits,
     dense_logits,
@@ -202,14 +201,6 @@ def test_dropout_is_refused() -> None:
 def test_positions_that_cannot_slide_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="no rotary positions"):
         BoundedCache(Sinks(4, 12), config=GPT2Config(n_layer=2))
-
-
-def test_dynamic_rotary_is_refused_unless_nothing_is_evicted() -> None:
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    config = LlamaConfig(**COMMON, rope_parameters=rope)
-    with pytest.raises(UnsupportedModelError, match="'dynamic'"):
-        BoundedCache(Window(8), config=config)
-    BoundedCache(Full(), config=config)
 
 
 def test_a_model_that_slides_throughout_takes_only_smaller_policies() -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from transom.attention.correction import Correction
 from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError
 
@@ -13,7 +14,13 @@ __all__ = ["Attending", "left_out"]
 
 
 class Attending(ABC):
-    """Computes attention for every layer of one forward pass."""
+    """Computes attention for every layer of one forward pass.
+
+    Attributes:
+        correction: of queries and keys, before they come here; None where they are right.
+    """
+
+    correction: Correction | None = None
 
     @property
     @abstractmethod

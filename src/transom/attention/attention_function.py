@@ -172,6 +172,9 @@ def _attend(
                 f"{type(module).__name__} has no layer_idx, so its layer of the bounded cache is "
                 "unknown. Give it one, or use transformers' own DynamicCache."
             )
+        if attending.correction is not None:
+            attending.correction.check(kwargs.get("position_ids"))
+            query = attending.correction.of_queries(query, layer)
         if asked:
             weights = weights_under(attending, columns, query, key, shown, layer)
         output = attending.attend(query, key, value, rule, layer=layer)

@@ -172,8 +172,15 @@ class Rotary:
         return best
 
 
-def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | None]:
+def rotary_of(
+    made: ModelTrial, layers: Iterable[int], any_length: bool = False
+) -> dict[int, Rotary | None]:
     """How each of the given layers of a cache rotates its keys; None for one that does not.
+
+    Args:
+        made: what the model did.
+        layers: by their index in the cache.
+        any_length: how it does in a short text will do; for long ones see `rotary_by_length`.
 
     Raises:
         UnsupportedModelError: when a layer's keys depend on positions in another way, or two layers
@@ -186,7 +193,7 @@ def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | Non
             f"({made.failure}). Use a config that transformers can run."
         )
     with torch.inference_mode(False), torch.no_grad():  # these are used in every mode
-        found = {index: _rotary_of(made, made.layers[index]) for index in layers}
+        found = {at: _rotary_of(made, made.layers[at], any_length) for at in layers}
     rotating = [rotary for rotary in found.values() if rotary is not None]
     for rotary in rotating[1:]:
         if not rotary.same(rotating[0]):
@@ -197,7 +204,7 @@ def rotary_of(made: ModelTrial, layers: Iterable[int]) -> dict[int, Rotary | Non
     return found
 
 
-def _rotary_of(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
+def _rotary_of(made: ModelTrial, layer: TrialLayer, any_length: bool) -> Rotary | None:
     kind, keys = made.config.model_type, layer.keys
     if not layer.latent and not all(call.repeated for call in layer.calls):
         raise UnsupportedModelError(
@@ -229,14 +236,15 @@ def _rotary_of(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
             f"{kind} looks its positions up in a table that ends, but a bounded policy must work "
             "for any number of tokens. Use the policy 'full'."
         )
-    if float((layer.far - keys).abs().max()) > close:
+    if layer.depends_on_length and not any_length:
         raise UnsupportedModelError(
             f"{kind} has rotary frequencies that depend on the largest position so far "
-            f"({rope_type(made.config)!r} in rope_parameters), so kept keys would become wrong. "
-            "Use the policy 'full', or load the model with other rope_parameters."
+            f"({rope_type(made.config)!r} in rope_parameters), so no constant ones can be given. "
+            "Load the model with other rope_parameters."
         )
     if (
         layer.middle is not None
+        and not layer.depends_on_length
         and float((layer.middle - _at(MIDDLE, keys, rotated)).abs().max()) > 10 * close
     ):
         raise UnsupportedModelError(

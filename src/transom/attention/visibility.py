@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transom.attention.attending import Attending, left_out
+from transom.attention.correction import Correction
 from transom.attention.dispatch import blocks_pay
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.kernels.explicit import KeyPart, explicit
@@ -50,6 +51,7 @@ class Visibility(Attending):
         pattern: what must let a key through besides the policy, by positions; None for nothing.
         stored: the layers whose keys the cache has stored; the cache adds to it. None without one.
         owners: for a layer that attends to the keys of another layer, which one that is.
+        correction: as for `Attending`.
     """
 
     policy: Positional
@@ -61,6 +63,7 @@ class Visibility(Attending):
     pattern: Pattern | None = None
     stored: set[int] | None = None
     owners: Mapping[int, int] = field(default_factory=dict)
+    correction: Correction | None = None
     _shared: dict[bool, VisibleBlock] = field(default_factory=dict, repr=False)
 
     @property

@@ -212,7 +212,7 @@ class ModelRunner:
             self.halted = False
 
     def _rebase(self, tokens: int) -> None:
-        """Keep positions small, where the model's float32 angles are accurate.
+        """Keep positions small, where the model's float32 angles are accurate, and in its limit.
 
         Does nothing for a model that scales queries by their true position.
         """
@@ -223,5 +223,8 @@ class ModelRunner:
         if cache.scales_by_position:
             return
         position = self.position
-        if position + tokens > max(REBASE_AT, 4 * capacity) and position > capacity:
+        most = max(REBASE_AT, 4 * capacity)
+        if cache.position_limit is not None:
+            most = min(most, cache.position_limit)
+        if position + tokens > most and position > capacity:
             cache.rebase(position - capacity)

@@ -56,6 +56,7 @@ class BoundedLayer(CacheLayer):
         Mutates the storage. What is returned may be a view of it, valid until the next update.
         """
         plan = self.ready(key_states, value_states)
+        key_states = self._corrected(key_states)
         if self.planner.policy.capacity is None:
             self._reserve(max(plan.lengths))
 

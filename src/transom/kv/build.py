@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from transom.attention.rotary import Rotary, rope_type, rotary_of
+from transom.attention.rotary_by_length import RotaryByLength, rotary_by_length
 from transom.attention.trial import ModelTrial
 from transom.errors import PolicyError
 from transom.kv.bounded_layer import BoundedLayer
@@ -56,6 +57,7 @@ class PlannerInputs(NamedTuple):
     rotary: Rotary | None
     head_dim: int
     layers_without_rope: frozenset[int]
+    own: RotaryByLength | None
 
 
 class CacheParts(NamedTuple):
@@ -72,9 +74,9 @@ def build(spec: CacheSpec) -> CacheParts:
         UnsupportedModelError: when the model's positions or layers cannot be bounded.
         PolicyError: when the policy is of a kind that no cache can hold.
     """
-    rotary, layers_without_rope = _rotary(spec)
+    rotary, layers_without_rope, own = _rotary(spec)
     head_dim = head_dim_of(spec.made, spec.indices)
-    given = PlannerInputs(spec.positions, rotary, head_dim, layers_without_rope)
+    given = PlannerInputs(spec.positions, rotary, head_dim, layers_without_rope, own)
     kind = KINDS.get(spec.policy.decides_by)
     if kind is None:
         raise PolicyError(
@@ -132,14 +134,18 @@ def _marked(spec: CacheSpec) -> list[tuple[int, bool]]:
     return [(index, index == spec.indices[-1]) for index in spec.indices]
 
 
-def _rotary(spec: CacheSpec) -> tuple[Rotary | None, frozenset[int]]:
-    """How the model rotates keys, and the layers in which it does not.
+def _rotary(spec: CacheSpec) -> tuple[Rotary | None, frozenset[int], RotaryByLength | None]:
+    """How the model rotates keys, the layers in which it does not, and how lengths change it.
 
     None if no key ever has to be rotated here.
     """
     policy: Policy = spec.policy
     if policy.capacity is None and (policy.kv == "auto" or rope_type(spec.made.config) is None):
-        return None, frozenset()
-    found = rotary_of(spec.made, spec.indices)
+        return None, frozenset(), None
+    found = rotary_of(spec.made, spec.indices, any_length=True)
     rotary = next((one for one in found.values() if one is not None), None)
-    return rotary, frozenset(index for index, one in found.items() if one is None)
+    without = frozenset(index for index, one in found.items() if one is None)
+    own = rotary_by_length(spec.made, found)
+    if own is not None:
+        rotary = own.constant(policy.capacity if spec.positions == "compact" else None)
+    return rotary, without, own

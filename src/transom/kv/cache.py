@@ -83,7 +83,7 @@ class BoundedCache(PlannedCache):
 
     Raises:
         UnsupportedModelError: when the model's positions cannot be bounded (learned absolute
-            positions, ALiBi, dynamic or longrope rotary), or its layers cannot.
+            positions, ALiBi), or its layers cannot.
         PolicyError: when `positions` is neither of the two.
         InputError: when no file can be made in `cold`, or the policy does not recall.
     """

@@ -53,6 +53,11 @@ class CacheLayer(ReadableLayer):
         """How the model rotates the keys of this layer; None if it does not."""
         return None if self.index in self.planner.layers_without_rope else self.planner.rotary
 
+    def _corrected(self, key_states: Tensor) -> Tensor:
+        """New keys as constant frequencies rotate them; see `Correction`."""
+        correction = self.planner.plan.correction if self.planner.plan else None
+        return key_states if correction is None else correction.of_keys(key_states, self.index)
+
     @property
     def nbytes(self) -> int:
         """Bytes allocated for this layer, also where a fork shares them."""

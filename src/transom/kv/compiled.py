@@ -28,7 +28,7 @@ class CompiledStep:
 
     Raises:
         UnsupportedModelError: unless the policy is bounded and applies to every layer; otherwise
-            some storage would change its shape.
+            some storage would change its shape. Also when the model's frequencies change.
     """
 
     @lasting
@@ -40,6 +40,12 @@ class CompiledStep:
                 f"compile=True needs storage of fixed shape: a bounded policy by position, kept as "
                 f"it comes (this is {cache.policy}), on every layer of {model.config.model_type}, "
                 "none of which may slide by itself. Leave compile off."
+            )
+        if planner.own is not None:
+            raise UnsupportedModelError(
+                f"compile=True needs the same frequencies in every step; those of "
+                f"{model.config.model_type} depend on the length of the text "
+                f"({planner.own.kind!r} in rope_parameters). Leave compile off."
             )
         assert isinstance(planner, SlotPlanner)
         self._planner = planner

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transom.attention.attending import Attending, left_out
+from transom.attention.correction import Correction
 from transom.attention.modes import lasting, like_fused
 from transom.attention.patterns import Pattern
 from transom.attention.score_rule import ScoreRule
@@ -58,6 +59,7 @@ class HeadwisePlan(Attending):
         groups: the rows that are handled together.
         layers: by index; the cache sets it.
         started: some layer has already run.
+        correction: as for `Attending`.
     """
 
     tokens: int
@@ -65,6 +67,7 @@ class HeadwisePlan(Attending):
     groups: list[RowGroup]
     layers: Mapping[int, AttendingLayer] = field(default_factory=dict, repr=False)
     started: bool = False
+    correction: Correction | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -126,6 +129,19 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
         return plan
 
     def _plan(
+        self,
+        before: list[int],
+        valid: Tensor | None,
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+    ) -> HeadwisePlan:
+        plan = self._grouped(before, valid, tokens, device, pattern)
+        if self.own is not None:
+            plan.correction = self._correction(plan.positions, valid, device)
+        return plan
+
+    def _grouped(
         self,
         before: list[int],
         valid: Tensor | None,

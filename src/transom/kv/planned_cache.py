@@ -82,6 +82,22 @@ class PlannedCache(Cache):
         return self.planner.seen - self.planner.base
 
     @property
+    def position_limit(self) -> int | None:
+        """The position ids that the model can be given are smaller; None for no limit."""
+        own = self.planner.own
+        return None if own is None or own.limit is None else own.limit - 1
+
+    def __bool__(self) -> bool:
+        """False under a bounded policy in a model such as Phi-3, whose `generate` then keeps it.
+
+        In the models with `original_max_position_embeddings` in their config, `generate` drops a
+        cache that is true and computes the whole text again, once it is longer than that. They do
+        so because their frequencies may change there, which bounded caches allow for.
+        """
+        drops = hasattr(self._config, "original_max_position_embeddings")
+        return not drops or self.policy.capacity is None
+
+    @property
     def positions(self) -> Positions:
         """Where kept tokens are: `"compact"` or `"absolute"`, as given when the cache was made."""
         return self.planner.positions

@@ -8,8 +8,10 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeAlias,
 import torch
 from torch import Tensor
 
+from transom.attention.correction import Correction
 from transom.attention.patterns import Pattern
 from transom.attention.rotary import Rotary
+from transom.attention.rotary_by_length import RotaryByLength
 from transom.errors import CacheError, InputError, UnsupportedModelError
 from transom.kv.gradients import in_backward
 from transom.policies import Policy, Precision
@@ -25,6 +27,7 @@ class Pass(Protocol):
     tokens: int
     lengths: list[int]
     started: bool
+    correction: Correction | None
 
 
 class PassRequest(NamedTuple):
@@ -64,6 +67,7 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
             `BoundedCache.rebase`.
         plan: of the pass under way, if there is one.
         layers_without_rope: layers without rotary positions.
+        own: how the model rotates by the length of the text; None where it does not depend on it.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         rotary: Rotary | None,
         head_dim: int,
         layers_without_rope: frozenset[int],
+        own: RotaryByLength | None = None,
     ) -> None:
         self.policy = policy
         self.positions = positions
         self.rotary = rotary
         self.head_dim = head_dim
         self.layers_without_rope = layers_without_rope
+        self.own = own
         self.clear()
 
     def fork(self) -> Self:
@@ -212,6 +218,21 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         parts = ((self.real, self.seen), (entering, self.plan.tokens))
         batch = len(self.plan.lengths)
         return torch.cat([_as_tensor(*part, batch) for part in parts], dim=1)
+
+    def _correction(
+        self, places: Tensor, valid: Tensor | None, device: torch.device
+    ) -> Correction | None:
+        """What a pass with tokens at these places in the text, `(rows, tokens)`, is corrected by.
+
+        Raises:
+            CacheError: when the model's frequencies in such a pass are not known.
+        """
+        if self.own is None or self.rotary is None:
+            return None
+        positions = places - self.base
+        return Correction.of_pass(
+            self.own, self.rotary, positions, valid, device, self.layers_without_rope
+        )
 
     def commit(self) -> None:
         """Count the tokens of the pass under way, which is done in every layer."""

@@ -50,6 +50,7 @@ class QuantizedLayer(BoundedLayer):
     ) -> tuple[Tensor, Tensor]:
         """As `BoundedLayer.update`, but what is returned is new memory each time."""
         plan: SlotPlan = self.ready(key_states, value_states)
+        key_states = self._corrected(key_states)
         if self.planner.policy.capacity is None:
             self._reserve(max(plan.lengths))
         if plan.tokens == 1:

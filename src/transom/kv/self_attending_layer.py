@@ -50,9 +50,9 @@ class SelfAttendingLayer(CacheLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Prepare for new keys and values and return them unchanged; `attend` stores them."""
+        """Prepare for new keys and values and return them; `attend` stores them."""
         self.ready(key_states, value_states)
-        return key_states, value_states
+        return self._corrected(key_states), value_states
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule) -> Tensor:
         """Store the new tokens and attend to what each query may see.

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from transom.attention.correction import Correction
 from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
@@ -35,9 +36,10 @@ class SlotPlan:
         rotation: `(rows, head_dim, head_dim)` float32, rotates the pinned keys; None if they stay.
             Only for a single query: several queries are rotated themselves (see `Visibility`).
         visible: for a single query a mask over the slots, `(rows, 1, 1, stored)` bool, or None
-            when it sees all of them; for several a `Visibility`.
+            when it sees all of them; for several, or with a correction, a `Visibility`.
         keys: `(rows, kv_len)` int64 on the CPU, position of each key that is read, -1 if empty.
         valid: `(rows, tokens)` bool, which new tokens are real; None for all.
+        correction: of new queries and keys; None where they are right.
         fills_pinned: some new token may be among the pinned ones.
         started: some layer has already run.
         commits: whether the last layer ends the pass. `CompiledStep` ends it outside its graph.
@@ -55,6 +57,7 @@ class SlotPlan:
     keys: Tensor
     valid: Tensor | None
     fills_pinned: bool
+    correction: Correction | None = None
     started: bool = False
     commits: bool = True
 
@@ -272,7 +275,10 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             valid=None if write[0] is None else fresh >= 0,
             fills_pinned=int(before.min()) < self.policy.pinned,
         )
+        plan.correction = self._correction(queries, plan.valid, device)
         if tokens == 1:
+            plan.rotation = _to(self.rotation_of_pinned(queries), device)
+        if tokens == 1 and plan.correction is None:
             mask = (self.policy.visible(queries, keys) & (keys >= 0))[:, None, None, :]
             if pattern is not None:
                 held = keys[:, None, None].clamp(min=0)
@@ -280,9 +286,8 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             mask = mask | ~mask.any(dim=-1, keepdim=True)  # padding: see Visibility
             if not bool(mask.all()):
                 plan.visible = mask.to(device)
-            plan.rotation = _to(self.rotation_of_pinned(queries), device)
         else:
-            shift = self._shift_of_pinned(queries)
+            shift = None if tokens == 1 else self._shift_of_pinned(queries)
             plan.visible = Visibility(
                 policy=self.policy,
                 queries=queries.to(device),
@@ -293,6 +298,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
                 pattern=pattern,
                 stored=set(),
                 owners=self.owners,
+                correction=plan.correction,
             )
         return plan
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transom.attention.attending import Attending
 from transom.attention.compiling import uncompiled
 from transom.attention.rotary import Rotary
+from transom.attention.rotary_by_length import RotaryByLength
 from transom.attention.score_rule import ScoreRule
 from transom.errors import CacheError
 
@@ -42,6 +43,9 @@ class KeptPlanner(Protocol):
 
     @property
     def layers_without_rope(self) -> frozenset[int]: ...
+
+    @property
+    def own(self) -> RotaryByLength | None: ...
 
     @property
     def plan(self) -> KeptPlan | None: ...
@@ -95,7 +99,7 @@ def check_fits(cache: KeptKeys, layer: int, head_dim: int, rotary: Rotary | None
             f"the cache was made for heads of {planner.head_dim} dimensions and the layer has "
             f"{head_dim}; make it with a config of the same head_dim."
         )
-    if rotary is None or not _alike(rotary, planner.rotary):
+    if planner.own is not None or rotary is None or not _alike(rotary, planner.rotary):
         raise CacheError(
             "the cache rotates keys differently from the layer; expected the same rotary "
             "positions: OptimizedAttention(..., rotary=Rotary.from_config(config)) with the "

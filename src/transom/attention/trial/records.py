@@ -54,7 +54,8 @@ class TrialLayer:
         far: the same keys in a pass that also has a token far beyond the trained length, with a
             cache that says it is as long; None where the model has no such positions.
         middle: `(kv_heads, head_dim)` float32, the key of the same token at `MIDDLE`, or None.
-        steady: queries do not change with the length of the cache.
+        steady: queries do not change with the length of the cache. Where keys do, only the query at
+            position 0 is compared, which is not rotated.
         level: queries and keys have the same norm at every position.
         calls: of the attention function with this layer's keys, in the order of the model.
     """
@@ -80,6 +81,13 @@ class TrialLayer:
         """
         return bool(self.calls) and all(call.latent for call in self.calls)
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the keys at `NEAR` are others where a token far away is in the same pass."""
+        if self.far is None:
+            return False
+        return float((self.far - self.keys).abs().max()) > 1e-4 * float(self.keys.abs().max())
+
 
 @dataclass(eq=False)
 class ModelTrial:
@@ -90,6 +98,7 @@ class ModelTrial:
         layers: by their index in the cache.
         frequencies: every 1-D floating-point tensor in the model that is no weight, float64. Those
             by which the model rotates its keys are among them.
+        longest: the largest position that it was given.
         strays: the model attended to keys that are in no layer of the cache.
         failure: why the model could not be run; None if it could.
     """
@@ -97,6 +106,7 @@ class ModelTrial:
     config: PretrainedConfig
     layers: dict[int, TrialLayer] = field(default_factory=dict)
     frequencies: list[Tensor] = field(default_factory=list)
+    longest: int = 0
     strays: bool = False
     failure: str | None = None
 

@@ -40,7 +40,7 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
             model = hollow_model(kind, config)
             config._attn_implementation = hooks.NAME
             frequencies = _frequencies(model)
-            prompt = RecordingCache(config=config)
+            prompt, length = RecordingCache(config=config), 0
             made = near = far = _feed(model, prompt)
             if "position_ids" in inspect.signature(model.forward).parameters:
                 with suppress(IndexError):  # a table of positions that ends before
@@ -61,9 +61,10 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
         if len(keys):  # some models cut off what they think the cache has already
             layer.far = keys[: len(NEAR)]
             layer.middle = keys[len(NEAR)] if len(keys) > len(NEAR) else None
-            layer.steady = _same_start(near.queries.get(index), far.queries.get(index))
+            same = 1 if layer.depends_on_length else len(NEAR)
+            layer.steady = _same_start(near.queries.get(index), far.queries.get(index), same)
             layer.level = _same_norm(far.queries.get(index)) and _same_norm(far.layers[index].keys)
-    return ModelTrial(config, made.layers, frequencies, made.strays)
+    return ModelTrial(config, made.layers, frequencies, length, made.strays)
 
 
 def _feed(model: PreTrainedModel, cache: RecordingCache, positions: Sequence[int] = ()) -> Recorder:
@@ -107,8 +108,9 @@ def _same_norm(states: Tensor | None) -> bool:
     return bool(((norms - norms[0]).abs() <= CLOSE * norms[0]).all())
 
 
-def _same_start(near: Tensor | None, far: Tensor | None) -> bool:
-    """Whether the first of the far queries are the near ones."""
+def _same_start(near: Tensor | None, far: Tensor | None, count: int) -> bool:
+    """Whether the first `count` of the far queries are the near ones."""
     if near is None or far is None:
         return True
-    return torch.allclose(near, far[: len(near)], rtol=0, atol=1e-4 * float(near.abs().max()))
+    near, far = near[:count], far[:count]
+    return torch.allclose(near, far, rtol=0, atol=1e-4 * float(near.abs().max()))

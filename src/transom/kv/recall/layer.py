@@ -38,9 +38,9 @@ class RecallLayer(BlockLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            super().update(key_states, value_states)
+            states = super().update(key_states, value_states)
         self.dtype = self.tensors["keys"].dtype
-        return key_states, value_states
+        return states
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: ScoreRule) -> Tensor:
         with torch.no_grad():
