@@ -182,3 +182,21 @@ def test_policies_that_attend_to_stored_keys_are_refused(policy: str) -> None:
     model = tiny("deepseek-v3")
     with pytest.raises(UnsupportedModelError, match="makes its keys and values of latents"):
         BoundedCache(policy, config=model.config)
+
+
+def test_latents_with_rotary_scaling_by_length() -> None:
+    scaling = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 32,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [2.0, 3.0, 4.0, 5.0],
+        "factor": 4.0,
+    }
+    config = MiniCPM3Config(**SMALL, num_hidden_layers=1, rope_parameters=scaling)
+    torch.manual_seed(7)
+    model, ids = AutoModelForCausalLM.from_config(config).eval(), tokens(1, TOKENS)
+    expected = logits_by_subsequence(model, ids, parse("sinks:3,window=17"))  # all of them short
+    for cuts in CUTS:
+        cache = BoundedCache("sinks:3,window=17", config=model.config)
+        assert difference(chunked_logits(model, ids, cache, cuts), expected) < 1e-4

@@ -8,7 +8,8 @@ from torch import Tensor
 from transom.attention.visibility import Visibility
 from transom.kv.cache_layer import CacheLayer, zeros
 from transom.kv.readable_layer import KeptStates
-from transom.kv.slot_planner import SlotPlan, SlotPlanner
+from transom.kv.slot_plan import SlotPlan
+from transom.kv.slot_planner import SlotPlanner
 
 __all__ = ["BoundedLayer"]
 

@@ -30,7 +30,8 @@ from transom.kv.persistence import load_state, state_of
 from transom.kv.planned_cache import PlannedCache
 from transom.kv.planner import Positions
 from transom.kv.self_attending_layer import SelfAttendingLayer
-from transom.kv.slot_planner import SlotPlan, SlotPlanner
+from transom.kv.slot_plan import SlotPlan
+from transom.kv.slot_planner import SlotPlanner
 from transom.kv.supported_layers import (
     check_attention,
     check_decoder_only,

@@ -14,7 +14,8 @@ from transom.attention.versions import cache_argument
 from transom.attention.visibility import Visibility
 from transom.errors import UnsupportedModelError
 from transom.kv.cache import BoundedCache
-from transom.kv.slot_planner import SlotPlan, SlotPlanner
+from transom.kv.slot_plan import SlotPlan
+from transom.kv.slot_planner import SlotPlanner
 
 __all__ = ["CompiledStep"]
 

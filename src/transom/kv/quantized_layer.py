@@ -7,7 +7,8 @@ from torch import Tensor
 
 from transom.kv.bounded_layer import BoundedLayer, fewest, grown, put
 from transom.kv.quantization import Channels, Codes, decode, encode, storage
-from transom.kv.slot_planner import SlotPlan, SlotPlanner
+from transom.kv.slot_plan import SlotPlan
+from transom.kv.slot_planner import SlotPlanner
 from transom.policies import Precision
 from transom.slow_paths import log_slow_path
 
