@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, DynamicCache
 
-from tests.helpers.models import CONFIGS, chunked_logits, tiny, tokens
+from tests.helpers.models import (
+    CONFIGS,
+    chunked_logits,
+    dense_logits,
+    difference,
+    tiny,
+    tokens,
+)
 from transom import BoundedCache, Context
 from transom.attention.trial import scales_by_position, trial
 from transom.context import REBASE_AT
@@ -76,3 +83,47 @@ def test_a_cache_refuses_to_start_positions_over() -> None:
     with pytest.raises(CacheError, match="scales its queries by their position"):
         cache.rebase(10)
     assert cache.next_position == cache.seen
+
+
+def llama4(**changes: Any) -> Any:
+    """A tiny Llama 4: the layers with full attention do not rotate, and scale their queries."""
+    config = CONFIG_MAPPING["llama4_text"](
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        intermediate_size_mlp=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        head_dim=8,
+        max_position_embeddings=2048,
+        attention_chunk_size=128,
+        floor_scale=4,
+        attn_scale=0.5,
+        initializer_range=0.3,
+        **changes,
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize("policy", ["window:17", "sinks:3,window=17"])
+def test_llama_4_keeps_the_scale_of_true_positions(policy: str) -> None:
+    model, ids = llama4(), tokens(1, 44)
+    assert scales_by_position(trial(model.config))
+    expected = dense_logits(model, ids, parse(policy))
+    plain = dense_logits(llama4(attn_temperature_tuning=False), ids, parse(policy))
+    assert difference(plain, expected) > 0.1  # the scale matters here
+    for sizes in ([44], [20, 1, 1, 22], [1] * 44):
+        cache = BoundedCache(policy, config=model.config)
+        assert difference(chunked_logits(model, ids, cache, sizes), expected) < 2e-4
+
+
+@pytest.mark.parametrize("policy", ["full", "window:64", "snapkv:64", "sinks:3,window=60,kv=int8"])
+def test_llama_4_without_eviction_is_as_with_its_own_cache(policy: str) -> None:
+    model, ids = llama4(), tokens(2, 44)
+    expected = chunked_logits(model, ids, DynamicCache(config=model.config), [44])
+    for sizes in ([44], [20, 1, 1, 22], [1] * 44):
+        cache = BoundedCache(policy, config=model.config)
+        assert difference(chunked_logits(model, ids, cache, sizes), expected) < 2e-4

@@ -149,7 +149,8 @@ def test_encoders_and_queries_that_depend_on_the_cache_length_are_noticed() -> N
     bert = trial(BertConfig(num_hidden_layers=1))
     assert all(call.ahead for layer in bert.layers.values() for call in layer.calls)
     llama4 = trial(CONFIG_MAPPING["llama4_text"](**FOUR, head_dim=8))
-    assert [layer.steady for layer in llama4.layers.values()] == [True, True, True, False]
+    assert all(layer.steady for layer in llama4.layers.values())
+    assert [layer.level for layer in llama4.layers.values()] == [True, True, True, False]
 
 
 class Clipped(LlamaRotaryEmbedding):

@@ -254,9 +254,9 @@ def _rotary_of(made: ModelTrial, layer: TrialLayer, any_length: bool) -> Rotary 
         )
     if not layer.steady:
         raise UnsupportedModelError(
-            f"{kind} not only rotates its queries but also changes them with the number of tokens "
-            "in the cache, which is not supported with compact positions yet. Use the policy "
-            "'full'."
+            f"{kind} not only rotates and scales its queries but changes them in another way with "
+            "the number of tokens in the cache, which is not supported with compact positions. "
+            "Use the policy 'full'."
         )
     return None if rotated is None else replace(rotated, query_start=layer.query_start)
 

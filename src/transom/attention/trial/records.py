@@ -54,9 +54,9 @@ class TrialLayer:
         far: the same keys in a pass that also has a token far beyond the trained length, with a
             cache that says it is as long; None where the model has no such positions.
         middle: `(kv_heads, head_dim)` float32, the key of the same token at `MIDDLE`, or None.
-        steady: queries do not change with the length of the cache. Where keys do, only the query at
-            position 0 is compared, which is not rotated.
-        level: queries and keys have the same norm at every position.
+        steady: queries do not change with the length of the cache, but for their size. Where keys
+            do, only the query at position 0 is compared, which is not rotated.
+        level: queries and keys have the same norm at every position and length of the cache.
         calls: of the attention function with this layer's keys, in the order of the model.
     """
 

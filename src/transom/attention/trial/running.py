@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -63,7 +64,8 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
             layer.middle = keys[len(NEAR)] if len(keys) > len(NEAR) else None
             same = 1 if layer.depends_on_length else len(NEAR)
             layer.steady = _same_start(near.queries.get(index), far.queries.get(index), same)
-            layer.level = _same_norm(far.queries.get(index)) and _same_norm(far.layers[index].keys)
+            queries = [each.queries[index] for each in (near, far) if index in each.queries]
+            layer.level = _same_norm(*queries) and _same_norm(far.layers[index].keys)
     return ModelTrial(config, made.layers, frequencies, length, made.strays)
 
 
@@ -100,17 +102,17 @@ def _frequencies(model: PreTrainedModel) -> list[Tensor]:
     return found
 
 
-def _same_norm(states: Tensor | None) -> bool:
-    """Whether one token's states, `(positions, heads, head_dim)`, are as large everywhere."""
-    if states is None:
+def _same_norm(*states: Tensor) -> bool:
+    """Whether one token's states, `(positions, heads, head_dim)` each, are as large everywhere."""
+    if not states:
         return True
-    norms = states.norm(dim=-1)
+    norms = torch.cat(states).norm(dim=-1)
     return bool(((norms - norms[0]).abs() <= CLOSE * norms[0]).all())
 
 
 def _same_start(near: Tensor | None, far: Tensor | None, count: int) -> bool:
-    """Whether the first `count` of the far queries are the near ones."""
+    """Whether the first `count` of the far queries are the near ones, but for their size."""
     if near is None or far is None:
         return True
-    near, far = near[:count], far[:count]
-    return torch.allclose(near, far, rtol=0, atol=1e-4 * float(near.abs().max()))
+    near, far = (F.normalize(queries[:count], dim=-1) for queries in (near, far))
+    return torch.allclose(near, far, rtol=0, atol=1e-4)
