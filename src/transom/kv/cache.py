@@ -31,7 +31,7 @@ from transom.kv.planned_cache import PlannedCache
 from transom.kv.planner import Positions
 from transom.kv.self_attending_layer import SelfAttendingLayer
 from transom.kv.slot_planner import SlotPlan, SlotPlanner
-from transom.kv.supported_layers import check_layers, layers_to_bound
+from transom.kv.supported_layers import check_image_positions, check_layers, layers_to_bound
 from transom.policies import Policy
 from transom.policies.parse import as_policy
 from transom.validation import known_keywords, whole_number
@@ -62,7 +62,9 @@ class BoundedCache(PlannedCache):
 
     Args:
         policy: what to keep, as a policy or its text.
-        config: of the model that will use the cache: `model.config`, the same object.
+        config: of the model that will use the cache: `model.config`, the same object. For a model
+            of text and images that is given text only, `model.config.get_text_config()` will do;
+            where images have positions of several axes (M-RoPE), some policies need that.
         positions: `"compact"` moves pinned keys along, so that no distance exceeds the policy's
             size, and a model can read past its trained length; `"absolute"` leaves every key at
             the position it was seen at.
@@ -99,13 +101,15 @@ class BoundedCache(PlannedCache):
                 f"cold is {str(cold)!r}, but {policy} recalls nothing, so nothing would be stored "
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
             )
-        config = config.get_text_config(decoder=True)
+        whole, config = config, config.get_text_config(decoder=True)
         model_class(config)  # its module registers the kinds of layers that only it has
         layers: list[Any] = DynamicCache(config=config).layers
         fitted = FittedPolicy.by_config(policy, config)
         indices = layers_to_bound(config, fitted.policy, layers)
         made = trial(config)
         check_layers(made, indices)
+        if whole is not config:
+            check_image_positions(made, fitted.policy, positions == "compact")
         self._config, self._fitted = config, fitted.on_layers(len(indices))
         self.policy = self._fitted.policy
         built = build(CacheSpec(self.policy, made, indices, positions, cold))

@@ -11,9 +11,15 @@ from transom.attention.attention_function import NOT_COMPUTED
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 from transom.kv.native_layers import NativeLayer
-from transom.policies import Policy
+from transom.policies import Policy, Positional, Scored
 
-__all__ = ["check_attends_once", "check_layers", "head_dim_of", "layers_to_bound"]
+__all__ = [
+    "check_attends_once",
+    "check_image_positions",
+    "check_layers",
+    "head_dim_of",
+    "layers_to_bound",
+]
 
 
 def layers_to_bound(
@@ -122,6 +128,33 @@ def check_attends_once(made: ModelTrial, layers: list[int], policy: Policy) -> N
             "computes attention to its own keys. Use a policy by position without recall, such as "
             "sinks or window."
         )
+
+
+def check_image_positions(made: ModelTrial, policy: Policy, compact: bool) -> None:
+    """Check that a policy can follow the positions of images in a model that may be given some.
+
+    In M-RoPE an image of 32 x 32 tokens takes 32 positions, so the number of tokens before a key
+    does not say where the key is. A cache never sees the positions. So nothing may depend on them:
+    keys stay where they are, or all keys that a query sees are near it.
+
+    Raises:
+        UnsupportedModelError: when the policy would move keys by a number of tokens.
+    """
+    if not made.several_axes or policy.capacity is None:
+        return
+    if isinstance(policy, Scored) and policy.expects:
+        reason = "reckons with the positions of later queries"
+        instead = "Use another policy, such as window, or snapkv with positions='absolute'"
+    elif compact and not (isinstance(policy, Positional) and not policy.pinned):
+        reason = "with compact positions moves keys by a number of tokens"
+        instead = "Use positions='absolute', or a policy that moves no keys, such as window"
+    else:
+        return
+    raise UnsupportedModelError(
+        f"an image takes fewer positions than tokens in {made.config.model_type} (M-RoPE), but "
+        f"{policy} {reason}. {instead}. For text without images, give the config of the text "
+        "model: config=model.config.get_text_config()."
+    )
 
 
 def _reasons(layer: TrialLayer | None) -> Iterator[str]:

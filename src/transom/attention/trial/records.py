@@ -71,6 +71,7 @@ class ModelTrial:
         frequencies: every 1-D floating-point tensor in the model that is no weight, float64. Those
             by which the model rotates its keys are among them.
         strays: the model attended to keys that are in no layer of the cache.
+        several_axes: positions may have several axes, as those of image tokens do in M-RoPE.
         failure: why the model could not be run; None if it could.
     """
 
@@ -78,4 +79,5 @@ class ModelTrial:
     layers: dict[int, TrialLayer] = field(default_factory=dict)
     frequencies: list[Tensor] = field(default_factory=list)
     strays: bool = False
+    several_axes: bool = False
     failure: str | None = None
