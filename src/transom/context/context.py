@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transom import models
 from transom.context.content import Content, TokenIds, are_messages
 from transom.context.generation import GeneratingContext
-from transom.context.model import CausalLM, check_model
+from transom.context.model import CausalLM, check_model, text_config_of
 from transom.context.persistence import Note, as_note, read_context, restore, write_context
 from transom.context.runner import ModelRunner
 from transom.context.scoring import check_windows, score, score_by_windows
@@ -78,7 +78,8 @@ class Context(GeneratingContext):
     ) -> None:
         chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
         check_model(model)
-        cache = BoundedCache(policy, config=model.config, positions=positions, cold=cold)
+        config = text_config_of(model)  # a context reads no images
+        cache = BoundedCache(policy, config=config, positions=positions, cold=cold)
         self.tokenizer = tokenizer
         self.chunk = chunk
         self.note: Note = {}

@@ -15,6 +15,7 @@ __all__ = [
     "check_model",
     "device_of",
     "logits_of",
+    "text_config_of",
     "vocabulary_of",
 ]
 
@@ -74,6 +75,12 @@ def device_of(model: CausalLM) -> torch.device:
     raise UnsupportedModelError(
         "the model's weights are on the meta device, so it cannot be run; load them first."
     )
+
+
+def text_config_of(model: CausalLM) -> Any:
+    """The config of the part of a model that reads text; any other object as it is."""
+    config = model.config
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def vocabulary_of(model: CausalLM) -> int:

@@ -35,6 +35,7 @@ from transom.kv.slot_planner import SlotPlanner
 from transom.kv.supported_layers import (
     check_attention,
     check_decoder_only,
+    check_image_positions,
     check_layers,
     layers_to_bound,
     within_window,
@@ -73,7 +74,9 @@ class BoundedCache(PlannedCache):
 
     Args:
         policy: what to keep, as a policy or its text.
-        config: of the model that will use the cache: `model.config`, the same object.
+        config: of the model that will use the cache: `model.config`, the same object. For a model
+            of text and images that is given text only, `model.config.get_text_config()` will do;
+            where images have positions of several axes (M-RoPE), some policies need that.
         positions: `"compact"` moves pinned keys along, so that no distance exceeds the policy's
             size, and a model can read past its trained length; `"absolute"` leaves every key at
             the position it was seen at.
@@ -111,7 +114,7 @@ class BoundedCache(PlannedCache):
                 "there; expected a policy such as hierarchical:1024,global=100000,recall=blocks."
             )
         check_decoder_only(config)
-        config = config.get_text_config(decoder=True)
+        whole, config = config, config.get_text_config(decoder=True)
         model_class(config)  # its module registers the kinds of layers that only it has
         layers: list[Any] = DynamicCache(config=config).layers
         fitted = FittedPolicy.by_config(within_window(config, policy, layers), config)
@@ -119,6 +122,8 @@ class BoundedCache(PlannedCache):
         made = trial(config)
         check_layers(made, indices)
         check_attention(made, indices, config._attn_implementation)
+        if whole is not config:
+            check_image_positions(made, fitted.policy, positions == "compact")
         self._config, self._fitted = config, fitted.on_layers(len(indices))
         self.policy = self._fitted.policy
         built = build(CacheSpec(self.policy, made, indices, positions, cold))

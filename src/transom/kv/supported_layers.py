@@ -12,13 +12,14 @@ from transom.attention.score_rule import SCORE_ARGUMENTS
 from transom.attention.trial import Call, ModelTrial, TrialLayer
 from transom.errors import UnsupportedModelError
 from transom.kv.native_layers import NativeLayer
-from transom.policies import Full, Policy, Scored, Window
+from transom.policies import Full, Policy, Positional, Scored, Window
 
 __all__ = [
     "check_attends_once",
     "check_attention",
     "check_decoder_only",
     "check_expectation",
+    "check_image_positions",
     "check_layers",
     "head_dim_of",
     "layers_to_bound",
@@ -206,6 +207,33 @@ def check_expectation(made: ModelTrial, layers: list[int], policy: Scored) -> No
             "attention to expect only of scores without a cap. Use another policy by score, such "
             "as snapkv."
         )
+
+
+def check_image_positions(made: ModelTrial, policy: Policy, compact: bool) -> None:
+    """Check that a policy can follow the positions of images in a model that may be given some.
+
+    In M-RoPE an image of 32 x 32 tokens takes 32 positions, so the number of tokens before a key
+    does not say where the key is. A cache never sees the positions. So nothing may depend on them:
+    keys stay where they are, or all keys that a query sees are near it.
+
+    Raises:
+        UnsupportedModelError: when the policy would move keys by a number of tokens.
+    """
+    if not made.several_axes or policy.capacity is None:
+        return
+    if isinstance(policy, Scored) and policy.expects:
+        reason = "reckons with the positions of later queries"
+        instead = "Use another policy, such as window, or snapkv with positions='absolute'"
+    elif compact and not (isinstance(policy, Positional) and not policy.pinned):
+        reason = "with compact positions moves keys by a number of tokens"
+        instead = "Use positions='absolute', or a policy that moves no keys, such as window"
+    else:
+        return
+    raise UnsupportedModelError(
+        f"an image takes fewer positions than tokens in {made.config.model_type} (M-RoPE), but "
+        f"{policy} {reason}. {instead}. For text without images, give the config of the text "
+        "model: config=model.config.get_text_config()."
+    )
 
 
 def _reasons(layer: TrialLayer | None) -> Iterator[str]:

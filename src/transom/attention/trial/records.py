@@ -100,6 +100,7 @@ class ModelTrial:
             by which the model rotates its keys are among them.
         longest: the largest position that it was given.
         strays: the model attended to keys that are in no layer of the cache.
+        several_axes: positions may have several axes, as those of image tokens do in M-RoPE.
         failure: why the model could not be run; None if it could.
     """
 
@@ -108,6 +109,7 @@ class ModelTrial:
     frequencies: list[Tensor] = field(default_factory=list)
     longest: int = 0
     strays: bool = False
+    several_axes: bool = False
     failure: str | None = None
 
     def owners(self, layers: Iterable[int]) -> dict[int, int]:

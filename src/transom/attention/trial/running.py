@@ -43,9 +43,11 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
             frequencies = _frequencies(model)
             prompt, length = RecordingCache(config=config), 0
             made = near = far = _feed(model, prompt)
+            axes = False
             if "position_ids" in inspect.signature(model.forward).parameters:
                 with suppress(IndexError):  # a table of positions that ends before
                     near = _feed(model, prompt.after(len(NEAR)), NEAR)
+                    axes = _depend_on_axes(model, prompt, near)
         except Exception as error:  # whatever the model's own code raises is the answer
             reason = " ".join(str(error).split())[:200]
             return ModelTrial(config, failure=f"{type(error).__name__}: {reason}")
@@ -66,20 +68,29 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
             layer.steady = _same_start(near.queries.get(index), far.queries.get(index), same)
             queries = [each.queries[index] for each in (near, far) if index in each.queries]
             layer.level = _same_norm(*queries) and _same_norm(far.layers[index].keys)
-    return ModelTrial(config, made.layers, frequencies, length, made.strays)
+    return ModelTrial(config, made.layers, frequencies, length, made.strays, axes)
 
 
-def _feed(model: PreTrainedModel, cache: RecordingCache, positions: Sequence[int] = ()) -> Recorder:
+def _feed(
+    model: PreTrainedModel,
+    cache: RecordingCache,
+    positions: Sequence[int] = (),
+    fixed_axes: int = 0,
+) -> Recorder:
     """What each layer does with one token: repeated as a prompt, or at each of some positions.
 
-    The positions are rows of a batch, so that no token is in the past of another.
+    The positions are rows of a batch, so that no token is in the past of another. With
+    `fixed_axes`, they are the last axis of several; the token is at 0 on the others.
     """
     recorder = Recorder()
     given: dict[str, object] = {cache_argument(model): cache, "use_cache": True}
     ids = torch.full((1, len(NEAR)), TOKEN)
     if positions:
         ids = torch.full((len(positions), 1), TOKEN)
-        given["position_ids"] = torch.tensor(positions)[:, None]
+        places = torch.tensor(positions)[:, None]
+        if fixed_axes:
+            places = torch.stack((*[torch.zeros_like(places)] * fixed_axes, places))
+        given["position_ids"] = places
     token = recording.set(recorder)
     try:
         with rank_one():
@@ -87,6 +98,20 @@ def _feed(model: PreTrainedModel, cache: RecordingCache, positions: Sequence[int
     finally:
         recording.reset(token)
     return recorder
+
+
+def _depend_on_axes(model: PreTrainedModel, prompt: RecordingCache, near: Recorder) -> bool:
+    """Whether keys differ when only one of three or four axes of the positions changes."""
+    for axes in (3, 4):  # four with one for the text
+        try:
+            made = _feed(model, prompt.after(len(NEAR)), NEAR, fixed_axes=axes - 1)
+        except Exception:  # a model with one axis may fail in any way
+            continue
+        for index, layer in made.layers.items():
+            known = near.layers[index].keys
+            if layer.keys.shape == known.shape and not torch.allclose(layer.keys, known):
+                return True
+    return False
 
 
 def _frequencies(model: PreTrainedModel) -> list[Tensor]:
