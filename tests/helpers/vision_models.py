@@ -107,7 +107,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": (
         "Gemma3Config",
         {
-            "text_config": {**TEXT, "head_dim": 8, "layer_types": ["full_attention"]},
+            "text_config": {
+                **TEXT,
+                "num_hidden_layers": 2,
+                "head_dim": 8,
+                "layer_types": ["full_attention", "sliding_attention"],
+            },
             "vision_config": SIGLIP,
             "mm_tokens_per_image": 16,
             "image_token_index": IMAGE,
@@ -133,11 +138,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny_vision(family: str, attention: str = "sdpa") -> Any:
-    """A model whose text model has one layer; its weights are always the same."""
+    """A model whose text model has one layer that does something; its weights are always the same.
+
+    Gemma 3 makes a mask for sliding layers, so it has one, which adds zeros.
+    """
     name, settings = FAMILIES[family]
     config = getattr(transformers, name)(**settings)
     torch.manual_seed(3)
-    return AutoModelForImageTextToText.from_config(config, attn_implementation=attention).eval()
+    model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention).eval()
+    for layer in model.model.get_decoder().layers[1:]:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return model
 
 
 class Prompt(NamedTuple):

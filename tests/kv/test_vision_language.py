@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from tests.helpers.models import difference, tokens
 from tests.helpers.vision_models import Prompt, prompt, tiny_vision
 from transom import BoundedCache, Context
-from transom.errors import UnsupportedModelError
+from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import parse
 
 MROPE = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl")
@@ -42,15 +42,20 @@ def forget(model: Any) -> None:
 
 
 @torch.no_grad()
-def by_subsequence(model: Any, given: Prompt, policy: Any, compact: bool) -> Tensor:
+def by_subsequence(
+    model: Any, given: Prompt, policy: Any, compact: bool, block: slice = slice(0, 0)
+) -> Tensor:
     """Logits of each token of a model with one layer, from a text of the tokens that it sees.
 
-    With absolute positions they keep the positions that they have in the whole text.
+    With absolute positions they keep the positions that they have in the whole text. The tokens of
+    `block` see each other.
     """
     states = embedded(model, given)
     places, found = torch.arange(given.ids.shape[1]), []
+    together = (places >= block.start) & (places < block.stop)
     for place in places:
-        seen = policy.visible(place, places)
+        seen = policy.visible(place, places) | (together[place] & together)
+        count, own = int(seen.sum()), int(seen[:place].sum())
         positions = None
         if not compact:
             positions = places[None] if states["position_ids"] is None else states["position_ids"]
@@ -58,11 +63,10 @@ def by_subsequence(model: Any, given: Prompt, policy: Any, compact: bool) -> Ten
         hidden = model.model.get_decoder()(
             inputs_embeds=states["inputs_embeds"][:, seen],
             position_ids=positions,
-            # Without a mask, transformers takes a gap between positions for another text.
-            attention_mask=torch.ones(1, int(seen.sum()), dtype=torch.int64),
+            attention_mask=torch.ones(1, 1, count, count, dtype=torch.bool),
             use_cache=False,
         ).last_hidden_state
-        found.append(model.get_output_embeddings()(hidden[:, -1:]))
+        found.append(model.get_output_embeddings()(hidden[:, own : own + 1]))
     return torch.cat(found, dim=1)
 
 
@@ -163,3 +167,97 @@ def test_generates_after_an_image_as_without_a_bound_when_all_is_kept(family, po
         out = model.generate(given.ids, **given.given, past_key_values=cache, **settings)
         found.append(out.tolist())
     assert found[0] == found[1]
+
+
+def seeing_each_other(family: str, given: Prompt) -> slice:
+    """The image in Gemma 3; all tokens of type 0, the image and the prompt, in PaliGemma."""
+    kinds = given.given["token_type_ids"][0]
+    return given.image if family == "gemma3" else slice(0, int((kinds == 0).sum()))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("positions", ["compact", "absolute"])
+@pytest.mark.parametrize("prefill", [27, 33])
+@pytest.mark.parametrize("policy", ["full", "window:26", "sinks:4,window=21", "sinks:8,window=20"])
+@pytest.mark.parametrize("family", ["gemma3", "paligemma"])
+def test_tokens_that_see_each_other_are_kept_together(
+    family, policy, prefill, positions, attention
+):
+    model, given = tiny_vision(family, attention), prompt(family)
+    block = seeing_each_other(family, given)
+    want = by_subsequence(model, given, parse(policy), positions == "compact", block)
+    cache = BoundedCache(policy, config=model.config, positions=positions)
+    assert difference(fed(model, given, cache, prefill), want) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("window:12", "16 tokens see each other"),
+        ("sinks:4,window=12", "16 tokens see each other"),
+        ("snapkv:64", "kept one by one"),
+        ("hierarchical:1024,global=4096,recall=blocks", "kept one by one"),
+    ],
+)
+def test_an_image_that_cannot_be_kept_together_is_refused(policy, message):
+    model, given = tiny_vision("gemma3"), prompt("gemma3")
+    cache = BoundedCache(policy, config=model.config)
+    with pytest.raises(CacheError, match=message):
+        fed(model, given, cache, prefill=24)
+
+
+@torch.no_grad()
+def test_rows_with_images_at_different_places_are_as_each_alone():
+    model = tiny_vision("gemma3")
+    rows = [prompt("gemma3", 5, 14), prompt("gemma3", 9, 6)]
+    pads = [0, 4]
+    alone = [
+        model(
+            input_ids=row.ids,
+            **row.given,
+            past_key_values=BoundedCache("sinks:4,window=20", config=model.config),
+        ).logits
+        for row in rows
+    ]
+    pad = torch.nn.functional.pad
+    together = model(
+        input_ids=torch.cat([pad(row.ids, (n, 0)) for row, n in zip(rows, pads, strict=True)]),
+        attention_mask=torch.cat(
+            [pad(torch.ones_like(row.ids), (n, 0)) for row, n in zip(rows, pads, strict=True)]
+        ),
+        token_type_ids=torch.cat(
+            [pad(row.given["token_type_ids"], (n, 0)) for row, n in zip(rows, pads, strict=True)]
+        ),
+        pixel_values=torch.cat([row.given["pixel_values"] for row in rows]),
+        past_key_values=BoundedCache("sinks:4,window=20", config=model.config),
+    ).logits
+    for row, n in enumerate(pads):
+        assert difference(together[row : row + 1, n:], alone[row]) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["gemma3", "paligemma"])
+def test_generates_after_a_block_as_without_a_bound_when_all_is_kept(family):
+    model, given = tiny_vision(family), prompt(family)
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    found = [
+        model.generate(given.ids, **given.given, past_key_values=cache, **settings).tolist()
+        for cache in (
+            DynamicCache(config=model.config),
+            BoundedCache("sinks:4,window=100", config=model.config),
+        )
+    ]
+    assert found[0] == found[1]
+
+
+def test_weights_of_a_block_are_those_of_a_pass_without_a_bound():
+    model, given = tiny_vision("gemma3", "eager"), prompt("gemma3")
+    found = [
+        model(
+            input_ids=given.ids, **given.given, past_key_values=cache, output_attentions=True
+        ).attentions[0]
+        for cache in (
+            DynamicCache(config=model.config),
+            BoundedCache("sinks:4,window=100", config=model.config),
+        )
+    ]
+    assert difference(*found) < 1e-5

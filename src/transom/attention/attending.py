@@ -22,6 +22,8 @@ class Attending(ABC):
 
     correction: Correction | None = None
 
+    ndim = 4  # of the mask in whose place it stands; transformers asks a mask that it is given
+
     @property
     @abstractmethod
     def positions(self) -> Tensor:

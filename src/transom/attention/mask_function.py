@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor
 from transformers import AttentionMaskInterface
@@ -11,6 +11,7 @@ from transformers import AttentionMaskInterface
 from transom.attention.attending import Attending
 from transom.attention.causal_text import deviates
 from transom.attention.compiling import uncompiled
+from transom.attention.image_blocks import image_blocks
 from transom.attention.patterns import Pattern, causal, padding
 from transom.attention.patterns.shift import shifted
 from transom.attention.planned_offset import PlannedOffset
@@ -26,6 +27,8 @@ class Patterned:
     """Stands in place of a mask where a pattern decides; positions count from the first key."""
 
     pattern: Pattern
+    shape: tuple[int, int, int, int]  # of the mask; transformers asks for it when it comes back
+    ndim: ClassVar[int] = 4
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Patterned:
         """For the newest queries; a pattern takes the last query to be at the last key."""
@@ -56,6 +59,9 @@ def mask(
             that of causal text, or the cache has empty slots.
         InputError: when the attention mask does not fit the tokens so far.
     """
+    given = kwargs.get("attention_mask")
+    if isinstance(given, (Attending, Patterned, Shown)):
+        return _given(given, kv_offset, pattern)
     if pattern is None and not isinstance(kv_offset, PlannedOffset):
         own: Tensor | None = AttentionMaskInterface()[base](kv_offset=kv_offset, **kwargs)
         return own
@@ -65,11 +71,16 @@ def mask(
 @uncompiled
 def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwargs: Any) -> Mask:
     """What stands in place of a mask where a bounded cache, a pattern or both decide."""
+    blocks = None
     if (deviation := deviates(**kwargs)) is not None:
-        raise CacheError(
-            f"the model asks for {deviation} in layers where a policy or a pattern decides; only "
-            "causal text is supported there. Feed such tokens with a DynamicCache."
-        )
+        if pattern is None:
+            blocks = image_blocks(**kwargs)
+        if blocks is None:
+            raise CacheError(
+                f"the model asks for {deviation} in layers where a policy or a pattern decides; "
+                "only causal text is supported there, and under a policy by position images whose "
+                "tokens see each other. Feed such tokens with a DynamicCache."
+            )
     if isinstance(kv_offset, PlannedOffset):
         planner = kv_offset.planner
         visible = planner.begin(
@@ -78,6 +89,7 @@ def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwar
             kwargs["attention_mask"],
             kwargs["device"],
             pattern,
+            blocks,
         )
         if base == "eager":
             log_slow_path(
@@ -93,6 +105,23 @@ def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwar
     return _patterned(pattern, int(kv_offset), **kwargs)
 
 
+def _given(
+    made: Attending | Patterned | Shown, kv_offset: int | Tensor, pattern: Pattern | None
+) -> Mask:
+    """A mask that was made before by `mask` and comes back, as PaliGemma hands it on."""
+    if isinstance(made, Patterned):
+        fits = pattern is not None and not isinstance(kv_offset, PlannedOffset)
+    else:
+        visible = made.visible if isinstance(made, Shown) else made
+        fits = isinstance(kv_offset, PlannedOffset) and kv_offset.planner.awaits(visible)
+    if not fits:
+        raise CacheError(
+            "attention_mask was made for another forward pass, or for another cache. Make it right "
+            "before the pass, or pass a 2-D attention_mask or none."
+        )
+    return made
+
+
 def _patterned(
     pattern: Pattern,
     first: int,
@@ -100,6 +129,7 @@ def _patterned(
     q_length: int,
     kv_length: int,
     q_offset: int | Tensor,
+    batch_size: int,
     attention_mask: Tensor | None,
     **_: object,
 ) -> Patterned:
@@ -119,4 +149,4 @@ def _patterned(
         real = attention_mask[:, first : first + kv_length].bool()
         if not bool(real.all()):
             seen = seen & padding(real)
-    return Patterned(seen)
+    return Patterned(seen, (batch_size, 1, q_length, kv_length))

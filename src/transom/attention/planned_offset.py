@@ -24,8 +24,12 @@ class Planner(Protocol):
         attention_mask: Tensor | None,
         device: torch.device,
         pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> Tensor | Attending | None:
         """Plan a pass; returns its mask, None for everything, or what attends instead."""
+
+    def awaits(self, visible: Tensor | Attending | None) -> bool:
+        """Whether this is what `begin` gave for the pass that comes next."""
 
     @property
     def columns(self) -> Columns | None:

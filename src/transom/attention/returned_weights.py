@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ class Shown:
 
     visible: Tensor | Attending | None
     columns: Columns | None
+    ndim: ClassVar[int] = 4  # as in `Attending`
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Shown:
         """For some of the queries; see `Visibility`."""
@@ -107,7 +109,10 @@ def weights_under(
             "a policy by position such as sinks or window."
         )
     queries, keys = visible.queries[:, None, :, None], visible.keys[:, None, None, :]
-    seen = visible.policy.visible(queries, keys) & (keys >= 0)
+    seen = visible.policy.visible(queries, keys)
+    if visible.blocks is not None:
+        seen = seen | visible.blocks.same(slice(None), slice(None))
+    seen = seen & (keys >= 0)
     if visible.pattern is not None:
         seen = seen & visible.pattern.at(queries, keys.clamp(min=0))
     scores = _scores(q, k)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transom.attention.attending import Attending, left_out
 from transom.attention.correction import Correction
 from transom.attention.dispatch import blocks_pay
+from transom.attention.image_blocks import KeyBlocks
 from transom.attention.kernels.block_sparse import Apart, block_sparse
 from transom.attention.kernels.explicit import KeyPart, explicit
 from transom.attention.kernels.masked import masked
@@ -49,6 +50,7 @@ class Visibility(Attending):
             every key is at the right distance already.
         layers_without_rope: layers without rotary positions, where nothing is rotated.
         pattern: what must let a key through besides the policy, by positions; None for nothing.
+        blocks: of tokens that see each other, whatever the policy says; None for none.
         stored: the layers whose keys the cache has stored; the cache adds to it. None without one.
         owners: for a layer that attends to the keys of another layer, which one that is.
         correction: as for `Attending`.
@@ -61,6 +63,7 @@ class Visibility(Attending):
     rotation: tuple[Tensor, Tensor] | None = None
     layers_without_rope: frozenset[int] = frozenset()
     pattern: Pattern | None = None
+    blocks: KeyBlocks | None = None
     stored: set[int] | None = None
     owners: Mapping[int, int] = field(default_factory=dict)
     correction: Correction | None = None
@@ -80,7 +83,11 @@ class Visibility(Attending):
         rotation = self.rotation
         if rotation is not None:
             rotation = rotation[0][:, rows], rotation[1][:, rows]
-        return replace(self, queries=self.queries[:, rows], rotation=rotation, _shared={})
+        blocks = self.blocks
+        if blocks is not None:
+            blocks = blocks._replace(queries=blocks.queries[:, rows])
+        queries = self.queries[:, rows]
+        return replace(self, queries=queries, rotation=rotation, blocks=blocks, _shared={})
 
     @like_fused
     def attend(
@@ -151,7 +158,10 @@ class Visibility(Attending):
         rotated = self._rotate(q, block.queries)
         order = torch.arange(self.policy.pinned, device=q.device)
         queries = self.queries[:, None, block.queries, None]
-        seen = (order <= queries) & present[:, None, None]
+        seen = order <= queries
+        if self.blocks is not None:
+            seen = seen | self.blocks.same(block.queries, where)
+        seen = seen & present[:, None, None]
         if self.pattern is not None:
             seen = seen & self.pattern.at(queries, order)
         k, v = k[:, :, block.columns], v[:, :, block.columns]
@@ -180,7 +190,9 @@ class Visibility(Attending):
         if local_only in self._shared:
             return self._shared[local_only]
         span = slice(start, start + QUERY_BLOCK)
-        block = visible_block(self.policy, self.pattern, self.queries, self.keys, span, local_only)
+        block = visible_block(
+            self.policy, self.pattern, self.queries, self.keys, span, local_only, self.blocks
+        )
         if self.queries.shape[1] <= QUERY_BLOCK:
             self._shared[local_only] = block
         return block
@@ -190,7 +202,9 @@ class Visibility(Attending):
         """The local keys as a run; None where blocks cannot be used, or are not worth it."""
         if self.queries.shape[1] < WORTH_BLOCKS:
             return None
-        if self.keys.is_cuda:
+        if self.blocks is not None:
+            reason = "some tokens see each other"
+        elif self.keys.is_cuda:
             reason = "on a GPU, blocks would be many small products"
         elif len(self.keys) > 1 or len(self.queries) > 1:
             reason = "the rows of a batch have different lengths or padding"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from transom.attention.image_blocks import KeyBlocks
 from transom.attention.patterns import Pattern
 from transom.policies import Positional
 
@@ -67,6 +68,7 @@ def visible_block(
     keys: Tensor,
     span: slice,
     local_only: bool,
+    blocks: KeyBlocks | None = None,
 ) -> VisibleBlock:
     """What a block of queries sees.
 
@@ -77,17 +79,23 @@ def visible_block(
         keys: `(rows, kv_len)` int64 positions in any order, -1 where there is no key.
         span: the queries of the block.
         local_only: leave the pinned keys out.
+        blocks: of tokens that see each other besides; None where there are none.
     """
     queries = queries[:, span]
     pinned = (keys >= 0) & (keys < policy.pinned)
     wanted = (keys >= policy.local_start(queries.min())) & (keys >= 0)
-    wanted = (wanted & (keys <= queries.max())) & ~pinned
+    if blocks is None:  # otherwise a query may see later keys of its block
+        wanted = wanted & (keys <= queries.max())
+    wanted = wanted & ~pinned
     if not local_only:
         wanted |= pinned
     anywhere = wanted.any(dim=0)
     columns = slice(None) if bool(anywhere.all()) else anywhere.nonzero().flatten()
     keys = keys[:, None, None, columns]
-    mask = policy.visible(queries[:, None, :, None], keys) & (keys >= 0)
+    mask = policy.visible(queries[:, None, :, None], keys)
+    if blocks is not None:
+        mask = mask | blocks.same(span, columns)
+    mask = mask & (keys >= 0)
     if pattern is not None:
         mask = mask & pattern.at(queries[:, None, :, None], keys.clamp(min=0))
     if local_only:

@@ -142,14 +142,21 @@ class BoundedCache(PlannedCache):
         attention_mask: Tensor | None,
         device: torch.device,
         pattern: Pattern | None = None,
+        blocks: Tensor | None = None,
     ) -> Tensor | Attending | None:
         """Plan a forward pass; the mask function calls this before any layer runs."""
         planner: Any = self.planner
-        plan = planner.begin(tokens, batch, attention_mask, device, pattern)
+        plan = planner.begin(tokens, batch, attention_mask, device, pattern, blocks)
         if isinstance(plan, HeadwisePlan):
             plan.layers = self._attending
         visible: Tensor | Attending | None = planner.visible(plan)
         return visible
+
+    def awaits(self, visible: Tensor | Attending | None) -> bool:
+        """Whether this is what `begin` gave for the pass that comes next."""
+        planner: Any = self.planner
+        plan = planner.plan
+        return plan is not None and not plan.started and planner.visible(plan) is visible
 
     def update(
         self,

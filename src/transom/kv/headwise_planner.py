@@ -135,7 +135,14 @@ class HeadwisePlanner(PassPlanner[PolicyT, HeadwisePlan]):
         tokens: int,
         device: torch.device,
         pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> HeadwisePlan:
+        if blocks is not None:
+            raise CacheError(
+                f"under {self.policy} tokens are kept one by one, so image tokens that see each "
+                "other cannot be kept together. Use a policy by position, without recall, such as "
+                "sinks or window."
+            )
         plan = self._grouped(before, valid, tokens, device, pattern)
         if self.own is not None:
             plan.correction = self._correction(plan.positions, valid, device)

@@ -39,14 +39,13 @@ class PassRequest(NamedTuple):
     device: torch.device
     valid: Tensor | None
     pattern: Pattern | None
+    blocks: Tensor | None
 
     def same(self, other: PassRequest | None) -> bool:
         """Whether a plan made for the other request serves this one too."""
         if other is None or self[:4] != other[:4] or self.pattern is not other.pattern:
             return False
-        if self.valid is None or other.valid is None:
-            return self.valid is other.valid
-        return torch.equal(self.valid, other.valid)
+        return _equal(self.valid, other.valid) and _equal(self.blocks, other.blocks)
 
 
 PassT = TypeVar("PassT", bound=Pass)
@@ -124,6 +123,7 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         tokens: int,
         device: torch.device,
         pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> PassT:
         """Plan a pass; `valid` is `(batch, tokens)` bool on the CPU, None for no padding."""
 
@@ -160,15 +160,18 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
         attention_mask: Tensor | None,
         device: torch.device,
         pattern: Pattern | None = None,
+        blocks: Tensor | None = None,
     ) -> PassT:
         """Plan a forward pass of `tokens` new tokens for each of `batch` rows.
 
         Args:
             attention_mask: `(batch, seen + tokens)`, nonzero for real tokens; None for all real.
             pattern: what must let a key through besides the policy.
+            blocks: `(batch, tokens)` int64 on the CPU, see `image_blocks`; None for none.
 
         Raises:
-            CacheError: when the pass before this one did not finish, or the batch size changed.
+            CacheError: when the pass before this one did not finish, the batch size changed, or
+                the policy cannot keep a block whole.
             InputError: when the mask has the wrong shape.
             UnsupportedModelError: when the model has no weights (meta device).
         """
@@ -202,10 +205,10 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
             )
         before = self.lengths or [0] * batch
         valid = self._valid(attention_mask, tokens, batch)
-        request = PassRequest(tokens, before, self.base, device, valid, pattern)
+        request = PassRequest(tokens, before, self.base, device, valid, pattern, blocks)
         if self.plan is None or not request.same(self._request):
             self._request = request
-            self.plan = self._plan(before, valid, tokens, device, pattern)
+            self.plan = self._plan(before, valid, tokens, device, pattern, blocks)
         return self.plan  # the same one again: a model with two types of layers asks once for each
 
     @property
@@ -271,6 +274,10 @@ class PassPlanner(ABC, Generic[PolicyT, PassT]):
 
 
 AnyPlanner: TypeAlias = PassPlanner[Any, Any]
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
 
 
 def _as_tensor(real: Tensor | None, columns: int, batch: int) -> Tensor:

@@ -12,6 +12,7 @@ from transom.attention.patterns import Pattern
 from transom.attention.returned_weights import Columns
 from transom.attention.rotary import Rotary
 from transom.attention.visibility import Visibility
+from transom.kv.key_blocks import key_blocks
 from transom.kv.planner import PassPlanner
 from transom.kv.slot_plan import SlotPlan
 from transom.policies import Positional
@@ -144,19 +145,27 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         tokens: int,
         device: torch.device,
         pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> SlotPlan:
+        if blocks is not None and bool((blocks != blocks[:1]).any()) and valid is None:
+            valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
         if valid is None and len(set(before)) == 1:
-            return self._uniform(before, tokens, device, pattern)
+            return self._uniform(before, tokens, device, pattern, blocks)
         if valid is None:
             valid = torch.ones(len(before), tokens, dtype=torch.bool, device="cpu")
-        return self._ragged(before, valid, device, pattern)
+        return self._ragged(before, valid, device, pattern, blocks)
 
     def _bounded(self, length: int) -> int:
         capacity = self.policy.capacity
         return length if capacity is None else min(length, capacity)
 
     def _uniform(
-        self, before: list[int], tokens: int, device: torch.device, pattern: Pattern | None
+        self,
+        before: list[int],
+        tokens: int,
+        device: torch.device,
+        pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> SlotPlan:
         length = before[0]
         end = length + tokens
@@ -174,10 +183,16 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             write=(None, source, slots),
             device=device,
             pattern=pattern,
+            blocks=None if blocks is None else blocks[:1],
         )
 
     def _ragged(
-        self, before: list[int], valid: Tensor, device: torch.device, pattern: Pattern | None
+        self,
+        before: list[int],
+        valid: Tensor,
+        device: torch.device,
+        pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> SlotPlan:
         starts = torch.tensor(before, device="cpu")
         queries = (starts[:, None] + valid.cumsum(dim=1) - 1).clamp_(min=0)
@@ -196,6 +211,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
             write=(rows, source, self.slots_of(fresh[rows, source])),
             device=device,
             pattern=pattern,
+            blocks=blocks,
         )
 
     def _made(
@@ -207,6 +223,7 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
         write: tuple[Tensor | None, Tensor | None, Tensor],
         device: torch.device,
         pattern: Pattern | None,
+        blocks: Tensor | None,
     ) -> SlotPlan:
         """A plan on `device`, from positions that are all on the CPU."""
         tokens = fresh.shape[1]
@@ -253,6 +270,9 @@ class SlotPlanner(PassPlanner[Positional, SlotPlan]):
                 rotation=None if shift is None else _angles(self.rotary, -shift, device),
                 layers_without_rope=self.layers_without_rope,
                 pattern=pattern,
+                blocks=None
+                if blocks is None
+                else key_blocks(self.policy, blocks, fresh, before, keys, device),
                 stored=set(),
                 owners=self.owners,
                 correction=plan.correction,
