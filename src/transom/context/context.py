@@ -78,10 +78,9 @@ class Context(GeneratingContext):
     ) -> None:
         chunk = whole_number("Context", "chunk", chunk, 1, unit="tokens per forward pass")
         check_model(model)
-        config = text_config_of(model)  # a context reads no images
-        cache = BoundedCache(policy, config=config, positions=positions, cold=cold)
-        self.tokenizer = tokenizer
-        self.chunk = chunk
+        text = text_config_of(model)  # a context reads no images
+        cache = BoundedCache(policy, config=text, positions=positions, cold=cold)
+        self.tokenizer, self.chunk = tokenizer, chunk
         self.note: Note = {}
         self._runner = ModelRunner(model, cache, compile=compile)
 
