@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from textwrap import fill
 
 from tests.helpers.model_kinds.examine import Row
+from tests.helpers.model_kinds.feeding import WAYS
 
 # Families that people know first, in this order, by how the names of their kinds begin.
 KNOWN = {
@@ -70,7 +71,10 @@ def page(rows: list[Row], machine: dict[str, object]) -> str:
     parts += _summary(rows, made)
     parts += ["\n## Families\n", *_table((name, families[name]) for name in KNOWN)]
     parts += ["\n## The others\n", *_table([("", families["Others"])])]
-    parts += ["\n## Why they are refused\n", *_reasons(made)]
+    faults = [fault for row in made for fault in row.faults()]
+    if faults:
+        parts += ["\n## Faults\n", *(f"- {fault}" for fault in faults)]
+    parts += ["\n## Why others are refused\n", *_reasons(made)]
     if len(made) < len(rows):
         parts += ["\n## Not made\n"]
         parts += [f"- `{row.kind}`: {row.not_made}." for row in rows if row.not_made]
@@ -126,10 +130,16 @@ def _note(row: Row) -> str:
 def _whys(row: Row, column: str) -> list[str]:
     """Why a column is not all good, in short."""
     return [
-        re.split(AFTER_WHY, verdict.why.replace(f"{row.kind} ", ""), maxsplit=1)[0]
+        _short(verdict.why, row.kind)
         for verdict in row.verdicts[column].values()
         if verdict.word != "works"
     ]
+
+
+def _short(why: str, kind: str) -> str:
+    """A reason without the way of feeding, the name of the kind, and what follows from it."""
+    without_way = re.sub(rf"^({'|'.join(WAYS)}): ", "", why)
+    return re.split(AFTER_WHY, without_way.removeprefix(f"{kind} "), maxsplit=1)[0]
 
 
 def _reasons(made: list[Row]) -> list[str]:
@@ -138,6 +148,8 @@ def _reasons(made: list[Row]) -> list[str]:
     for row in made:
         by_reason: dict[str, list[str]] = defaultdict(list)
         for column in COLUMNS:
+            if _cell(row, column) != MARKS["refused"]:
+                continue
             for why in dict.fromkeys(_whys(row, column)):
                 by_reason[why].append(column)
         for why, columns in by_reason.items():

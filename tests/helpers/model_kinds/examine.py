@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tests.helpers.model_kinds.exceptions import NOT_MADE
-from tests.helpers.model_kinds.feeding import IN_STEPS, LENGTH, WAYS, texts, whole
+from tests.helpers.model_kinds.feeding import IN_STEPS, LENGTH, WAYS, Fed, texts, whole
 from tests.helpers.model_kinds.lone_query import lone_logits
 from tests.helpers.model_kinds.small_configs import small_config, small_model
 from transom import BoundedCache
@@ -24,6 +24,7 @@ QUANTIZED = 0.06  # the same in the middle, where keys and values have 8 bits
 NEWEST = 8  # tokens of a text that see some in 8 bits; the newest 64 and the first 4 are exact
 TELLING = 20.0  # how much larger than what is close a policy's effect has to be
 MOST_WAYS = ("one prompt", "chunks", "single steps", "left-padded chunks", "beams")
+MAKING = "making the cache"
 LONG = 83  # of a text, under kv=int8
 
 
@@ -91,7 +92,8 @@ class Row:
         kind: its `model_type`.
         not_made: why there is no model; empty where there is one.
         verdicts: by column and policy.
-        left_out: ways to feed it that fail with transformers' own cache, with the reason.
+        left_out: ways to feed it in which transformers' own cache fails, or gives something else
+            than no cache; under a policy that evicts, they are left out.
     """
 
     kind: str
@@ -141,14 +143,18 @@ def examine(kind: str, cases: Sequence[Case] = CASES) -> Row:
 
 
 class _Examination:
-    """Texts of one length: the model's own logits, ways that can be compared, references."""
+    """Texts of one length: what the model gives with its own cache, and what each case should."""
 
     def __init__(self, model: Any, row: Row, cases: list[Case]) -> None:
         self.model, self.row, self.ids = model, row, texts(cases[0].length)
         self.plain = whole(model, self.ids)
         self.scale = float(self.plain.std())
-        asked = {way for case in cases for way in case.ways}
-        self.ways = {way: self._possible(way) for way in WAYS if way in asked}
+        self.own: dict[str, Fed] = {}
+        self.exact: dict[str, bool] = {}
+        for way in dict.fromkeys(way for case in cases for way in case.ways):
+            self._feed_own_cache(way)
+            if not self.exact.get(way) and way in IN_STEPS:
+                self._feed_own_cache(IN_STEPS[way])
         proof = self._proof()
         self.expected = {case: self._expected(case, proof) for case in cases}
 
@@ -157,20 +163,18 @@ class _Examination:
             verdict = self._verdict(case, expected)
             self.row.verdicts.setdefault(case.column, {})[case.policy] = verdict
 
-    def _possible(self, way: str) -> str:
-        """This way, or that in its place, if the model then gives the same with its own cache."""
-        for name in (way, IN_STEPS.get(way)):
-            if name is None:
-                break
-            try:
-                off = self._off(name, DynamicCache(config=self.model.config), self.plain)
-            except Exception as error:
-                self.row.left_out[name] = f"fails with a DynamicCache: {_said(error)}"
-                continue
-            if off <= CLOSE:
-                return name
-            self.row.left_out[name] = f"differs by {off:.1g} with a DynamicCache"
-        return ""
+    def _feed_own_cache(self, way: str) -> None:
+        """Note what comes, and whether it is what the model gives without a cache."""
+        try:
+            cache = DynamicCache(config=self.model.config)
+            self.own[way] = fed = WAYS[way](self.model, cache, self.ids)
+        except Exception as error:
+            self.row.left_out[way] = f"fails with a DynamicCache: {_said(error)}"
+            return
+        off = self._off(fed, _cut(self.plain, fed))
+        self.exact[way] = off <= CLOSE
+        if off > CLOSE:
+            self.row.left_out[way] = f"differs by {off:.1g} with a DynamicCache"
 
     def _proof(self) -> str:
         """Why there is no reference; empty where it gives what the model gives, under no bound."""
@@ -181,10 +185,11 @@ class _Examination:
         off = float((found - self.plain).abs().max()) / self.scale
         return f"the reference is off by {off:.1g} under no bound" if off > CLOSE else ""
 
-    def _expected(self, case: Case, proof: str) -> Tensor | str:
-        """Logits, or why there are none."""
+    def _expected(self, case: Case, proof: str) -> dict[str, list[Tensor]] | str:
+        """Logits by way of feeding, or why there are none."""
         if not case.evicts:
-            return self.plain
+            own = {way: [logits for logits, _ in fed] for way, fed in self.own.items()}
+            return {way: own[way] for way in case.ways if way in own}
         if proof:
             return proof
         policy: Any = parse(case.policy)
@@ -193,47 +198,55 @@ class _Examination:
             return bool(policy.visible(query, key))
 
         compact = case.positions == "compact"
-        expected = lone_logits(self.model, self.ids, visible, compact=compact)
-        effect = float((expected - self.plain).abs().max()) / self.scale
+        logits = lone_logits(self.model, self.ids, visible, compact=compact)
+        effect = float((logits - self.plain).abs().max()) / self.scale
         if effect < TELLING * CLOSE:
             return f"the policy changes logits by {effect:.1g} only, which tells nothing"
-        return expected
+        ways = [way if self.exact.get(way) else IN_STEPS.get(way, way) for way in case.ways]
+        return {way: _cut(logits, self.own[way]) for way in ways if self.exact.get(way)}
 
-    def _verdict(self, case: Case, expected: Tensor | str) -> Verdict:
-        off = 0.0
-        ways = list(dict.fromkeys(self.ways[way] for way in case.ways if self.ways[way]))
-        for way in ("", *ways):  # at first the cache is only made
-            try:
-                policy: Any = parse(case.policy)
-                cache = BoundedCache(policy, config=self.model.config, positions=case.positions)
-                if way and isinstance(expected, Tensor):
-                    quantized = case.column == "quantized"
-                    off = max(off, self._off(way, cache, expected, quantized))
-                elif way:
-                    self._off(way, cache, self.plain)
-            except TransomError as error:
-                return Verdict("refused", (way and f"{way}: ") + _first_sentence(error))
-            except Exception as error:
-                return Verdict("RAW ERROR", f"{way or 'making the cache'}: {_said(error)}")
-            if not off <= case.close:
-                return Verdict("WRONG", f"{way}: off by {off:.2g} standard deviations", off)
-        if not ways:
-            return Verdict("no reference", "no way of feeding it works with a DynamicCache")
+    def _verdict(self, case: Case, expected: dict[str, list[Tensor]] | str) -> Verdict:
+        worst, way = 0.0, MAKING
+        known = expected if isinstance(expected, dict) else {}
+        try:
+            self._cache(case)
+            for way in known or self.own:
+                fed = WAYS[way](self.model, self._cache(case), self.ids)
+                off = self._off(fed, known[way], case.column == "quantized") if known else 0.0
+                if not off <= case.close:
+                    return Verdict("WRONG", f"{way}: off by {off:.2g} standard deviations", off)
+                worst = max(worst, off)
+        except TransomError as error:
+            said = _first_sentence(error)
+            return Verdict("refused", said if way == MAKING else f"{way}: {said}")
+        except Exception as error:
+            return Verdict("RAW ERROR", f"{way}: {_said(error)}")
         if isinstance(expected, str):
             return Verdict("no reference", expected)
-        return Verdict("works", off=off)
+        if not known:
+            return Verdict("no reference", "with its own cache the model gives something else")
+        return Verdict("works", off=worst)
 
-    def _off(self, way: str, cache: Any, expected: Tensor, quantized: bool = False) -> float:
+    def _cache(self, case: Case) -> BoundedCache:
+        policy: Any = parse(case.policy)
+        return BoundedCache(policy, config=self.model.config, positions=case.positions)
+
+    def _off(self, fed: Fed, expected: list[Tensor], quantized: bool = False) -> float:
         """The largest difference of a logit, in standard deviations.
 
         Of a quantized cache it is that of the middle one of the newest tokens: where a number
         decides which experts are asked, the least error can change all logits of a token.
         """
         offs = []
-        for logits, row in WAYS[way](self.model, cache, self.ids):
-            by_token = (logits - expected[row, : len(logits)]).abs().amax(-1)
+        for (logits, _), right in zip(fed, expected, strict=True):
+            by_token = (logits - right).abs().amax(-1)
             offs.append(float(by_token[-NEWEST:].median() if quantized else by_token.max()))
         return max(offs) / self.scale
+
+
+def _cut(logits: Tensor, fed: Fed) -> list[Tensor]:
+    """Of the logits of whole texts, those of what was fed."""
+    return [logits[row, : len(given)] for given, row in fed]
 
 
 def _said(error: Exception) -> str:

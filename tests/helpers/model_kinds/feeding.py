@@ -11,14 +11,15 @@ from torch import Tensor
 
 from transom.attention.versions import cache_argument
 
-__all__ = ["IN_STEPS", "LENGTH", "WAYS", "texts", "whole"]
+__all__ = ["IN_STEPS", "LENGTH", "WAYS", "Fed", "texts", "whole"]
 
 LENGTH = 43  # of a text; no dimension of a small model is as large
 STEPS = 30
 PADDING = 9
 LAST = 13  # tokens in which the first and the last text differ
 
-Way = Callable[[Any, Any, Tensor], list[tuple[Tensor, int]]]
+Fed = list[tuple[Tensor, int]]  # logits, `(tokens, vocabulary)`, and of which text they are
+Way = Callable[[Any, Any, Tensor], Fed]
 
 
 def texts(length: int = LENGTH) -> Tensor:
@@ -28,30 +29,30 @@ def texts(length: int = LENGTH) -> Tensor:
     return ids
 
 
-def one_prompt(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def one_prompt(model: Any, cache: Any, ids: Tensor) -> Fed:
     return _in_pieces(model, cache, ids, [ids.shape[1]])
 
 
-def chunks(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def chunks(model: Any, cache: Any, ids: Tensor) -> Fed:
     return _in_pieces(model, cache, ids, [20, 1, 1, ids.shape[1] - 22])
 
 
-def steps(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def steps(model: Any, cache: Any, ids: Tensor) -> Fed:
     """Steps from the first token on until others have left; the last ones of a longer text."""
     begun = 0 if ids.shape[1] == LENGTH else ids.shape[1] - STEPS
     sizes = [*[begun] * (begun > 0), *[1] * STEPS]
     return _in_pieces(model, cache, ids[:, : sum(sizes)], sizes)
 
 
-def left_padded(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def left_padded(model: Any, cache: Any, ids: Tensor) -> Fed:
     return _padded(model, cache, ids, [20, 1, 1, ids.shape[1] - 22])
 
 
-def padded_steps(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def padded_steps(model: Any, cache: Any, ids: Tensor) -> Fed:
     return _padded(model, cache, ids, [ids.shape[1] - LAST, *[1] * LAST])
 
 
-def _padded(model: Any, cache: Any, ids: Tensor, sizes: Sequence[int]) -> Any:
+def _padded(model: Any, cache: Any, ids: Tensor, sizes: Sequence[int]) -> Fed:
     """The first text, and the second without its end and with padding before it."""
     padded = torch.cat((torch.zeros(1, PADDING, dtype=ids.dtype), ids[1:2, :-PADDING]), 1)
     mask = torch.ones(2, ids.shape[1], dtype=torch.long)
@@ -60,7 +61,7 @@ def _padded(model: Any, cache: Any, ids: Tensor, sizes: Sequence[int]) -> Any:
     return [(logits[0], 0), (logits[1, PADDING:], 1)]
 
 
-def beams(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
+def beams(model: Any, cache: Any, ids: Tensor) -> Fed:
     """Two beams; both go on from the first in steps, one with the end of the last text."""
     common = ids.shape[1] - LAST
     begun = _feed(model, cache, ids[:2, :common], [common])
@@ -69,7 +70,7 @@ def beams(model: Any, cache: Any, ids: Tensor) -> list[tuple[Tensor, int]]:
     return [(torch.cat((begun[0], end)), row) for end, row in zip(ended, (0, 2), strict=True)]
 
 
-# Each gives logits, `(tokens, vocabulary)`, and which text they are of, from its first token on.
+# All give logits from the first token of a text on.
 WAYS: dict[str, Way] = {
     "one prompt": one_prompt,
     "chunks": chunks,
@@ -98,7 +99,7 @@ def whole(model: Any, ids: Tensor) -> Tensor:
         return model(ids, use_cache=False, **positions(model, places)).logits
 
 
-def _in_pieces(model: Any, cache: Any, ids: Tensor, sizes: Sequence[int]) -> Any:
+def _in_pieces(model: Any, cache: Any, ids: Tensor, sizes: Sequence[int]) -> Fed:
     return [(_feed(model, cache, ids[:1], sizes)[0], 0)]
 
 

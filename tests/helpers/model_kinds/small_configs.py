@@ -43,7 +43,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"\w*head_dim|kv_channels|head_size", _head_dim),
     (r"rotary_dim", lambda _: 4),
     (r"(n|num)_(shared_experts)", _at_most(1)),
-    (r"index_topk\w*", lambda n: n),  # an indexer chooses from texts longer than those here
+    (r"index_topk\w*|keep_window_size", lambda n: n),  # what chooses from texts longer than here
     (r"\w*(experts_per_tok|experts_per_token|moe_k|top_?k|top_k_experts)", _at_most(2)),
     (r"(n_|num_)?(topk_)?groups?|topk_group|n_group", _at_most(1)),
     (r"(moe_)?(n|num)_?\w*experts", lambda _: 4),
