@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Releases of transformers besides that of constraints.txt, which `make test` runs with.
 VERSIONS ?= 5.22
 
-.PHONY: help setup demo test versions soak check bench
+.PHONY: help setup demo test versions models soak check bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ versions: $(READY) ## test what depends on the release of transformers with othe
 			tests/kv/test_cache.py tests/kv/test_generate.py tests/kv/test_oracle.py tests/test_context.py $(PYTEST); \
 	done
 
+models: $(READY) ## try every kind of model of transformers, before a release: docs/models.md
+	$(BIN)/python benchmarks/models.py --jobs 2
+
 soak: $(READY) ## kill, flip, fill and fuzz stores of contexts for some ten minutes
 	TRANSOM_SOAK=1 $(BIN)/python -m pytest tests/memory $(PYTEST)
 
@@ -49,4 +52,5 @@ check: $(READY) ## lint, formatting, types and the import contracts
 	$(BIN)/lint-imports
 
 bench: $(READY) ## run every benchmark
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out benchmarks/models.py,$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "== $$script"; $(BIN)/python "$$script"; done
