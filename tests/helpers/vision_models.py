@@ -146,6 +146,9 @@ def tiny_vision(family: str, attention: str = "sdpa") -> Any:
     config = getattr(transformers, name)(**settings)
     torch.manual_seed(3)
     model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1 and not weight.any():  # a new projection of Gemma 3
+            torch.nn.init.normal_(weight, std=0.3)
     for layer in model.model.get_decoder().layers[1:]:
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tests.helpers.models import difference, tokens
-from tests.helpers.vision_models import Prompt, prompt, tiny_vision
+from tests.helpers.vision_models import FAMILIES, Prompt, prompt, tiny_vision
 from transom import BoundedCache, Context
+from transom.attention import visibility
 from transom.errors import CacheError, UnsupportedModelError
 from transom.policies import parse
 
@@ -86,6 +87,15 @@ def fed(model: Any, given: Prompt, cache: Any, prefill: int) -> Tensor:
 def apart_from_image(logits: Tensor, given: Prompt) -> Tensor:
     """Without the image tokens, whose states some models change after the layer."""
     return torch.cat((logits[:, : given.image.start], logits[:, given.image.stop :]), dim=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_image_tokens_of_these_models_differ(family):
+    """Otherwise it would not matter which of them a query sees."""
+    given = prompt(family)
+    states = embedded(tiny_vision(family), given)["inputs_embeds"][0]
+    image, text = states[given.image], states[given.image.stop :]
+    assert torch.pdist(image).min() > 0.02 * torch.pdist(text).mean()
 
 
 @pytest.mark.parametrize("positions", ["compact", "absolute"])
@@ -188,6 +198,18 @@ def test_tokens_that_see_each_other_are_kept_together(
     want = by_subsequence(model, given, parse(policy), positions == "compact", block)
     cache = BoundedCache(policy, config=model.config, positions=positions)
     assert difference(fed(model, given, cache, prefill), want) < 1e-4
+
+
+@pytest.mark.parametrize("policy", ["window:26", "sinks:4,window=21", "sinks:8,window=20"])
+@pytest.mark.parametrize("family", ["gemma3", "paligemma"])
+def test_blocks_of_queries_may_cut_what_is_kept_together(family, policy, monkeypatch):
+    """A long prompt attends 512 queries at a time; here 8."""
+    monkeypatch.setattr(visibility, "QUERY_BLOCK", 8)
+    model, given = tiny_vision(family), prompt(family)
+    block = seeing_each_other(family, given)
+    want = by_subsequence(model, given, parse(policy), True, block)
+    got = fed(model, given, BoundedCache(policy, config=model.config), prefill=33)
+    assert difference(got, want) < 1e-4
 
 
 @pytest.mark.parametrize(
