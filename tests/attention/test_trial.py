@@ -145,6 +145,13 @@ def test_a_norm_with_weights_after_the_rotation_is_noticed() -> None:
         Rotary.from_config(config)
 
 
+def test_weights_of_queries_after_the_rotation_are_noticed() -> None:
+    if "dory" not in CONFIG_MAPPING:
+        pytest.skip("this release of transformers has no Dory; install 5.24 or later")
+    with pytest.raises(UnsupportedModelError, match="does not rotate its queries as its keys"):
+        Rotary.from_config(CONFIG_MAPPING["dory"](**FOUR, head_dim=8))
+
+
 def test_encoders_and_queries_that_depend_on_the_cache_length_are_noticed() -> None:
     bert = trial(BertConfig(num_hidden_layers=1))
     assert all(call.ahead for layer in bert.layers.values() for call in layer.calls)

@@ -121,7 +121,8 @@ def verdict_with(monkeypatch: pytest.MonkeyPatch, cache: Any, case: Case = SINKS
 def test_a_cache_that_keeps_others_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     row = verdict_with(monkeypatch, lambda _, **kw: BoundedCache("sinks:3,window=18", **kw))
     assert row.verdicts["by position"][SINKS.policy].word == "WRONG"
-    assert "WRONG" in row.faults()[0] and "off by" in row.faults()[0]
+    assert "WRONG" in row.faults()[0]
+    assert "off by" in row.faults()[0]
 
 
 @pytest.mark.parametrize("case", [SINKS, FEW_CASES[-1]])

@@ -8,9 +8,11 @@ from functools import lru_cache
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from transom.attention.rope_type import rope_type
 from transom.attention.trial import MIDDLE, NEAR, ModelTrial, TrialLayer, trial
 from transom.errors import UnsupportedModelError
 
@@ -258,7 +260,26 @@ def _rotary_of(made: ModelTrial, layer: TrialLayer, any_length: bool) -> Rotary 
             "the number of tokens in the cache, which is not supported with compact positions. "
             "Use the policy 'full'."
         )
-    return None if rotated is None else replace(rotated, query_start=layer.query_start)
+    if rotated is None:
+        return None
+    rotary = replace(rotated, query_start=layer.query_start)
+    if not _rotates_queries(rotary, layer.queries):
+        raise UnsupportedModelError(
+            f"{kind} does not rotate its queries as its keys, or changes them once they are "
+            "rotated (by a weight for each dimension, say), so they cannot meet keys at another "
+            "position. Use the policy 'full'."
+        )
+    return rotary
+
+
+def _rotates_queries(rotary: Rotary, queries: Tensor | None) -> bool:
+    """Whether the queries at `NEAR` are one query rotated, but for their size."""
+    if queries is None or len(queries) != len(NEAR):
+        return True
+    angles = rotary.angles(torch.tensor(NEAR, device="cpu")[:, None] - NEAR[0])
+    expected = rotary.rotate_queries(queries[0], *angles)
+    found, expected = (F.normalize(each, dim=-1) for each in (queries, expected))
+    return torch.allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def _at(position: int, keys: Tensor, rotary: Rotary | None) -> Tensor:
@@ -274,13 +295,3 @@ def _rotated(made: ModelTrial, layer: TrialLayer) -> Rotary | None:
     if len(layer.keys) != len(NEAR):
         return None
     return Rotary.of_keys(layer.keys, torch.tensor(NEAR, device="cpu"), made.frequencies)
-
-
-def rope_type(config: PretrainedConfig) -> str | None:
-    """The `rope_type` of a config, such as `"default"`; None where it names no rotary positions."""
-    parameters = getattr(config, "rope_parameters", None)
-    if not parameters or getattr(config, "alibi", False):
-        return None
-    if "full_attention" in parameters:
-        parameters = parameters["full_attention"] or {}
-    return str(parameters.get("rope_type", "default"))

@@ -8,7 +8,8 @@ import torch
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from transom.attention.rotary import Rotary, rope_type
+from transom.attention.rope_type import rope_type
+from transom.attention.rotary import Rotary
 from transom.attention.trial import MIDDLE, NEAR, ModelTrial
 from transom.errors import CacheError, UnsupportedModelError
 

@@ -9,7 +9,7 @@ __all__ = ["models"]
 
 
 def models() -> None:
-    """List the models that have a short name, and the .gguf files that were converted."""
+    """List the models with a short name, and converted .gguf files."""
     from transom.models import catalogue, kept_models
 
     console = result_console()

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from transom.attention.rotary import Rotary, rope_type, rotary_of
+from transom.attention.rope_type import rope_type
+from transom.attention.rotary import Rotary, rotary_of
 from transom.attention.rotary_by_length import RotaryByLength, rotary_by_length
 from transom.attention.trial import ModelTrial
 from transom.errors import PolicyError

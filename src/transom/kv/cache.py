@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin
 
 from transom.attention.attending import Attending
@@ -37,6 +37,7 @@ from transom.kv.supported_layers import (
     check_decoder_only,
     check_image_positions,
     check_layers,
+    layers_of_model,
     layers_to_bound,
     within_window,
 )
@@ -116,7 +117,7 @@ class BoundedCache(PlannedCache):
         check_decoder_only(config)
         whole, config = config, config.get_text_config(decoder=True)
         model_class(config)  # its module registers the kinds of layers that only it has
-        layers: list[Any] = DynamicCache(config=config).layers
+        layers = layers_of_model(config)
         fitted = FittedPolicy.by_config(within_window(config, policy, layers), config)
         indices = layers_to_bound(config, fitted.policy, layers)
         made = trial(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from transformers import PretrainedConfig
+from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from transom.attention.attention_function import NOT_COMPUTED
@@ -22,6 +22,7 @@ __all__ = [
     "check_image_positions",
     "check_layers",
     "head_dim_of",
+    "layers_of_model",
     "layers_to_bound",
     "within_window",
 ]
@@ -39,6 +40,22 @@ def check_decoder_only(config: PretrainedConfig) -> None:
             "encoder read, which no policy can bound; expected a causal language model. Use "
             "transformers' own EncoderDecoderCache."
         )
+
+
+def layers_of_model(config: PretrainedConfig) -> list[NativeLayer]:
+    """The layers of the cache that transformers would make for a model.
+
+    Raises:
+        UnsupportedModelError: when transformers can make none of the config.
+    """
+    try:
+        return list(DynamicCache(config=config).layers)
+    except Exception as error:  # whatever a config lacks
+        reason = " ".join(str(error).split())
+        raise UnsupportedModelError(
+            f"transformers can make no cache for {config.model_type} ({reason}), so there is "
+            "nothing to bound. Use the cache that the model makes by itself."
+        ) from error
 
 
 def within_window(

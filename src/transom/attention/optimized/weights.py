@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from transom.attention.patterns import Pattern
-from transom.attention.rotary import Rotary, rope_type
+from transom.attention.rope_type import rope_type
+from transom.attention.rotary import Rotary
 from transom.errors import InputError, UnsupportedModelError
 from transom.policies import Policy
 

@@ -54,6 +54,7 @@ class TrialLayer:
         far: the same keys in a pass that also has a token far beyond the trained length, with a
             cache that says it is as long; None where the model has no such positions.
         middle: `(kv_heads, head_dim)` float32, the key of the same token at `MIDDLE`, or None.
+        queries: `(positions, heads, head_dim)` float32, the query of that token at each of `NEAR`.
         steady: queries do not change with the length of the cache, but for their size. Where keys
             do, only the query at position 0 is compared, which is not rotated.
         level: queries and keys have the same norm at every position and length of the cache.
@@ -64,6 +65,7 @@ class TrialLayer:
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
     far: Tensor | None = None
     middle: Tensor | None = None
+    queries: Tensor | None = None
     steady: bool = True
     level: bool = True
     sizes: tuple[int, int, int] = (0, 0, 0)
@@ -84,7 +86,7 @@ class TrialLayer:
     @property
     def depends_on_length(self) -> bool:
         """Whether the keys at `NEAR` are others where a token far away is in the same pass."""
-        if self.far is None:
+        if self.far is None or self.far.shape != self.keys.shape:
             return False
         return float((self.far - self.keys).abs().max()) > 1e-4 * float(self.keys.abs().max())
 

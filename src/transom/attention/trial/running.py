@@ -60,6 +60,7 @@ def run_without_weights(kind: type[PreTrainedModel], config: PretrainedConfig) -
                 far = Recorder()
     for index, layer in made.layers.items():
         layer.keys = near.layers.get(index, layer).keys
+        layer.queries = near.queries.get(index)
         keys = far.layers[index].keys if index in far.layers else layer.keys[:0]
         if len(keys):  # some models cut off what they think the cache has already
             layer.far = keys[: len(NEAR)]
