@@ -20,7 +20,7 @@ from transom.policies import parse
 __all__ = ["CASES", "FEW_CASES", "FEW_WAYS", "Case", "Row", "Verdict", "examine"]
 
 CLOSE = 2e-3  # of the standard deviation of logits
-QUANTIZED = 0.06  # the same in the middle, where keys and values have 8 bits
+QUANTIZED = 0.1  # the same in the middle, where keys and values have 8 bits
 NEWEST = 8  # tokens of a text that see some in 8 bits; the newest 64 and the first 4 are exact
 TELLING = 20.0  # how much larger than what is close a policy's effect has to be
 MOST_WAYS = ("one prompt", "chunks", "single steps", "left-padded chunks", "beams")
