@@ -125,7 +125,7 @@ def test_the_readme(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> 
 @pytest.mark.model
 def test_the_guide(smollm2: Any, book: Path, capsys: pytest.CaptureFixture) -> None:
     """Runs the blocks in order; each one sees the names that earlier ones defined."""
-    state, steps, plain, *blocks = python_blocks("docs/guide.md")
+    state, steps, plain, _, *blocks = python_blocks("docs/guide.md")  # _: test_lm_eval.py
     recall, attention, windows, tokens, corpus, memory, monitor = blocks
     smollm2.model.generation_config.max_new_tokens = 4
     names: dict[str, Any] = {"model": smollm2.model}
