@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.helpers.documents import python_blocks
 from transom import Context, ContextMemoryManager
 from transom.cli import main
 from transom.memory.eviction import Eviction
 
 ROOT = Path(__file__).parent.parent
-
-
-def python_blocks(document: str) -> list[str]:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    return [textwrap.dedent(code) for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 
 
 def run(code: str, names: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from tests.helpers.documents import python_blocks
 from tests.helpers.letters import tokenizer_of
 from tests.helpers.models import dense_logits, tiny
-from tests.test_docs import python_blocks
 from transom import BoundedCache
 from transom.policies import parse
 
