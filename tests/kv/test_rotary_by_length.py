@@ -268,7 +268,9 @@ def test_scales_that_depend_on_the_length_are_refused() -> None:
         **factors(4),
     }
     config = PhimoeConfig(**GROUPED, num_local_experts=2, rope_parameters=rope)
-    with pytest.raises(UnsupportedModelError, match="phimoe has rotary frequencies or scales that depend"):
+    with pytest.raises(
+        UnsupportedModelError, match="phimoe has rotary frequencies or scales that depend"
+    ):
         BoundedCache("window:20", config=config)
 
 
