@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from tests.helpers.letters import Letters
 from tests.helpers.models import (
     chunked_logits,
+    dense_logits,
     dense_reference,
     difference,
     distinct,
@@ -175,6 +176,17 @@ def test_weights_that_are_asked_for(kind: str, policy: str) -> None:
         found = model(ids, past_key_values=cache, output_attentions=True).attentions
     for theirs, ours in zip(expected, found, strict=True):
         assert difference(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("policy", ["window:20", "sinks:3,window=17"])
+def test_steps_under_flex_attention_follow_the_rule(kind: str, policy: str) -> None:
+    """They run the model's eager attention, because sdpa leaves sinks out."""
+    model, ids = ruled(kind, sliding=False), tokens(1, LENGTH)
+    expected = dense_logits(model, ids, parse(policy))
+    model.set_attn_implementation("flex_attention")
+    cache = BoundedCache(policy, config=model.config)
+    assert difference(chunked_logits(model, ids, cache, [30, *[1] * 30]), expected) < CLOSE
 
 
 def test_attention_that_leaves_the_rule_out_is_refused() -> None:

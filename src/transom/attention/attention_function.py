@@ -26,7 +26,7 @@ from transom.attention.returned_weights import (
     weights_under,
     weights_within,
 )
-from transom.attention.score_rule import ScoreRule
+from transom.attention.score_rule import SCORE_ARGUMENTS, ScoreRule
 from transom.attention.versions import collects
 from transom.errors import CacheError, UnsupportedModelError
 from transom.slow_paths import log_slow_path
@@ -80,7 +80,8 @@ def attention(
     columns, asked = None, base == "eager" and _wants_weights(module, kwargs)
     if isinstance(attention_mask, Shown):
         if base == "flex_attention":  # which would be compiled for each number of keys
-            base = "sdpa"
+            ruled = any(kwargs.get(name) is not None for name in SCORE_ARGUMENTS)
+            base = "eager" if ruled else "sdpa"  # sdpa has neither caps nor sinks
         columns, attention_mask = attention_mask.columns, attention_mask.visible
         if attention_mask is None and base == "eager":  # some models' eager code needs a mask
             attention_mask = query.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool)

@@ -59,8 +59,9 @@ def select_attention(config: PretrainedConfig) -> None:
     Changes `config` as `model.set_attn_implementation` does: `config._attn_implementation` becomes
     `"transom|sdpa"`, or whatever the former name is after `transom|`. Without a bounded cache the
     former attention runs unchanged, and for every step of one token too; but where that is
-    `flex_attention`, `sdpa` runs these steps. To undo it, call
-    `model.set_attn_implementation("sdpa")`. A copy of the config has the former name.
+    `flex_attention`, `sdpa` runs these steps, or `eager` if the model caps its scores or has
+    learned sinks. To undo it, call `model.set_attn_implementation("sdpa")`. A copy of the config
+    has the former name.
 
     Raises:
         UnsupportedModelError: when the model runs an attention other than `sdpa`, `eager` or
@@ -143,6 +144,6 @@ def _base_of(implementation: str | None) -> str:
         raise UnsupportedModelError(
             f"the model runs {implementation!r} attention, which takes no mask for each key; "
             f"transom needs one of {', '.join(BASES)}: call model.set_attn_implementation('sdpa') "
-            "first."
+            "first, or 'eager' if the model does not support 'sdpa'."
         )
     return base

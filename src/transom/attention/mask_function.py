@@ -95,7 +95,8 @@ def _decided(base: str, kv_offset: int | Tensor, pattern: Pattern | None, **kwar
             log_slow_path(
                 "attention",
                 "steps of one token run on the model's eager attention, which is slower than sdpa. "
-                "Call model.set_attn_implementation('sdpa') unless you need attention weights.",
+                "Call model.set_attn_implementation('sdpa') if the model supports it and you need "
+                "no attention weights.",
             )
         # Eager attention may be asked for its weights, and flex takes other masks. Under a pattern,
         # whatever is not `Shown` was made elsewhere, and attention refuses it.
