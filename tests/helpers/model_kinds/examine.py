@@ -167,11 +167,12 @@ class _Examination:
         """Note what comes, and whether it is what the model gives without a cache."""
         try:
             cache = DynamicCache(config=self.model.config)
-            self.own[way] = fed = WAYS[way](self.model, cache, self.ids)
+            fed = WAYS[way](self.model, cache, self.ids)
+            off = self._off(fed, _cut(self.plain, fed))
         except Exception as error:
             self.row.left_out[way] = f"fails with a DynamicCache: {_said(error)}"
             return
-        off = self._off(fed, _cut(self.plain, fed))
+        self.own[way] = fed
         self.exact[way] = off <= CLOSE
         if off > CLOSE:
             self.row.left_out[way] = f"differs by {off:.1g} with a DynamicCache"
