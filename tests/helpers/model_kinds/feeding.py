@@ -16,7 +16,7 @@ __all__ = ["IN_STEPS", "LENGTH", "WAYS", "Fed", "texts", "whole"]
 LENGTH = 43  # of a text; no dimension of a small model is as large
 STEPS = 30
 PADDING = 9
-LAST = 13  # tokens in which the first and the last text differ
+LAST = 7  # tokens in which the first and the last text differ
 
 Fed = list[tuple[Tensor, int]]  # logits, `(tokens, vocabulary)`, and of which text they are
 Way = Callable[[Any, Any, Tensor], Fed]
