@@ -123,7 +123,7 @@ def _note(row: Row) -> str:
     if absolute == {"works"} and _cell(row, "by position") != MARKS["works"]:
         found.append("works with absolute positions")
     if row.left_out:
-        found.append(f"not fed as {', '.join(row.left_out)}: its own cache differs there")
+        found.append(f"evicting not tried in {', '.join(row.left_out)}: its own cache differs there")
     return "; ".join(dict.fromkeys(found))
 
 
