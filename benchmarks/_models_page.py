@@ -122,8 +122,9 @@ def _note(row: Row) -> str:
     absolute = {verdict.word for verdict in row.verdicts["absolute"].values()}
     if absolute == {"works"} and _cell(row, "by position") != MARKS["works"]:
         found.append("works with absolute positions")
-    if row.left_out:
-        found.append(f"evicting not tried in {', '.join(row.left_out)}: its own cache differs there")
+    if row.left_out and _cell(row, "by position") != MARKS["refused"]:
+        ways = ", ".join(row.left_out)
+        found.append(f"evicting not tried in {ways}: its own cache differs there")
     return "; ".join(dict.fromkeys(found))
 
 
